@@ -1,0 +1,1 @@
+"""Two-tower (DSSM) retrieval: from a click log to a served index."""

@@ -1,0 +1,295 @@
+"""The settings of a run: frozen, complete, and refused as a whole when anything in them is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dssm_core import families
+from dssm_core.errors import ConfigError
+from dssm_core.indexes import INDEXES
+from dssm_core.losses import LOSSES
+from dssm_core.samplers import SAMPLERS
+from dssm_core.sources import SOURCES
+from dssm_core.towers import TOWERS
+
+SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys are errors, nothing changes after it is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Member(BaseModel):
+    """The choice of one member of a family, with that member's own settings beside `kind`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    kind: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The member's own settings, without `kind`."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Feature(Section):
+    """One feature column.
+
+    kind: `categorical` (an id), `multi` (several ids in one cell, see `separator`), `numeric` (standardised on train).
+    """
+
+    column: str
+    kind: Literal["categorical", "multi", "numeric"]
+    separator: str = "|"
+    dim: Annotated[int, Field(ge=1)] = 8
+
+
+class FeatureColumns(Section):
+    """Which columns describe users, items, and the situation of a user's latest interaction."""
+
+    user: tuple[Feature, ...] = ()
+    item: tuple[Feature, ...] = ()
+    context: tuple[Feature, ...] = ()
+
+
+class Data(Section):
+    """Where the log is and what its columns mean. `source` is a member of the sources family."""
+
+    source: Member
+    timezone: str = "UTC"
+    positive: str = "label == 1"
+    labels: tuple[int, ...] = (0, 1)
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"unknown time zone {value!r}; use an IANA name such as America/Sao_Paulo or UTC")
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The zone in which a day begins."""
+        return ZoneInfo(self.timezone)
+
+
+class Validation(Section):
+    """What the data must be like. `max_quarantine_share` is a share of the rows read (0 to 1)."""
+
+    max_quarantine_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    min_rows_per_day: Annotated[int, Field(ge=0)] = 1
+    ranges: dict[str, tuple[float | None, float | None]] = {}
+
+
+class Split(Section):
+    """`train_days` whole days before the test day(s); `test_day` is the first of `test_days`."""
+
+    test_day: date
+    train_days: Annotated[int, Field(ge=2)] = 6
+    test_days: Annotated[int, Field(ge=1)] = 1
+
+
+class History(Section):
+    """A user's latest positives before an event, newest first, pooled by mean and by decay (weight decay**position)."""
+
+    length: Annotated[int, Field(ge=0)] = 20
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.7
+
+
+class Activity(Section):
+    """Point-in-time item activity: log counts over `windows_h` hours, known at the start of each `step_h` hours."""
+
+    enabled: bool = True
+    windows_h: tuple[Annotated[int, Field(ge=1)], ...] = (1, 3, 6, 24)
+    step_h: Annotated[int, Field(ge=1)] = 1
+
+
+class Features(Section):
+    """Feature columns, history and activity."""
+
+    columns: FeatureColumns = FeatureColumns()
+    history: History = History()
+    activity: Activity = Activity()
+    id_dim: Annotated[int, Field(ge=1)] = 32
+
+
+class Model(Section):
+    """`dim` of the shared space, cosine similarity divided by `temperature` (learned on request)."""
+
+    dim: Annotated[int, Field(ge=2)] = 64
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+    learn_temperature: bool = True
+
+
+class Train(Section):
+    """How long and how fast. `device: auto` takes a GPU where there is one."""
+
+    epochs: Annotated[int, Field(ge=1)] = 5
+    batch_size: Annotated[int, Field(ge=2)] = 1024
+    negatives: Annotated[int, Field(ge=1)] = 1024
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    patience: Annotated[int, Field(ge=1)] = 2
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    checkpoint_every_s: Annotated[float, Field(ge=0)] = 30.0
+
+
+class Evaluation(Section):
+    """Cut-offs of the ranked lists, and resamples of users for the confidence intervals."""
+
+    ks: tuple[Annotated[int, Field(ge=1)], ...] = (20, 50, 200)
+    bootstrap: Annotated[int, Field(ge=10)] = 500
+    baselines: tuple[str, ...] = ("hot", "recent_hot")
+    recent_windows_h: tuple[Annotated[int, Field(ge=1)], ...] = (1, 3, 6, 24)
+
+
+class Gate(Section):
+    """What the served index must reach; all on recall@200 of warm users and items, shares of 1."""
+
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.1
+    min_index_ratio: Annotated[float, Field(ge=0, le=1)] = 0.98
+    champion_tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+
+class Config(Section):
+    """Everything that decides a run's numbers."""
+
+    name: str
+    seed: int = 42
+    data: Data
+    validation: Validation = Validation()
+    split: Split
+    features: Features = Features()
+    sampler: Member = Member(kind="active")
+    tower: Member = Member(kind="mlp")
+    loss: Member = Member(kind="sampled_softmax")
+    model: Model = Model()
+    train: Train = Train()
+    index: Member = Member(kind="faiss_flat")
+    evaluation: Evaluation = Evaluation()
+    gate: Gate = Gate()
+
+    @field_validator("name")
+    @classmethod
+    def _safe_name(cls, value: str) -> str:
+        if not SAFE_NAME.fullmatch(value):
+            raise ValueError(f"{value!r} names folders and a registered model: use a-z, 0-9, - and _ only")
+        return value
+
+    @model_validator(mode="after")
+    def _gate_k(self) -> Config:
+        if 200 not in self.evaluation.ks:
+            raise ValueError("evaluation.ks must hold 200: the gate judges recall@200")
+        return self
+
+    @property
+    def model_name(self) -> str:
+        """The registered model's name in MLflow."""
+        return f"dssm-{self.name}"
+
+
+FAMILIES = {"data.source": SOURCES, "sampler": SAMPLERS, "tower": TOWERS, "loss": LOSSES, "index": INDEXES}
+
+
+def read_config(path: Path | str, data: Path | str | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Read a YAML file, apply `key.path=value` overrides (values are YAML), and check all of it.
+
+    data: folder or file that replaces `data.source.path`. Raises ConfigError naming every wrong setting at once.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"config {str(path)!r} is not a file: give a YAML such as configs/demo.yaml")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {str(path)!r} is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"config {str(path)!r} holds {type(raw).__name__}, not a mapping: see configs/demo.yaml")
+    for override in overrides:
+        _override(raw, override)
+    if data is not None:
+        _set(raw, ["data", "source", "path"], str(data))
+    return parse_config(raw)
+
+
+def parse_config(raw: Mapping[str, Any]) -> Config:
+    """Check a mapping and every chosen family member's own settings; ConfigError lists all that is wrong."""
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, "", Config)) from error
+    problems = [problem for where in FAMILIES if (problem := _check_member(config, where))]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def member_at(config: Config, where: str) -> Member:
+    """The member chosen at a dotted path of FAMILIES, such as `data.source`."""
+    node: Any = config
+    for key in where.split("."):
+        node = getattr(node, key)
+    return Member.model_validate(node.model_dump())
+
+
+def _check_member(config: Config, where: str) -> str | None:
+    member = member_at(config, where)
+    try:
+        families.build(FAMILIES[where], member)
+    except ValidationError as error:
+        return _explain(error, where + ".", families.load(FAMILIES[where], member.kind))
+    except ConfigError as error:
+        return f"{where}: {error}"
+    return None
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, sign, value = override.partition("=")
+    if not sign or not key:
+        raise ConfigError(f"--set {override!r} is not key.path=value, such as train.epochs=3")
+    _set(raw, key.split("."), yaml.safe_load(value))
+
+
+def _set(raw: dict[str, Any], keys: list[str], value: Any) -> None:
+    *parents, last = keys
+    node = raw
+    for key in parents:
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {'.'.join(keys)}: {key!r} holds a value, not a section")
+    if last == "kind" and node.get("kind") != value:
+        node.clear()  # another member: the old one's settings are not its own
+    node[last] = value
+
+
+def _explain(error: ValidationError, prefix: str, model: type[BaseModel]) -> str:
+    return "\n".join(_sentence(dict(problem), prefix, model) for problem in error.errors())
+
+
+def _sentence(problem: dict[str, Any], prefix: str, model: type[BaseModel]) -> str:
+    where = prefix + ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {where!r}: {families.did_you_mean(str(problem['loc'][-1]), _siblings(problem['loc'], model))}"
+    if problem["type"] == "missing":
+        return f"{where!r} is missing: add it to the config or give --set {where}=…"
+    return f"{where!r} is {problem['input']!r}: {problem['msg']}"
+
+
+def _siblings(loc: tuple[str | int, ...], model: Any) -> list[str]:
+    """The keys that are known where an unknown one was met."""
+    for part in loc[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field else None
+    return [name for name in getattr(model, "model_fields", {}) if name != "kind"]

@@ -1,0 +1,8 @@
+"""Nearest-neighbour indexes, by name. See docs/extending.md to add one."""
+
+INDEXES = {
+    "annoy": "dssm_core.indexes.annoy:Annoy",
+    "faiss_flat": "dssm_core.indexes.faiss_flat:FaissFlat",
+    "faiss_hnsw": "dssm_core.indexes.faiss_hnsw:FaissHnsw",
+    "faiss_ivf": "dssm_core.indexes.faiss_ivf:FaissIvf",
+}

@@ -1,0 +1,37 @@
+"""A whole run: every step in order, stopping where the gate says so, and the summary people and scripts read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dssm_core.artifacts import JSON, Manifest, Run
+from dssm_core.steps import STEPS, execute
+
+
+def run_pipeline(run: Run, before: Callable[[str], None] = lambda name: None, after: Callable[[Manifest], None] = lambda m: None) -> JSON:
+    """Execute all steps of a run and return its summary; `register_model` only if the gate passed.
+
+    before / after: called with a step's name before it starts, and with its manifest once it is finished.
+    """
+    for name in STEPS:
+        if name == "register_model" and not run.need("recall_gate").info["passed"]:
+            break
+        before(name)
+        after(execute(run, name))
+    return summary(run)
+
+
+def summary(run: Run) -> JSON:
+    """The run's numbers as one plain JSON object, as far as it has come."""
+    done = {name: manifest for name in STEPS if (manifest := run.manifest(name))}
+    gate = done["recall_gate"].info if "recall_gate" in done else {}
+    version = done["register_model"].info.get("version") if "register_model" in done else None
+    return {
+        "run": str(run.root),
+        "test_day": run.config.split.test_day.isoformat(),
+        "metrics": gate.get("metrics"),
+        "gate": {"passed": gate["passed"], "reasons": gate["reasons"]} if gate else None,
+        "rows": done["split_by_time"].rows if "split_by_time" in done else None,
+        "seconds": {name: manifest.seconds for name, manifest in done.items()},
+        "version": version,
+    }

@@ -1,0 +1,15 @@
+"""Column and table names, each said once."""
+
+USER = "user_id"
+ITEM = "item_id"
+TIME = "timestamp"  # int64, milliseconds since 1970-01-01 UTC
+LABEL = "label"  # int8, 1 = positive, 0 = shown and not taken
+CREATED = "created_at"  # int64, milliseconds; optional, items only
+REASON = "reason"  # why a row was quarantined
+
+INTERACTIONS = "interactions"
+USERS = "users"
+ITEMS = "items"
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS

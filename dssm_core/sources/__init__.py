@@ -1,0 +1,9 @@
+"""Sources of click logs, by name. See docs/extending.md to add one."""
+
+SOURCES = {
+    "delimited": "dssm_core.sources.delimited:Delimited",
+    "globo": "dssm_core.sources.globo:Globo",
+    "movielens": "dssm_core.sources.movielens:MovieLens",
+    "parquet": "dssm_core.sources.parquet:Parquet",
+    "synthetic": "dssm_core.sources.synthetic:Synthetic",
+}

@@ -1,0 +1,5 @@
+"""Towers, by name. See docs/extending.md to add one."""
+
+TOWERS = {
+    "mlp": "dssm_core.towers.mlp:Mlp",
+}
