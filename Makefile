@@ -1,0 +1,59 @@
+# One machine, one environment. `make help` lists the targets.
+SHELL  := bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# Annoy is compiled at install: left out where there is no C++ compiler (FAISS is the default index).
+EXTRAS  = $(if $(shell command -v c++ || command -v g++),annoy$(comma)dev,dev)
+
+CONFIG   ?= configs/demo.yaml
+DATA     ?=
+TEST_DAY ?=
+comma    := ,
+
+.PHONY: help install demo up status down test e2e ui lint format
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | while IFS='|' read -r name text; do \
+		printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+install: $(STAMP) ## make .venv with everything, pinned by constraints.txt
+
+# torch is named first so that pip takes exactly this build; byte-compiling once cuts the start of every process.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing [$(EXTRAS)] into $(VENV): some minutes the first time"
+	$(BIN)/python -m pip install --quiet torch==2.13.0 -e '.[$(EXTRAS)]' -c constraints.txt
+	-@$(BIN)/python -m compileall -q -j 0 $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') >/dev/null 2>&1
+	@touch $@
+
+demo: install ## train, gate and register a model through Airflow and MLflow (CONFIG=… DATA=… TEST_DAY=…)
+	@$(BIN)/python -m local.demo --config '$(CONFIG)' $(if $(DATA),--data '$(DATA)') $(if $(TEST_DAY),--test-day '$(TEST_DAY)')
+
+up: install ## start MLflow and Airflow in the background
+	@$(BIN)/python -m local.servers up
+
+status: install ## say which servers run, where, and the login
+	@$(BIN)/python -m local.servers status
+
+down: ## stop the servers
+	@test ! -x $(BIN)/python || $(BIN)/python -m local.servers down
+
+test: install ## run the quick tests: units, contracts, pipeline, Dag
+	$(BIN)/python -m pytest -m 'not e2e and not ui'
+
+e2e: install ## run the Dag on real servers, checked from outside
+	$(BIN)/python -m pytest -m e2e tests/e2e
+
+ui: install ## drive Airflow and MLflow in a browser, take the screenshots
+	$(BIN)/python -m pytest -m ui tests/ui
+
+lint: install ## ruff, and mypy strict on dssm_core
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

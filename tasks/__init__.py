@@ -1,0 +1,1 @@
+"""Thin wrappers between Airflow and dssm_core: one a step, plain JSON in and out."""
