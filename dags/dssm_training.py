@@ -1,0 +1,136 @@
+"""The Dag `dssm_training`: a day's click log becomes a registered retrieval model, or a reason why not."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+
+from airflow.sdk import CronTriggerTimetable, ExceptionRetryPolicy, Param, RetryAction, RetryRule, dag, task
+
+from dssm_core.errors import ConfigError, DataError
+from dssm_core.losses import LOSSES
+from dssm_core.samplers import SAMPLERS
+from dssm_core.towers import TOWERS
+from tasks import steps
+from tasks.links import MlflowRunLink
+from tasks.settings import config_files
+
+DOC = """
+### From a click log to a served retrieval model
+
+Reads seven days of clicks, trains a two-tower (DSSM) model on six and judges it on the last: the index that would be
+served must recall well enough against a floor, simple baselines and today's champion. What passes becomes one version
+in MLflow, alias `challenger`; what does not stays in MLflow with the reasons, and `register_model` is skipped.
+
+* **Trigger** ▶ opens a form. Empty fields keep what the config file says.
+* **MLflow run** on `train_towers` opens the curves while it trains.
+* A lost worker is retried and goes on from its last checkpoint. Bad data or settings fail at once: read the task's log.
+* Scheduled runs test the day before they fire, in the dataset's time zone.
+"""
+
+
+def choice(family: dict[str, str], title: str, text: str) -> Param:
+    """A form field that is empty (the config's own) or one member of a family."""
+    names = sorted(family)
+    return Param(None, type=["null", "string"], enum=[None, *names], title=title, section="Model", description_md=text)
+
+
+def form() -> dict[str, Param]:
+    """The trigger form. Airflow refuses a value outside these schemas; tasks/settings.py checks paths."""
+    configs = list(config_files()) or ["demo"]
+    default = "demo" if "demo" in configs else configs[0]
+    run, model, gate = {"section": "Run"}, {"section": "Model"}, {"section": "Gate"}
+    return {
+        "config": Param(default, type="string", enum=configs, title="Config", description_md="A YAML file in `configs/`.", **run),
+        "data": Param(
+            None,
+            type=["null", "string"],
+            maxLength=1000,
+            title="Data",
+            description_md="Absolute path of the log, instead of the config's. The workers must see it.",
+            **run,
+        ),
+        "test_day": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Test day",
+            description_md="The day to judge on; the days before it train. Empty: the config's, or yesterday's for a scheduled run.",
+            **run,
+        ),
+        "seed": Param(None, type=["null", "integer"], minimum=0, title="Seed", description_md="Same seed, same numbers.", **run),
+        "tower": choice(TOWERS, "Tower", "The network on each side."),
+        "loss": choice(LOSSES, "Loss", "Softmax losses correct for how negatives were drawn (log-Q)."),
+        "sampler": choice(SAMPLERS, "Sampler", "Where negatives come from. `active`: items alive in the hour of the click."),
+        "epochs": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            maximum=1000,
+            title="Epochs",
+            description_md="At most so many; training stops when recall does.",
+            **model,
+        ),
+        "device": Param(
+            None,
+            type=["null", "string"],
+            enum=[None, "auto", "cpu", "cuda"],
+            title="Device",
+            description_md="`auto`: a GPU if there is one.",
+            **model,
+        ),
+        "gate_floor": Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            maximum=1,
+            title="Gate floor",
+            description_md="Recall@200 that the served index must reach, 0 to 1.",
+            **gate,
+        ),
+    }
+
+
+def schedule() -> CronTriggerTimetable | None:
+    """Daily at $DSSM_SCHEDULE (a cron line, UTC); by hand only where it is not set. The interval begins a day earlier."""
+    cron = os.environ.get("DSSM_SCHEDULE")
+    return CronTriggerTimetable(cron, timezone="UTC", interval=timedelta(days=1)) if cron else None
+
+
+@dag(
+    schedule=schedule(),
+    start_date=datetime(2017, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=12),
+    params=form(),
+    doc_md=DOC,
+    tags=["retrieval", "dssm", "training"],
+    default_args={
+        "retries": 2,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": 2.0,
+        "max_retry_delay": timedelta(minutes=5),
+        "execution_timeout": timedelta(hours=1),
+        # Only what cannot get better by itself: a killed worker, a full disk or a server away are retried.
+        "retry_policy": ExceptionRetryPolicy(
+            rules=[RetryRule(exception=[ConfigError, DataError], action=RetryAction.FAIL, reason="the same data and settings fail again")]
+        ),
+    },
+)
+def dssm_training() -> None:
+    """Each step takes the run and hands it on: the graph is dssm_core's pipeline."""
+    run = task(steps.ingest_data)()
+    run = task(steps.validate_data)(run)
+    run = task(steps.split_by_time)(run)
+    run = task(steps.sample_negatives)(run)
+    run = task(steps.train_towers, pool="gpu", execution_timeout=timedelta(hours=6))(run)
+    run.operator.operator_extra_links = (MlflowRunLink(),)
+    run = task(steps.log_to_mlflow)(run)
+    run = task(steps.export_embeddings)(run)
+    run = task(steps.build_index)(run)
+    run = task.short_circuit(steps.recall_gate, ignore_downstream_trigger_rules=False)(run)
+    task(steps.register_model)(run)
+
+
+dssm_training()

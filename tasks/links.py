@@ -1,0 +1,20 @@
+"""Buttons that Airflow's pages show on a task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import BaseOperatorLink
+
+
+class MlflowRunLink(BaseOperatorLink):
+    """Opens the MLflow run; the task pushes its address before it trains."""
+
+    name = "MLflow run"
+    xcom_key = "mlflow_run"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """The address the task pushed. Airflow stores what this returns over it when the task ends, so it must be the same."""
+        from airflow.sdk.execution_time.xcom import XCom
+
+        return str(XCom.get_value(ti_key=ti_key, key=self.xcom_key) or "")

@@ -1,0 +1,80 @@
+"""From the trigger form to a run: what a person typed is checked here before it names a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dssm_core.errors import ConfigError
+
+REPO = Path(__file__).resolve().parent.parent
+
+# Form field -> the setting that it replaces; an empty field leaves the config's own value.
+SETTINGS = {
+    "test_day": "split.test_day",
+    "tower": "tower.kind",
+    "loss": "loss.kind",
+    "sampler": "sampler.kind",
+    "epochs": "train.epochs",
+    "device": "train.device",
+    "seed": "seed",
+    "gate_floor": "gate.floor",
+}
+
+
+def config_files() -> dict[str, Path]:
+    """The configs a run can start from, by name: the YAML files of $DSSM_CONFIGS (default: configs/)."""
+    folder = Path(os.environ.get("DSSM_CONFIGS", REPO / "configs"))
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def overrides(params: Mapping[str, Any]) -> list[str]:
+    """The form's filled fields as `key.path=value`; JSON is YAML, so no value can be read as something else."""
+    return [f"{key}={json.dumps(params[field])}" for field, key in SETTINGS.items() if params.get(field) is not None]
+
+
+def config_file(name: str) -> Path:
+    """The file of a config, chosen from the listing and never built from the name."""
+    files = config_files()
+    if name not in files:
+        raise ConfigError(f"config {name!r} is not one of {', '.join(files)}: put {name}.yaml into the configs folder")
+    return files[name]
+
+
+def data_path(data: str | None) -> Path | None:
+    """The log's folder or file: absolute, there, and below one of $DSSM_DATA_ROOTS (`:` between them) where that is set."""
+    if not data:
+        return None
+    path = Path(data).resolve()
+    if not Path(data).is_absolute() or not path.exists():
+        raise ConfigError(f"data {data!r} must be the absolute path of a folder or file that the workers can see")
+    roots = [Path(root).resolve() for root in os.environ.get("DSSM_DATA_ROOTS", "").split(":") if root]
+    if roots and not any(path.is_relative_to(root) for root in roots):
+        raise ConfigError(f"data {data!r} is outside {', '.join(map(str, roots))}: only these folders may be read")
+    return path
+
+
+def make_run(context: Mapping[str, Any]) -> str:
+    """Create (or find again) the folder of a Dag run and return its URI."""
+    from dssm_core.artifacts import create_run, safe_run_id
+    from dssm_core.config import read_config
+
+    params, dag_run = context["params"], context["dag_run"]
+    file, data, settings = config_file(params["config"]), data_path(params["data"]), overrides(params)
+    config = read_config(file, data, settings)
+    if params["test_day"] is None and dag_run.run_type in ("scheduled", "backfill"):
+        day = last_day(context["data_interval_start"], config.data.timezone)
+        config = read_config(file, data, [*settings, f'split.test_day="{day}"'])
+    runs = os.environ.get("DSSM_RUNS", REPO / "runs")
+    return str(create_run(config, runs, safe_run_id(dag_run.run_id)).root)
+
+
+def last_day(interval_start: datetime, timezone: str) -> str:
+    """The day a scheduled run tests: the interval begins a day before the schedule fires, so that day is over."""
+    from zoneinfo import ZoneInfo
+
+    return interval_start.astimezone(ZoneInfo(timezone)).date().isoformat()

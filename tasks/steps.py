@@ -1,0 +1,90 @@
+"""The pipeline's steps as Airflow tasks: each takes the run's URI and hands it on, so the graph is the data's way.
+
+Nothing heavy is imported before a step runs: Airflow forks its workers, and a Dag file is parsed every few seconds.
+"""
+
+from __future__ import annotations
+
+from tasks.settings import make_run
+
+
+def run_step(run: str, name: str) -> str:
+    """Execute one step of the run; what is never worth a retry is also written to the MLflow run."""
+    from airflow.sdk import get_current_context
+
+    from dssm_core import artifacts, errors, registry, steps
+
+    opened = artifacts.open_run(run)
+    try:
+        manifest = steps.execute(opened, name)
+    except (errors.ConfigError, errors.DataError) as error:
+        registry.mark_failed(opened, str(error))
+        raise
+    done = {"rows": manifest.rows, "seconds": manifest.seconds, "reused_from": manifest.reused_from}
+    get_current_context()["ti"].xcom_push(key="done", value=done)
+    return run
+
+
+def ingest_data() -> str:
+    """Make the run's folder from the trigger form, then read the log into canonical tables."""
+    from airflow.sdk import get_current_context
+
+    return run_step(make_run(get_current_context()), "ingest_data")
+
+
+def validate_data(run: str) -> str:
+    """Check every rule; rows that break one go to quarantine. Fails at once when too many do."""
+    return run_step(run, "validate_data")
+
+
+def split_by_time(run: str) -> str:
+    """Train days before the cutoff, test days after it."""
+    return run_step(run, "split_by_time")
+
+
+def sample_negatives(run: str) -> str:
+    """Fit ids on train, write the sampler's tables."""
+    return run_step(run, "sample_negatives")
+
+
+def train_towers(run: str) -> str:
+    """Train both towers. The MLflow run opens first, so that its button works while training goes on."""
+    from airflow.sdk import get_current_context
+
+    from dssm_core import artifacts, registry
+    from tasks.links import MlflowRunLink
+
+    tracked = registry.open_tracking(artifacts.open_run(run))
+    get_current_context()["ti"].xcom_push(key=MlflowRunLink().xcom_key, value=tracked["url"])
+    return run_step(run, "train_towers")
+
+
+def log_to_mlflow(run: str) -> str:
+    """Log settings, curves, data and plots."""
+    return run_step(run, "log_to_mlflow")
+
+
+def export_embeddings(run: str) -> str:
+    """Embed every user and item as of the cutoff."""
+    return run_step(run, "export_embeddings")
+
+
+def build_index(run: str) -> str:
+    """Build the index that is served."""
+    return run_step(run, "build_index")
+
+
+def recall_gate(run: str) -> str | None:
+    """Judge the served index. None (a refusal) makes Airflow skip what follows; that is no error."""
+    from dssm_core import artifacts
+
+    run_step(run, "recall_gate")
+    verdict = artifacts.open_run(run).need("recall_gate").info
+    for reason in verdict["reasons"]:
+        print(reason)
+    return run if verdict["passed"] else None
+
+
+def register_model(run: str) -> str:
+    """Register towers, ids and index as one version, alias `challenger`."""
+    return run_step(run, "register_model")
