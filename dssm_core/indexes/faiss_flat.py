@@ -1,0 +1,37 @@
+"""Exact search over all vectors: right up to about a million items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from dssm_core.indexes import faiss_file
+from dssm_core.indexes.faiss_file import faiss
+from dssm_core.indexes.protocol import Floats, Rows, check_vectors
+
+
+class FaissFlat(BaseModel):
+    """No settings: every vector is compared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def build(self, vectors: Floats, seed: int) -> Any:
+        """Index vectors [N, D]; nothing is random."""
+        vectors = check_vectors(vectors)
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(vectors)
+        return index
+
+    def save(self, index: Any, folder: Path) -> None:
+        """Write `index.faiss`."""
+        faiss_file.save(index, folder)
+
+    def load(self, folder: Path) -> Any:
+        """Read `index.faiss`."""
+        return faiss_file.load(folder)
+
+    def search(self, index: Any, queries: Floats, k: int) -> tuple[Rows, Floats]:
+        """Rows and scores [B, k], best first."""
+        return faiss_file.search(index, queries, k)

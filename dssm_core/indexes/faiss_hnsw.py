@@ -1,0 +1,43 @@
+"""A graph of near neighbours, walked greedily (Malkov & Yashunin, 2016)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dssm_core.indexes import faiss_file
+from dssm_core.indexes.faiss_file import faiss
+from dssm_core.indexes.protocol import Floats, Rows, check_vectors
+
+
+class FaissHnsw(BaseModel):
+    """`m` links a vector; candidates kept while building (`ef_construction`) and searching (`ef_search`, k at least)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    m: Annotated[int, Field(ge=2)] = 32
+    ef_construction: Annotated[int, Field(ge=1)] = 200
+    ef_search: Annotated[int, Field(ge=1)] = 400
+
+    def build(self, vectors: Floats, seed: int) -> Any:
+        """Link vectors [N, D] one after the other; `seed` draws their levels."""
+        vectors = check_vectors(vectors)
+        with faiss_file.one_thread():
+            index = faiss.IndexHNSWFlat(vectors.shape[1], self.m, faiss.METRIC_INNER_PRODUCT)
+            index.hnsw.rng = faiss.RandomGenerator(seed % 2**31)
+            index.hnsw.efConstruction = self.ef_construction
+            index.add(vectors)
+        return index
+
+    def save(self, index: Any, folder: Path) -> None:
+        """Write `index.faiss`."""
+        faiss_file.save(index, folder)
+
+    def load(self, folder: Path) -> Any:
+        """Read `index.faiss`."""
+        return faiss_file.load(folder)
+
+    def search(self, index: Any, queries: Floats, k: int) -> tuple[Rows, Floats]:
+        """Rows and scores [B, k], best first, from a walk that keeps max(ef_search, k) candidates."""
+        return faiss_file.search(index, queries, k, faiss.SearchParametersHNSW(efSearch=max(self.ef_search, k)))

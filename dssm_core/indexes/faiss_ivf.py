@@ -1,0 +1,45 @@
+"""Inverted lists: k-means cells, of which a query visits the nearest few."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dssm_core.indexes import faiss_file
+from dssm_core.indexes.faiss_file import faiss
+from dssm_core.indexes.protocol import Floats, Rows, check_vectors
+
+POINTS_PER_CELL = 39  # FAISS's own minimum for a k-means that means something
+
+
+class FaissIvf(BaseModel):
+    """`nlist` cells (fewer for a small catalogue: 39 items a cell at least), of which a query visits `nprobe`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    nlist: Annotated[int, Field(ge=1)] = 256
+    nprobe: Annotated[int, Field(ge=1)] = 32
+
+    def build(self, vectors: Floats, seed: int) -> Any:
+        """Cluster and index vectors [N, D]; `seed` starts the k-means."""
+        vectors = check_vectors(vectors)
+        nlist = max(1, min(self.nlist, len(vectors) // POINTS_PER_CELL))
+        with faiss_file.one_thread():
+            index = faiss.IndexIVFFlat(faiss.IndexFlatIP(vectors.shape[1]), vectors.shape[1], nlist, faiss.METRIC_INNER_PRODUCT)
+            index.cp.seed = seed % 2**31
+            index.train(vectors)
+            index.add(vectors)
+        return index
+
+    def save(self, index: Any, folder: Path) -> None:
+        """Write `index.faiss`."""
+        faiss_file.save(index, folder)
+
+    def load(self, folder: Path) -> Any:
+        """Read `index.faiss`."""
+        return faiss_file.load(folder)
+
+    def search(self, index: Any, queries: Floats, k: int) -> tuple[Rows, Floats]:
+        """Rows and scores [B, k], best first, from the `nprobe` nearest cells."""
+        return faiss_file.search(index, queries, k, faiss.SearchParametersIVF(nprobe=min(self.nprobe, index.nlist)))
