@@ -1,0 +1,102 @@
+"""The first step: the source's log as canonical Parquet tables, in time order."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
+
+from dssm_core import families
+from dssm_core.artifacts import Run
+from dssm_core.config import Config, member_at
+from dssm_core.errors import DataError
+from dssm_core.positive import parse_positive
+from dssm_core.schema import TIME
+from dssm_core.sources import SOURCES
+from dssm_core.sources.columns import RAW, kept_text, quote
+from dssm_core.sources.delimited import read_error
+from dssm_core.sources.protocol import Source
+from dssm_core.steps import Outcome
+
+MEMORY_LIMIT = "1200MB"  # DuckDB spills to disk beyond it
+
+
+def open_source(config: Config) -> Source:
+    """The source that the config chooses, with its settings."""
+    source: Source = families.build(SOURCES, member_at(config, "data.source"))
+    return source
+
+
+@contextmanager
+def connect(near: Path) -> Iterator[DuckDBPyConnection]:
+    """An in-memory DuckDB that keeps row order and spills into a folder beside `near`, removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix=".spill-", dir=near.parent) as spill, duckdb.connect() as con:
+        con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        con.execute(f"SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
+        con.execute("SET preserve_insertion_order = true")
+        yield con
+
+
+def ingest(run: Run, work: Path) -> Outcome:
+    """Write interactions.parquet in time order (file order for ties), users.parquet and items.parquet if there are any.
+
+    rows: read. Raises DataError when a file is damaged or lacks a mapped column, or when there is no row at all.
+    """
+    numbers = _numbers(run.config)
+    with connect(work) as con:
+        try:
+            tables = open_source(run.config).read(con)
+            read = _write(con, _typed(tables.interactions, numbers), work / "interactions.parquet", TIME)
+            if tables.users is not None:
+                _write(con, _typed(tables.users, numbers), work / "users.parquet")
+            if tables.items is not None:
+                _write(con, _typed(tables.items, numbers), work / "items.parquet")
+        except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException) as error:
+            raise read_error(error) from error
+    if not read:
+        raise DataError("the log has no row: check data.source.path and the files in it")
+    return Outcome(rows={"read": read})
+
+
+def _numbers(config: Config) -> set[str]:
+    """The columns that must be numbers: the one that `positive` compares, and the numeric features."""
+    columns = config.features.columns
+    numeric = {feature.column for feature in (*columns.user, *columns.item, *columns.context) if feature.kind == "numeric"}
+    return numeric | {parse_positive(config.data.positive).column}
+
+
+def _typed(relation: DuckDBPyRelation, numbers: set[str]) -> DuckDBPyRelation:
+    """Number columns that came as text as DOUBLE, with `<column>_raw` for text that is none; the rest unchanged."""
+    parts: list[str] = []
+    for name, kind in zip(relation.columns, relation.types, strict=True):
+        parts += number(name) if name in numbers and str(kind) == "VARCHAR" else [quote(name)]
+    return relation.project(", ".join(parts))
+
+
+def number(name: str) -> list[str]:
+    """SQL: a text column as finite DOUBLE, and the text of the cells that are none."""
+    parsed = f"TRY_CAST({quote(name)} AS DOUBLE)"
+    value = f"CASE WHEN isfinite({parsed}) THEN {parsed} END"
+    return [f"{value} AS {quote(name)}", f"{kept_text(quote(name), 'VARCHAR', value)} AS {quote(name + RAW)}"]
+
+
+def _write(con: DuckDBPyConnection, relation: DuckDBPyRelation, file: Path, order: str | None = None) -> int:
+    """Write a relation to Parquet, sorted stably by `order`; returns the number of rows."""
+    relation.create_view("_source", replace=True)
+    query = "SELECT * FROM _source"
+    if order:
+        query = f"SELECT * EXCLUDE _row FROM (SELECT *, row_number() OVER () AS _row FROM _source) ORDER BY {quote(order)} NULLS LAST, _row"
+    return write_parquet(con, query, file)
+
+
+def write_parquet(con: DuckDBPyConnection, query: str, file: Path) -> int:
+    """Write a query's rows to a zstd Parquet file; returns how many there are."""
+    name = str(file).replace("'", "''")
+    row = con.execute(f"COPY ({query}) TO '{name}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)").fetchone()
+    return int(row[0]) if row else 0
+
+
