@@ -10,7 +10,7 @@ class MlflowView(AirflowPlugin):
 
     name = "mlflow_view"
     external_views = (
-        [{"name": "MLflow", "href": url, "destination": "nav", "url_route": "mlflow"}]
+        [{"name": "MLflow", "href": url, "destination": "nav"}]
         if (url := os.environ.get("MLFLOW_PUBLIC_URL") or os.environ.get("MLFLOW_TRACKING_URI"))
         else []
     )

@@ -1,0 +1,1 @@
+"""One machine: start the servers, run the demo."""

@@ -1,0 +1,63 @@
+"""The few calls of Airflow's REST API that the demo and the tests make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+DONE = ("success", "failed")
+
+
+class Airflow:
+    """A logged-in client. `trust_env=False`: a proxy in the environment is not for this machine's own servers."""
+
+    def __init__(self, url: str, user: str, password: str) -> None:
+        self.url = url
+        self._http = httpx.Client(base_url=url, timeout=60, trust_env=False)
+        answer = self._http.post("/auth/token", json={"username": user, "password": password})
+        answer.raise_for_status()
+        self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+    def call(self, method: str, path: str, **request: Any) -> Any:
+        """A call below /api/v2 and its JSON; RuntimeError with the server's own words on an error."""
+        answer = self._http.request(method, f"/api/v2/{path}", **request)
+        if answer.is_error:
+            raise RuntimeError(f"Airflow answers {answer.status_code} to {method} {path}: {answer.text[:2000]}")
+        return answer.json() if answer.content else None
+
+    def get(self, path: str, **params: Any) -> Any:
+        """GET below /api/v2."""
+        return self.call("GET", path, params=params)
+
+    def knows(self, dag_id: str, config: str) -> bool:
+        """Whether the Dag is parsed and its form offers this config."""
+        dags = {found["dag_id"] for found in self.get("dags")["dags"]}
+        return dag_id in dags and config in self.get(f"dags/{dag_id}/details")["params"]["config"]["schema"]["enum"]
+
+    def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
+        """Start a run; returns its id."""
+        run = self.call("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
+        return str(run["dag_run_id"])
+
+    def state(self, dag_id: str, run_id: str) -> str:
+        """The run's state."""
+        return str(self.get(f"dags/{dag_id}/dagRuns/{run_id}")["state"])
+
+    def tasks(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
+        """The run's task instances, by task."""
+        found = self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+        return {task["task_id"]: task for task in found}
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        """What a task pushed, None if it pushed nothing."""
+        try:
+            return self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}")["value"]
+        except RuntimeError:
+            return None
+
+    def log(self, dag_id: str, run_id: str, task_id: str, attempt: int) -> str:
+        """A task's log as text."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}"
+        answer = self._http.get(path, params={"full_content": True}, headers={"Accept": "application/x-ndjson"})
+        return answer.text

@@ -1,0 +1,252 @@
+"""MLflow and Airflow on one machine, in the background: up, status, down.
+
+Everything they keep is in one folder (`.local/`): databases, artifacts, logs, the login. They listen on 127.0.0.1 only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+
+from local import processes
+from local.airflow_api import Airflow
+
+REPO = Path(__file__).resolve().parent.parent
+STATE = REPO / ".local"
+AIRFLOW_PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+PATIENCE_S = 240  # a slow machine's first start; more is a fault
+console = Console(stderr=True)
+
+
+class ServerError(Exception):
+    """A server does not come up; the message holds the end of its log."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the servers are, and what they need to know of each other."""
+
+    state: Path
+    settings: dict[str, Any]
+
+    @property
+    def airflow_url(self) -> str:
+        """Airflow's address."""
+        return f"http://127.0.0.1:{self.settings['airflow_port']}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """MLflow's address."""
+        return f"http://127.0.0.1:{self.settings['mlflow_port']}"
+
+    def airflow(self) -> Airflow:
+        """A logged-in client of Airflow."""
+        return Airflow(self.airflow_url, "admin", self.settings["password"])
+
+    @property
+    def login(self) -> str:
+        """What a person types into Airflow's login page."""
+        return f"user admin, password {self.settings['password']}"
+
+
+def open_site(state: Path = STATE) -> Site:
+    """The site in a folder: its ports and secrets are chosen once, and again only where a port was taken meanwhile."""
+    state = state.resolve()
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = state / "site"
+    settings = json.loads(file.read_bytes()) if file.is_file() else _secrets()
+    for name, wanted, part in (("mlflow_port", 5000, "mlflow"), ("airflow_port", 8080, "api-server")):
+        if processes.leader(state, part) is None:
+            settings[name] = processes.free_port(settings.get(name, wanted))
+    _write_private(file, settings)
+    _write_private(state / "passwords", {"admin": settings["password"]})
+    return Site(state, settings)
+
+
+def up(state: Path = STATE, extra_env: dict[str, str] | None = None) -> Site:
+    """Start what does not run yet, wait until all of it answers."""
+    site = open_site(state)
+    env = environment(site) | (extra_env or {})
+    _start(site, "mlflow", mlflow_command(site), env)
+    _migrate(site, env)
+    for part in AIRFLOW_PARTS:
+        _start(site, part, [sys.executable, "-m", "airflow", *_arguments(site, part)], env)
+    _wait(site, "MLflow", ("mlflow",), lambda: _get(f"{site.mlflow_url}/health").text == "OK")
+    _wait(site, "Airflow", AIRFLOW_PARTS, lambda: healthy(site))
+    _make_pool(site.airflow())
+    return site
+
+
+def down(state: Path = STATE) -> None:
+    """End the servers and everything they started."""
+    left = processes.stop(state)
+    if left:
+        raise ServerError(f"these processes do not end: {', '.join(str(process.pid) for process in left)}")
+
+
+def healthy(site: Site) -> bool:
+    """Whether all of Airflow's parts say they are well."""
+    health = _get(f"{site.airflow_url}/api/v2/monitor/health").json()
+    return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "triggerer", "dag_processor"))
+
+
+def mlflow_command(site: Site) -> list[str]:
+    """The MLflow server: SQLite, artifacts through the server, so that clients need no path of its disk."""
+    database, artifacts = site.state / "mlflow.db", site.state / "mlflow-artifacts"
+    return [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(site.settings["mlflow_port"])),
+        *("--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(artifacts)),
+        *("--workers", "1", "--allowed-hosts", "127.0.0.1:*,localhost:*"),
+    ]
+
+
+def environment(site: Site) -> dict[str, str]:
+    """What every server and task sees."""
+    home = site.state / "airflow"
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW_", "MLFLOW_", "_AIRFLOW_"))},
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+        "PYTHONPATH": str(REPO),
+        "MLFLOW_TRACKING_URI": site.mlflow_url,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "DSSM_RUNS": os.environ.get("DSSM_RUNS", str(REPO / "runs")),
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(REPO / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPO / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "false",
+        "AIRFLOW__CORE__FERNET_KEY": site.settings["fernet_key"],
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{site.airflow_url}/execution/",
+        "AIRFLOW__CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(site.state / "passwords"),
+        "AIRFLOW__API__SECRET_KEY": site.settings["secret_key"],
+        "AIRFLOW__API__BASE_URL": site.airflow_url,
+        "AIRFLOW__API_AUTH__JWT_SECRET": site.settings["jwt_secret"],
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "false",
+    }
+
+
+def _arguments(site: Site, part: str) -> list[str]:
+    if part == "dag-processor":
+        return [part]
+    if part != "api-server":
+        return [part, "--skip-serve-logs"]  # the api-server reads them from this disk; a log server would listen to the world
+    return [part, "--host", "127.0.0.1", "--port", str(site.settings["airflow_port"]), "--workers", "1"]
+
+
+def _secrets() -> dict[str, str]:
+    return {
+        "password": secrets.token_urlsafe(12),
+        "secret_key": secrets.token_urlsafe(32),
+        "jwt_secret": secrets.token_urlsafe(48),
+        "fernet_key": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    }
+
+
+def _write_private(file: Path, content: dict[str, Any]) -> None:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+        json.dump(content, stream)
+
+
+def _start(site: Site, name: str, command: list[str], env: dict[str, str]) -> None:
+    if processes.leader(site.state, name) is None:
+        processes.start(site.state, name, command, env)
+
+
+def _migrate(site: Site, env: dict[str, str]) -> None:
+    """Bring the database to this Airflow's version; skipped once it was done for this environment."""
+    mark, wanted = site.state / "migrated", (REPO / "constraints.txt").read_text()
+    if mark.is_file() and mark.read_text() == wanted:
+        return
+    with console.status("Airflow: making its database"):
+        done = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise ServerError(f"airflow db migrate failed:\n{(done.stdout + done.stderr)[-3000:]}")
+    mark.write_text(wanted)
+
+
+def _get(url: str) -> httpx.Response:
+    return httpx.get(url, timeout=10, trust_env=False)
+
+
+def _wait(site: Site, title: str, parts: tuple[str, ...], ready: Callable[[], bool]) -> None:
+    """Wait for an answer, as long as the processes that should give it are alive."""
+    started = time.monotonic()
+    with console.status("") as status:
+        while not _try(ready):
+            waited = time.monotonic() - started
+            status.update(f"{title}: waiting for {', '.join(parts)} to answer ({waited:.0f} s)")
+            dead = [part for part in parts if processes.leader(site.state, part) is None]
+            if dead or waited > PATIENCE_S:
+                part = (dead or parts)[0]
+                why = "has ended" if dead else f"does not answer after {PATIENCE_S} s"
+                raise ServerError(f"{part} {why}. The end of {site.state / part}.log:\n{processes.tail(site.state, part)}")
+            time.sleep(0.5)
+
+
+def _try(ready: Callable[[], bool]) -> bool:
+    try:
+        return ready()
+    except (httpx.HTTPError, KeyError, ValueError):
+        return False
+
+
+def _make_pool(airflow: Airflow) -> None:
+    """One slot: two trainings never share a device."""
+    pool = {"name": "gpu", "slots": 1, "description": "one training at a time on the device", "include_deferred": False}
+    if "gpu" not in {found["name"] for found in airflow.get("pools")["pools"]}:
+        airflow.call("POST", "pools", json=pool)
+
+
+def show(site: Site) -> None:
+    """Print which servers run, where, and the login."""
+    for part in ("mlflow", *AIRFLOW_PARTS):
+        process = processes.leader(site.state, part)
+        console.print(f"  {part:14} {f'process {process.pid}' if process else 'not running'}")
+    console.print(f"  MLflow   {site.mlflow_url}\n  Airflow  {site.airflow_url}   {site.login}")
+
+
+def main() -> None:
+    """Command line: up, status, down."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["up", "status", "down"])
+    parser.add_argument("--state", type=Path, default=STATE, help="the folder that holds all the servers keep")
+    args = parser.parse_args()
+    try:
+        if args.command == "down":
+            down(args.state)
+        elif args.command == "up":
+            show(up(args.state))
+        elif (args.state / "site").is_file():
+            show(Site(args.state, json.loads((args.state / "site").read_bytes())))
+        else:
+            console.print("nothing was started yet: make up")
+    except (ServerError, RuntimeError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
