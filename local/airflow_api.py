@@ -56,8 +56,14 @@ class Airflow:
         except RuntimeError:
             return None
 
-    def log(self, dag_id: str, run_id: str, task_id: str, attempt: int) -> str:
-        """A task's log as text."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}"
-        answer = self._http.get(path, params={"full_content": True}, headers={"Accept": "application/x-ndjson"})
-        return answer.text
+    def log_text(self, dag_id: str, run_id: str, task_id: str, attempt: int) -> str:
+        """A task's log, a line an event, errors with their type and message."""
+        lines = self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}", full_content=True)["content"]
+        return "\n".join(_line(line) for line in lines)
+
+
+def _line(line: Any) -> str:
+    if not isinstance(line, dict):
+        return str(line)
+    errors = [f"{error['exc_type']}: {error['exc_value']}" for error in line.get("error_detail") or []]
+    return "\n".join([line.get("event", ""), *errors])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-STOP_S = 10  # between asking a process to end and ending it
+STOP_S = 5  # between asking a process to end and ending it
 
 
 def start(folder: Path, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
