@@ -60,6 +60,13 @@ class FeatureColumns(Section):
     item: tuple[Feature, ...] = ()
     context: tuple[Feature, ...] = ()
 
+    @field_validator("context")
+    @classmethod
+    def _categorical(cls, value: tuple[Feature, ...]) -> tuple[Feature, ...]:
+        if wrong := [feature.column for feature in value if feature.kind != "categorical"]:
+            raise ValueError(f"context columns must be categorical; {', '.join(wrong)} is not: bin it in the log first")
+        return value
+
 
 class Data(Section):
     """Where the log is and what its columns mean. `source` is a member of the sources family."""
@@ -67,7 +74,7 @@ class Data(Section):
     source: Member
     timezone: str = "UTC"
     positive: str = "label == 1"
-    labels: tuple[int, ...] = (0, 1)
+    labels: tuple[float, ...] = (0, 1)
 
     @field_validator("timezone")
     @classmethod
@@ -83,7 +90,7 @@ class Data(Section):
 
 
 class Validation(Section):
-    """What the data must be like. `max_quarantine_share` is a share of the rows read (0 to 1)."""
+    """What the data must be like. `max_quarantine_share` is a share of the rows in the window (0 to 1)."""
 
     max_quarantine_share: Annotated[float, Field(ge=0, le=1)] = 0.01
     min_rows_per_day: Annotated[int, Field(ge=0)] = 1
@@ -106,11 +113,15 @@ class History(Section):
 
 
 class Activity(Section):
-    """Point-in-time item activity: log counts over `windows_h` hours, known at the start of each `step_h` hours."""
+    """Point-in-time item activity: log counts over `windows_h` hours, as of the latest refresh before an event.
+
+    refresh_h: hours between refreshes of the served index. Training sees activity exactly that stale, so set it to how
+    often embeddings are exported: 24 for a daily index, 1 for an hourly one.
+    """
 
     enabled: bool = True
     windows_h: tuple[Annotated[int, Field(ge=1)], ...] = (1, 3, 6, 24)
-    step_h: Annotated[int, Field(ge=1)] = 1
+    refresh_h: Annotated[int, Field(ge=1)] = 24
 
 
 class Features(Section):
@@ -131,7 +142,12 @@ class Model(Section):
 
 
 class Train(Section):
-    """How long and how fast. `device: auto` takes a GPU where there is one."""
+    """How long and how fast. `device: auto` takes a GPU where there is one.
+
+    The last train day validates: `epochs` at most, stopping after `patience` epochs without a better recall; then both
+    towers are trained anew on all days for the epochs that were best. ema_decay: the weights that are evaluated and
+    exported are an exponential moving average over steps (0 takes the latest).
+    """
 
     epochs: Annotated[int, Field(ge=1)] = 5
     batch_size: Annotated[int, Field(ge=2)] = 1024
@@ -140,6 +156,7 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     patience: Annotated[int, Field(ge=1)] = 2
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -69,7 +69,7 @@ STEPS = {
             "sample_negatives",
             "dssm_core.prepare:prepare",
             "fit ids on train, write the log and the sampler's tables",
-            ("features", "sampler", "split"),
+            ("features", "sampler", "loss"),
             ("validate_data", "split_by_time"),
         ),
         Step(

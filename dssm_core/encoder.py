@@ -1,0 +1,61 @@
+"""The user tower as it is served: external ids and histories in, unit vectors out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dssm_core.config import Config
+from dssm_core.features import user_inputs
+from dssm_core.ids import Ids
+from dssm_core.prepare import Prepared, encode_context, load_prepared
+from dssm_core.schema import ITEM, USER
+from dssm_core.two_tower import TwoTower
+
+Floats = npt.NDArray[np.float32]
+
+
+class Encoder:
+    """Users to vectors by the towers, ids and vocabularies in a bundle's folder (what `export_embeddings` wrote)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = Config.model_validate_json((folder / "config.json").read_bytes())
+        self.prepared = load_prepared(folder, with_log=False)
+        self.model = load_towers(folder, self.config, self.prepared)
+        self.user_ids, self.item_ids = Ids.load(folder / f"{USER}s.parquet"), Ids.load(folder / f"{ITEM}s.parquet")
+
+    @torch.no_grad()
+    def users(self, frame: pd.DataFrame) -> Floats:
+        """Unit vectors of users. frame: user_id, history (lists of item ids, newest last), context columns if known → [n, D].
+
+        What is unknown (a user, an item of a history, a missing context column) counts as code 0.
+        """
+        features = self.config.features
+        user = torch.from_numpy(self.user_ids.encode(frame[USER]))
+        history = self._history(frame["history"], features.history.length)
+        context = encode_context(features.columns.context, frame, self.folder)
+        return self.model.users(user_inputs(self.prepared.users, user, history, context)).numpy()
+
+    def _history(self, lists: pd.Series[Any], length: int) -> Tensor:
+        """The newest `length` items of each list, newest first. → [n, length] codes."""
+        flat = lists.reset_index(drop=True).explode().dropna()
+        place = flat.groupby(level=0).cumcount(ascending=False).to_numpy()
+        kept = place < length
+        history = np.zeros((len(lists), length), dtype=np.int64)
+        history[flat.index.to_numpy()[kept], place[kept]] = self.item_ids.encode(flat[kept])
+        return torch.from_numpy(history)
+
+
+def load_towers(folder: Path, config: Config, prepared: Prepared) -> TwoTower:
+    """The trained model in a folder with towers.safetensors, ready to embed, on the CPU."""
+    model = TwoTower(config, prepared.schema)
+    model.load_state_dict(load_file(folder / "towers.safetensors"))
+    return model.eval()

@@ -1,0 +1,90 @@
+"""The steps `export_embeddings` and `build_index`: every user and item as of the cutoff, and the index that is served."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dssm_core import families
+from dssm_core.artifacts import Run
+from dssm_core.config import Config
+from dssm_core.encoder import load_towers
+from dssm_core.features import item_inputs, users_as_of
+from dssm_core.indexes import INDEXES
+from dssm_core.prepare import Prepared, load_prepared
+from dssm_core.steps import Outcome
+from dssm_core.two_tower import TwoTower
+
+AT_ONCE = 8192  # rows embedded at a time
+
+Floats = npt.NDArray[np.float32]
+
+
+def export(run: Run, work: Path) -> Outcome:
+    """Step function. Writes user_embeddings.npy (row = code, 0 unknown), item_embeddings.npy (row = code - 1), and all
+    else that encoding a user takes, so that this folder and the index together are what is served.
+    """
+    prepared = load_prepared(run.step("sample_negatives"))
+    model = load_towers(run.step("train_towers"), run.config, prepared)
+    items = embed_items(model, prepared, run.config)
+    users = embed_users(model, prepared, run.config)
+    np.save(work / "item_embeddings.npy", items)
+    np.save(work / "user_embeddings.npy", users)
+    _copy_encoder(run, work)
+    return Outcome({"users": len(users) - 1, "items": len(items)}, {"dim": items.shape[1]})
+
+
+@torch.no_grad()
+def embed_items(model: TwoTower, prepared: Prepared, config: Config) -> Floats:
+    """Every known item as of the window's end. → [N, D], row = code - 1."""
+    log, table, scale = prepared.log, prepared.items, prepared.scale
+    codes = torch.arange(1, len(log.created))
+    parts = [model.items(item_inputs(log, table, part, log.end, config.features, scale)) for part in codes.split(AT_ONCE)]
+    return torch.cat(parts).numpy()
+
+
+@torch.no_grad()
+def embed_users(model: TwoTower, prepared: Prepared, config: Config) -> Floats:
+    """Every known user as of the window's end, after the unknown one. → [U + 1, D], row = code."""
+    log, table = prepared.log, prepared.users
+    codes = torch.arange(len(table.numeric))
+
+    def embed(part: Tensor) -> Tensor:
+        return model.users(users_as_of(log, table, part, torch.full_like(part, log.end), config.features))
+
+    return torch.cat([embed(part) for part in codes.split(AT_ONCE)]).numpy()
+
+
+def build_index(run: Run, work: Path) -> Outcome:
+    """Step function. Builds and saves the configured index over the exported items; info: build and search times."""
+    vectors = np.load(run.step("export_embeddings") / "item_embeddings.npy")
+    member = families.build(INDEXES, run.config.index)
+    started = time.perf_counter()
+    index = member.build(vectors, run.config.seed)
+    built = time.perf_counter()
+    member.save(index, work)
+    queries = np.load(run.step("export_embeddings") / "user_embeddings.npy")[1:1001]
+    searching = time.perf_counter()
+    member.search(index, queries, 200)
+    searched = time.perf_counter() - searching
+    info = {
+        "kind": run.config.index.kind,
+        "build_seconds": round(built - started, 3),
+        "search_ms_per_query": round(1000 * searched / max(1, len(queries)), 4),
+    }
+    return Outcome({"items": len(vectors)}, info)
+
+
+def _copy_encoder(run: Run, work: Path) -> None:
+    """config, towers, ids, vocabularies and static tables beside the embeddings."""
+    shutil.copy2(run.root / "config.json", work)
+    shutil.copy2(run.step("train_towers") / "towers.safetensors", work)
+    for file in run.step("sample_negatives").iterdir():
+        if file.name not in ("manifest.json", "log.safetensors", "sampler.safetensors"):
+            shutil.copy2(file, work)

@@ -1,0 +1,192 @@
+"""Features as of a moment: the same functions for training, export and serving.
+
+What the model sees of an item or a user for an event comes from interactions strictly before the event's
+`as_of`. With item activity on, `as_of` is the latest refresh (every `refresh_h` hours, counted back from the
+cutoff) before the event, because that is how old the embeddings in the served index are when a click happens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from dssm_core.config import Features
+from dssm_core.schema import HOUR_MS
+
+
+class UserInputs(NamedTuple):
+    """What the user tower sees. history: [B, L] item codes, newest first, 0 = none."""
+
+    history: Tensor  # [B, L] int64
+    categorical: Tensor  # [B, static + context columns] int64
+    multi: Tensor  # [B, columns, values] int64, 0 = none
+    numeric: Tensor  # [B, F] float32, the history's length last
+
+
+class ItemInputs(NamedTuple):
+    """What the item tower sees."""
+
+    item: Tensor  # [N] int64 codes
+    categorical: Tensor  # [N, columns] int64
+    multi: Tensor  # [N, columns, values] int64, 0 = none
+    numeric: Tensor  # [N, F] float32, activity last
+
+
+@dataclass(frozen=True)
+class Log:
+    """Positives of the window, coded and sorted by time. All tensors on one device.
+
+    user, item: [n] int64 codes; time: [n] int64 ms since 1970; context: [n, columns] int64 codes;
+    created: [items + 1] int64 ms, when the item is first known of (created, else first clicked); window: start and end ms.
+    """
+
+    user: Tensor
+    item: Tensor
+    time: Tensor
+    context: Tensor
+    created: Tensor
+    window: Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same log on another device."""
+        return type(self)(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def before(self, as_of: int) -> Self:
+        """The log as it was at a moment: earlier rows only, the same codes, the window ending there."""
+        kept = int(torch.searchsorted(self.time, as_of))
+        window = torch.tensor([self.start, as_of], device=self.window.device)
+        return replace(
+            self, user=self.user[:kept], item=self.item[:kept], time=self.time[:kept], context=self.context[:kept], window=window
+        )
+
+    @property
+    def start(self) -> int:
+        """Start of the window, ms."""
+        return int(self.window[0])
+
+    @property
+    def end(self) -> int:
+        """End of the window (the cutoff), ms."""
+        return int(self.window[1])
+
+    @cached_property
+    def span(self) -> int:
+        """Length of the window, ms, plus one: the stride of a (code, time) key."""
+        return self.end - self.start + 1
+
+    @cached_property
+    def _item_keys(self) -> Tensor:
+        return (self.item * self.span + self.time - self.start).sort().values
+
+    @cached_property
+    def _by_user(self) -> tuple[Tensor, Tensor]:
+        keys, order = (self.user * self.span + self.time - self.start).sort(stable=True)
+        return keys, order
+
+    def _since_start(self, as_of: Tensor) -> Tensor:
+        return (as_of - self.start).clamp(0, self.span - 1)
+
+    def clicks_before(self, item: Tensor, as_of: Tensor) -> Tensor:
+        """Number of keys below (item, as_of); differences of two are counts. item, as_of: [n] → [n]."""
+        return torch.searchsorted(self._item_keys, item * self.span + self._since_start(as_of))
+
+    def clicks(self, item: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        """Clicks on each item with start <= time < end. All [n]; → [n] int64."""
+        return self.clicks_before(item, end) - self.clicks_before(item, start)
+
+    def last_click(self, item: Tensor, as_of: Tensor) -> Tensor:
+        """Time of each item's latest click before as_of, ms; the window's start where there is none. → [n]."""
+        place = (self.clicks_before(item, as_of) - 1).clamp(min=0)
+        key = self._item_keys[place]
+        return self.start + torch.where(key // self.span == item, key % self.span, 0)
+
+    def history(self, user: Tensor, as_of: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Each user's latest items before as_of, newest first, and the context of the newest.
+
+        user, as_of: [B] → items [B, length] (0 = none), context [B, columns] (0 = none).
+        """
+        keys, order = self._by_user
+        end = torch.searchsorted(keys, user * self.span + self._since_start(as_of))
+        begin = torch.searchsorted(keys, user * self.span)
+        places = end[:, None] - 1 - torch.arange(max(length, 1), device=end.device)  # [B, L]
+        held = places >= begin[:, None]
+        rows = order[places.clamp(min=0)]
+        items = torch.where(held, self.item[rows], 0)[:, :length]
+        return items, torch.where(held[:, :1], self.context[rows[:, 0]], 0)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Static columns of users or items by code; row 0 is the unknown one, all zeros."""
+
+    categorical: Tensor  # [codes, columns] int64
+    multi: Tensor  # [codes, columns, values] int64
+    numeric: Tensor  # [codes, columns] float32, standardised
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same table on another device."""
+        return type(self)(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+def activity(log: Log, item: Tensor, as_of: Tensor, windows_h: tuple[int, ...]) -> Tensor:
+    """Point-in-time activity of items, raw. item, as_of: [n] → [n, len(windows_h) + 3] float32.
+
+    log(1 + clicks) in each of the last `windows_h` hours and in the window so far, log(1 + age in hours),
+    log(1 + hours since the last click).
+    """
+    counts = [log.clicks(item, as_of - hours * HOUR_MS, as_of) for hours in windows_h]
+    counts.append(log.clicks(item, torch.full_like(as_of, log.start), as_of))
+    ages = [as_of - log.created[item], as_of - log.last_click(item, as_of)]
+    hours = [(age.clamp(min=0).double() / HOUR_MS) for age in ages]
+    return torch.stack([*counts, *hours], dim=1).double().log1p().float()
+
+
+def item_inputs(log: Log, table: Table, item: Tensor, as_of: int, features: Features, scale: Tensor) -> ItemInputs:
+    """What the item tower sees of items as of one moment.
+
+    item: [N] codes; as_of: ms; scale: [2, activity columns] mean and standard deviation of `activity` on train.
+    """
+    numeric = table.numeric[item]
+    if features.activity.enabled:
+        raw = activity(log, item, torch.full_like(item, as_of), features.activity.windows_h)
+        numeric = torch.cat([numeric, (raw - scale[0]) / scale[1]], dim=1)
+    return ItemInputs(item, table.categorical[item], table.multi[item], numeric)
+
+
+def user_inputs(table: Table, user: Tensor, history: Tensor, context: Tensor) -> UserInputs:
+    """What the user tower sees of users with these histories and latest contexts.
+
+    user: [B] codes; history: [B, L] item codes, newest first; context: [B, columns] codes.
+    """
+    length = (history > 0).sum(1, keepdim=True).float().log1p()
+    categorical = torch.cat([table.categorical[user], context], dim=1)
+    return UserInputs(history, categorical, table.multi[user], torch.cat([table.numeric[user], length], dim=1))
+
+
+def users_as_of(log: Log, table: Table, user: Tensor, as_of: Tensor, features: Features) -> UserInputs:
+    """What the user tower sees of known users as of each moment. user, as_of: [B]."""
+    history, context = log.history(user, as_of, features.history.length)
+    return user_inputs(table, user, history, context)
+
+
+def refresh_times(start: int, cutoff: int, features: Features) -> list[int]:
+    """The moments (ms) at which training sees activity: each refresh_h hours back from the cutoff, oldest first.
+
+    The window's start is never among them: nothing is known of any item then.
+    """
+    step = features.activity.refresh_h * HOUR_MS
+    return list(range(cutoff - step, start, -step))[::-1]
+
+
+def as_named(prefix: str, value: Any) -> dict[str, Tensor]:
+    """A dataclass of tensors as `prefix.field` → tensor, ready for safetensors."""
+    return {f"{prefix}.{field.name}": getattr(value, field.name).contiguous() for field in fields(value)}
+
+
+def from_named(kind: type[Any], prefix: str, tensors: dict[str, Tensor]) -> Any:
+    """What `as_named` took apart."""
+    return kind(*(tensors[f"{prefix}.{field.name}"] for field in fields(kind)))

@@ -1,0 +1,22 @@
+"""What a loss is."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from dssm_core.logits import Logits
+
+
+class Loss(Protocol):
+    """A scalar to minimise, from a batch's logits. The fields of a member are its settings.
+
+    in_batch: whether the batch's own positives join the sampler's candidates.
+    """
+
+    in_batch: ClassVar[bool]
+
+    def __call__(self, batch: Logits) -> Tensor:
+        """Mean loss over the batch's events. → []."""
+        ...

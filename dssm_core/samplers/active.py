@@ -1,0 +1,77 @@
+"""Items that were being clicked around the event: the sampler that makes a news model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from dssm_core.features import Log
+from dssm_core.samplers.protocol import Tables, categorical, draw_categorical, share_of
+from dssm_core.schema import HOUR_MS
+
+
+class Active(BaseModel):
+    """With probability 1 - uniform_share in proportion to clicks ** alpha in the `window_h` hours before the refresh,
+    else uniformly from every item known by then, so that quiet items are negatives too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    window_h: Annotated[int, Field(ge=1)] = 24
+    alpha: Annotated[float, Field(ge=0)] = 0.75
+    uniform_share: Annotated[float, Field(gt=0, le=1)] = 0.3
+
+    def fit(self, log: Log, as_of: Tensor) -> Tables:
+        """Per bucket a distribution over active items; all items by the time they are first known.
+
+        Memory follows the (bucket, item) pairs with a click, not buckets times items.
+        """
+        order = log.created[1:].argsort(stable=True)
+        return {
+            **categorical(_recent_clicks(log, as_of, self.window_h, self.alpha)),
+            "by_age": order + 1,
+            "known": torch.searchsorted(log.created[1:][order], as_of),
+            "created": log.created,
+            "as_of": as_of,
+        }
+
+    def draw(self, tables: Tables, bucket: int, count: int, positives: Tensor, generator: torch.Generator) -> Tensor:
+        """[count] item codes known and mostly active as of the bucket's refresh."""
+        active = draw_categorical(tables, bucket, count, generator) if self._share(tables, bucket) < 1 else None
+        place = torch.randint(int(tables["known"][bucket]), (count,), generator=generator, device=generator.device)
+        any_known = tables["by_age"][place]
+        if active is None:
+            return any_known
+        coin = torch.rand(count, generator=generator, device=generator.device)
+        return torch.where(coin < self.uniform_share, any_known, active)
+
+    def log_q(self, tables: Tables, bucket: int, items: Tensor) -> Tensor:
+        """items: [n] → [n]."""
+        share = self._share(tables, bucket)
+        known = tables["created"][items] < tables["as_of"][bucket]
+        uniform = torch.where(known & (items > 0), share / tables["known"][bucket].double(), 0.0)
+        return (uniform + (1 - share) * share_of(tables, bucket, items)).log().float()
+
+    def _share(self, tables: Tables, bucket: int) -> float:
+        begin, end = tables["ptr"][bucket : bucket + 2].tolist()
+        return self.uniform_share if end > begin else 1.0  # a night without a click: nothing is active
+
+
+def _recent_clicks(log: Log, as_of: Tensor, window_h: int, alpha: float) -> Tensor:
+    """Sparse [buckets, items]: clicks ** alpha in the window_h hours before each refresh."""
+    hourly = _sparse((log.time - log.start) // HOUR_MS, log.item, torch.ones(len(log.item)), len(log.created))
+    hour, item = hourly.indices()
+    last = (as_of - log.start) // HOUR_MS
+    begin, end = torch.searchsorted(hour, last - window_h), torch.searchsorted(hour, last)
+    bucket = torch.repeat_interleave(torch.arange(len(as_of)), end - begin)
+    row = torch.arange(len(bucket)) + torch.repeat_interleave(end - (end - begin).cumsum(0), end - begin)
+    counts = _sparse(bucket, item[row], hourly.values()[row], len(log.created), len(as_of))
+    return torch.sparse_coo_tensor(counts.indices(), counts.values() ** alpha, counts.shape, is_coalesced=True)
+
+
+def _sparse(row: Tensor, item: Tensor, values: Tensor, items: int, rows: int | None = None) -> Tensor:
+    """Sum values by (row, item), sorted by both."""
+    size = (rows if rows is not None else int(row.max()) + 1, items)
+    return torch.sparse_coo_tensor(torch.stack([row, item]), values.double(), size).coalesce()

@@ -1,0 +1,34 @@
+"""By popularity in the whole window, flattened: the sampler of word2vec."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from dssm_core.features import Log
+from dssm_core.samplers.protocol import Tables, categorical, draw_categorical, share_of
+
+
+class Popularity(BaseModel):
+    """In proportion to clicks ** alpha (Mikolov et al. 2013 use 0.75; 1 is popularity itself, 0 is uniform)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    alpha: Annotated[float, Field(ge=0)] = 0.75
+
+    def fit(self, log: Log, as_of: Tensor) -> Tables:
+        """One distribution over the window's items."""
+        clicks = torch.bincount(log.item, minlength=len(log.created)).double()
+        items = clicks.nonzero().squeeze(1)
+        at = torch.stack([torch.zeros_like(items), items])
+        return categorical(torch.sparse_coo_tensor(at, clicks[items] ** self.alpha, (1, len(clicks))))
+
+    def draw(self, tables: Tables, bucket: int, count: int, positives: Tensor, generator: torch.Generator) -> Tensor:
+        """[count] item codes, whatever the bucket."""
+        return draw_categorical(tables, 0, count, generator)
+
+    def log_q(self, tables: Tables, bucket: int, items: Tensor) -> Tensor:
+        """items: [n] → [n]."""
+        return share_of(tables, 0, items).log().float()

@@ -1,0 +1,31 @@
+"""Every known item alike."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from dssm_core.features import Log
+from dssm_core.samplers.protocol import Tables
+
+
+class Uniform(BaseModel):
+    """Each item of the training window with the same probability."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def fit(self, log: Log, as_of: Tensor) -> Tables:
+        """The number of items."""
+        return {"known": torch.tensor([len(log.created) - 1])}
+
+    def draw(self, tables: Tables, bucket: int, count: int, positives: Tensor, generator: torch.Generator) -> Tensor:
+        """[count] item codes, whatever the bucket."""
+        known = int(tables["known"])
+        return torch.randint(1, known + 1, (count,), generator=generator, device=generator.device)
+
+    def log_q(self, tables: Tables, bucket: int, items: Tensor) -> Tensor:
+        """-log of the number of items. items: [n] → [n]."""
+        return torch.full(items.shape, -math.log(int(tables["known"])), device=items.device)
