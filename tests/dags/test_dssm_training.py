@@ -1,0 +1,114 @@
+"""The Dag file: it parses cleanly and lightly, its graph is the pipeline, its form offers what the core has."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+
+from dssm_core.losses import LOSSES
+from dssm_core.samplers import SAMPLERS
+from dssm_core.steps import STEPS
+from dssm_core.towers import TOWERS
+from tests.conftest import REPO
+
+PARSE = """
+import json, sys, warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    from airflow.dag_processing.dagbag import DagBag
+    bag = DagBag("dags")
+    ours = [str(w.message) for w in caught if "/dags/" in w.filename or "/tasks/" in w.filename]
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import DagSerialization
+dag = bag.dags["dssm_training"]
+print(json.dumps({
+    "errors": bag.import_errors,
+    "warnings": ours,
+    "modules": sorted({name.partition(".")[0] for name in sys.modules}),
+    "bytes": len(json.dumps(DagSerialization.to_dict(dag))),
+    "tasks": {t.task_id: {
+        "next": sorted(t.downstream_task_ids), "pool": t.pool, "retries": t.retries, "doc": t.doc_md,
+        "timeout_s": t.execution_timeout.total_seconds(), "links": [link.name for link in t.operator_extra_links],
+        "policy": [[r.action.value, sorted(e if isinstance(e, str) else e.__name__ for e in r.exception)] for r in t.retry_policy.rules],
+    } for t in dag.topological_sort()},
+    "params": {name: dag.params.get_param(name).schema for name in dag.params},
+    "timetable": repr(dag.timetable), "tags": sorted(dag.tags), "doc": dag.doc_md,
+}, default=str))
+"""
+
+
+def parse(tmp_path_factory: pytest.TempPathFactory, **env: str) -> dict:
+    home = tmp_path_factory.mktemp("airflow")
+    settings = {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "false", "PYTHONPATH": str(REPO)}
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE], cwd=REPO, env=os.environ | settings | env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory):
+    return parse(tmp_path_factory)
+
+
+def test_parses_without_errors_or_warnings(parsed):
+    assert parsed["errors"] == {}
+    assert parsed["warnings"] == []
+    assert parsed["bytes"] > 0
+
+
+@pytest.mark.parametrize("module", ["torch", "pandas", "mlflow", "great_expectations", "duckdb", "faiss", "numpy"])
+def test_parsing_imports_nothing_heavy(parsed, module):
+    assert module not in parsed["modules"]
+
+
+def test_graph_is_the_pipeline(parsed):
+    names = list(STEPS)
+    assert list(parsed["tasks"]) == names
+    assert [parsed["tasks"][name]["next"] for name in names] == [[after] for after in names[1:]] + [[]]
+
+
+def test_training_has_its_pool_and_button(parsed):
+    pools = {name: task["pool"] for name, task in parsed["tasks"].items()}
+    assert pools.pop("train_towers") == "gpu"
+    assert set(pools.values()) == {"default_pool"}
+    assert parsed["tasks"]["train_towers"]["links"] == ["MLflow run"]
+
+
+def test_every_task_is_retried_but_not_for_bad_data(parsed):
+    for task in parsed["tasks"].values():
+        assert task["retries"] == 2
+        assert task["policy"] == [["fail", ["ConfigError", "DataError"]]]
+        assert 0 < task["timeout_s"] <= timedelta(hours=6).total_seconds()
+        assert task["doc"]
+
+
+@pytest.mark.parametrize(("field", "family"), [("tower", TOWERS), ("loss", LOSSES), ("sampler", SAMPLERS)])
+def test_form_offers_the_families(parsed, field, family):
+    assert parsed["params"][field]["enum"] == [None, *sorted(family)]
+
+
+def test_form_offers_the_configs(parsed):
+    assert parsed["params"]["config"]["enum"] == sorted(file.stem for file in (REPO / "configs").glob("*.yaml"))
+
+
+def test_form_explains_every_field(parsed):
+    for schema in parsed["params"].values():
+        assert schema["title"]
+        assert schema["section"]
+        assert schema["description_md"]
+
+
+def test_schedule_is_off_until_asked_for(parsed, tmp_path_factory):
+    assert "Null" in parsed["timetable"] or "None" in parsed["timetable"]
+    assert "CronTrigger" in parse(tmp_path_factory, DSSM_SCHEDULE="30 3 * * *")["timetable"]
+
+
+def test_no_python_in_the_mlflow_folder():
+    assert not list((REPO / "mlflow").rglob("*.py")), "a module there would shadow the package mlflow"

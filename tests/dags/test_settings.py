@@ -1,0 +1,95 @@
+"""From the trigger form to a run: what is refused, what is passed on."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from dssm_core.artifacts import open_run
+from dssm_core.errors import ConfigError
+from tasks import settings
+from tests.conftest import small_config
+
+EMPTY = dict.fromkeys(settings.SETTINGS)
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    (tmp_path / "configs").mkdir()
+    raw = small_config()
+    raw["data"]["timezone"] = "America/Sao_Paulo"
+    (tmp_path / "configs" / "small.yaml").write_text(yaml.safe_dump(raw))
+    monkeypatch.setenv("DSSM_CONFIGS", str(tmp_path / "configs"))
+    monkeypatch.setenv("DSSM_RUNS", str(tmp_path / "runs"))
+    return tmp_path
+
+
+def context(run_type="manual", start=None, **params):
+    dag_run = SimpleNamespace(run_id="manual__2024-01-01T00:00:00+00:00", run_type=run_type)
+    return {"params": EMPTY | {"config": "small", "data": None} | params, "dag_run": dag_run, "data_interval_start": start}
+
+
+def test_filled_fields_replace_settings(folders):
+    run = open_run(settings.make_run(context(epochs=3, gate_floor=0.25, sampler="uniform", test_day="2024-03-06", seed=9, device="cpu")))
+    config = run.config
+    assert (config.train.epochs, config.gate.floor, config.sampler.kind, config.seed) == (3, 0.25, "uniform", 9)
+    assert config.split.test_day == date(2024, 3, 6)
+    assert run.root.is_relative_to(folders / "runs")
+
+
+def test_every_field_has_an_effect(folders):
+    plain = open_run(settings.make_run(context())).config
+    values = {"test_day": "2024-03-05", "epochs": 7, "device": "cuda", "seed": 3, "gate_floor": 0.9}
+    values |= {"tower": "mlp", "loss": "bce", "sampler": "popularity"}
+    assert set(values) == set(settings.SETTINGS)
+    for number, (field, value) in enumerate(values.items()):
+        changed = context(**{field: value})
+        changed["dag_run"].run_id = f"run-{number}"
+        assert field == "tower" or open_run(settings.make_run(changed)).config != plain
+
+
+def test_empty_form_is_the_config(folders):
+    assert open_run(settings.make_run(context())).config.train.epochs == 2
+
+
+def test_run_id_of_airflow_becomes_a_folder(folders):
+    assert open_run(settings.make_run(context())).id == "manual__2024-01-01T00-00-00-00-00"
+
+
+def test_scheduled_run_tests_the_day_before_in_the_datasets_zone(folders):
+    # Fires 2024-03-08 01:30 UTC = 2024-03-07 22:30 in Sao Paulo; the last whole day there is 03-06.
+    run = open_run(settings.make_run(context("scheduled", datetime(2024, 3, 7, 1, 30, tzinfo=UTC))))
+    assert run.config.split.test_day == date(2024, 3, 6)
+
+
+def test_form_day_wins_over_the_schedule(folders):
+    run = open_run(settings.make_run(context("scheduled", datetime(2024, 3, 7, tzinfo=UTC), test_day="2024-03-05")))
+    assert run.config.split.test_day == date(2024, 3, 5)
+
+
+@pytest.mark.parametrize("name", ["../small", "/etc/passwd", "", "small.yaml", "small; rm -rf /", "$(id)"])
+def test_config_is_chosen_not_built(folders, name):
+    with pytest.raises(ConfigError, match="is not one of small"):
+        settings.make_run(context(config=name))
+
+
+@pytest.mark.parametrize("path", ["relative/folder", "/does/not/exist", "$(id)", "; ls"])
+def test_data_must_be_an_absolute_path_that_exists(folders, path):
+    with pytest.raises(ConfigError, match="absolute path"):
+        settings.data_path(path)
+
+
+def test_data_stays_below_its_roots(folders, monkeypatch):
+    monkeypatch.setenv("DSSM_DATA_ROOTS", str(folders / "configs"))
+    inside = folders / "configs" / "small.yaml"
+    assert settings.data_path(str(inside)) == inside
+    with pytest.raises(ConfigError, match="outside"):
+        settings.data_path(str(folders / "configs" / ".."))
+
+
+def test_a_value_cannot_become_another_setting(folders):
+    with pytest.raises(ConfigError):
+        settings.make_run(context(device="cpu\nseed: 1"))
