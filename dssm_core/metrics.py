@@ -48,17 +48,17 @@ class Relevant:
 
 def recall(hits: Bools, relevant: Ints, k: int) -> Doubles:
     """Share of a user's relevant items among the first k. [U]"""
-    return hits[:, :k].sum(1, dtype=np.float64) / relevant
+    return np.asarray(hits[:, :k].sum(1) / relevant, dtype=np.float64)
 
 
 def precision(hits: Bools, relevant: Ints, k: int) -> Doubles:
     """Share of the first k that is relevant. [U]"""
-    return hits[:, :k].sum(1, dtype=np.float64) / k
+    return np.asarray(hits[:, :k].sum(1) / k, dtype=np.float64)
 
 
 def hit_rate(hits: Bools, relevant: Ints, k: int) -> Doubles:
     """1 where any of the first k is relevant, else 0. [U]"""
-    return hits[:, :k].any(1).astype(np.float64)
+    return np.asarray(hits[:, :k].any(1), dtype=np.float64)
 
 
 def average_precision(hits: Bools, relevant: Ints, k: int) -> Doubles:

@@ -1,0 +1,141 @@
+"""The gate: what the served index must reach before a model may be registered, and the sentences that say why."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from dssm_core import evaluate, plots, registry
+from dssm_core.artifacts import JSON, Run, disk_errors, write_atomically
+from dssm_core.bundle import Bundle, open_bundle
+from dssm_core.config import Config, Gate
+from dssm_core.errors import DssmError
+from dssm_core.evaluate import GATE_K
+from dssm_core.metrics import Doubles
+from dssm_core.steps import Outcome
+
+KEY = f"recall@{GATE_K}"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """Today's champion on the same queries. recall: None where it could not be measured; note: what to know of it."""
+
+    version: str
+    recall: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule's outcome and its sentence."""
+
+    passed: bool
+    reason: str
+
+
+def judge(run: Run, work: Path) -> Outcome:
+    """Evaluate, compare, and write gate.json and recall_curve.png; a refusal is an outcome, not an error.
+
+    info: passed, reasons, metrics (see evaluate). MLflow gets the verdict, the metrics and both files.
+    """
+    window = evaluate.read_window(run)
+    report = evaluate.evaluate(run, window)
+    champion, curves = measure_champion(run, window)
+    metrics = report.metrics | ({"champion": {KEY: champion.recall, "version": champion.version}} if champion else {})
+    checks = decide(metrics, run.config.gate, champion)
+    info: JSON = {"passed": all(check.passed for check in checks), "reasons": [check.reason for check in checks], "metrics": metrics}
+    with disk_errors(work):
+        plots.recall_curve(report.curves | curves, work / "recall_curve.png", GATE_K)
+    write_atomically(work / "gate.json", json.dumps(info, indent=2, allow_nan=False).encode())
+    registry.log_gate(run, work, info)
+    return Outcome(rows=metrics["queries"], info=info)
+
+
+def decide(metrics: Mapping[str, Any], gate: Gate, champion: Champion | None = None) -> list[Check]:
+    """Every rule on measured numbers, in the order people read them. What was not measured (None, NaN) never passes."""
+    served, exact = number(metrics["served"][KEY]), number(metrics["exact"][KEY])
+    checks = [at_least(served, gate.floor, f"the floor {gate.floor:.3f}")]
+    baselines = {name: number(scores[KEY]) for name, scores in metrics["baselines"].items()}
+    if baselines:
+        best = max(baselines, key=lambda name: -1.0 if math.isnan(baselines[name]) else baselines[name])
+        checks.append(at_least(served, baselines[best], f"the best baseline, {best}, at {baselines[best]:.3f}"))
+    checks.append(index_check(served, exact, gate.min_index_ratio))
+    if champion is not None:
+        checks.append(champion_check(served, champion, gate.champion_tolerance))
+    return checks
+
+
+def at_least(served: float, wanted: float, what: str) -> Check:
+    """served >= wanted, in a sentence."""
+    passed = served >= wanted
+    return Check(passed, f"served {KEY} {served:.3f} is {'at least' if passed else 'not at least'} {what}")
+
+
+def index_check(served: float, exact: float, wanted: float) -> Check:
+    """served / exact >= wanted; an exact recall of 0 leaves nothing to compare and does not pass."""
+    ratio = served / exact if exact > 0 else math.nan
+    passed = ratio >= wanted
+    word = "keeps" if passed else "does not keep"
+    return Check(passed, f"the index {word} {wanted:.3f} of exact search: {served:.3f} of {exact:.3f} is {ratio:.3f}")
+
+
+def champion_check(served: float, champion: Champion, tolerance: float) -> Check:
+    """served >= champion - tolerance; a champion that could not be measured does not let anyone pass."""
+    note = f" ({champion.note})" if champion.note else ""
+    if champion.recall is None:
+        return Check(False, f"champion version {champion.version} could not be compared{note}")
+    passed = served >= champion.recall - tolerance
+    word = "is no worse than" if passed else "is worse than"
+    what = f"champion version {champion.version} on the same queries, {champion.recall:.3f} less the tolerance {tolerance:.3f}"
+    return Check(passed, f"served {KEY} {served:.3f} {word} {what}{note}")
+
+
+def measure_champion(run: Run, window: evaluate.Window) -> tuple[Champion | None, dict[str, Doubles]]:
+    """The champion's own bundle on this run's warm queries, and its curve; (None, {}) where there is no champion."""
+    with tempfile.TemporaryDirectory(dir=run.root, prefix=".champion-") as folder:
+        found = registry.champion(run, Path(folder))
+        if found is None:
+            return None, {}
+        try:
+            bundle = open_bundle(found.folder)
+            measured = ask(bundle, run, window)
+        except (DssmError, RuntimeError) as error:  # RuntimeError: torch's, for weights of another shape
+            advice = "promote a version that this code can run, or remove the alias champion"
+            return Champion(found.version, None, f"its bundle cannot be run: {error}; {advice}"), {}
+        champion = Champion(found.version, measured.scores[KEY], overlap(bundle.config, run.config))
+        return champion, {f"champion v{found.version}": measured.curve}
+
+
+def ask(bundle: Bundle, run: Run, window: evaluate.Window) -> evaluate.Measured:
+    """Tell a bundle what train knows of each warm user, and measure its answers."""
+    config = bundle.config
+    context = tuple(feature.column for feature in config.features.columns.context)
+    frame = evaluate.users_frame(run, window.warm, config.features.history.length, context)
+    search = evaluate.bundle_search(bundle, frame, window.items, max(run.config.evaluation.ks))
+    return evaluate.measure(search, window.warm, run.config.evaluation, run.config.seed)
+
+
+def overlap(champion: Config, challenger: Config) -> str:
+    """A note where the champion was trained on days that this run tests on: its figure is then flattered."""
+    cutoff, tested = champion.split.test_day, challenger.split.test_day
+    if cutoff <= tested:
+        return ""
+    return f"it was trained up to {_before(cutoff)} and so has seen this test day, {tested}: its figure is flattered"
+
+
+def number(value: float | None) -> float:
+    """NaN for what was not measured."""
+    return math.nan if value is None else float(value)
+
+
+def _before(day: date) -> str:
+    return date.fromordinal(day.toordinal() - 1).isoformat()
+
+

@@ -1,0 +1,85 @@
+"""Pictures for the MLflow run, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+Doubles = npt.NDArray[np.float64]
+SIZE = (8.0, 4.8)
+
+
+def recall_curve(curves: Mapping[str, Doubles], file: Path, mark_k: int = 200) -> None:
+    """Mean recall of the first k places, k = 1..K, one line for each who answered; the gate's k is marked.
+
+    curves: name -> [K]. The served index is drawn boldly, exact search dashed over it, baselines thinly.
+    """
+    styles: dict[str, dict[str, Any]] = {"served": {"linewidth": 2.6}, "exact": {"linestyle": "--", "color": "black"}}
+    with _figure(file) as axes:
+        for name, curve in curves.items():
+            at = min(mark_k, len(curve))
+            label = f"{name}: {curve[at - 1]:.3f}"
+            axes.plot(np.arange(1, len(curve) + 1), curve, label=label, **styles.get(name, {"linewidth": 1.4}))
+        axes.axvline(mark_k, color="grey", linewidth=0.8, linestyle=":")
+        axes.set(xlabel="k, places shown", ylabel="recall@k, mean over warm users", title=f"Recall by list length (k = {mark_k})")
+        axes.set_xlim(1, None)
+        axes.set_ylim(0, None)
+        axes.legend(loc="lower right", frameon=False)
+
+
+def loss_curve(history: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Training loss (left axis) and validation recall (right axis) by step, from the trainer's history."""
+    with _figure(file) as axes:
+        _line(axes, history, "train_loss", color="tab:blue", label="train loss")
+        axes.set(xlabel="step", ylabel="train loss", title="Training")
+        keys = sorted({key for point in history for key in point if key.startswith("valid_recall")})
+        right = axes.twinx() if keys else None
+        for key in keys:
+            _line(right, history, key, color="tab:orange", marker="o", markersize=4, label=key.replace("_", " "))
+        if right is not None:
+            right.set_ylabel("validation recall")
+            right.set_ylim(0, None)
+            right.spines["top"].set_visible(False)
+        handles = [handle for part in (axes, right) if part is not None for handle in part.get_lines()]
+        axes.legend(handles=handles, loc="upper right", frameon=False)
+
+
+def sampling(probabilities: Doubles, clicks: Doubles, file: Path) -> None:
+    """How often an item is drawn as a negative against how often it is clicked in train, items by clicks (both axes log).
+
+    probabilities, clicks: [N], each summing to 1.
+    """
+    order = np.argsort(-clicks, kind="stable")
+    places = np.arange(1, len(order) + 1)
+    with _figure(file) as axes:
+        axes.plot(places, probabilities[order], ".", markersize=2, alpha=0.5, label="drawn as a negative")
+        axes.plot(places, np.where(clicks[order] > 0, clicks[order], np.nan), color="black", linewidth=1.4, label="clicked in train")
+        axes.set(xscale="log", yscale="log", xlabel="item, by its clicks", ylabel="share", title="Negatives against clicks")
+        axes.legend(loc="lower left", frameon=False, markerscale=5)
+
+
+def _line(axes: Any, history: Sequence[Mapping[str, Any]], key: str, **style: Any) -> None:
+    points = [(point["step"], point[key]) for point in history if point.get(key) is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), **style)
+
+
+@contextmanager
+def _figure(file: Path) -> Iterator[Any]:
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    try:
+        yield axes
+        figure.savefig(file, dpi=120)
+    finally:
+        plt.close(figure)

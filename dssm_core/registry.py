@@ -1,0 +1,500 @@
+"""MLflow: one run a pipeline run, one registered version a model that passed, and the aliases people move.
+
+Tracking goes to $MLFLOW_TRACKING_URI, else to `mlflow.db` and `mlartifacts/` in the folder of all runs. Metric names hold no
+`@` in MLflow: recall@200 is logged as `recall_at_200`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dssm_core.artifacts import JSON, Run, write_atomically
+from dssm_core.bundle import HISTORY, assemble, content_hash
+from dssm_core.config import Config
+from dssm_core.errors import ConfigError, ServiceError
+from dssm_core.schema import ITEM, USER
+from dssm_core.steps import STEPS, Outcome
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
+HASH = "dssm.content_hash"
+TAG_LENGTH, BATCH = 4000, 100  # what MLflow takes in a tag, and params in a request
+PAUSE_S = 30.0  # after a failed live point: how long training goes on without trying again
+NEEDS = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "PyYAML", "torch", "safetensors", "faiss-cpu")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A registered version and the local folder its bundle was copied to."""
+
+    version: str
+    folder: Path
+
+
+def tracking_uri(runs: Path) -> str:
+    """Where this process tracks: $MLFLOW_TRACKING_URI, else a SQLite file in the folder of all runs."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+
+
+def connect(runs: Path) -> MlflowClient:
+    """A client of an MLflow that answers; ServiceError within seconds where it does not."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+
+    uri = tracking_uri(runs)
+    if uri.startswith("sqlite:"):
+        runs.mkdir(parents=True, exist_ok=True)
+    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    with told(uri), patience(retries=1, timeout_s=5):
+        client.search_experiments(max_results=1)
+    return client
+
+
+def open_tracking(run: Run) -> JSON:
+    """Find or create the MLflow run of a run; `{"run_id", "url"}`. Settings and tags are there before training starts.
+
+    Remembered in mlflow.json in the run's folder. A run that had failed is running again.
+    """
+    client, uri = connect(_runs(run)), tracking_uri(_runs(run))
+    with told(uri):
+        found = _remembered(run, client, uri) or _find(run, client) or _create(run, client)
+        if found.info.status != "RUNNING":
+            client.update_run(found.info.run_id, status="RUNNING")
+    opened = {"run_id": found.info.run_id, "url": _url(uri, found.info.experiment_id, found.info.run_id)}
+    write_atomically(run.root / "mlflow.json", json.dumps(opened | {"uri": uri}, indent=2).encode())
+    return opened
+
+
+def live_logger(run: Run) -> Callable[[Mapping[str, float], int], None]:
+    """A function for (metrics, step) while training runs. MLflow going away costs one warning, never the training.
+
+    What it missed, `log_run` adds from the history. Raises ServiceError only now, if MLflow does not answer at the start.
+    """
+    run_id, client = open_tracking(run)["run_id"], connect(_runs(run))
+    down_until = 0.0
+
+    def write(metrics: Mapping[str, float], step: int) -> None:
+        nonlocal down_until
+        if time.monotonic() < down_until:
+            return
+        try:
+            with patience(retries=0, timeout_s=3):
+                _log_metrics(client, run_id, [(step, metrics)])
+            down_until = 0.0
+        except Exception as error:  # whatever MLflow raises, training is worth more
+            if down_until == 0.0:
+                log.warning("MLflow does not answer (%s): training goes on, its curve is completed afterwards", error)
+            down_until = time.monotonic() + PAUSE_S
+
+    return write
+
+
+def log_run(run: Run, work: Path) -> Outcome:
+    """Step function. Logs the training history, data inputs, row counts, plots, Data Docs and manifests; info: run_id, url."""
+    opened = open_tracking(run)
+    client, run_id = connect(_runs(run)), opened["run_id"]
+    history = _history(run)
+    _draw(run, history, work)
+    with told(tracking_uri(_runs(run))):
+        _complete(client, run_id, history)
+        _log_metrics(client, run_id, [(0, _counts(run))])
+        _log_inputs(client, run, run_id)
+        client.log_artifacts(run_id, str(work), "plots")
+        _log_docs(client, run, run_id)
+        _log_manifests(client, run, run_id)
+    return Outcome({"points": len(history)}, opened)
+
+
+def log_gate(run: Run, work: Path, info: JSON) -> None:
+    """Put the gate's verdict, reasons, numbers and files into the MLflow run; a refusal finishes the run."""
+    client, run_id = connect(_runs(run)), open_tracking(run)["run_id"]
+    with told(tracking_uri(_runs(run))):
+        client.set_tag(run_id, "gate", "passed" if info["passed"] else "failed")
+        client.set_tag(run_id, "gate.reasons", "\n".join(info["reasons"])[:TAG_LENGTH])
+        client.set_tag(run_id, "mlflow.note.content", _note(info))
+        _log_metrics(client, run_id, [(0, flatten(info["metrics"]))])
+        for name in ("gate.json", "recall_curve.png"):
+            client.log_artifact(run_id, str(work / name), "gate")
+        if not info["passed"]:
+            client.set_terminated(run_id, "FINISHED")
+
+
+def register(run: Run, work: Path) -> Outcome:
+    """Step function. Registers the bundle as one version with the alias `challenger`; info: model, version, content_hash.
+
+    The same content is the same version: a step that runs twice registers once. ConfigError where the gate refused.
+    """
+    gate = run.need("recall_gate").info
+    if not gate["passed"]:
+        raise ConfigError(f"run {run.id!r} did not pass its gate, nothing is registered: {gate['reasons']}")
+    name, run_id, client = run.config.model_name, open_tracking(run)["run_id"], connect(_runs(run))
+    bundle = assemble(run, work / "bundle")
+    tags = _version_tags(run, gate, content_hash(bundle))
+    with told(tracking_uri(_runs(run))):
+        number = _registered(client, name, tags[HASH]) or _log_model(run, run_id, bundle, tags)
+        client.set_registered_model_alias(name, CHALLENGER, number)
+        client.set_tag(run_id, "dssm.version", f"{name}/{number}")
+        client.set_terminated(run_id, "FINISHED")
+    return Outcome(info={"model": name, "version": number, "content_hash": tags[HASH], "run_id": run_id})
+
+
+def promote(model_name: str, number: str | int | None = None, runs: Path | str = "runs", tags: Mapping[str, str] | None = None) -> JSON:
+    """Move `champion` to a version (None: today's challenger) and `previous_champion` to the one it replaces.
+
+    tags: put on the version, such as who promoted it and why. Promoting today's champion again changes nothing; promoting
+    `previous_champion`'s version is the way back. Returns model, version, previous. ConfigError: no such model or version.
+    """
+    client, uri = connect(Path(runs)), tracking_uri(Path(runs))
+    with told(uri):
+        wanted = _alias(client, model_name, CHALLENGER) if number is None else str(number)
+        if wanted is None:
+            raise ConfigError(f"model {model_name!r} in {uri} has no {CHALLENGER}: run the pipeline, or give a version")
+        _need_version(client, model_name, wanted)
+        before = _alias(client, model_name, CHAMPION)
+        if before is not None and before != wanted:
+            client.set_registered_model_alias(model_name, PREVIOUS, before)
+        client.set_registered_model_alias(model_name, CHAMPION, wanted)
+        for key, value in (tags or {}).items():
+            client.set_model_version_tag(model_name, wanted, key, value[:TAG_LENGTH])
+        return {"model": model_name, "version": wanted, "previous": _alias(client, model_name, PREVIOUS)}
+
+
+def champion(run: Run, folder: Path) -> Found | None:
+    """Copy the champion's bundle of a run's model below `folder`; None where no version is champion."""
+    import mlflow
+
+    client, uri, name = connect(_runs(run)), tracking_uri(_runs(run)), run.config.model_name
+    with told(uri):
+        number = _alias(client, name, CHAMPION)
+        if number is None:
+            return None
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        got = mlflow.artifacts.download_artifacts(f"models:/{name}/{number}", dst_path=str(folder))
+    return Found(number, Path(got) / "artifacts" / "bundle")
+
+
+def mark_failed(run: Run, error: str) -> None:
+    """Say in the MLflow run that and why it failed, with the Data Docs where there are any; never raises."""
+    try:
+        run_id, client = open_tracking(run)["run_id"], connect(_runs(run))
+        client.set_tag(run_id, "error", error[:TAG_LENGTH])
+        _log_docs(client, run, run_id)
+        client.set_terminated(run_id, "FAILED")
+    except Exception as problem:  # the caller's own error is the one to be seen
+        log.warning("MLflow was not told that run %s failed: %s", run.id, problem)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots: {"train": {"epochs": 5}} gives {"train.epochs": 5}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def metric_name(key: str) -> str:
+    """A name MLflow takes: recall@200 is `recall_at_200`."""
+    return key.replace("@", "_at_")
+
+
+@contextmanager
+def told(uri: str) -> Iterator[None]:
+    """Turn MLflow's and the network's exceptions into a ServiceError that names the server and what to do."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        first = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        hint = "start it, or correct MLFLOW_TRACKING_URI and the server's --allowed-hosts, then run the step again"
+        raise ServiceError(f"MLflow at {uri} did not do its part: {first}; {hint}") from error
+
+
+@contextmanager
+def patience(retries: int, timeout_s: int) -> Iterator[None]:
+    """Fewer and shorter HTTP tries than MLflow's own minutes of them."""
+    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries), "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s)}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _runs(run: Run) -> Path:
+    return run.root.parents[2]
+
+
+def _url(uri: str, experiment_id: str, run_id: str) -> str:
+    """The page of a run; a local database has none until `mlflow ui` shows it, so its own address stands in."""
+    if not uri.startswith("http"):
+        return uri
+    return f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def _remembered(run: Run, client: MlflowClient, uri: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    file = run.root / "mlflow.json"
+    noted = json.loads(file.read_bytes()) if file.is_file() else {}
+    if noted.get("uri") != uri:
+        return None
+    try:
+        found = client.get_run(noted["run_id"])
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return found if found.info.lifecycle_stage == "active" else None
+
+
+def _find(run: Run, client: MlflowClient) -> Any:
+    """A run of a killed attempt that was created and not yet remembered."""
+    found = client.search_runs([_experiment(run, client)], f"tags.`dssm.run` = '{run.id}'")
+    return next((each for each in found if each.data.tags.get("dssm.folder") == str(run.root)), None)
+
+
+def _create(run: Run, client: MlflowClient) -> Any:
+    from mlflow.entities import Param
+
+    tags = {"dssm.run": run.id, "dssm.folder": str(run.root), "dssm.test_day": run.config.split.test_day.isoformat()}
+    tags |= {"mlflow.source.name": "dssm", "mlflow.source.type": "JOB"} | _commit()
+    created = client.create_run(_experiment(run, client), tags=tags, run_name=run.id)
+    flat = flatten(run.config.model_dump(mode="json"))
+    params = [Param(key, str(value)[:TAG_LENGTH]) for key, value in flat.items()]
+    for first in range(0, len(params), BATCH):
+        client.log_batch(created.info.run_id, params=params[first : first + BATCH])
+    return created
+
+
+def _experiment(run: Run, client: MlflowClient) -> str:
+    from mlflow.exceptions import MlflowException
+
+    name = run.config.name
+    place = None if os.environ.get("MLFLOW_TRACKING_URI") else (_runs(run) / "mlartifacts").as_uri()
+    if (found := client.get_experiment_by_name(name)) is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=place))
+        except MlflowException:  # another run made it in this moment
+            found = client.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage != "active":
+        raise ServiceError(f"MLflow's experiment {name!r} was deleted: restore it with `mlflow experiments restore`, then retry")
+    return str(found.experiment_id)
+
+
+def _commit() -> dict[str, str]:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return {"mlflow.source.git.commit": done.stdout.strip()} if done.returncode == 0 else {}
+
+
+def _history(run: Run) -> list[JSON]:
+    lines = (run.step("train_towers") / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line]
+
+
+def _complete(client: MlflowClient, run_id: str, history: list[JSON]) -> None:
+    """Log the points of the history that MLflow does not have yet."""
+    names = {key for point in history for key in point} - {"step"}
+    known = {(name, m.step) for name in names for m in client.get_metric_history(run_id, metric_name(name))}
+    missing = [(p["step"], {k: v for k, v in p.items() if k != "step" and (k, p["step"]) not in known}) for p in history]
+    _log_metrics(client, run_id, missing)
+
+
+def _log_metrics(client: MlflowClient, run_id: str, points: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+    """Log the finite numbers of (step, values) points; anything else in them is not a metric."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    known = [(key, value, step) for step, values in points for key, value in values.items() if _finite(value)]
+    metrics = [Metric(metric_name(key), float(value), now, step) for key, value, step in known]
+    for first in range(0, len(metrics), 10 * BATCH):
+        client.log_batch(run_id, metrics=metrics[first : first + 10 * BATCH])
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _counts(run: Run) -> dict[str, float]:
+    """`rows.<step>.<what>` and `seconds.<step>` of every finished step."""
+    done = {name: manifest for name in STEPS if (manifest := run.manifest(name))}
+    rows = {f"rows.{name}.{what}": count for name, manifest in done.items() for what, count in manifest.rows.items()}
+    return rows | {f"seconds.{name}": manifest.seconds for name, manifest in done.items()}
+
+
+def _log_inputs(client: MlflowClient, run: Run, run_id: str) -> None:
+    """The train and test tables as MLflow data inputs: digest, rows and where they lie, without reading them."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    split, inputs = run.need("split_by_time"), []
+    for part, context in (("train", "training"), ("test", "evaluation")):
+        file = f"{part}.parquet"
+        source = json.dumps({"uri": (run.step("split_by_time") / file).as_uri()})
+        profile = json.dumps({"num_rows": split.rows.get(part)})
+        dataset = Dataset(f"{run.config.name}-{part}", split.files[file][:32], "local", source, profile=profile)
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
+    client.log_inputs(run_id, inputs)
+
+
+def _log_docs(client: MlflowClient, run: Run, run_id: str) -> None:
+    """Great Expectations' pages: of the step where it passed, of the run's folder where it failed."""
+    for folder in (run.step("validate_data") / "data_docs", run.root / "data_docs"):
+        if folder.is_dir():
+            client.log_artifacts(run_id, str(folder), "data_docs")
+            return
+
+
+def _log_manifests(client: MlflowClient, run: Run, run_id: str) -> None:
+    for name in STEPS:
+        if manifest := run.manifest(name):
+            client.log_text(run_id, manifest.model_dump_json(indent=2), f"manifests/{name}.json")
+
+
+def _draw(run: Run, history: list[JSON], work: Path) -> None:
+    from dssm_core import plots
+
+    plots.loss_curve(history, work / "loss.png")
+    plots.sampling(*_shares(run), work / "sampling.png")
+
+
+def _shares(run: Run) -> tuple[Any, Any]:
+    """Each item's share of the draws as of the last refresh, and of train's clicks; both [N]."""
+    import torch
+
+    from dssm_core import families
+    from dssm_core.prepare import bucket_times, load_prepared, load_sampler_tables
+    from dssm_core.samplers import SAMPLERS
+
+    folder = run.step("sample_negatives")
+    prepared, tables = load_prepared(folder), load_sampler_tables(folder, "refit", "sampler")
+    items = torch.arange(1, prepared.schema.items)
+    last = len(bucket_times(run.config, prepared.log)) - 1
+    drawn = families.build(SAMPLERS, run.config.sampler).log_q(tables, last, items).double().exp()
+    clicks = torch.bincount(prepared.log.item, minlength=prepared.schema.items)[1:].double()
+    return drawn.numpy(), (clicks / clicks.sum()).numpy()
+
+
+def _note(info: JSON) -> str:
+    """The text on the MLflow run's page."""
+    return "\n".join([f"**Gate {'passed' if info['passed'] else 'failed'}**", "", *(f"- {reason}" for reason in info["reasons"])])
+
+
+def _version_tags(run: Run, gate: JSON, digest: str) -> dict[str, str]:
+    served = {f"gate.{metric_name(key)}": f"{value:.4f}" for key, value in gate["metrics"]["served"].items() if _finite(value)}
+    day = run.config.split.test_day.isoformat()
+    return {HASH: digest, "dssm.run": run.id, "dssm.test_day": day, "gate.reasons": "\n".join(gate["reasons"])[:TAG_LENGTH], **served}
+
+
+def _registered(client: MlflowClient, name: str, digest: str) -> str | None:
+    """The version of a model with this content, None where there is none."""
+    found = client.search_model_versions(f"name = '{name}'")
+    return next((str(each.version) for each in found if each.tags.get(HASH) == digest), None)
+
+
+def _log_model(run: Run, run_id: str, bundle: Path, tags: dict[str, str]) -> str:
+    """Log the models-from-code model into the MLflow run and register it; the new version's number."""
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking_uri(_runs(run)))
+    mlflow.set_registry_uri(tracking_uri(_runs(run)))
+    package = Path(__file__).parent
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(package / "retriever.py"),
+            artifacts={"bundle": str(bundle)},
+            code_paths=[str(package)],
+            signature=_signature(run),
+            input_example=_example(bundle),
+            pip_requirements=requirements(run.config),
+        )
+    return str(mlflow.register_model(logged.model_uri, run.config.model_name, tags=tags).version)
+
+
+def requirements(config: Config) -> list[str]:
+    """What the served model imports, at the versions it was made with."""
+    names = [*NEEDS, "annoy"] if config.index.kind == "annoy" else [*NEEDS]
+    return [pinned for name in names if (pinned := _pinned(name))]
+
+
+def _pinned(name: str) -> str | None:
+    try:
+        return f"{name}=={version(name).partition('+')[0]}"
+    except PackageNotFoundError:
+        return None
+
+
+def _signature(run: Run) -> Any:
+    """user_id, history and the context columns, each optional; item_ids and scores out; `k` a parameter."""
+    import pyarrow.parquet as pq
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+    types = pq.read_schema(run.step("split_by_time") / "train.parquet")
+    kind = {name: _data_type(types.field(name).type) for name in types.names}
+    context = [feature.column for feature in run.config.features.columns.context if feature.column in kind]
+    inputs = [ColSpec(kind[USER], USER, required=False), ColSpec(Array(kind[ITEM]), HISTORY, required=False)]
+    inputs += [ColSpec(kind[name], name, required=False) for name in context]
+    outputs = [ColSpec(Array(kind[ITEM]), "item_ids"), ColSpec(Array(DataType.double), "scores")]
+    return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema([ParamSpec("k", DataType.long, 200)]))
+
+
+def _data_type(arrow: Any) -> Any:
+    import pyarrow as pa
+    from mlflow.types.schema import DataType
+
+    if pa.types.is_integer(arrow):
+        return DataType.long
+    return DataType.double if pa.types.is_floating(arrow) else DataType.string
+
+
+def _example(bundle: Path) -> Any:
+    """A user who is known, with a history of two items."""
+    import pandas as pd
+
+    users, items = (pd.read_parquet(bundle / f"{name}s.parquet").iloc[:, 0].tolist() for name in (USER, ITEM))
+    return pd.DataFrame({USER: users[:1], HISTORY: [items[:2]]})
+
+
+def _alias(client: MlflowClient, name: str, alias: str) -> str | None:
+    """The version an alias names; None where the model or the alias is not there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_model_version_by_alias(name, alias).version)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _need_version(client: MlflowClient, name: str, number: str) -> None:
+    known = sorted((int(each.version) for each in client.search_model_versions(f"name = '{name}'")), reverse=True)
+    if number not in map(str, known):
+        raise ConfigError(f"model {name!r} has no version {number}: it has {known[:20] or 'none'}")
+
+
