@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -17,11 +18,12 @@ from dssm_core.errors import DataError
 from dssm_core.positive import parse_positive
 from dssm_core.schema import TIME
 from dssm_core.sources import SOURCES
-from dssm_core.sources.columns import RAW, kept_text, quote
+from dssm_core.sources.columns import RAW, kept_text, quote, text
 from dssm_core.sources.delimited import read_error
 from dssm_core.sources.protocol import Source
 from dssm_core.steps import Outcome
 
+ROW = "_row"  # a row's number in its file, in queries only
 MEMORY_LIMIT = "1200MB"  # DuckDB spills to disk beyond it
 
 
@@ -36,7 +38,7 @@ def connect(near: Path) -> Iterator[DuckDBPyConnection]:
     """An in-memory DuckDB that keeps row order and spills into a folder beside `near`, removed afterwards."""
     with tempfile.TemporaryDirectory(prefix=".spill-", dir=near.parent) as spill, duckdb.connect() as con:
         con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
-        con.execute(f"SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
+        con.execute(f"SET temp_directory = {text(spill)}")
         con.execute("SET preserve_insertion_order = true")
         yield con
 
@@ -46,7 +48,7 @@ def ingest(run: Run, work: Path) -> Outcome:
 
     rows: read. Raises DataError when a file is damaged or lacks a mapped column, or when there is no row at all.
     """
-    numbers = _numbers(run.config)
+    numbers = number_columns(run.config)
     with connect(work) as con:
         try:
             tables = open_source(run.config).read(con)
@@ -62,7 +64,7 @@ def ingest(run: Run, work: Path) -> Outcome:
     return Outcome(rows={"read": read})
 
 
-def _numbers(config: Config) -> set[str]:
+def number_columns(config: Config) -> set[str]:
     """The columns that must be numbers: the one that `positive` compares, and the numeric features."""
     columns = config.features.columns
     numeric = {feature.column for feature in (*columns.user, *columns.item, *columns.context) if feature.kind == "numeric"}
@@ -95,8 +97,17 @@ def _write(con: DuckDBPyConnection, relation: DuckDBPyRelation, file: Path, orde
 
 def write_parquet(con: DuckDBPyConnection, query: str, file: Path) -> int:
     """Write a query's rows to a zstd Parquet file; returns how many there are."""
-    name = str(file).replace("'", "''")
-    row = con.execute(f"COPY ({query}) TO '{name}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)").fetchone()
-    return int(row[0]) if row else 0
+    (count,) = one_row(con, f"COPY ({query}) TO {text(str(file))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)")
+    return int(count)
 
 
+def numbered(file: Path) -> str:
+    """SQL: a Parquet file's rows with their number in it, `_row`."""
+    rows = f"read_parquet({text(str(file))}, file_row_number = true)"
+    return f"SELECT * EXCLUDE file_row_number, file_row_number AS {ROW} FROM {rows}"
+
+
+def one_row(con: DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    """The only row of a query; fetched whole, as DuckDB 2 refuses new work while a result is open."""
+    (row,) = con.execute(query).fetchall()
+    return tuple(row)

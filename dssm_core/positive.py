@@ -32,7 +32,5 @@ def parse_positive(expression: str) -> Positive:
     """Parse `column operator number`; ConfigError when it is anything else."""
     match = _PATTERN.fullmatch(expression)
     if not match:
-        raise ConfigError(
-            f"data.positive is {expression!r}: write a column, one of == != > >= < <=, and a number, such as `rating > 2`"
-        )
+        raise ConfigError(f"data.positive is {expression!r}: write a column, one of == != > >= < <=, and a number, such as `rating > 2`")
     return Positive(match[1], match[2], match[3])

@@ -13,7 +13,7 @@ from duckdb import DuckDBPyConnection
 from dssm_core.artifacts import Run
 from dssm_core.config import Config
 from dssm_core.errors import DataError
-from dssm_core.ingest import connect, write_parquet
+from dssm_core.ingest import ROW, connect, numbered, one_row, write_parquet
 from dssm_core.positive import parse_positive
 from dssm_core.schema import CREATED, ITEM, LABEL, REASON, TIME, USER
 from dssm_core.sources.columns import quote, text
@@ -41,11 +41,16 @@ def days_of(config: Config) -> list[date]:
     return [split.test_day + timedelta(days=offset) for offset in range(-split.train_days, split.test_days)]
 
 
+def day_edges_ms(config: Config) -> list[int]:
+    """Where each day of the window starts, then where the last one ends, ms UTC."""
+    days = days_of(config)
+    return [day_start_ms(day, config.data.zone) for day in (*days, days[-1] + timedelta(days=1))]
+
+
 def window_of(config: Config) -> Window:
     """The window of a config: local midnights, so a day may have 23 or 25 hours."""
-    days = days_of(config)
-    start, cutoff, end = (day_start_ms(day, config.data.zone) for day in (days[0], config.split.test_day, days[-1] + timedelta(days=1)))
-    return Window(start, cutoff, end)
+    edges = day_edges_ms(config)
+    return Window(edges[0], edges[config.split.train_days], edges[-1])
 
 
 def split(run: Run, work: Path) -> Outcome:
@@ -69,19 +74,16 @@ def split(run: Run, work: Path) -> Outcome:
 
 def _judge(con: DuckDBPyConnection, folder: Path, window: Window) -> None:
     """View `judged`: the validated rows with `_part` (train, test, outside, quarantined), `_reason` and `_row`."""
-    file = folder / "interactions.parquet"
-    con.execute(f"CREATE VIEW log AS SELECT * EXCLUDE file_row_number, file_row_number AS _row FROM read_parquet({text(str(file))}, file_row_number = true)")
+    con.execute(f"CREATE VIEW log AS {numbered(folder / 'interactions.parquet')}")
     inside = f"{TIME} >= {window.start_ms} AND {TIME} < {window.end_ms}"
     # the duplicates of the window only, by their row numbers: far smaller than a window function over every column
-    con.execute(
-        f"CREATE TABLE repeats AS SELECT _row FROM (SELECT _row, row_number() OVER (PARTITION BY {USER}, {ITEM}, {TIME} ORDER BY _row) AS nth"
-        f" FROM log WHERE {inside}) WHERE nth > 1"
-    )
+    nth = f"row_number() OVER (PARTITION BY {USER}, {ITEM}, {TIME} ORDER BY {ROW})"
+    con.execute(f"CREATE TABLE repeats AS SELECT {ROW} FROM (SELECT {ROW}, {nth} AS nth FROM log WHERE {inside}) WHERE nth > 1")
     con.execute(
         "CREATE VIEW judged AS SELECT log.*, CASE"
         f" WHEN {TIME} IS NULL OR NOT ({inside}) THEN 'outside'"
         f" WHEN _reason IS NOT NULL THEN 'quarantined' WHEN {TIME} < {window.cutoff_ms} THEN 'train' ELSE 'test' END AS _part, _reason"
-        f" FROM (SELECT log.*, CASE WHEN _row IN (SELECT _row FROM repeats) THEN 'the same user, item and time came before'"
+        f" FROM (SELECT log.*, CASE WHEN {ROW} IN (SELECT {ROW} FROM repeats) THEN 'the same user, item and time came before'"
         f" {_older(folder)} END AS _reason FROM log) AS log"
     )
 
@@ -97,43 +99,45 @@ def _older(folder: Path) -> str:
 
 def _write(con: DuckDBPyConnection, config: Config, window: Window, work: Path) -> dict[str, int]:
     """Write the three files; rows of each part."""
-    names = [name for name in con.table("judged").columns if not name.startswith("_")]
+    names = [name for name in con.table("judged").columns if name not in (ROW, "_part", "_reason")]
     label = parse_positive(config.data.positive).sql(names)
     context = "".join(f", {quote(name)}" for name in names if name not in (USER, ITEM, TIME, LABEL))
     columns = f"{USER}, {ITEM}, {TIME}, CAST({label} AS TINYINT) AS {LABEL}{context}"
     rows = {
-        part: write_parquet(con, f"SELECT {columns} FROM judged WHERE _part = '{part}' ORDER BY _row", work / f"{part}.parquet")
+        part: write_parquet(con, f"SELECT {columns} FROM judged WHERE _part = '{part}' ORDER BY {ROW}", work / f"{part}.parquet")
         for part in ("train", "test")
     }
     everything = ", ".join(quote(name) for name in names)
     rows["quarantined"] = write_parquet(
-        con, f"SELECT {everything}, _reason AS {REASON} FROM judged WHERE _part = 'quarantined' ORDER BY _row", work / "quarantine.parquet"
+        con, f"SELECT {everything}, _reason AS {REASON} FROM judged WHERE _part = 'quarantined' ORDER BY {ROW}", work / "quarantine.parquet"
     )
-    rows["outside"] = _count(con, f"SELECT count(*) FROM log WHERE {TIME} IS NULL OR {TIME} < {window.start_ms} OR {TIME} >= {window.end_ms}")
+    outside = f"{TIME} IS NULL OR {TIME} < {window.start_ms} OR {TIME} >= {window.end_ms}"
+    (rows["outside"],) = one_row(con, f"SELECT count(*) FROM log WHERE {outside}")
     return rows
-
-
-def _count(con: DuckDBPyConnection, query: str) -> int:
-    row = con.execute(query).fetchone()
-    return int(row[0]) if row else 0
 
 
 def _check_sum(rows: dict[str, int]) -> None:
     """Every row that was read must be somewhere."""
     parts = [rows[name] for name in ("train", "test", "outside", "quarantined")]
     if sum(parts) != rows["read"]:
-        raise DataError(f"rows do not add up: {rows['read']} read, but train + test + outside + quarantined = {' + '.join(map(str, parts))}: report this")
+        raise DataError(
+            f"rows do not add up: {rows['read']} read, but train + test + outside + quarantined ="
+            f" {' + '.join(map(str, parts))}: please report this with the run's manifests"
+        )
 
 
 def _check_days(con: DuckDBPyConnection, config: Config, rows: dict[str, int]) -> None:
-    for part, day in (("train", f"the {config.split.train_days} days before {config.split.test_day}"), ("test", str(config.split.test_day))):
+    for part, day in (
+        ("train", f"the {config.split.train_days} days before {config.split.test_day}"),
+        ("test", str(config.split.test_day)),
+    ):
         if not rows[part]:
             raise DataError(f"no row left for {part} ({day}, {config.data.timezone}): {log_days(con, config)}; set split.test_day")
 
 
 def log_days(con: DuckDBPyConnection, config: Config) -> str:
     """The local days of view `log` in words, for errors."""
-    low, high = con.execute(f"SELECT min({TIME}), max({TIME}) FROM log").fetchone() or (None, None)
+    low, high = one_row(con, f"SELECT min({TIME}), max({TIME}) FROM log")
     if low is None:
         return "the log has no row with a time"
     first, last = (datetime.fromtimestamp(time / 1000, config.data.zone).date() for time in (low, high))
@@ -142,7 +146,9 @@ def log_days(con: DuckDBPyConnection, config: Config) -> str:
 
 def _cold(con: DuckDBPyConnection, work: Path) -> dict[str, float]:
     """Shares of the test positives whose user, or item, has no positive in train."""
-    train, test = (f"(SELECT * FROM read_parquet({text(str(work / name))}) WHERE {LABEL} = 1)" for name in ("train.parquet", "test.parquet"))
+    train, test = (
+        f"(SELECT * FROM read_parquet({text(str(work / name))}) WHERE {LABEL} = 1)" for name in ("train.parquet", "test.parquet")
+    )
     shares = ", ".join(f"avg(CAST({key} NOT IN (SELECT {key} FROM {train}) AS INT))" for key in (USER, ITEM))
-    user, item = con.execute(f"SELECT {shares} FROM {test}").fetchone() or (None, None)
+    user, item = one_row(con, f"SELECT {shares} FROM {test}")
     return {"cold_user_share": round(user or 0.0, 6), "cold_item_share": round(item or 0.0, 6)}

@@ -1,19 +1,394 @@
-"""pass-through for now"""
+"""Judge the log with Great Expectations: rows that break a rule are quarantined, a log that breaks one is refused.
+
+Every rule is stated once, as a `Rule`; Great Expectations is what judges it. DuckDB only prepares slim frames (the rows
+of the window and the columns that rules are about) and writes what Great Expectations decided.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from duckdb import DuckDBPyConnection
+from numpy.typing import NDArray
 
 from dssm_core.artifacts import Run
+from dssm_core.config import Config, Feature
+from dssm_core.errors import DataError
+from dssm_core.families import did_you_mean
+from dssm_core.ingest import ROW, connect, number, number_columns, numbered, one_row, write_parquet
+from dssm_core.positive import parse_positive
+from dssm_core.schema import CREATED, INTERACTIONS, ITEM, ITEMS, LABEL, REASON, TIME, USER, USERS
+from dssm_core.sources.columns import RAW, quote, text
+from dssm_core.split import day_edges_ms, days_of, log_days, window_of
 from dssm_core.steps import Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DAYS = "days"
+KNOWN = "_known"  # suffix: whether the id is in its table
+EXAMPLES = 5
+TABLE_FILES = {INTERACTIONS: "interactions.parquet", USERS: "users.parquet", ITEMS: "items.parquet"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What must hold of one column, as an expectation's class name and settings, with its words for people.
+
+    quarantines: rows that break it are set aside; otherwise the first break refuses the log.
+    """
+
+    kind: str
+    column: str
+    says: str
+    fix: str
+    quarantines: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Great Expectations' answer to one rule. broken of judged rows; examples: values that broke it, or their days."""
+
+    table: str
+    rule: Rule
+    passed: bool
+    broken: int
+    judged: int
+    examples: tuple[str, ...]
+    rows: NDArray[np.int64]
+
+    @property
+    def sentence(self) -> str:
+        """What failed, by how much, and what to do."""
+        such = f" (such as {', '.join(self.examples)})" if self.examples else ""
+        extent = f": {self.broken} of {self.judged} do not{such}" if self.judged and self.broken else such
+        return f"{self.table}: {self.rule.says}{extent}; {self.rule.fix}"
 
 
 def validate(run: Run, work: Path) -> Outcome:
-    """Link the ingested tables."""
-    for file in run.step("ingest_data").glob("*.parquet"):
-        (work / file.name).unlink(missing_ok=True)
-        shutil.copy2(file, work / file.name)
-    read = run.need("ingest_data").rows["read"]
-    return Outcome(rows={"read": read, "clean": read, "quarantined": 0})
+    """Write the clean interactions.parquet, users.parquet, items.parquet, quarantine.parquet and data_docs/.
+
+    Judged are the rows of the window and those without a readable time; the others pass on for the split to count.
+    rows: read = clean + quarantined. Raises DataError with every failed expectation when a rule for the whole log
+    fails or too many rows break one; the Data Docs are then in `<run>/data_docs`.
+    """
+    with connect(work) as con:
+        _view(con, run.step("ingest_data"))
+        verdicts = _judge_all(con, run.config, run.step("ingest_data"), work / "data_docs")
+        judged, broken = _broken_rows(verdicts)
+        share = len(broken) / max(judged, 1)
+        if problems := _problems(verdicts, share, run.config, con):
+            _keep_docs(run, work)
+            raise DataError("\n".join([*problems, f"All rules and rows: {run.root / 'data_docs' / 'index.html'}"]))
+        shutil.rmtree(run.root / "data_docs", ignore_errors=True)
+        rows = _write(con, run.config, broken, run.step("ingest_data"), work)
+    failed = [verdict.sentence for verdict in verdicts if verdict.broken]
+    info = {
+        "judged": judged,
+        "quarantine_share": round(share, 6),
+        "rules": len(verdicts),
+        "broken_rules": failed,
+        "docs": "data_docs/index.html",
+    }
+    return Outcome(rows={"read": run.need("ingest_data").rows["read"]} | rows, info=info)
+
+
+def _view(con: DuckDBPyConnection, folder: Path) -> None:
+    """View `log`: the ingested rows with their number."""
+    con.execute(f"CREATE VIEW log AS {numbered(folder / TABLE_FILES[INTERACTIONS])}")
+
+
+def _judge_all(con: DuckDBPyConnection, config: Config, folder: Path, docs: Path) -> list[Verdict]:
+    """Every table's verdicts, in the order of the rules, and the Data Docs of all in `docs`."""
+    shutil.rmtree(docs, ignore_errors=True)
+    judge = _Judge(docs)
+    verdicts = judge.judge(DAYS, _days_frame(con, config), _days_rules(config), DAYS)
+    for table, file in TABLE_FILES.items():
+        wanted = _wanted(config, table)
+        if not (folder / file).is_file():
+            _refuse_absent(table, wanted)
+            continue
+        columns = pq.read_schema(folder / file).names
+        rules = [*_existence(table, wanted, columns), *_rules(config, table, columns, folder)]
+        verdicts += judge.judge(table, _frame(con, config, table, columns, folder), rules, ROW)
+    return verdicts
+
+
+# --- rules ----------------------------------------------------------------------------------------------------------
+
+
+def _days_rules(config: Config) -> list[Rule]:
+    least = config.validation.min_rows_per_day
+    first, last = days_of(config)[0], days_of(config)[-1]
+    return [
+        Rule(
+            "ExpectColumnSumToBeBetween",
+            "rows",
+            f"some rows must lie in the window {first} to {last} ({config.data.timezone})",
+            "set split.test_day to a day of the log, or check the time unit",
+            settings={"min_value": 1},
+        ),
+        Rule(
+            "ExpectColumnValuesToBeBetween",
+            "rows",
+            f"each day of the window must have at least {least} rows",
+            "find out why the day is short, set split.test_day to another, or lower validation.min_rows_per_day",
+            settings={"min_value": least},
+        ),
+    ]
+
+
+def _wanted(config: Config, table: str) -> list[str]:
+    """The columns that the config speaks of and the table must have."""
+    columns = config.features.columns
+    features: dict[str, tuple[Feature, ...]] = {INTERACTIONS: columns.context, USERS: columns.user, ITEMS: columns.item}
+    wanted = [feature.column for feature in features[table]]
+    positive = parse_positive(config.data.positive).column
+    if table == INTERACTIONS and positive != LABEL:  # without `label` every row is a positive
+        wanted.append(positive)
+    return wanted
+
+
+def _refuse_absent(table: str, wanted: Sequence[str]) -> None:
+    if wanted:
+        raise DataError(
+            f"features.columns names {', '.join(wanted)} of {table}, but the source has no {table} table: add it, or leave them out"
+        )
+
+
+def _existence(table: str, wanted: Iterable[str], columns: Sequence[str]) -> list[Rule]:
+    own = [name for name in columns if not name.endswith(RAW)]
+    return [
+        Rule(
+            "ExpectColumnToExist",
+            name,
+            f"there must be a column {name!r}",
+            "" if name in own else f"{did_you_mean(name, own)} (the config names it)",
+        )
+        for name in dict.fromkeys(wanted)
+    ]
+
+
+def _rules(config: Config, table: str, columns: Sequence[str], folder: Path) -> list[Rule]:
+    """The rules of a table's rows. Those of users and items refuse the log, those of interactions quarantine rows."""
+    own = table == INTERACTIONS
+    keys = {INTERACTIONS: (USER, ITEM, TIME), USERS: (USER,), ITEMS: (ITEM,)}[table]
+    rules = [
+        _readable(name, own) for name in (TIME, CREATED, *sorted(number_columns(config)), *config.validation.ranges) if name in columns
+    ]
+    rules += [_present(name, own) for name in keys]
+    if not own:
+        rules.append(Rule("ExpectColumnValuesToBeUnique", keys[0], f"{keys[0]} must be unique", f"keep one row for each id in {table}"))
+    else:
+        rules += _label_rules(config, columns)
+        rules += [_known(key, other) for key, other in ((USER, USERS), (ITEM, ITEMS)) if (folder / TABLE_FILES[other]).is_file()]
+    rules += [_range(name, *limits, own) for name, limits in config.validation.ranges.items() if name in columns]
+    return list({(rule.kind, rule.column): rule for rule in rules}.values())
+
+
+def _readable(name: str, quarantines: bool) -> Rule:
+    what = "a time" if name in (TIME, CREATED) else "a number"
+    return Rule(
+        "ExpectColumnValuesToBeNull",
+        name + RAW,
+        f"{name} must be {what}",
+        "mend the values, or check the column's mapping and unit",
+        quarantines,
+    )
+
+
+def _present(name: str, quarantines: bool) -> Rule:
+    return Rule(
+        "ExpectColumnValuesToNotBeNull", name, f"{name} must not be missing", "mend the rows, or check the column's mapping", quarantines
+    )
+
+
+def _label_rules(config: Config, columns: Sequence[str]) -> list[Rule]:
+    name = parse_positive(config.data.positive).column
+    if name not in columns:
+        return []
+    allowed = [float(value) for value in config.data.labels]
+    says = f"{name} must be one of {', '.join(f'{value:g}' for value in allowed)}"
+    fix = "mend the rows, or list the value in data.labels"
+    return [_present(name, True), Rule("ExpectColumnValuesToBeInSet", name, says, fix, True, {"value_set": allowed})]
+
+
+def _known(key: str, table: str) -> Rule:
+    says, fix = f"{key} must be in {table}", f"add the missing rows to {table}, or leave the table out of the source"
+    return Rule("ExpectColumnValuesToBeInSet", f"{key}{KNOWN}", says, fix, True, {"value_set": [True]})
+
+
+def _range(name: str, low: float | None, high: float | None, quarantines: bool) -> Rule:
+    says = f"{name} must lie in {'-inf' if low is None else f'{low:g}'} to {'inf' if high is None else f'{high:g}'}"
+    settings = {"min_value": low, "max_value": high}
+    return Rule("ExpectColumnValuesToBeBetween", name, says, "mend the rows, or widen validation.ranges", quarantines, settings)
+
+
+# --- frames ---------------------------------------------------------------------------------------------------------
+
+
+def _days_frame(con: DuckDBPyConnection, config: Config) -> pd.DataFrame:
+    """One row a local day of the window: days, rows."""
+    import pandas as pd
+
+    edges = day_edges_ms(config)
+    counts = [f"count(*) FILTER ({TIME} >= {low} AND {TIME} < {high})" for low, high in pairwise(edges)]
+    row = one_row(con, f"SELECT {', '.join(counts)} FROM log")
+    return pd.DataFrame({DAYS: [day.isoformat() for day in days_of(config)], "rows": row})
+
+
+def _frame(con: DuckDBPyConnection, config: Config, table: str, columns: Sequence[str], folder: Path) -> pd.DataFrame:
+    """The rows to judge and the columns that the table's rules are about, with their number."""
+    file = folder / TABLE_FILES[table]
+    names = {rule.column for rule in _rules(config, table, columns, folder)} | set(_wanted(config, table)) & set(columns)
+    parts = ", ".join([ROW, *(_column(config, name, columns, file) for name in sorted(names))])
+    query = f"SELECT {parts} FROM (SELECT *, row_number() OVER () - 1 AS {ROW} FROM read_parquet({text(str(file))}))"
+    if table == INTERACTIONS:
+        window = window_of(config)
+        query = f"SELECT {parts} FROM log WHERE {TIME} IS NULL OR ({TIME} >= {window.start_ms} AND {TIME} < {window.end_ms})"
+    frame: pd.DataFrame = con.sql(query).to_arrow_table().to_pandas()
+    return frame
+
+
+def _column(config: Config, name: str, columns: Sequence[str], file: Path) -> str:
+    """SQL: a column that a rule is about. One with a range that is text in the file is read as numbers here."""
+    stem = name.removesuffix(RAW)
+    if name not in columns and stem not in columns:
+        return _membership(name.removesuffix(KNOWN), file.parent)
+    is_text = str(pq.read_schema(file).field(stem).type) == "string"
+    if stem in config.validation.ranges and is_text:
+        return number(stem)[name.endswith(RAW)]
+    return quote(name) if name in columns else f"CAST(NULL AS VARCHAR) AS {quote(name)}"
+
+
+def _membership(key: str, folder: Path) -> str:
+    file = text(str(folder / TABLE_FILES[USERS if key == USER else ITEMS]))
+    return f"{key} IN (SELECT {key} FROM read_parquet({file}) WHERE {key} IS NOT NULL) AS {key}{KNOWN}"
+
+
+# --- Great Expectations ---------------------------------------------------------------------------------------------
+
+
+class _Judge:
+    """A Great Expectations context whose Data Docs lie in one folder."""
+
+    def __init__(self, docs: Path) -> None:
+        os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported
+        import great_expectations as gx  # takes seconds: only here
+
+        self.gx: Any = gx
+        self.context: Any = gx.get_context(mode="ephemeral")
+        self.context.variables.progress_bars = {"globally": False}
+        self.context.delete_data_docs_site("local_site")
+        store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}
+        site = {"class_name": "SiteBuilder", "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"}, "store_backend": store}
+        self.context.add_data_docs_site("data_docs", site)
+        self.source: Any = self.context.data_sources.add_pandas("log")
+
+    def judge(self, table: str, frame: pd.DataFrame, rules: Sequence[Rule], key: str) -> list[Verdict]:
+        """Run one table's suite as a checkpoint; `key` is the column that names a row of the frame."""
+        gx, context = self.gx, self.context
+        batches = self.source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("window")
+        suite = context.suites.add(gx.ExpectationSuite(name=table, expectations=[self._expectation(rule) for rule in rules]))
+        definition = context.validation_definitions.add(gx.ValidationDefinition(name=table, data=batches, suite=suite))
+        format_ = {"result_format": "SUMMARY", "unexpected_index_column_names": [key], "partial_unexpected_count": EXAMPLES}
+        action = gx.checkpoint.UpdateDataDocsAction(name="docs")
+        checkpoint = gx.Checkpoint(name=table, validation_definitions=[definition], actions=[action], result_format=format_)
+        run = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": frame})
+        (result,) = run.run_results.values()
+        batch = batches.get_batch({"dataframe": frame})
+        answers = {(answer.expectation_config.type, answer.expectation_config.kwargs["column"]): answer for answer in result.results}
+        return [self._verdict(table, rule, answers[self._name(rule)], batch, key) for rule in rules]
+
+    def _expectation(self, rule: Rule) -> Any:
+        return getattr(self.gx.expectations, rule.kind)(column=rule.column, description=rule.says, **rule.settings)
+
+    def _name(self, rule: Rule) -> tuple[str, str]:
+        return getattr(self.gx.expectations, rule.kind).expectation_type, rule.column
+
+    def _verdict(self, table: str, rule: Rule, answer: Any, batch: Any, key: str) -> Verdict:
+        if answer.exception_info.get("raised_exception"):
+            raise DataError(f"{table}: {rule.says} could not be judged: {answer.exception_info['exception_message']}")
+        result = answer.result
+        broken = int(result.get("unexpected_count") or 0)
+        rows = self._rows(rule, batch, key) if broken and rule.quarantines else np.empty(0, np.int64)
+        passed = bool(answer.success)
+        return Verdict(table, rule, passed, broken, int(result.get("element_count") or 0), _examples(result, key), rows)
+
+    def _rows(self, rule: Rule, batch: Any, key: str) -> NDArray[np.int64]:
+        """The rows that break a rule, asked for only when there are any: their list is what costs."""
+        complete = {"result_format": "COMPLETE", "unexpected_index_column_names": [key], "partial_unexpected_count": 0}
+        answer = batch.validate(self._expectation(rule), result_format=complete)
+        return np.array([index[key] for index in answer.result["unexpected_index_list"]], np.int64)
+
+
+def _examples(result: dict[str, Any], key: str) -> tuple[str, ...]:
+    """A few values that broke a rule; of days, the day too."""
+    if key == DAYS:
+        indexes = result.get("partial_unexpected_index_list") or []
+        return tuple(f"{index[DAYS]} has {index['rows']}" for index in indexes)
+    values = [value for value in result.get("partial_unexpected_list") or [] if value == value and value is not None]
+    return tuple(dict.fromkeys(repr(value.item() if isinstance(value, np.generic) else value) for value in values if value is not False))
+
+
+# --- what follows from the verdicts ---------------------------------------------------------------------------------
+
+
+def _broken_rows(verdicts: Sequence[Verdict]) -> tuple[int, dict[int, str]]:
+    """How many interactions were judged, and the row number of each broken one with the first rule it breaks."""
+    judged = max((verdict.judged for verdict in verdicts if verdict.table == INTERACTIONS), default=0)
+    broken: dict[int, str] = {}
+    for verdict in verdicts:
+        for row in verdict.rows.tolist():
+            broken.setdefault(row, verdict.rule.says)
+    return judged, broken
+
+
+def _problems(verdicts: Sequence[Verdict], share: float, config: Config, con: DuckDBPyConnection) -> list[str]:
+    """Why the log is refused, a sentence each; empty when it is not."""
+    limit = config.validation.max_quarantine_share
+    refused = [verdict for verdict in verdicts if not verdict.passed and (not verdict.rule.quarantines or share > limit)]
+    problems = [verdict.sentence for verdict in refused]
+    if any(verdict.table == DAYS for verdict in refused):
+        problems.append(f"{log_days(con, config)}.")
+    if share > limit:
+        problems.append(
+            f"{share:.2%} of the rows would be quarantined, more than validation.max_quarantine_share {limit:.2%}: mend them, or raise it."
+        )
+    return problems
+
+
+def _keep_docs(run: Run, work: Path) -> None:
+    """The Data Docs outlive the failed step in the run's own folder."""
+    shutil.rmtree(run.root / "data_docs", ignore_errors=True)
+    shutil.copytree(work / "data_docs", run.root / "data_docs")
+
+
+def _write(con: DuckDBPyConnection, config: Config, broken: dict[int, str], folder: Path, work: Path) -> dict[str, int]:
+    """Write the clean tables (without the raw texts, which are empty now) and the quarantine; rows of both."""
+    import pyarrow as pa
+
+    table = pa.table({ROW: pa.array(list(broken), pa.int64()), REASON: pa.array(list(broken.values()), pa.string())})
+    con.register("broken", table)
+    raw = {name + RAW for name in (TIME, CREATED, *number_columns(config))}
+    for name, file in TABLE_FILES.items():
+        if name != INTERACTIONS and (folder / file).is_file():
+            kept = ", ".join(quote(column) for column in pq.read_schema(folder / file).names if column not in raw)
+            write_parquet(con, f"SELECT {kept} FROM read_parquet({text(str(folder / file))})", work / file)
+    columns = list(pq.read_schema(folder / TABLE_FILES[INTERACTIONS]).names)
+    kept = ", ".join(quote(column) for column in columns if column not in raw)
+    everything = ", ".join(f"log.{quote(column)}" for column in columns)
+    clean = write_parquet(
+        con, f"SELECT {kept} FROM log WHERE {ROW} NOT IN (SELECT {ROW} FROM broken) ORDER BY {ROW}", work / TABLE_FILES[INTERACTIONS]
+    )
+    set_aside = f"SELECT {everything}, broken.{REASON} FROM log JOIN broken USING ({ROW}) ORDER BY {ROW}"
+    return {"clean": clean, "quarantined": write_parquet(con, set_aside, work / "quarantine.parquet")}

@@ -48,7 +48,7 @@ class Synthetic(BaseModel):
     start: date = date(2024, 3, 1)
     categories: Annotated[int, Field(ge=1)] = 20
     segments: Annotated[int, Field(ge=1)] = 8
-    half_life_h: Annotated[float, Field(gt=0)] = 36.0
+    half_life_h: Annotated[float, Field(gt=0)] = 24.0
     seed: Annotated[int, Field(ge=0)] = 7
 
     def files(self) -> dict[str, Path]:
@@ -63,13 +63,9 @@ class Synthetic(BaseModel):
         user, item, time = self._clicks(rng, articles, taste)
         device = _pick(rng, devices[user])  # [N]
         start = self._start_ms
-        interactions = pa.table(
-            {USER: _ids("u", user), ITEM: _ids("a", item), TIME: time + start, "device": np.array(DEVICES)[device]}
-        )
+        interactions = pa.table({USER: _ids("u", user), ITEM: _ids("a", item), TIME: time + start, "device": np.array(DEVICES)[device]})
         region = rng.integers(0, 12, self.users)
-        users = pa.table(
-            {USER: _ids("u", np.arange(self.users)), "segment": _ids("s", segment), "region": _ids("r", region)}
-        )
+        users = pa.table({USER: _ids("u", np.arange(self.users)), "segment": _ids("s", segment), "region": _ids("r", region)})
         items = pa.table(
             {
                 ITEM: _ids("a", np.arange(self.items)),
@@ -90,7 +86,7 @@ class Synthetic(BaseModel):
         day = rng.integers(-2, self.days, self.items)
         hour = rng.choice(24, self.items, p=_day_profile()) + rng.random(self.items)
         rank = rng.permutation(self.items) + 1.0
-        return Articles(category, np.floor(day * DAY_MS + hour * HOUR_MS), rank**-0.8)
+        return Articles(category, np.floor(day * DAY_MS + hour * HOUR_MS), np.asarray(rank**-0.8, np.float64))
 
     def _users(self, rng: np.random.Generator) -> tuple[Ints, Floats, Floats]:
         """Segment [U], taste [U, C] (rows sum to 1; half the segment's, half own, both on few categories), devices [U, 3]."""
@@ -118,7 +114,7 @@ class Synthetic(BaseModel):
         """Appeal [I] of each article at the start of an hour: 0 before its birth, up in about 2 h, then halving."""
         age = hour - articles.created / HOUR_MS  # [I] hours
         rise = 1 - np.exp(-np.maximum(age, 0) / 2)
-        return articles.weight * rise * 0.5 ** (np.maximum(age, 0) / self.half_life_h)
+        return np.asarray(articles.weight * rise * 0.5 ** (np.maximum(age, 0) / self.half_life_h))
 
     def _tags(self, rng: np.random.Generator, category: Ints) -> list[str]:
         """Two tags an article [I], from its category's own few, as text joined by "|"."""
