@@ -1,0 +1,97 @@
+"""Every source, found through SOURCES: what `dssm_core.sources.protocol` promises of each."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dssm_core import families
+from dssm_core.config import Member
+from dssm_core.errors import DataError
+from dssm_core.schema import CREATED, ITEM, TIME, USER
+from dssm_core.sources import SOURCES
+
+T0 = 1_507_000_000_000
+
+
+def _delimited(folder: Path) -> dict[str, object]:
+    (folder / "a.csv").write_text(f"user_id,item_id,timestamp\n1,x,{T0}\n2,y,{T0 + 5}\n")
+    return {"path": str(folder), "interactions": {"files": "*.csv"}}
+
+
+def _parquet(folder: Path) -> dict[str, object]:
+    pq.write_table(pa.table({USER: [1, 2], ITEM: ["x", "y"], TIME: [T0, T0 + 5]}), folder / "a.parquet")
+    return {"path": str(folder), "interactions": {"files": "*.parquet"}}
+
+
+def _globo(folder: Path) -> dict[str, object]:
+    rest = "click_environment,click_deviceGroup,click_os,click_country,click_region,click_referrer_type"
+    head = f"user_id,session_id,session_start,session_size,click_article_id,click_timestamp,{rest}\n"
+    with gzip.open(folder / "clicks_hour_000.csv.gz", "wt") as stream:
+        stream.write(f"{head}1,11,{T0},2,7,{T0},4,3,20,1,20,2\n2,12,{T0},2,8,{T0 + 5},4,3,20,1,20,2\n")
+    return {"path": str(folder)}
+
+
+def _movielens(folder: Path) -> dict[str, object]:
+    (folder / "ratings.dat").write_text(f"1::7::5::{T0 // 1000}\n2::8::1::{T0 // 1000 + 5}\n")
+    (folder / "users.dat").write_text("1::F::1::10::48067\n2::M::56::16::70072\n")
+    (folder / "movies.dat").write_bytes('7::Les Misérables, "part one"::Drama|War\n8::B::Comedy\n'.encode("latin-1"))
+    return {"path": str(folder)}
+
+
+def _synthetic(folder: Path) -> dict[str, object]:
+    return {"users": 20, "items": 30, "clicks": 200, "days": 2}
+
+
+MAKERS = {"delimited": _delimited, "globo": _globo, "movielens": _movielens, "parquet": _parquet, "synthetic": _synthetic}
+
+
+def test_every_source_has_a_sample_here() -> None:
+    assert set(MAKERS) == set(SOURCES)
+
+
+@pytest.mark.parametrize("kind", sorted(SOURCES))
+def test_source_keeps_the_protocol(kind: str, tmp_path: Path) -> None:
+    settings = MAKERS[kind](tmp_path)
+    source = families.build(SOURCES, Member(kind=kind, **settings))
+    files = source.files()
+    assert all(file.is_file() and not Path(name).is_absolute() for name, file in files.items())
+    with duckdb.connect() as con:
+        tables = source.read(con)
+        types = dict(zip(tables.interactions.columns, map(str, tables.interactions.types), strict=True))
+        assert (types[USER], types[ITEM], types[TIME]) == ("VARCHAR", "VARCHAR", "BIGINT")
+        rows = tables.interactions.project(f"{USER}, {ITEM}, {TIME}").fetchall()
+        assert len(rows) == (200 if kind == "synthetic" else 2)
+        assert all(value is not None for row in rows for value in row)
+        if tables.users is not None:
+            users = [row[0] for row in tables.users.project(USER).fetchall()]
+            assert len(users) == len(set(users))
+            assert {row[0] for row in rows} <= set(users)
+        if tables.items is not None:
+            items = [row[0] for row in tables.items.project(ITEM).fetchall()]
+            assert {row[1] for row in rows} <= set(items)
+            if CREATED in tables.items.columns:
+                assert str(dict(zip(tables.items.columns, tables.items.types, strict=True))[CREATED]) == "BIGINT"
+
+
+@pytest.mark.parametrize("kind", sorted(set(SOURCES) - {"synthetic"}))
+def test_source_names_the_folder_without_files(kind: str, tmp_path: Path) -> None:
+    settings = MAKERS[kind](tmp_path)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match="no file in .* matches"):
+        families.build(SOURCES, Member(kind=kind, **settings)).files()
+    settings["path"] = str(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="neither a folder nor a file"):
+        families.build(SOURCES, Member(kind=kind, **settings)).files()
+
+
+@pytest.mark.parametrize("kind", sorted(SOURCES))
+def test_source_refuses_unknown_settings(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="extra_forbidden|Extra inputs"):
+        families.build(SOURCES, Member(kind=kind, **MAKERS[kind](tmp_path), typo=1))

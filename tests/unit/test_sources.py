@@ -1,0 +1,147 @@
+"""Files in their own format become canonical columns; what cannot be read is named."""
+
+from __future__ import annotations
+
+import gzip
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from dssm_core.errors import ConfigError, DataError
+from dssm_core.positive import parse_positive
+from dssm_core.schema import ITEM, TIME, USER
+from dssm_core.sources.columns import find_files
+from dssm_core.sources.delimited import Delimited
+from dssm_core.sources.movielens import MovieLens
+from dssm_core.sources.parquet import Parquet
+
+NOON = int(datetime(2024, 3, 1, 12, tzinfo=UTC).timestamp())
+
+
+def read(source: object, columns: str = f"{USER}, {ITEM}, {TIME}") -> list[tuple[object, ...]]:
+    with duckdb.connect() as con:
+        return source.read(con).interactions.project(columns).fetchall()  # type: ignore[attr-defined]
+
+
+def log(path: Path, **table: object) -> Delimited:
+    return Delimited.model_validate({"path": str(path), "interactions": {"files": "*", **table}})
+
+
+@pytest.mark.parametrize(
+    ("unit", "value"),
+    [
+        ("s", f"{NOON}"),
+        ("s", f"{NOON}.0004"),
+        ("ms", f"{NOON}000"),
+        ("us", f"{NOON}000001"),
+        ("ns", f"{NOON}000000001"),
+        ("iso", "2024-03-01T12:00:00Z"),
+        ("iso", "2024-03-01 12:00"),
+        ("iso", "2024-03-01T09:00:00-03:00"),
+    ],
+)
+def test_time_units(tmp_path: Path, unit: str, value: str) -> None:
+    (tmp_path / "a.csv").write_text(f"user_id,item_id,timestamp\n1,2,{value}\n")
+    assert read(log(tmp_path, time_unit=unit)) == [("1", "2", NOON * 1000)]
+
+
+def test_iso_times_without_offset_are_local(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\n1,2,2024-03-01T09:00:00\n")
+    assert read(log(tmp_path, time_unit="iso", timezone="America/Sao_Paulo"))[0][2] == NOON * 1000  # UTC-3
+
+
+def test_text_that_is_no_time_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\n1,2,yesterday\n1,2,\n")
+    assert read(log(tmp_path), f"{TIME}, timestamp_raw") == [(None, "yesterday"), (None, None)]
+
+
+def test_mapping_renames_and_keeps_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("who\twhat\twhen\tdevice\nu\t i \t5\tphone\n")
+    source = log(tmp_path, separator="\t", columns={USER: "who", ITEM: "what", TIME: "when"})
+    assert read(source, "*") == [("u", "i", 5, None, "phone")]
+
+
+def test_missing_column_has_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user,item_id,timestamp\n1,2,3\n")
+    with pytest.raises(DataError, match=r"'a.csv' has no column 'user_id'.*did you mean 'user'"):
+        read(log(tmp_path))
+
+
+def test_a_second_claim_to_a_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user_id,login,item_id,timestamp\n1,x,2,3\n")
+    with pytest.raises(DataError, match="'user_id' besides the one mapped"):
+        read(log(tmp_path, columns={USER: "login"}))
+
+
+def test_files_without_header_quotes_and_gzip(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "a.csv.gz", "wt") as stream:
+        stream.write('1,"a, ""b""",3\n')
+    assert read(log(tmp_path, names=[USER, ITEM, TIME])) == [("1", 'a, "b"', 3)]
+
+
+def test_files_with_other_columns_are_joined_by_name_in_file_order(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("user_id,item_id,timestamp\n1,2,3\n")
+    (tmp_path / "2.csv").write_text("timestamp,item_id,user_id,device\n6,5,4,tv\n")
+    assert read(log(tmp_path), f"{USER}, {ITEM}, {TIME}, device") == [("1", "2", 3, None), ("4", "5", 6, "tv")]
+
+
+def test_ids_of_mixed_types_are_one_text(tmp_path: Path) -> None:
+    pq.write_table(pa.table({USER: [7, 8], ITEM: [1, 2], TIME: [1, 2]}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({USER: ["7", "x"], ITEM: pa.array([1.0, None]), TIME: [3, 4]}), tmp_path / "2.parquet")
+    source = Parquet.model_validate({"path": str(tmp_path), "interactions": {"files": "*.parquet"}})
+    assert read(source) == [("7", "1", 1), ("8", "2", 2), ("7", "1", 3), ("x", None, 4)]
+
+
+def test_parquet_timestamps_are_converted(tmp_path: Path) -> None:
+    naive, aware = pa.array([datetime(2024, 3, 1, 12)], pa.timestamp("us")), pa.array([NOON * 1000], pa.timestamp("ms", "Asia/Tokyo"))
+    for column in (naive, aware):
+        pq.write_table(pa.table({USER: [1], ITEM: [1], TIME: column}), tmp_path / "a.parquet")
+        assert read(Parquet.model_validate({"path": str(tmp_path), "interactions": {"files": "*"}})) == [("1", "1", NOON * 1000)]
+
+
+def test_path_may_be_the_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("user_id,item_id,timestamp\n1,2,3\n")
+    (tmp_path / "items.csv").write_text("item_id\n2\n")
+    settings = {"path": str(tmp_path / "mine.csv"), "interactions": {"files": "clicks/*"}, "items": {"files": "items.csv"}}
+    source = Delimited.model_validate(settings)
+    assert list(source.files()) == ["mine.csv", "items.csv"]
+    assert read(source) == [("1", "2", 3)]
+
+
+@pytest.mark.parametrize("pattern", ["../*.csv", "/etc/*", "a/../../b", ""])
+def test_patterns_stay_inside(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(ValidationError, match="must stay inside"):
+        Delimited.model_validate({"path": str(tmp_path), "interactions": {"files": pattern}})
+
+
+def test_names_of_files_and_columns_are_not_sql(tmp_path: Path) -> None:
+    (tmp_path / "it's.csv").write_text('user_id,item_id,timestamp,"a "" b\'; --"\n1,2,3,4\n')
+    assert read(log(tmp_path), "*")[0][-1] == "4"
+    assert list(find_files(str(tmp_path), ["*.csv"])) == ["it's.csv"]
+
+
+def test_movielens_titles_are_latin_1_with_commas_and_quotes(tmp_path: Path) -> None:
+    (tmp_path / "ratings.dat").write_text("1::7::5::978300760\n")
+    (tmp_path / "users.dat").write_text("1::F::1::10::48067\n")
+    (tmp_path / "movies.dat").write_bytes('7::Misérables, "Les" (1995)::Drama|War\n'.encode("latin-1"))
+    with duckdb.connect() as con:
+        tables = MovieLens(path=str(tmp_path)).read(con)
+        assert tables.interactions.project("timestamp, rating").fetchall() == [(978300760000, "5")]
+        assert tables.items is not None
+        assert tables.items.fetchall() == [("7", 'Misérables, "Les" (1995)', "Drama|War")]
+
+
+@pytest.mark.parametrize("text", ["rating > 2", "click==1", "  a_b <= -1.5 "])
+def test_positive_is_a_comparison(text: str) -> None:
+    assert parse_positive(text).column in ("rating", "click", "a_b")
+
+
+@pytest.mark.parametrize("text", ["rating", "rating > x", "rating = 1", "1 == label", "a > 1; drop table log", "a > 1 or 1", ""])
+def test_positive_is_nothing_else(text: str) -> None:
+    with pytest.raises(ConfigError, match="write a column"):
+        parse_positive(text)
