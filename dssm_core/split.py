@@ -82,7 +82,7 @@ def _judge(con: DuckDBPyConnection, folder: Path, window: Window) -> None:
     con.execute(
         "CREATE VIEW judged AS SELECT log.*, CASE"
         f" WHEN {TIME} IS NULL OR NOT ({inside}) THEN 'outside'"
-        f" WHEN _reason IS NOT NULL THEN 'quarantined' WHEN {TIME} < {window.cutoff_ms} THEN 'train' ELSE 'test' END AS _part, _reason"
+        f" WHEN _reason IS NOT NULL THEN 'quarantined' WHEN {TIME} < {window.cutoff_ms} THEN 'train' ELSE 'test' END AS _part"
         f" FROM (SELECT log.*, CASE WHEN {ROW} IN (SELECT {ROW} FROM repeats) THEN 'the same user, item and time came before'"
         f" {_older(folder)} END AS _reason FROM log) AS log"
     )

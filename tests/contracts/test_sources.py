@@ -84,7 +84,7 @@ def test_source_names_the_folder_without_files(kind: str, tmp_path: Path) -> Non
     settings = MAKERS[kind](tmp_path)
     for file in tmp_path.iterdir():
         file.unlink()
-    with pytest.raises(DataError, match="no file in .* matches"):
+    with pytest.raises(DataError, match=r"no file in .* matches"):
         families.build(SOURCES, Member(kind=kind, **settings)).files()
     settings["path"] = str(tmp_path / "nowhere")
     with pytest.raises(DataError, match="neither a folder nor a file"):
@@ -93,5 +93,5 @@ def test_source_names_the_folder_without_files(kind: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kind", sorted(SOURCES))
 def test_source_refuses_unknown_settings(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="extra_forbidden|Extra inputs"):
+    with pytest.raises(ValueError, match=r"extra_forbidden|Extra inputs"):
         families.build(SOURCES, Member(kind=kind, **MAKERS[kind](tmp_path), typo=1))

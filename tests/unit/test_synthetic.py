@@ -34,7 +34,7 @@ def test_sizes_order_and_no_click_before_birth() -> None:
     clicks, users, items = frames(SMALL)
     assert (len(clicks), len(users), len(items)) == (30_000, 400, 600)
     assert clicks[TIME].is_monotonic_increasing
-    assert START <= clicks[TIME].min()
+    assert clicks[TIME].min() >= START
     assert clicks[TIME].max() < START + 4 * DAY_MS
     born = clicks[ITEM].map(items.set_index(ITEM)[CREATED])
     assert (clicks[TIME] >= born).all()
