@@ -14,7 +14,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from dssm_core import families
 from dssm_core.artifacts import Run
 from dssm_core.config import Config, member_at
-from dssm_core.errors import DataError
+from dssm_core.errors import DataError, ServiceError
 from dssm_core.positive import parse_positive
 from dssm_core.schema import TIME
 from dssm_core.sources import SOURCES
@@ -35,12 +35,20 @@ def open_source(config: Config) -> Source:
 
 @contextmanager
 def connect(near: Path) -> Iterator[DuckDBPyConnection]:
-    """An in-memory DuckDB that keeps row order and spills into a folder beside `near`, removed afterwards."""
+    """An in-memory DuckDB that keeps row order and spills into a folder beside `near`, removed afterwards.
+
+    Raises ServiceError when the disk is full: DuckDB's own error is no OSError.
+    """
     with tempfile.TemporaryDirectory(prefix=".spill-", dir=near.parent) as spill, duckdb.connect() as con:
         con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         con.execute(f"SET temp_directory = {text(spill)}")
         con.execute("SET preserve_insertion_order = true")
-        yield con
+        try:
+            yield con
+        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            if isinstance(error, duckdb.OutOfMemoryException) or "write" in str(error):
+                raise ServiceError(f"cannot write near {near} ({error}): free disk space, then retry") from error
+            raise
 
 
 def ingest(run: Run, work: Path) -> Outcome:
@@ -48,20 +56,23 @@ def ingest(run: Run, work: Path) -> Outcome:
 
     rows: read. Raises DataError when a file is damaged or lacks a mapped column, or when there is no row at all.
     """
-    numbers = number_columns(run.config)
-    with connect(work) as con:
-        try:
-            tables = open_source(run.config).read(con)
-            read = _write(con, _typed(tables.interactions, numbers), work / "interactions.parquet", TIME)
-            if tables.users is not None:
-                _write(con, _typed(tables.users, numbers), work / "users.parquet")
-            if tables.items is not None:
-                _write(con, _typed(tables.items, numbers), work / "items.parquet")
-        except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException) as error:
-            raise read_error(error) from error
+    try:
+        with connect(work) as con:
+            read = _ingest(con, run.config, work)
+    except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException) as error:
+        raise read_error(error) from error
     if not read:
         raise DataError("the log has no row: check data.source.path and the files in it")
     return Outcome(rows={"read": read})
+
+
+def _ingest(con: DuckDBPyConnection, config: Config, work: Path) -> int:
+    numbers = number_columns(config)
+    tables = open_source(config).read(con)
+    for name, table in (("users", tables.users), ("items", tables.items)):
+        if table is not None:
+            _write(con, _typed(table, numbers), work / f"{name}.parquet")
+    return _write(con, _typed(tables.interactions, numbers), work / "interactions.parquet", TIME)
 
 
 def number_columns(config: Config) -> set[str]:

@@ -84,8 +84,10 @@ def validate(run: Run, work: Path) -> Outcome:
     with connect(work) as con:
         _view(con, run.step("ingest_data"))
         verdicts = _judge_all(con, run.config, run.step("ingest_data"), work / "data_docs")
-        judged, broken = _broken_rows(verdicts)
-        share = len(broken) / max(judged, 1)
+        broken = _broken_rows(verdicts)
+        judged = max((verdict.judged for verdict in verdicts if verdict.table == INTERACTIONS), default=0)
+        most = max((verdict.broken for verdict in verdicts if verdict.rule.quarantines), default=0)  # may be unlisted
+        share = max(len(broken), most) / max(judged, 1)
         if problems := _problems(verdicts, share, run.config, con):
             _keep_docs(run, work)
             raise DataError("\n".join([*problems, f"All rules and rows: {run.root / 'data_docs' / 'index.html'}"]))
@@ -110,7 +112,7 @@ def _view(con: DuckDBPyConnection, folder: Path) -> None:
 def _judge_all(con: DuckDBPyConnection, config: Config, folder: Path, docs: Path) -> list[Verdict]:
     """Every table's verdicts, in the order of the rules, and the Data Docs of all in `docs`."""
     shutil.rmtree(docs, ignore_errors=True)
-    judge = _Judge(docs)
+    judge = _Judge(docs, config.validation.max_quarantine_share)
     verdicts = judge.judge(DAYS, _days_frame(con, config), _days_rules(config), DAYS)
     for table, file in TABLE_FILES.items():
         wanted = _wanted(config, table)
@@ -279,9 +281,13 @@ def _membership(key: str, folder: Path) -> str:
 
 
 class _Judge:
-    """A Great Expectations context whose Data Docs lie in one folder."""
+    """A Great Expectations context whose Data Docs lie in one folder.
 
-    def __init__(self, docs: Path) -> None:
+    limit: the share of rows beyond which a rule's broken rows are not listed, as the log is refused anyway.
+    """
+
+    def __init__(self, docs: Path, limit: float) -> None:
+        self.limit = limit
         os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported
         import great_expectations as gx  # takes seconds: only here
 
@@ -320,9 +326,10 @@ class _Judge:
             raise DataError(f"{table}: {rule.says} could not be judged: {answer.exception_info['exception_message']}")
         result = answer.result
         broken = int(result.get("unexpected_count") or 0)
-        rows = self._rows(rule, batch, key) if broken and rule.quarantines else np.empty(0, np.int64)
-        passed = bool(answer.success)
-        return Verdict(table, rule, passed, broken, int(result.get("element_count") or 0), _examples(result, key), rows)
+        judged = int(result.get("element_count") or 0)
+        wanted = rule.quarantines and 0 < broken <= self.limit * judged
+        rows = self._rows(rule, batch, key) if wanted else np.empty(0, np.int64)
+        return Verdict(table, rule, bool(answer.success), broken, judged, _examples(result, key), rows)
 
     def _rows(self, rule: Rule, batch: Any, key: str) -> NDArray[np.int64]:
         """The rows that break a rule, asked for only when there are any: their list is what costs."""
@@ -343,14 +350,13 @@ def _examples(result: dict[str, Any], key: str) -> tuple[str, ...]:
 # --- what follows from the verdicts ---------------------------------------------------------------------------------
 
 
-def _broken_rows(verdicts: Sequence[Verdict]) -> tuple[int, dict[int, str]]:
-    """How many interactions were judged, and the row number of each broken one with the first rule it breaks."""
-    judged = max((verdict.judged for verdict in verdicts if verdict.table == INTERACTIONS), default=0)
+def _broken_rows(verdicts: Sequence[Verdict]) -> dict[int, str]:
+    """The row number of each broken interaction with the first rule it breaks."""
     broken: dict[int, str] = {}
     for verdict in verdicts:
         for row in verdict.rows.tolist():
             broken.setdefault(row, verdict.rule.says)
-    return judged, broken
+    return broken
 
 
 def _problems(verdicts: Sequence[Verdict], share: float, config: Config, con: DuckDBPyConnection) -> list[str]:
@@ -361,9 +367,8 @@ def _problems(verdicts: Sequence[Verdict], share: float, config: Config, con: Du
     if any(verdict.table == DAYS for verdict in refused):
         problems.append(f"{log_days(con, config)}.")
     if share > limit:
-        problems.append(
-            f"{share:.2%} of the rows would be quarantined, more than validation.max_quarantine_share {limit:.2%}: mend them, or raise it."
-        )
+        most = f"validation.max_quarantine_share {limit:.2%}"
+        problems.append(f"at least {share:.2%} of the rows would be quarantined, more than {most}: mend them, or raise it.")
     return problems
 
 

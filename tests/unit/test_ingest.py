@@ -10,8 +10,8 @@ import pytest
 
 from dssm_core.artifacts import Run, create_run
 from dssm_core.config import parse_config
-from dssm_core.errors import DataError
-from dssm_core.ingest import ingest, open_source
+from dssm_core.errors import DataError, ServiceError
+from dssm_core.ingest import connect, ingest, open_source, write_parquet
 from dssm_core.steps import source_files
 
 
@@ -80,3 +80,11 @@ def test_source_files_are_what_is_hashed(tmp_path: Path) -> None:
     assert list(before) == list(open_source(run.config).files()) == ["a.csv"]
     (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\n1,2,4\n")
     assert source_files(run) != before
+
+
+def test_a_full_disk_is_worth_a_retry_once_there_is_space(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(ServiceError, match=r"No space left on device.*free disk space"), connect(tmp_path / "work") as con:
+        write_parquet(con, "SELECT 1 AS a", full)

@@ -85,10 +85,18 @@ def test_too_many_broken_rows_refuse_the_log_and_the_docs_survive(tmp_path: Path
     run = make_run(tmp_path, {"max_quarantine_share": 0.1})
     message = refusal(run)
     assert "interactions: label must be one of 0, 1: 1 of 83 do not (such as 2.0)" in message
-    assert "10.84% of the rows would be quarantined" in message  # 9 of 83: seconds has no range here
+    assert "at least 10.84% of the rows would be quarantined" in message  # 9 of 83: seconds has no range here
     pages = list((run.root / "data_docs" / "validations").rglob("*.html"))
     assert (run.root / "data_docs" / "index.html").is_file()
     assert any("label must be one of 0, 1" in page.read_text() for page in pages)
+
+
+def test_a_rule_that_most_rows_break_is_counted_without_listing_them(tmp_path: Path) -> None:
+    write_log(tmp_path, [])
+    (tmp_path / "users.txt").write_text("user_id,country\n0,de\n")
+    message = refusal(make_run(tmp_path))
+    assert "user_id must be in users: 36 of 72 do not" in message
+    assert "at least 50.00% of the rows" in message
 
 
 def test_every_failure_of_the_log_is_named_at_once(tmp_path: Path) -> None:
