@@ -93,7 +93,7 @@ def show(result: dict[str, Any]) -> None:
     table = Table(title=f"test day {result['test_day']}")
     metrics = result["metrics"] or {}
     rows = {"served": metrics.get("served", {}), "exact": metrics.get("exact", {}), **metrics.get("baselines", {})}
-    names = [name for name, value in rows["served"].items() if isinstance(value, int | float)]
+    names = [name for name in rows["served"] if name.partition("@")[0] == "recall" or name in ("ndcg@200", "hit_rate@200", "coverage@200")]
     for title in ("", *names):
         table.add_column(title, justify="left" if not title else "right")
     for title, row in rows.items():
@@ -133,6 +133,7 @@ def run_demo(wanted: dict[str, Any]) -> int:
     if state == "failed":
         explain_failure(airflow, run_id)
     else:
+        console.print()
         show(summary(open_run(airflow.xcom(DAG, run_id, "ingest_data"))))
     console.print(f"Airflow  {site.airflow_url}   {site.login}", soft_wrap=True, highlight=False)
     tracked = airflow.xcom(DAG, run_id, "train_towers", "mlflow_run")
