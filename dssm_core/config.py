@@ -117,11 +117,14 @@ class Activity(Section):
 
     refresh_h: hours between refreshes of the served index. Training sees activity exactly that stale, so set it to how
     often embeddings are exported: 24 for a daily index, 1 for an hourly one.
+    audience: the contexts (features.columns.context) of so many latest clicks on an item are pooled into its features:
+    who takes an article up first tells much of what becomes of it. 0 leaves it out.
     """
 
     enabled: bool = True
     windows_h: tuple[Annotated[int, Field(ge=1)], ...] = (1, 3, 6, 24)
     refresh_h: Annotated[int, Field(ge=1)] = 24
+    audience: Annotated[int, Field(ge=0)] = 10
 
 
 class Features(Section):

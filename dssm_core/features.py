@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dssm_core.config import Features
 from dssm_core.schema import HOUR_MS
@@ -32,7 +33,7 @@ class ItemInputs(NamedTuple):
 
     item: Tensor  # [N] int64 codes
     categorical: Tensor  # [N, columns] int64
-    multi: Tensor  # [N, columns, values] int64, 0 = none
+    multi: Tensor  # [N, columns + context columns, values] int64, 0 = none; the audience last
     numeric: Tensor  # [N, F] float32, activity last
 
 
@@ -79,8 +80,9 @@ class Log:
         return self.end - self.start + 1
 
     @cached_property
-    def _item_keys(self) -> Tensor:
-        return (self.item * self.span + self.time - self.start).sort().values
+    def _by_item(self) -> tuple[Tensor, Tensor]:
+        keys, order = (self.item * self.span + self.time - self.start).sort(stable=True)
+        return keys, order
 
     @cached_property
     def _by_user(self) -> tuple[Tensor, Tensor]:
@@ -92,7 +94,7 @@ class Log:
 
     def clicks_before(self, item: Tensor, as_of: Tensor) -> Tensor:
         """Number of keys below (item, as_of); differences of two are counts. item, as_of: [n] → [n]."""
-        return torch.searchsorted(self._item_keys, item * self.span + self._since_start(as_of))
+        return torch.searchsorted(self._by_item[0], item * self.span + self._since_start(as_of))
 
     def clicks(self, item: Tensor, start: Tensor, end: Tensor) -> Tensor:
         """Clicks on each item with start <= time < end. All [n]; → [n] int64."""
@@ -100,23 +102,31 @@ class Log:
 
     def last_click(self, item: Tensor, as_of: Tensor) -> Tensor:
         """Time of each item's latest click before as_of, ms; the window's start where there is none. → [n]."""
-        place = (self.clicks_before(item, as_of) - 1).clamp(min=0)
-        key = self._item_keys[place]
-        return self.start + torch.where(key // self.span == item, key % self.span, 0)
+        before = self.clicks_before(item, as_of)
+        key = self._by_item[0][(before - 1).clamp(min=0)]
+        return self.start + torch.where((before > 0) & (key // self.span == item), key % self.span, 0)
 
     def history(self, user: Tensor, as_of: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Each user's latest items before as_of, newest first, and the context of the newest.
 
         user, as_of: [B] → items [B, length] (0 = none), context [B, columns] (0 = none).
         """
-        keys, order = self._by_user
-        end = torch.searchsorted(keys, user * self.span + self._since_start(as_of))
-        begin = torch.searchsorted(keys, user * self.span)
-        places = end[:, None] - 1 - torch.arange(max(length, 1), device=end.device)  # [B, L]
-        held = places >= begin[:, None]
-        rows = order[places.clamp(min=0)]
+        rows, held = self._latest(self._by_user, user, as_of, max(length, 1))
         items = torch.where(held, self.item[rows], 0)[:, :length]
         return items, torch.where(held[:, :1], self.context[rows[:, 0]], 0)
+
+    def audience(self, item: Tensor, as_of: Tensor, length: int) -> Tensor:
+        """Contexts of each item's latest clicks before as_of, newest first. → [N, columns, length], 0 = none."""
+        rows, held = self._latest(self._by_item, item, as_of, length)
+        return torch.where(held[..., None], self.context[rows], 0).transpose(1, 2)
+
+    def _latest(self, sorted_keys: tuple[Tensor, Tensor], code: Tensor, as_of: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Rows of the log of each code's latest events before as_of, newest first, and which are held. → 2 x [n, length]."""
+        keys, order = sorted_keys
+        end = torch.searchsorted(keys, code * self.span + self._since_start(as_of))
+        begin = torch.searchsorted(keys, code * self.span)
+        places = end[:, None] - 1 - torch.arange(length, device=end.device)
+        return order[places.clamp(min=0)], places >= begin[:, None]
 
 
 @dataclass(frozen=True)
@@ -150,11 +160,19 @@ def item_inputs(log: Log, table: Table, item: Tensor, as_of: int, features: Feat
 
     item: [N] codes; as_of: ms; scale: [2, activity columns] mean and standard deviation of `activity` on train.
     """
-    numeric = table.numeric[item]
+    multi, numeric = table.multi[item], table.numeric[item]
     if features.activity.enabled:
-        raw = activity(log, item, torch.full_like(item, as_of), features.activity.windows_h)
+        moments = torch.full_like(item, as_of)
+        raw = activity(log, item, moments, features.activity.windows_h)
         numeric = torch.cat([numeric, (raw - scale[0]) / scale[1]], dim=1)
-    return ItemInputs(item, table.categorical[item], table.multi[item], numeric)
+        multi = _side_by_side(multi, log.audience(item, moments, features.activity.audience))
+    return ItemInputs(item, table.categorical[item], multi, numeric)
+
+
+def _side_by_side(one: Tensor, other: Tensor) -> Tensor:
+    """Multi-valued columns [n, a, v] and [n, b, w] as one [n, a + b, max(v, w)], padded with 0."""
+    width = max(one.shape[2], other.shape[2])
+    return torch.cat([pad(part, (0, width - part.shape[2])) for part in (one, other)], dim=1)
 
 
 def user_inputs(table: Table, user: Tensor, history: Tensor, context: Tensor) -> UserInputs:

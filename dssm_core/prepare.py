@@ -214,10 +214,11 @@ def _activity_scale(log: Log, config: Config) -> Tensor:
 
 
 def _schema(config: Config, items: int, user: Side, item: Side, context: list[Column], activity_columns: int) -> Schema:
+    audience = context if config.features.activity.enabled else []
     return Schema(
         items=items,
         user=Side(categorical=(*user.categorical, *context), multi=user.multi, numeric=user.numeric + 1),
-        item=Side(categorical=item.categorical, multi=item.multi, numeric=item.numeric + activity_columns),
+        item=Side(categorical=item.categorical, multi=(*item.multi, *audience), numeric=item.numeric + activity_columns),
     )
 
 

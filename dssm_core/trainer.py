@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 Logger = Callable[[dict[str, float], int], None]
 LOG_EVERY = 20  # steps between logged losses
+TELL_EVERY_S = 10.0
 K = 200
 
 
@@ -157,7 +158,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
-        self.saved_at = time.monotonic()
+        self.saved_at = self.told_at = time.monotonic()
         if state:
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
@@ -179,6 +180,7 @@ class Trainer:
             if progress.step % LOG_EVERY == 0:
                 self._log({"train_loss": float(torch.stack(losses).mean()), "learning_rate": self._learning_rate()})
                 losses.clear()
+                self._tell(len(batches))
             if time.monotonic() - self.saved_at >= self.config.train.checkpoint_every_s and not losses:
                 self._save()
 
@@ -256,7 +258,19 @@ class Trainer:
         point = {"step": self.progress.step, **values}
         self.progress.history.append(point)
         self.logger(values, self.progress.step)
-        log.info("%s", point)
+        log.debug("%s", point)
+        if f"valid_recall@{K}" in values:
+            log.info("epoch %d: recall@%d %.4f on the validation day", values["epoch"], K, values[f"valid_recall@{K}"])
+
+    def _tell(self, batches: int) -> None:
+        """A line for people now and then."""
+        if time.monotonic() - self.told_at < TELL_EVERY_S:
+            return
+        self.told_at, progress = time.monotonic(), self.progress
+        last = next(point["train_loss"] for point in reversed(progress.history) if "train_loss" in point)
+        epochs = progress.best_epoch if progress.phase == "refit" else self.config.train.epochs
+        text = "%s: epoch %d of %d, batch %d of %d, loss %.4f"
+        log.info(text, progress.phase, progress.epoch + 1, epochs, progress.batch, batches, last)
 
     def _save(self) -> None:
         """Everything needed to go on exactly."""

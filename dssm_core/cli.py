@@ -1,0 +1,149 @@
+"""`dssm`: the pipeline from a terminal. Progress and tables go to stderr, results to stdout."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from dssm_core import artifacts, pipeline
+from dssm_core.artifacts import JSON, Manifest, Run
+from dssm_core.errors import DssmError
+from dssm_core.steps import STEPS, execute
+
+console = Console(stderr=True)
+RUNS = click.option("--runs", default=lambda: os.environ.get("DSSM_RUNS", "runs"), show_default="$DSSM_RUNS or runs", help="Folder of all runs.")
+
+
+class Group(click.Group):
+    """Errors of this library as one sentence on stderr and exit status 1, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except DssmError as error:
+            console.print(f"[red]{type(error).__name__}[/]", end=": ")
+            console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            ctx.exit(1)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--verbose", "-v", is_flag=True, help="Log every training point.")
+def main(verbose: bool) -> None:
+    """From a click log to a served two-tower index, judged by recall@200.
+
+    Start with `dssm run configs/demo.yaml`; it needs neither Airflow nor a server. Numbers and models go to MLflow:
+    $MLFLOW_TRACKING_URI, else a SQLite file beside the runs.
+    """
+    handler = RichHandler(console=console, show_path=False, markup=False, highlighter=None, rich_tracebacks=True)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", datefmt="%H:%M:%S", handlers=[handler])
+    logging.getLogger("dssm_core").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--data", help="Folder or file of the log, instead of the config's data.source.path.")
+@click.option("--test-day", type=click.DateTime(["%Y-%m-%d"]), help="First day to test on, instead of the config's split.test_day.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Replace a setting, e.g. --set train.epochs=3.")
+@click.option("--run-id", help="Name of the run; by default made from the settings, so that the same command goes on where it was.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, the last line of stdout.")
+@RUNS
+def run(config: Path, data: str | None, test_day: Any, overrides: tuple[str, ...], run_id: str | None, as_json: bool, runs: str) -> None:
+    """Run every step of CONFIG, a YAML file, from reading the log to a registered model.
+
+    A refused gate is a result, not an error: nothing is registered and the reasons are printed.
+    """
+    from dssm_core.config import read_config
+
+    if test_day:
+        overrides = (*overrides, f"split.test_day={test_day.date()}")
+    settings = read_config(config, data, overrides)
+    opened = artifacts.create_run(settings, runs, run_id or f"cli-{artifacts.digest(settings.model_dump(mode='json'))[:10]}")
+    console.print(f"run {opened.root}", highlight=False, soft_wrap=True)
+    result = pipeline.run_pipeline(opened, _before, _after)
+    show(result)
+    if as_json:
+        click.echo(json.dumps(result))
+
+
+@main.command()
+@RUNS
+def runs(runs: str) -> None:
+    """List the runs: dataset, test day, steps done, recall and verdict."""
+    table = Table("run", "test day", "steps", "recall@200", "gate", "version", box=None, header_style="bold")
+    for found in artifacts.find_runs(runs):
+        result = pipeline.summary(found)
+        verdict = {None: "", True: "passed", False: "refused"}[result["gate"]["passed"] if result["gate"] else None]
+        served = f"{result['metrics']['served']['recall@200']:.4f}" if result["metrics"] else ""
+        done = f"{len(result['seconds'])}/{len(STEPS)}"
+        table.add_row(f"{found.config.name}/{found.id}", result["test_day"], done, served, verdict, str(result["version"] or ""))
+    Console().print(table)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--version", help="The version to promote; by default the challenger.")
+@click.option("--reason", help="Why; kept as a tag of the version.")
+@RUNS
+def promote(model: str, version: str | None, reason: str | None, runs: str) -> None:
+    """Make a version of MODEL (such as dssm-demo) the champion; the old champion becomes previous_champion."""
+    from dssm_core import registry
+
+    done = registry.promote(model, version, runs, {"dssm.promotion_reason": reason} if reason else None)
+    click.echo(json.dumps(done))
+
+
+def _step_command(name: str) -> click.Command:
+    @click.command(name, help=f"Step of a run: {STEPS[name].title}.")
+    @click.option("--run", "folder", required=True, type=click.Path(path_type=Path), help="The run's folder (see `dssm runs`).")
+    def command(folder: Path) -> None:
+        _before(name)
+        manifest = execute(artifacts.open_run(folder), name)
+        _after(manifest)
+        click.echo(manifest.model_dump_json(include={"step", "rows", "info", "seconds", "reused_from"}))
+
+    return command
+
+
+for _name in STEPS:
+    main.add_command(_step_command(_name))
+
+
+def _before(name: str) -> None:
+    console.print(f"[bold cyan]▶[/] {name:<18} [dim]{STEPS[name].title}")
+
+
+def _after(manifest: Manifest) -> None:
+    rows = ", ".join(f"{count:,} {what}" for what, count in manifest.rows.items())
+    when = f"reused from {manifest.reused_from}" if manifest.reused_from else f"{manifest.seconds:.1f} s"
+    console.print(f"[bold green]✓[/] {manifest.step:<18} {when:<8} [dim]{rows}", highlight=False)
+
+
+def show(result: JSON) -> None:
+    """Print the gate's table, its reasons and the version to stderr."""
+    metrics = result["metrics"] or {}
+    rows = {name: metrics.get(name, {}) for name in ("served", "exact")} | metrics.get("baselines", {})
+    rows["ceiling"] = metrics.get("ceiling", {})
+    names = [name for name in rows["served"] if name.startswith(("recall@", "ndcg@", "coverage@")) and name[-1].isdigit()]
+    table = Table("", *names, title=f"test day {result['test_day']}, users and items seen in train", box=None, header_style="bold")
+    for title, values in rows.items():
+        table.add_row(title, *(f"{values[name]:.4f}" if isinstance(values.get(name), float) else "" for name in names))
+    console.print(table)
+    gate = result["gate"] or {"passed": False, "reasons": []}
+    console.print(f"gate: {'[green]passed' if gate['passed'] else '[yellow]refused'}")
+    for reason in gate["reasons"]:
+        console.print(f"  {reason}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"registered version: {result['version']}" if result["version"] else "nothing was registered")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Losses and logits against arithmetic done by hand."""
+
+import math
+
+import pytest
+import torch
+
+from dssm_core.logits import Logits, logits, mask_accidental_hits
+from dssm_core.losses.bce import Bce
+from dssm_core.losses.in_batch_softmax import InBatchSoftmax
+from dssm_core.losses.sampled_softmax import SampledSoftmax
+
+BATCH = Logits(torch.tensor([1.0]), torch.tensor([[0.5, -1.0]]), torch.tensor([math.log(0.2)]), torch.tensor([math.log(0.5), math.log(2.0)]))
+
+
+def test_logits_and_temperature():
+    positive, negative = logits(torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0, 0.0]]), torch.eye(2), torch.tensor(0.5))
+    assert positive.tolist() == pytest.approx([1.2])
+    assert negative[0].tolist() == pytest.approx([1.2, 1.6])
+
+
+def test_accidental_hits_cannot_be_negatives():
+    masked = mask_accidental_hits(torch.zeros(2, 3), torch.tensor([7, 8]), torch.tensor([8, 7, 9]))
+    assert masked.tolist() == [[0, -math.inf, 0], [-math.inf, 0, 0]]
+
+
+def test_sampled_softmax_by_hand():
+    plain = -math.log(math.e / (math.e + math.exp(0.5) + math.exp(-1)))
+    corrected = -math.log(math.e / (math.e + math.exp(0.5) / 0.5 + math.exp(-1) / 2))
+    assert SampledSoftmax(log_q=False)(BATCH).item() == pytest.approx(plain)
+    assert SampledSoftmax()(BATCH).item() == pytest.approx(corrected)
+    assert InBatchSoftmax()(BATCH).item() == pytest.approx(corrected)
+
+
+def test_bce_by_hand():
+    def sigmoid(x):
+        return 1 / (1 + math.exp(-x))
+
+    plain = -math.log(sigmoid(1)) - math.log(1 - sigmoid(0.5)) - math.log(1 - sigmoid(-1))
+    shifted = -math.log(sigmoid(1 - math.log(0.2))) - math.log(1 - sigmoid(0.5 - math.log(0.5))) - math.log(1 - sigmoid(-1 - math.log(2)))
+    assert Bce(log_q=False)(BATCH).item() == pytest.approx(plain)
+    assert Bce()(BATCH).item() == pytest.approx(shifted)
+
+
+def test_log_q_makes_the_sampled_softmax_estimate_the_full_one():
+    """With many draws the corrected loss nears the full softmax whatever the sampler; the uncorrected one does not."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(50, generator=generator)
+    q = torch.rand(50, generator=generator) ** 3 + 1e-3
+    q /= q.sum()
+    count, target = 200_000, 7
+    drawn = torch.multinomial(q, count, replacement=True, generator=generator)
+    negative = mask_accidental_hits(scores[drawn][None], torch.tensor([target]), drawn)
+    log_count = math.log(count) + q.log()
+    batch = Logits(scores[target : target + 1], negative, log_count[target : target + 1], log_count[drawn])
+    full = scores.logsumexp(0) - scores[target]
+    assert SampledSoftmax()(batch).item() == pytest.approx(full.item(), abs=0.02)

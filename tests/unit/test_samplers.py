@@ -1,0 +1,37 @@
+import math
+
+import pytest
+import torch
+
+from dssm_core.features import Log
+from dssm_core.samplers.active import Active
+from dssm_core.samplers.popularity import Popularity
+from dssm_core.schema import HOUR_MS
+
+EMPTY = torch.zeros(5, 0, dtype=torch.int64)
+
+
+@pytest.fixture
+def log():
+    """Item 1: 2 clicks in hour 0; item 2: 1 click in hour 30; item 3: 2 clicks in hour 31."""
+    hours = torch.tensor([0, 0, 30, 31, 31])
+    item = torch.tensor([1, 1, 2, 3, 3])
+    created = torch.tensor([40, 0, 30, 31]) * HOUR_MS
+    return Log(torch.ones(5, dtype=torch.int64), item, hours * HOUR_MS, EMPTY, created, torch.tensor([0, 40 * HOUR_MS]))
+
+
+def test_active_by_hand(log):
+    sampler = Active(window_h=2, alpha=2.0, uniform_share=0.3)
+    tables = sampler.fit(log, torch.tensor([10, 31, 32]) * HOUR_MS)
+    q = [sampler.log_q(tables, bucket, torch.tensor([1, 2, 3])).exp().tolist() for bucket in range(3)]
+    assert q[0] == pytest.approx([1, 0, 0])  # nothing was clicked in the 2 h before hour 10: only item 1 is known
+    assert q[1] == pytest.approx([0.15, 0.15 + 0.7, 0])  # item 3 is first clicked at hour 31, not before it
+    assert q[2] == pytest.approx([0.1, 0.1 + 0.7 * 1 / 5, 0.1 + 0.7 * 4 / 5])
+
+
+def test_popularity_by_hand(log):
+    sampler = Popularity(alpha=0.5)
+    tables = sampler.fit(log, torch.tensor([0]))
+    total = 2 * math.sqrt(2) + 1
+    expected = [math.sqrt(2) / total, 1 / total, math.sqrt(2) / total]
+    assert sampler.log_q(tables, 0, torch.tensor([1, 2, 3])).exp().tolist() == pytest.approx(expected)
