@@ -28,11 +28,12 @@ in MLflow, alias `challenger`; what does not stays in MLflow with the reasons, a
 * Scheduled runs test the day before they fire, in the dataset's time zone.
 """
 
+EMPTY = {"values_display": {"null": "as the config says"}}
+
 
 def choice(family: dict[str, str], title: str, text: str) -> Param:
     """A form field that is empty (the config's own) or one member of a family."""
-    names = sorted(family)
-    return Param(None, type=["null", "string"], enum=[None, *names], title=title, section="Model", description_md=text)
+    return Param(None, type=["null", "string"], enum=[None, *sorted(family)], title=title, section="Model", description_md=text, **EMPTY)
 
 
 def form() -> dict[str, Param]:
@@ -78,6 +79,7 @@ def form() -> dict[str, Param]:
             title="Device",
             description_md="`auto`: a GPU if there is one.",
             **model,
+            **EMPTY,
         ),
         "gate_floor": Param(
             None,

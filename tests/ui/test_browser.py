@@ -125,20 +125,35 @@ def show_graph(page: Page, site, run_id: str, shots: Path) -> None:
     expect(page.get_by_text("register_model").first).to_be_visible()
     page.wait_for_timeout(3000)  # the graph's layout
     page.screenshot(path=shots / "airflow-graph.png")
-    page.goto(f"{site.airflow_url}/dags/{DAG}/runs/{quote(run_id)}/tasks/train_towers")
+    page.goto(f"{site.airflow_url}/dags/{DAG}/runs/{quote(run_id)}/tasks/train_towers/details")
     button = page.get_by_role("link", name="MLflow run")
     expect(button).to_be_visible()
     page.screenshot(path=shots / "airflow-mlflow-button.png")
 
 
 def show_run(page: Page, link: str, shots: Path) -> None:
-    """The run's page in MLflow names the parameter that was changed in the form."""
+    """The run's pages in MLflow: the verdict, the curves, and the parameter that was changed in the form."""
     page.goto(link)
     row = page.get_by_role("row").filter(has=page.get_by_text("train.epochs", exact=True))
     expect(row).to_be_visible()
-    expect(row).to_contain_text("3")
-    page.wait_for_timeout(2000)
+    expect(row.get_by_text("3", exact=True)).to_be_visible()
+    close_assistant(page)
     page.screenshot(path=shots / "mlflow-run.png")
+    row.scroll_into_view_if_needed()
+    page.screenshot(path=shots / "mlflow-parameter.png")
+    page.goto(f"{link}/model-metrics")
+    expect(page.get_by_text("train_loss").first).to_be_visible()
+    page.wait_for_timeout(3000)  # the charts' layout
+    page.screenshot(path=shots / "mlflow-curves.png")
+
+
+def close_assistant(page: Page) -> None:
+    """The chat panel that MLflow opens beside its pages takes a quarter of the picture."""
+    page.wait_for_timeout(2000)
+    panel = page.get_by_text("MLflow Assistant", exact=True)
+    if panel.count():
+        panel.first.locator("xpath=ancestor::div[.//button][1]").get_by_role("button").last.click()
+    page.wait_for_timeout(1000)
 
 
 def show_comparison(page: Page, site, link: str, runs: list[str], shots: Path) -> None:
