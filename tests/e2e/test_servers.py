@@ -90,6 +90,8 @@ def test_below_the_gate_nothing_is_registered_and_nothing_fails(airflow, mlflow)
     state, states, logs = finish(airflow, run_id)
     assert state == "success", logs
     assert states["register_model"] == "skipped"
+    # Only the gate's setting differs from the run before: nothing is trained again.
+    assert airflow.xcom(DAG, run_id, "train_towers", "done")["reused_from"]
     assert len(mlflow.search_model_versions("name='dssm-small'")) == before
     run = tracked(airflow, mlflow, run_id)
     assert run.info.status == "FINISHED"

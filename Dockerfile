@@ -1,0 +1,25 @@
+# Airflow with the pipeline: every Airflow service and every task runs in this image.
+FROM python:3.11-slim-bookworm
+
+# git: MLflow notes the commit; g++ and headers: Annoy has no wheel.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends g++ git libgomp1 \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /opt/dssm
+COPY pyproject.toml constraints.txt README.md ./
+COPY dssm_core dssm_core
+COPY tasks tasks
+RUN pip install --no-cache-dir torch==2.13.0 psycopg2-binary asyncpg '.[annoy]' -c constraints.txt
+COPY dags dags
+COPY plugins plugins
+COPY configs configs
+
+RUN useradd --create-home --uid 50000 airflow && install -d -o airflow /runs /opt/airflow /opt/airflow/logs
+USER airflow
+ENV AIRFLOW_HOME=/opt/airflow \
+    AIRFLOW__CORE__DAGS_FOLDER=/opt/dssm/dags \
+    AIRFLOW__CORE__PLUGINS_FOLDER=/opt/dssm/plugins \
+    DSSM_CONFIGS=/opt/dssm/configs \
+    DSSM_RUNS=/runs
+ENTRYPOINT ["airflow"]
