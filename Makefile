@@ -43,10 +43,10 @@ down: ## stop the servers
 test: install ## run the quick tests: units, contracts, pipeline, Dag
 	$(BIN)/python -m pytest -m 'not e2e and not ui'
 
-e2e: install ## run the Dag on real servers, checked from outside
-	$(BIN)/python -m pytest -m e2e tests/e2e
+e2e: install ## run the Dag on real servers, checked from outside and in a browser
+	$(BIN)/python -m pytest -m 'e2e or ui' tests/e2e tests/ui
 
-ui: install ## drive Airflow and MLflow in a browser, take the screenshots
+ui: install ## only the browser, taking the README's screenshots
 	$(BIN)/python -m pytest -m ui tests/ui
 
 lint: install ## ruff, and mypy strict on dssm_core

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from airflow.sdk import BaseOperatorLink
+
+
+def public(url: str) -> str:
+    """The address people's browsers use, where it differs from the tasks' own ($MLFLOW_PUBLIC_URL)."""
+    inside, outside = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get("MLFLOW_PUBLIC_URL")
+    return outside.rstrip("/") + url.removeprefix(inside.rstrip("/")) if inside and outside else url
 
 
 class MlflowRunLink(BaseOperatorLink):

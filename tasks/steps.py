@@ -52,10 +52,10 @@ def train_towers(run: str) -> str:
     from airflow.sdk import get_current_context
 
     from dssm_core import artifacts, registry
-    from tasks.links import MlflowRunLink
+    from tasks.links import MlflowRunLink, public
 
     tracked = registry.open_tracking(artifacts.open_run(run))
-    get_current_context()["ti"].xcom_push(key=MlflowRunLink().xcom_key, value=tracked["url"])
+    get_current_context()["ti"].xcom_push(key=MlflowRunLink().xcom_key, value=public(tracked["url"]))
     return run_step(run, "train_towers")
 
 

@@ -11,6 +11,7 @@ import yaml
 from dssm_core.artifacts import open_run
 from dssm_core.errors import ConfigError
 from tasks import settings
+from tasks.links import public
 from tests.conftest import small_config
 
 EMPTY = dict.fromkeys(settings.SETTINGS)
@@ -93,3 +94,11 @@ def test_data_stays_below_its_roots(folders, monkeypatch):
 def test_a_value_cannot_become_another_setting(folders):
     with pytest.raises(ConfigError):
         settings.make_run(context(device="cpu\nseed: 1"))
+
+
+def test_the_button_leads_where_browsers_can_go(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    monkeypatch.delenv("MLFLOW_PUBLIC_URL", raising=False)
+    assert public("http://mlflow:5000/#/runs/1") == "http://mlflow:5000/#/runs/1"
+    monkeypatch.setenv("MLFLOW_PUBLIC_URL", "https://ml.example.com/")
+    assert public("http://mlflow:5000/#/runs/1") == "https://ml.example.com/#/runs/1"
