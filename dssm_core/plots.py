@@ -33,7 +33,7 @@ def recall_curve(curves: Mapping[str, Doubles], file: Path, mark_k: int = 200) -
         axes.set(xlabel="k, places shown", ylabel="recall@k, mean over warm users", title=f"Recall by list length (k = {mark_k})")
         axes.set_xlim(1, None)
         axes.set_ylim(0, None)
-        axes.legend(loc="lower right", frameon=False)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 
 def loss_curve(history: Sequence[Mapping[str, Any]], file: Path) -> None:

@@ -114,7 +114,8 @@ def log_run(run: Run, work: Path) -> Outcome:
         _complete(client, run_id, history)
         _log_metrics(client, run_id, [(0, _counts(run))])
         _log_inputs(client, run, run_id)
-        client.log_artifacts(run_id, str(work), "plots")
+        for picture in sorted(work.glob("*.png")):
+            client.log_artifact(run_id, str(picture), "plots")
         _log_docs(client, run, run_id)
         _log_manifests(client, run, run_id)
     return Outcome({"points": len(history)}, opened)
