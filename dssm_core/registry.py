@@ -75,6 +75,8 @@ def open_tracking(run: Run) -> JSON:
         found = _remembered(run, client, uri) or _find(run, client) or _create(run, client)
         if found.info.status != "RUNNING":
             client.update_run(found.info.run_id, status="RUNNING")
+            if "error" in found.data.tags:
+                client.delete_tag(found.info.run_id, "error")
     opened = {"run_id": found.info.run_id, "url": _url(uri, found.info.experiment_id, found.info.run_id)}
     write_atomically(run.root / "mlflow.json", json.dumps(opened | {"uri": uri}, indent=2).encode())
     return opened

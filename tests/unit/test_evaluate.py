@@ -1,0 +1,86 @@
+"""The made-up run's answers, counted by hand."""
+
+import numpy as np
+import pytest
+
+from dssm_core import evaluate
+from dssm_core.config import Evaluation
+from dssm_core.evaluate import measure, one_list, pad, read_window, users_frame
+
+
+def test_warm_holds_users_and_items_of_train_positives(fabricate):
+    window = read_window(fabricate())
+    # user 3's only click is on an unseen item, user 7 is new: users 1 (items 10, 20) and 2 (item 20) remain
+    assert window.warm.users.tolist() == [1, 2]
+    assert window.warm.codes.tolist() == [1, 2]
+    assert window.warm.relevant.counts.tolist() == [2, 1]
+
+
+def test_all_holds_everyone_and_new_users_ask_as_the_unknown(fabricate):
+    window = read_window(fabricate())
+    assert window.all.users.tolist() == [1, 2, 3, 7]
+    assert window.all.codes.tolist() == [1, 2, 3, 0]
+    assert window.all.relevant.counts.tolist() == [2, 1, 1, 1]
+
+
+def test_numbers_by_hand(fabricate):
+    metrics = evaluate.evaluate(fabricate()).metrics
+    served = metrics["served"]
+    # user 1 points at item 10 (1 of 2), user 2 at item 20 (1 of 1)
+    assert served["recall@1"] == pytest.approx((1 / 2 + 1) / 2)
+    assert served["precision@1"] == served["hit_rate@1"] == served["ndcg@1"] == 1
+    assert served["recall@200"] == 1
+    assert served["precision@200"] == pytest.approx((2 / 200 + 1 / 200) / 2)
+    assert served["coverage@1"] == 2 / 4
+    assert metrics["exact"] == served
+    assert metrics["queries"] == {"warm": 2, "all": 4}
+    # everyone: user 3 misses 99; the unknown user points away from 20, so item 40 is first and 10 is not
+    assert metrics["all"]["served"]["recall@1"] == pytest.approx((1 / 2 + 1 + 0 + 0) / 4)
+    assert metrics["all"]["served"]["recall@200"] == pytest.approx((1 + 1 + 0 + 1) / 4)
+
+
+def test_baselines_and_ceiling_by_hand(fabricate):
+    metrics = evaluate.evaluate(fabricate()).metrics
+    hot, recent = metrics["baselines"]["hot"], metrics["baselines"]["recent_hot"]
+    assert hot["recall@1"] == 0  # item 30 for all
+    assert hot["recall@2"] == pytest.approx((1 / 2 + 1) / 2)  # then 20, clicked on the last day, before 10
+    assert recent["by_window"].keys() == {"1h", "24h"}
+    assert recent["recall@1"] == pytest.approx((1 / 2 + 1) / 2)  # item 20, in either window
+    assert metrics["ceiling"] == {"recall@200": 1.0}
+
+
+def test_curve_ends_where_the_metric_is(fabricate):
+    report = evaluate.evaluate(fabricate())
+    for name, curve in report.curves.items():
+        scores = report.metrics.get(name) or report.metrics["baselines"][name]
+        assert len(curve) == 200
+        assert curve[[0, 1, 199]].tolist() == pytest.approx([scores[f"recall@{k}"] for k in (1, 2, 200)])
+
+
+def test_chunks_change_nothing(fabricate, monkeypatch):
+    run = fabricate()
+    whole = evaluate.evaluate(run).metrics
+    monkeypatch.setattr(evaluate, "QUERIES_AT_ONCE", 1)
+    assert evaluate.evaluate(run).metrics == whole
+
+
+def test_nobody_to_ask_is_none_and_not_zero():
+    nobody = evaluate.make_slice(*(np.array([], dtype=np.int64) for _ in range(3)), 4)
+    scores = measure(one_list(np.array([1])), nobody, Evaluation(), 0).scores
+    assert scores["recall@200"] is None
+    assert scores["recall@200_low"] is None
+
+
+def test_pad_cuts_and_fills():
+    rows = np.array([[3, 1]])
+    assert pad(rows, 1).tolist() == [[3]]
+    assert pad(rows, 4).tolist() == [[3, 1, -1, -1]]
+
+
+def test_users_frame_tells_what_train_knew(fabricate):
+    run = fabricate()
+    frame = users_frame(run, read_window(run).all, length=2)
+    assert dict(zip(frame.user_id, frame.history, strict=True)) == {1: [30, 10], 2: [30, 20], 3: [30], 7: []}
+    short = users_frame(run, read_window(run).all, length=1)
+    assert short.history.tolist() == [[10], [20], [30], []]
+    assert users_frame(run, read_window(run).all, length=0).history.tolist() == [[], [], [], []]

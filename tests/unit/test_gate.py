@@ -1,0 +1,105 @@
+"""Every rule alone, on numbers; then a whole judgement."""
+
+import json
+import math
+
+import pytest
+
+from dssm_core import gate, registry
+from dssm_core.config import Gate
+from dssm_core.gate import Champion, decide
+
+RULES = Gate(floor=0.5, min_index_ratio=0.98, champion_tolerance=0.01)
+
+
+def metrics(served=0.6, exact=0.6, hot=0.3, recent=0.55):
+    key = gate.KEY
+    return {"served": {key: served}, "exact": {key: exact}, "baselines": {"hot": {key: hot}, "recent_hot": {key: recent}}}
+
+
+def failed(checks):
+    return [check.reason for check in checks if not check.passed]
+
+
+def test_all_pass_and_say_so():
+    checks = decide(metrics(), RULES, Champion("3", 0.605))
+    assert [check.reason for check in checks] == [
+        "served recall@200 0.600 is at least the floor 0.500",
+        "served recall@200 0.600 is at least the best baseline, recent_hot, at 0.550",
+        "the index keeps 0.980 of exact search: 0.600 of 0.600 is 1.000",
+        "served recall@200 0.600 is no worse than champion version 3 on the same queries, 0.605 less the tolerance 0.010",
+    ]
+    assert not failed(checks)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "reason"),
+    [
+        ({"served": 0.499, "exact": 0.499, "recent": 0.1}, "served recall@200 0.499 is not at least the floor 0.500"),
+        ({"hot": 0.7}, "served recall@200 0.600 is not at least the best baseline, hot, at 0.700"),
+        ({"exact": 0.62}, "the index does not keep 0.980 of exact search: 0.600 of 0.620 is 0.968"),
+    ],
+)
+def test_each_rule_alone_refuses(numbers, reason):
+    assert failed(decide(metrics(**numbers), RULES)) == [reason]
+
+
+def test_exactly_at_the_line_passes():
+    assert not failed(decide(metrics(served=0.5, exact=0.5, recent=0.5), RULES))
+
+
+def test_worse_than_the_champion_refuses_and_the_tolerance_counts():
+    assert "is worse than champion version 3" in failed(decide(metrics(), RULES, Champion("3", 0.62)))[0]
+    assert not failed(decide(metrics(), Gate(floor=0.5, champion_tolerance=0.03), Champion("3", 0.62)))
+
+
+def test_a_champion_that_cannot_be_run_lets_nobody_pass():
+    assert failed(decide(metrics(), RULES, Champion("3", None, "why"))) == ["champion version 3 could not be compared (why)"]
+
+
+@pytest.mark.parametrize("nothing", [None, math.nan])
+def test_what_was_not_measured_never_passes(nothing):
+    assert len(failed(decide(metrics(served=nothing), RULES, Champion("1", 0.1)))) == 4
+    assert len(failed(decide(metrics(exact=nothing), RULES))) == 1
+    assert len(failed(decide(metrics(hot=nothing, recent=nothing), RULES))) == 1
+    assert len(failed(decide(metrics(served=0.0, exact=0.0), RULES))) == 3
+
+
+def test_overlap_is_said(fabricate):
+    early, late = fabricate("a").config, fabricate("b", "2024-01-09").config
+    assert gate.overlap(early, late) == gate.overlap(early, early) == ""
+    assert "up to 2024-01-08" in gate.overlap(late, early)
+
+
+def test_judge_writes_the_verdict(fabricate, tmp_path, monkeypatch):
+    logged = []
+    monkeypatch.setattr(registry, "champion", lambda run, folder: None)
+    monkeypatch.setattr(registry, "log_gate", lambda run, work, info: logged.append(info))
+    outcome = gate.judge(fabricate(floor=1.0), tmp_path)
+    assert outcome.info["passed"] is True
+    assert json.loads((tmp_path / "gate.json").read_text()) == outcome.info == logged[0]
+    assert (tmp_path / "recall_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_champion_answers_the_same_queries(fabricate, tmp_path, monkeypatch):
+    """A champion with the same files and no history in its config reaches the same number."""
+    run = fabricate()
+    folder = tmp_path / "bundle"
+    from dssm_core.bundle import Bundle, assemble
+
+    assemble(run, folder)
+    monkeypatch.setattr(registry, "champion", lambda run, into: registry.Found("4", folder))
+    monkeypatch.setattr(registry, "log_gate", lambda *_: None)
+    vectors = Bundle.vectors
+    monkeypatch.setattr(Bundle, "vectors", lambda self, frame: vectors(self, frame.drop(columns="history")))
+    outcome = gate.judge(run, tmp_path)
+    assert outcome.info["metrics"]["champion"] == {"recall@200": 1.0, "version": "4"}
+    assert outcome.info["reasons"][-1].startswith("served recall@200 1.000 is no worse than champion version 4")
+
+
+def test_a_broken_champion_is_a_reason_and_no_crash(fabricate, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "champion", lambda run, into: registry.Found("4", tmp_path / "nothing"))
+    monkeypatch.setattr(registry, "log_gate", lambda *_: None)
+    outcome = gate.judge(fabricate(), tmp_path)
+    assert not outcome.info["passed"]
+    assert "remove the alias champion" in outcome.info["reasons"][-1]

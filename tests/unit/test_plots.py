@@ -1,0 +1,27 @@
+"""The pictures are drawn, from full and from nearly empty data."""
+
+import numpy as np
+import pytest
+
+from dssm_core import plots
+
+
+def is_png(file):
+    return file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_recall_curve(tmp_path):
+    plots.recall_curve({"served": np.linspace(0, 0.6, 200), "hot": np.linspace(0, 0.3, 50)}, tmp_path / "a.png")
+    assert is_png(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("points", [0, 1, 2])
+def test_loss_curve(tmp_path, points):
+    history = [{"step": 1, "train_loss": 2.0}, {"step": 2, "valid_recall@200": 0.3}]
+    plots.loss_curve(history[:points], tmp_path / "a.png")
+    assert is_png(tmp_path / "a.png")
+
+
+def test_sampling(tmp_path):
+    plots.sampling(np.array([0.5, 0.5, 0.0]), np.array([0.9, 0.1, 0.0]), tmp_path / "a.png")
+    assert is_png(tmp_path / "a.png")

@@ -1,0 +1,162 @@
+"""MLflow on a SQLite file in a temporary folder: what is found again, what is written once, which alias moves."""
+
+import json
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dssm_core import registry
+from dssm_core.errors import ConfigError, ServiceError
+
+SERVED = {"recall@200": 1.0}
+PASSED = {"passed": True, "reasons": ["good"], "metrics": {"served": SERVED}}
+REFUSED = {"passed": False, "reasons": ["bad"], "metrics": {"served": {"recall@200": 0.1, "window_h": None}}}
+
+
+@pytest.fixture(autouse=True)
+def local(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def client(run):
+    return registry.connect(run.root.parents[2])
+
+
+def test_flatten_and_names_by_hand():
+    assert registry.flatten({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {"a.b": 1, "a.c.d": 2, "e": [3]}
+    assert registry.metric_name("served.recall@200") == "served.recall_at_200"
+
+
+def test_a_server_that_is_down_is_named_at_once(fabricate, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(ServiceError, match=r"MLflow at http://127\.0\.0\.1:9 .* run the step again"):
+        registry.open_tracking(fabricate())
+
+
+def test_patience_puts_the_settings_back(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    with registry.patience(0, 3):
+        assert registry.os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "3"
+    assert registry.os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in registry.os.environ
+
+
+def test_one_mlflow_run_a_run(fabricate):
+    run = fabricate()
+    opened = registry.open_tracking(run)
+    assert registry.open_tracking(run) == opened
+    (run.root / "mlflow.json").unlink()  # killed before it was remembered
+    assert registry.open_tracking(run) == opened
+    found = client(run).get_run(opened["run_id"])
+    assert found.info.run_name == "one"
+    assert found.data.params["train.epochs"] == str(run.config.train.epochs)
+    assert found.data.tags["dssm.test_day"] == "2024-01-07"
+
+
+def test_live_points_and_the_history_make_each_point_once(fabricate):
+    run = fabricate()
+    registry.live_logger(run)({"valid_recall@200": 0.1}, 10)
+    history = [{"step": 10, "valid_recall@200": 0.1}, {"step": 20, "valid_recall@200": 0.2, "note": "text"}]
+    run_id = registry.open_tracking(run)["run_id"]
+    for _ in range(2):
+        registry._complete(client(run), run_id, history)
+    points = client(run).get_metric_history(run_id, "valid_recall_at_200")
+    assert [(point.step, point.value) for point in points] == [(10, 0.1), (20, 0.2)]
+
+
+def test_mlflow_going_away_costs_one_warning(fabricate, monkeypatch, caplog):
+    write = registry.live_logger(fabricate())
+    calls = []
+
+    def broken(*_):
+        calls.append(1)
+        raise OSError("gone")
+
+    monkeypatch.setattr(registry, "_log_metrics", broken)
+    monkeypatch.setattr(registry, "PAUSE_S", 0.0)
+    with caplog.at_level(logging.WARNING, "dssm_core.registry"):
+        write({"a": 1.0}, 1)
+        write({"a": 1.0}, 2)
+    assert len(calls) == 2
+    assert len(caplog.records) == 1
+    monkeypatch.setattr(registry, "PAUSE_S", 1000.0)
+    write({"a": 1.0}, 3)
+    write({"a": 1.0}, 4)
+    assert len(calls) == 3  # the last was not even tried
+
+
+def test_a_refusal_finishes_the_run_with_its_reasons(fabricate, tmp_path):
+    run = fabricate()
+    for name in ("gate.json", "recall_curve.png"):
+        (tmp_path / name).write_text("x")
+    registry.log_gate(run, tmp_path, REFUSED)
+    found = client(run).get_run(json.loads((run.root / "mlflow.json").read_text())["run_id"])
+    assert found.info.status == "FINISHED"
+    assert (found.data.tags["gate"], found.data.tags["gate.reasons"]) == ("failed", "bad")
+    assert found.data.metrics == {"served.recall_at_200": 0.1}
+
+
+def test_a_failure_is_told_and_the_next_attempt_runs_again(fabricate):
+    run = fabricate()
+    docs = run.root / "data_docs"
+    docs.mkdir()
+    (docs / "index.html").write_text("page")
+    registry.mark_failed(run, "3 rows have no item")
+    run_id = json.loads((run.root / "mlflow.json").read_text())["run_id"]
+    found = client(run).get_run(run_id)
+    assert (found.info.status, found.data.tags["error"]) == ("FAILED", "3 rows have no item")
+    assert [file.path for file in client(run).list_artifacts(run_id, "data_docs")] == ["data_docs/index.html"]
+    assert registry.open_tracking(run)["run_id"] == run_id
+    again = client(run).get_run(run_id)
+    assert again.info.status == "RUNNING"
+    assert "error" not in again.data.tags
+
+
+def test_failing_to_tell_a_failure_hides_no_error(fabricate, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    registry.mark_failed(fabricate(), "why")
+
+
+def test_register_promote_and_back(fabricate, finish, tmp_path):
+    import mlflow
+
+    one, two = fabricate("one"), fabricate("two", "2024-01-08")
+    for run in (one, two):
+        finish(run, "recall_gate", info=PASSED)
+        run.step("x").mkdir()
+    assert registry.champion(one, tmp_path / "none") is None
+    first = registry.register(one, one.step("x")).info
+    assert registry.register(one, one.step("x")).info == first  # the same content is the same version
+    assert first["version"] == "1"
+    assert registry.register(two, two.step("x")).info["version"] == "2"
+    name, runs = one.config.model_name, one.root.parents[2]
+    assert registry.promote(name, 1, runs) == {"model": name, "version": "1", "previous": None}
+    assert registry.promote(name, None, runs, {"promoted.by": "ann"}) == {"model": name, "version": "2", "previous": "1"}
+    assert registry.promote(name, 2, runs)["previous"] == "1"  # again: nothing moves
+    assert client(one).get_model_version(name, "2").tags["promoted.by"] == "ann"
+    assert registry.promote(name, 1, runs) == {"model": name, "version": "1", "previous": "2"}
+    with pytest.raises(ConfigError, match=r"no version 7: it has \[2, 1\]"):
+        registry.promote(name, 7, runs)
+    (tmp_path / "copy").mkdir()
+    found = registry.champion(two, tmp_path / "copy")
+    assert found.version == "1"
+    assert (found.folder / "config.json").read_bytes() == (one.root / "config.json").read_bytes()
+    model = mlflow.pyfunc.load_model(f"models:/{name}@champion")
+    answer = model.predict(pd.DataFrame({"user_id": np.array([3, 1])}), params={"k": 1})
+    assert answer.item_ids.tolist() == [[30], [10]]
+    assert not list(found.folder.parents[1].rglob("*.pkl"))
+
+
+def test_nothing_to_promote_is_said(fabricate):
+    with pytest.raises(ConfigError, match="has no challenger"):
+        registry.promote("dssm-made", None, fabricate().root.parents[2])
+
+
+def test_a_refused_run_is_not_registered(fabricate, finish, tmp_path):
+    run = fabricate()
+    finish(run, "recall_gate", info=REFUSED)
+    with pytest.raises(ConfigError, match="did not pass its gate"):
+        registry.register(run, tmp_path)
