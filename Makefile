@@ -22,6 +22,8 @@ install: $(STAMP) ## make .venv with everything, pinned by constraints.txt
 
 # torch is named first so that pip takes exactly this build; byte-compiling once cuts the start of every process.
 $(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+		echo "Python 3.11 is needed, $(PYTHON) is another: make install PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing [$(EXTRAS)] into $(VENV): some minutes the first time"
 	$(BIN)/python -m pip install -qq torch==2.13.0 -e '.[$(EXTRAS)]' -c constraints.txt

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -33,10 +34,9 @@ def leader(folder: Path, name: str) -> psutil.Process | None:
     known = json.loads(file.read_bytes())
     try:
         process = psutil.Process(known["pid"])
-        alive = process.create_time() == known["born"] and process.status() != psutil.STATUS_ZOMBIE
+        return process if process.create_time() == known["born"] and _runs(process) else None
     except psutil.NoSuchProcess:
         return None
-    return process if alive else None
 
 
 def stop(folder: Path) -> list[psutil.Process]:
@@ -46,11 +46,11 @@ def stop(folder: Path) -> list[psutil.Process]:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=STOP_S)
+    alive = _wait(processes)
     for process in alive:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    _, alive = psutil.wait_procs(alive, timeout=STOP_S)
+    alive = _wait(alive)
     for file in files if not alive else []:
         file.unlink()
     return alive
@@ -87,3 +87,19 @@ def _family(known: list[dict[str, float]]) -> list[psutil.Process]:
         except (psutil.Error, ProcessLookupError):
             continue
     return [process for process in found.values() if process.pid != os.getpid()]
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether a process still does something; one that has ended and waits for its parent to ask does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _wait(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Wait for processes to end; returns those that have not."""
+    deadline = time.monotonic() + STOP_S
+    while (alive := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return alive

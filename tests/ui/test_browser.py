@@ -142,6 +142,7 @@ def show_run(page: Page, link: str, shots: Path) -> None:
     row.scroll_into_view_if_needed()
     page.screenshot(path=shots / "mlflow-parameter.png")
     page.goto(f"{link}/model-metrics")
+    page.get_by_placeholder("Search metric charts").fill("train_loss|valid|^served.recall")
     expect(page.get_by_text("train_loss").first).to_be_visible()
     page.wait_for_timeout(3000)  # the charts' layout
     page.screenshot(path=shots / "mlflow-curves.png")
@@ -150,9 +151,9 @@ def show_run(page: Page, link: str, shots: Path) -> None:
 def close_assistant(page: Page) -> None:
     """The chat panel that MLflow opens beside its pages takes a quarter of the picture."""
     page.wait_for_timeout(2000)
-    panel = page.get_by_text("MLflow Assistant", exact=True)
-    if panel.count():
-        panel.first.locator("xpath=ancestor::div[.//button][1]").get_by_role("button").last.click()
+    close = page.get_by_role("button", name="Close", exact=True)
+    if close.count():
+        close.first.click()
     page.wait_for_timeout(1000)
 
 
