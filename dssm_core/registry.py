@@ -54,6 +54,7 @@ def tracking_uri(runs: Path) -> str:
 def connect(runs: Path) -> MlflowClient:
     """A client of an MLflow that answers; ServiceError within seconds where it does not."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
 
     uri = tracking_uri(runs)
@@ -188,8 +189,8 @@ def champion(run: Run, folder: Path) -> Found | None:
             return None
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
-        got = mlflow.artifacts.download_artifacts(f"models:/{name}/{number}", dst_path=str(folder))
-    return Found(number, Path(got) / "artifacts" / "bundle")
+        got = mlflow.artifacts.download_artifacts(f"models:/{name}/{number}/artifacts/bundle", dst_path=str(folder))
+    return Found(number, Path(got))
 
 
 def mark_failed(run: Run, error: str) -> None:

@@ -160,7 +160,7 @@ def test_register_promote_and_back(fabricate, finish, tmp_path):
     model = mlflow.pyfunc.load_model(f"models:/{name}@champion")
     answer = model.predict(pd.DataFrame({"user_id": np.array([3, 1])}), params={"k": 1})
     assert answer.item_ids.tolist() == [[30], [10]]
-    assert not list(found.folder.parents[1].rglob("*.pkl"))
+    assert not list(runs.rglob("*.pkl"))
 
 
 def test_nothing_to_promote_is_said(fabricate):
