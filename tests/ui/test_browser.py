@@ -132,7 +132,7 @@ def show_graph(page: Page, site, run_id: str, shots: Path) -> None:
 
 
 def show_run(page: Page, link: str, shots: Path) -> None:
-    """The run's pages in MLflow: the verdict, the curves, and the parameter that was changed in the form."""
+    """The run's page in MLflow: the verdict, and the parameter that was changed in the form."""
     page.goto(link)
     row = page.get_by_role("row").filter(has=page.get_by_text("train.epochs", exact=True))
     expect(row).to_be_visible()
@@ -141,11 +141,6 @@ def show_run(page: Page, link: str, shots: Path) -> None:
     page.screenshot(path=shots / "mlflow-run.png")
     row.scroll_into_view_if_needed()
     page.screenshot(path=shots / "mlflow-parameter.png")
-    page.goto(f"{link}/model-metrics")
-    page.get_by_placeholder("Search metric charts").fill("train_loss|valid|^served.recall")
-    expect(page.get_by_text("train_loss").first).to_be_visible()
-    page.wait_for_timeout(3000)  # the charts' layout
-    page.screenshot(path=shots / "mlflow-curves.png")
 
 
 def close_assistant(page: Page) -> None:
@@ -161,6 +156,6 @@ def show_comparison(page: Page, site, link: str, runs: list[str], shots: Path) -
     experiment = link.partition("/experiments/")[2].partition("/")[0]
     page.goto(f"{site.mlflow_url}/#/compare-runs?runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}")
     expect(page.get_by_text("Comparing 2 Runs").first).to_be_visible()
-    expect(page.get_by_text("train.epochs").first).to_be_visible()
+    expect(page.locator("body")).to_contain_text("train.epochs")
     page.wait_for_timeout(2000)
     page.screenshot(path=shots / "mlflow-compare.png", full_page=True)
