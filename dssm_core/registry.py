@@ -55,6 +55,7 @@ def connect(runs: Path) -> MlflowClient:
     """A client of an MLflow that answers; ServiceError within seconds where it does not."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     import mlflow
 
     uri = tracking_uri(runs)
@@ -101,7 +102,7 @@ def live_logger(run: Run) -> Callable[[Mapping[str, float], int], None]:
             down_until = 0.0
         except Exception as error:  # whatever MLflow raises, training is worth more
             if down_until == 0.0:
-                log.warning("MLflow does not answer (%s): training goes on, its curve is completed afterwards", error)
+                log.warning("MLflow does not answer (%s): training goes on, its curve is completed afterwards", str(error)[:200])
             down_until = time.monotonic() + PAUSE_S
 
     return write
@@ -226,6 +227,7 @@ def told(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, OSError) as error:
         first = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        first = "it does not answer" if "Max retries exceeded" in first else first
         hint = "start it, or correct MLFLOW_TRACKING_URI and the server's --allowed-hosts, then run the step again"
         raise ServiceError(f"MLflow at {uri} did not do its part: {first}; {hint}") from error
 
