@@ -87,7 +87,7 @@ def create_run(config: Config, runs: Path | str, run_id: str) -> Run:
     root = Path(runs).resolve() / config.name / config.split.test_day.isoformat() / run_id
     settings = config.model_dump_json(indent=2)
     file = root / "config.json"
-    if file.is_file() and Run(root).config != config:
+    if file.is_file() and Run(root).config.model_dump_json(indent=2) != settings:  # a YAML date is a string once written
         raise ConfigError(f"run {run_id!r} exists with other settings in {root}: choose another run id")
     write_atomically(file, settings.encode())
     return Run(root)

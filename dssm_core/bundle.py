@@ -151,5 +151,3 @@ def _length(cell: Any) -> int:
     if isinstance(cell, str):
         raise DataError(f"history {cell!r} is text: give a list of {ITEM}, newest last")
     return len(cell) if isinstance(cell, list | tuple | np.ndarray) else 0
-
-

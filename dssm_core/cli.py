@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from dssm_core import artifacts, pipeline
-from dssm_core.artifacts import JSON, Manifest, Run
+from dssm_core.artifacts import JSON, Manifest
 from dssm_core.errors import DssmError
 from dssm_core.steps import STEPS, execute
 
 console = Console(stderr=True)
-RUNS = click.option("--runs", default=lambda: os.environ.get("DSSM_RUNS", "runs"), show_default="$DSSM_RUNS or runs", help="Folder of all runs.")
+RUNS = click.option("--runs", envvar="DSSM_RUNS", default="runs", show_default=True, show_envvar=True, help="Folder of all runs.")
 
 
 class Group(click.Group):
@@ -128,21 +127,24 @@ def _after(manifest: Manifest) -> None:
     console.print(f"[bold green]✓[/] {manifest.step:<18} {when:<8} [dim]{rows}", highlight=False)
 
 
-def show(result: JSON) -> None:
-    """Print the gate's table, its reasons and the version to stderr."""
+def show(result: JSON, out: Console = console) -> None:
+    """Print a run's summary for people: the gate's table, its reasons, the version."""
     metrics = result["metrics"] or {}
-    rows = {name: metrics.get(name, {}) for name in ("served", "exact")} | metrics.get("baselines", {})
-    rows["ceiling"] = metrics.get("ceiling", {})
-    names = [name for name in rows["served"] if name.startswith(("recall@", "ndcg@", "coverage@")) and name[-1].isdigit()]
-    table = Table("", *names, title=f"test day {result['test_day']}, users and items seen in train", box=None, header_style="bold")
+    rows = {name: metrics.get(name, {}) for name in ("served", "exact", *metrics.get("baselines", {}), "ceiling")} | metrics.get(
+        "baselines", {}
+    )
+    names = [name for name in rows["served"] if name.startswith("recall@") and name[-1].isdigit()] + ["ndcg@200", "coverage@200"]
+    table = Table("", title=f"test day {result['test_day']}, users and items seen in train", box=None, header_style="bold")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
     for title, values in rows.items():
         table.add_row(title, *(f"{values[name]:.4f}" if isinstance(values.get(name), float) else "" for name in names))
-    console.print(table)
+    out.print(table)
     gate = result["gate"] or {"passed": False, "reasons": []}
-    console.print(f"gate: {'[green]passed' if gate['passed'] else '[yellow]refused'}")
+    out.print(f"gate: {'[green]passed' if gate['passed'] else '[yellow]refused'}")
     for reason in gate["reasons"]:
-        console.print(f"  {reason}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"registered version: {result['version']}" if result["version"] else "nothing was registered")
+        out.print(f"  {reason}", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"registered version: {result['version']}" if result["version"] else "nothing was registered")
 
 
 if __name__ == "__main__":

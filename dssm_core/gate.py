@@ -137,5 +137,3 @@ def number(value: float | None) -> float:
 
 def _before(day: date) -> str:
     return date.fromordinal(day.toordinal() - 1).isoformat()
-
-

@@ -41,6 +41,4 @@ def importance_weighted(batch: Logits) -> Logits:
 
 def noise_contrastive(batch: Logits) -> Logits:
     """Positives and negatives minus log(C * q): the log-odds of data against noise (Gutmann & Hyvärinen 2010)."""
-    return batch._replace(
-        positive=batch.positive - batch.log_count_positive, negative=batch.negative - batch.log_count_negative
-    )
+    return batch._replace(positive=batch.positive - batch.log_count_positive, negative=batch.negative - batch.log_count_negative)

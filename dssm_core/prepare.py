@@ -39,6 +39,10 @@ class Prepared:
     scale: Tensor
     schema: Schema
 
+    def to(self, device: torch.device | str) -> Prepared:
+        """The same on another device."""
+        return Prepared(self.log.to(device), self.users.to(device), self.items.to(device), self.scale.to(device), self.schema)
+
 
 def prepare(run: Run, work: Path) -> Outcome:
     """Step function. Reads the split's train positives; writes ids, vocabularies, the coded log and sampler tables."""
@@ -124,9 +128,7 @@ def _read(run: Run, name: str) -> pd.DataFrame | None:
     return pd.read_parquet(file) if file.is_file() else None
 
 
-def _table(
-    features: tuple[Feature, ...], rows: pd.DataFrame | None, ids: Ids, key: str, work: Path
-) -> tuple[Table, Side]:
+def _table(features: tuple[Feature, ...], rows: pd.DataFrame | None, ids: Ids, key: str, work: Path) -> tuple[Table, Side]:
     """Static columns by code, vocabularies fitted on the train window's users or items."""
     side = key.removesuffix("_id")
     if features and rows is None:

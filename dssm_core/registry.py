@@ -502,5 +502,3 @@ def _need_version(client: MlflowClient, name: str, number: str) -> None:
     known = sorted((int(each.version) for each in client.search_model_versions(f"name = '{name}'")), reverse=True)
     if number not in map(str, known):
         raise ConfigError(f"model {name!r} has no version {number}: it has {known[:20] or 'none'}")
-
-

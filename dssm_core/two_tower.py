@@ -57,9 +57,7 @@ class TwoTower(nn.Module):
         history = [width, width] if config.features.history.length else []
         self.user_tower = tower.build([*history, *user_dims], config.model.dim)
         self.item_tower = tower.build([width, *item_dims], config.model.dim)
-        self.log_temperature = nn.Parameter(
-            torch.tensor(math.log(config.model.temperature)), requires_grad=config.model.learn_temperature
-        )
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.model.temperature)), requires_grad=config.model.learn_temperature)
 
     @property
     def temperature(self) -> Tensor:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from dssm_core.config import Features
 from dssm_core.errors import DataError
-from dssm_core.features import Log, Table, item_inputs, users_as_of
+from dssm_core.features import Log, item_inputs, users_as_of
 from dssm_core.metrics import Relevant, recall
+from dssm_core.prepare import Prepared
 from dssm_core.two_tower import TwoTower
 
 MOST_USERS = 20_000  # an even sample of the day's users is enough to choose an epoch by
@@ -28,7 +29,7 @@ class Validation:
         self.items = codes[log.created[1:] < as_of]
         begin = int(torch.searchsorted(log.time, as_of))
         pairs = np.unique(torch.stack([log.user[begin:], log.item[begin:]], 1).cpu().numpy(), axis=0)
-        rows = torch.searchsorted(self.items, torch.from_numpy(pairs[:, 1]).to(log.item.device)).cpu().numpy()
+        rows = np.searchsorted(self.items.cpu().numpy(), pairs[:, 1])
         held = np.isin(pairs[:, 0], self.known.user.cpu().numpy()) & np.isin(pairs[:, 1], self.items.cpu().numpy())
         users = np.unique(pairs[held, 0])
         if not len(users):
@@ -40,12 +41,13 @@ class Validation:
         self.users = torch.from_numpy(users).to(log.user.device)
 
     @torch.no_grad()
-    def recall(self, model: TwoTower, users: Table, items: Table, features: Features, scale: Tensor, k: int) -> float:
+    def recall(self, model: TwoTower, prepared: Prepared, features: Features, k: int) -> float:
         """Mean recall@k over the day's users by exact search."""
-        vectors = model.items(item_inputs(self.known, items, self.items, self.as_of, features, scale)).float()
+        inputs = item_inputs(self.known, prepared.items, self.items, self.as_of, features, prepared.scale)
+        vectors = model.items(inputs).float()
 
         def top(part: Tensor) -> Tensor:
-            queries = model.users(users_as_of(self.known, users, part, torch.full_like(part, self.as_of), features))
+            queries = model.users(users_as_of(self.known, prepared.users, part, torch.full_like(part, self.as_of), features))
             return (queries.float() @ vectors.T).topk(min(k, len(vectors)), dim=1).indices
 
         found = torch.cat([top(part) for part in self.users.split(AT_ONCE)]).cpu().numpy()

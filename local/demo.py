@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from dssm_core.artifacts import open_run
+from dssm_core.cli import show
 from dssm_core.pipeline import summary
 from dssm_core.steps import STEPS
 from local import servers
@@ -88,24 +89,6 @@ def explain_failure(airflow: Airflow, run_id: str) -> None:
             console.print(airflow.log_text(DAG, run_id, name, task["try_number"])[-4000:], markup=False)
 
 
-def show(result: dict[str, Any]) -> None:
-    """The gate's table, its verdict and the version."""
-    table = Table(title=f"test day {result['test_day']}")
-    metrics = result["metrics"] or {}
-    rows = {"served": metrics.get("served", {}), "exact": metrics.get("exact", {}), **metrics.get("baselines", {})}
-    names = [name for name in rows["served"] if name.partition("@")[0] == "recall" or name in ("ndcg@200", "hit_rate@200", "coverage@200")]
-    for title in ("", *names):
-        table.add_column(title, justify="left" if not title else "right")
-    for title, row in rows.items():
-        table.add_row(title, *(f"{row[name]:.3f}" if isinstance(row.get(name), int | float) else "" for name in names))
-    console.print(table)
-    gate = result["gate"]
-    console.print(f"gate: {'[green]passed' if gate['passed'] else '[yellow]refused'}")
-    for reason in gate["reasons"]:
-        console.print(f"  {reason}", markup=False, highlight=False)
-    console.print(f"registered version: {result['version']}" if result["version"] else "nothing was registered")
-
-
 def main() -> None:
     """Command line of `make demo`."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -134,7 +117,7 @@ def run_demo(wanted: dict[str, Any]) -> int:
         explain_failure(airflow, run_id)
     else:
         console.print()
-        show(summary(open_run(airflow.xcom(DAG, run_id, "ingest_data"))))
+        show(summary(open_run(airflow.xcom(DAG, run_id, "ingest_data"))), console)
     console.print(f"Airflow  {site.airflow_url}   {site.login}", soft_wrap=True, highlight=False)
     tracked = airflow.xcom(DAG, run_id, "train_towers", "mlflow_run")
     console.print(f"MLflow   {tracked or site.mlflow_url}\nThe servers stay up: `make down` stops them.", soft_wrap=True, highlight=False)

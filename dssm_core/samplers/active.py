@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dssm_core.features import Log
-from dssm_core.samplers.protocol import Tables, categorical, draw_categorical, share_of
+from dssm_core.samplers.protocol import Tables, categorical, draw_categorical, share_of, tally
 from dssm_core.schema import HOUR_MS
 
 
@@ -28,9 +28,10 @@ class Active(BaseModel):
 
         Memory follows the (bucket, item) pairs with a click, not buckets times items.
         """
+        bucket, item, clicks = _recent_clicks(log, as_of, self.window_h)
         order = log.created[1:].argsort(stable=True)
         return {
-            **categorical(_recent_clicks(log, as_of, self.window_h, self.alpha)),
+            **categorical(bucket, item, clicks**self.alpha, buckets=len(as_of)),
             "by_age": order + 1,
             "known": torch.searchsorted(log.created[1:][order], as_of),
             "created": log.created,
@@ -59,19 +60,11 @@ class Active(BaseModel):
         return self.uniform_share if end > begin else 1.0  # a night without a click: nothing is active
 
 
-def _recent_clicks(log: Log, as_of: Tensor, window_h: int, alpha: float) -> Tensor:
-    """Sparse [buckets, items]: clicks ** alpha in the window_h hours before each refresh."""
-    hourly = _sparse((log.time - log.start) // HOUR_MS, log.item, torch.ones(len(log.item)), len(log.created))
-    hour, item = hourly.indices()
+def _recent_clicks(log: Log, as_of: Tensor, window_h: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Clicks in the window_h hours before each refresh, by bucket and item: what `tally` gives."""
+    hour, item, clicks = tally((log.time - log.start) // HOUR_MS, log.item, torch.ones(len(log.item)))
     last = (as_of - log.start) // HOUR_MS
     begin, end = torch.searchsorted(hour, last - window_h), torch.searchsorted(hour, last)
     bucket = torch.repeat_interleave(torch.arange(len(as_of)), end - begin)
     row = torch.arange(len(bucket)) + torch.repeat_interleave(end - (end - begin).cumsum(0), end - begin)
-    counts = _sparse(bucket, item[row], hourly.values()[row], len(log.created), len(as_of))
-    return torch.sparse_coo_tensor(counts.indices(), counts.values() ** alpha, counts.shape, is_coalesced=True)
-
-
-def _sparse(row: Tensor, item: Tensor, values: Tensor, items: int, rows: int | None = None) -> Tensor:
-    """Sum values by (row, item), sorted by both."""
-    size = (rows if rows is not None else int(row.max()) + 1, items)
-    return torch.sparse_coo_tensor(torch.stack([row, item]), values.double(), size).coalesce()
+    return tally(bucket, item[row], clicks[row])

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from dssm_core.features import Log
-from dssm_core.samplers.protocol import Tables, categorical, share_of
+from dssm_core.samplers.protocol import Tables, categorical, share_of, tally
 
 
 class InBatch(BaseModel):
@@ -19,10 +19,7 @@ class InBatch(BaseModel):
         """Each bucket's events by item."""
         bucket = torch.searchsorted(as_of, log.time, right=True) - 1
         kept = bucket >= 0  # before the first refresh nothing is known: no training event lies there
-        at = torch.stack([bucket[kept], log.item[kept]])
-        return categorical(
-            torch.sparse_coo_tensor(at, torch.ones(at.shape[1], dtype=torch.double), (len(as_of), len(log.created)))
-        )
+        return categorical(*tally(bucket[kept], log.item[kept], torch.ones(int(kept.sum()))), buckets=len(as_of))
 
     def draw(self, tables: Tables, bucket: int, count: int, positives: Tensor, generator: torch.Generator) -> Tensor:
         """The batch's positives, as many as there are. → [B]."""

@@ -22,8 +22,7 @@ class Popularity(BaseModel):
         """One distribution over the window's items."""
         clicks = torch.bincount(log.item, minlength=len(log.created)).double()
         items = clicks.nonzero().squeeze(1)
-        at = torch.stack([torch.zeros_like(items), items])
-        return categorical(torch.sparse_coo_tensor(at, clicks[items] ** self.alpha, (1, len(clicks))))
+        return categorical(torch.zeros_like(items), items, clicks[items] ** self.alpha, buckets=1)
 
     def draw(self, tables: Tables, bucket: int, count: int, positives: Tensor, generator: torch.Generator) -> Tensor:
         """[count] item codes, whatever the bucket."""

@@ -31,17 +31,21 @@ class Sampler(Protocol):
         ...
 
 
-def categorical(counts: Tensor) -> Tables:
-    """A distribution over items for each bucket. counts: sparse [buckets, items] weights (COO) → ptr, items, cdf.
+def tally(bucket: Tensor, item: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum weights by (bucket, item). All [n] → distinct buckets and items, sorted by both, and their sums, float64."""
+    stride = int(item.max()) + 1 if len(item) else 1
+    keys, place = torch.unique(bucket * stride + item, return_inverse=True)
+    sums = torch.zeros(len(keys), dtype=torch.double).index_add_(0, place, weight.double())
+    return keys // stride, keys % stride, sums
 
-    `cdf` ascends from b to b + 1 within bucket b, so that one sorted array serves every bucket.
+
+def categorical(bucket: Tensor, item: Tensor, weight: Tensor, buckets: int) -> Tables:
+    """A distribution over items for each of `buckets` buckets, from what `tally` gives → ptr, items, cdf, share.
+
+    `cdf` runs from 0 to 1 within a bucket; ptr: [buckets + 1], where each begins.
     """
-    counts = counts.coalesce()
-    bucket, item = counts.indices()
-    weights = counts.values().double()
-    ptr = torch.searchsorted(bucket, torch.arange(counts.shape[0] + 1))
-    total = torch.zeros(counts.shape[0], dtype=torch.double).index_add_(0, bucket, weights)
-    share = weights / total[bucket]
+    ptr = torch.searchsorted(bucket, torch.arange(buckets + 1))
+    share = weight / torch.zeros(buckets, dtype=torch.double).index_add_(0, bucket, weight)[bucket]
     running = share.cumsum(0)
     before = torch.cat([running.new_zeros(1), running])[ptr[:-1]]
     return {"ptr": ptr, "items": item, "cdf": (running - before[bucket]).clamp(max=1.0), "share": share}

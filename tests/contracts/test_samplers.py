@@ -25,7 +25,14 @@ def log():
     created = np.full(ITEMS + 1, 48 * HOUR_MS)
     np.minimum.at(created, item, time)
     zeros = torch.zeros(n, 0, dtype=torch.int64)
-    return Log(torch.ones(n, dtype=torch.int64), torch.tensor(item), torch.tensor(time), zeros, torch.tensor(created), torch.tensor([0, 48 * HOUR_MS]))
+    return Log(
+        torch.ones(n, dtype=torch.int64),
+        torch.tensor(item),
+        torch.tensor(time),
+        zeros,
+        torch.tensor(created),
+        torch.tensor([0, 48 * HOUR_MS]),
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(SAMPLERS))

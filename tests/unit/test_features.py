@@ -33,7 +33,7 @@ def test_clicks_and_last_click_equal_a_loop():
 def test_history_equals_a_loop_and_never_sees_the_event():
     log = make_log(np.random.default_rng(1))
     for user in range(1, 8):
-        for as_of in log.time[::57].tolist() + [START, START + 30 * HOUR_MS]:
+        for as_of in [*log.time[::57].tolist(), START, START + 30 * HOUR_MS]:
             rows = [r for r in range(len(log.user)) if log.user[r] == user and log.time[r] < as_of][::-1][:5]
             items, context = log.history(torch.tensor([user]), torch.tensor([as_of]), 5)
             assert items[0].tolist() == [log.item[r].item() for r in rows] + [0] * (5 - len(rows))
@@ -61,9 +61,8 @@ def test_ties_keep_file_order_the_later_row_is_newer():
 def test_activity_by_hand():
     hour = HOUR_MS
     time = torch.tensor([1, 5, 9]) * hour
-    log = Log(
-        torch.tensor([1, 1, 1]), torch.tensor([1, 1, 1]), time, torch.zeros(3, 0), torch.tensor([0, hour, 20 * hour]), torch.tensor([0, 10 * hour])
-    )
+    created, window = torch.tensor([0, hour, 20 * hour]), torch.tensor([0, 10 * hour])
+    log = Log(torch.tensor([1, 1, 1]), torch.tensor([1, 1, 1]), time, torch.zeros(3, 0), created, window)
     got = activity(log, torch.tensor([1, 2]), torch.tensor([10 * hour, 10 * hour]), (2, 6))
     # last 2 h: the click at 9 h; last 6 h: 5 h and 9 h; window: all three; known for 9 h; last clicked 1 h ago
     assert got[0].tolist() == pytest.approx(np.log1p([1, 2, 3, 9, 1]).tolist())

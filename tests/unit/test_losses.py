@@ -10,7 +10,9 @@ from dssm_core.losses.bce import Bce
 from dssm_core.losses.in_batch_softmax import InBatchSoftmax
 from dssm_core.losses.sampled_softmax import SampledSoftmax
 
-BATCH = Logits(torch.tensor([1.0]), torch.tensor([[0.5, -1.0]]), torch.tensor([math.log(0.2)]), torch.tensor([math.log(0.5), math.log(2.0)]))
+BATCH = Logits(
+    torch.tensor([1.0]), torch.tensor([[0.5, -1.0]]), torch.tensor([math.log(0.2)]), torch.tensor([math.log(0.5), math.log(2.0)])
+)
 
 
 def test_logits_and_temperature():

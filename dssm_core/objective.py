@@ -1,0 +1,85 @@
+"""What training minimises: a batch of events against the candidates they share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from dssm_core import families
+from dssm_core.batches import Events, training_events
+from dssm_core.config import Config
+from dssm_core.features import Log, item_inputs, users_as_of
+from dssm_core.logits import Logits, logits, mask_accidental_hits
+from dssm_core.losses import LOSSES
+from dssm_core.prepare import Prepared, bucket_times, load_sampler_tables
+from dssm_core.samplers import SAMPLERS
+from dssm_core.samplers.in_batch import InBatch
+from dssm_core.samplers.protocol import Sampler, Tables
+from dssm_core.two_tower import TwoTower
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What every event of a batch is compared with, and how each came there.
+
+    items: [C] codes; samplers: (sampler, its tables, how many of the candidates it gave), one or two of them.
+    """
+
+    items: Tensor
+    bucket: int
+    samplers: list[tuple[Sampler, Tables, int]]
+
+    def log_count(self, items: Tensor) -> Tensor:
+        """Log of how often each item is expected among the candidates, log(sum of C * q). items: [n] → [n]."""
+        each = [math.log(count) + sampler.log_q(tables, self.bucket, items) for sampler, tables, count in self.samplers]
+        return torch.stack(each).logsumexp(0)
+
+
+class Objective:
+    """The loss of a batch, on the events and sampler tables that a phase may know.
+
+    log: the phase's log, on the device; samples: the folder that `sample_negatives` wrote.
+    """
+
+    def __init__(self, config: Config, prepared: Prepared, log: Log, samples: Path, phase: str) -> None:
+        device = log.user.device
+        self.config, self.log, self.users, self.items, self.scale = config, log, prepared.users, prepared.items, prepared.scale
+        self.times = bucket_times(config, prepared.log)
+        self.events = training_events(log, self.times.to(device), config.features.activity.enabled)
+        self.buckets = self.events.bucket.cpu()
+        self.loss, self.sampler = families.build(LOSSES, config.loss), families.build(SAMPLERS, config.sampler)
+        tables = {name: load_sampler_tables(samples, phase, name) for name in ("sampler", "in_batch")}
+        self.tables = {name: {key: table.to(device) for key, table in of.items()} for name, of in tables.items()}
+
+    def __call__(self, model: TwoTower, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Loss of the events at `rows` [B], all of one bucket (on the CPU, as `epoch_batches` gives them). → []."""
+        bucket = int(self.buckets[rows[0]])
+        events = Events(*(part[rows.to(part.device)] for part in vars(self.events).values()))
+        return cast(Tensor, self.loss(self._logits(model, events, bucket, generator)))
+
+    def _logits(self, model: TwoTower, events: Events, bucket: int, generator: torch.Generator) -> Logits:
+        """Every event against its own item and the candidates; an item that several events share is embedded once."""
+        features = self.config.features
+        candidates = self._candidates(bucket, events.item, generator)
+        distinct, place = torch.unique(events.item, return_inverse=True)
+        codes = torch.cat([distinct, candidates.items])
+        embedded = model.items(item_inputs(self.log, self.items, codes, int(self.times[bucket]), features, self.scale)).float()
+        users = model.users(users_as_of(self.log, self.users, events.user, events.as_of, features)).float()
+        positive, negative = logits(users, embedded[place], embedded[len(distinct) :], model.temperature)
+        negative = mask_accidental_hits(negative, events.item, candidates.items)
+        return Logits(positive, negative, candidates.log_count(distinct)[place], candidates.log_count(candidates.items))
+
+    def _candidates(self, bucket: int, positives: Tensor, generator: torch.Generator) -> Candidates:
+        """The sampler's draw, and the batch's own items beside it where the loss wants them."""
+        tables = self.tables["sampler"]
+        drawn = self.sampler.draw(tables, bucket, self.config.train.negatives, positives, generator)
+        samplers = [(self.sampler, tables, len(drawn))]
+        if self.loss.in_batch and not isinstance(self.sampler, InBatch):
+            samplers.append((InBatch(), self.tables["in_batch"], len(positives)))
+            drawn = torch.cat([drawn, positives])
+        return Candidates(drawn, bucket, samplers)

@@ -1,0 +1,190 @@
+"""The whole pipeline on a tiny log, without Airflow; MLflow on a SQLite file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from dssm_core import artifacts, pipeline, registry, steps
+from dssm_core.cli import main
+from dssm_core.config import parse_config
+from tests.conftest import small_config
+
+TO_TRAIN = list(steps.STEPS)[: list(steps.STEPS).index("train_towers")]
+
+
+def tiny(**changes):
+    raw = small_config(**changes)
+    raw["data"]["source"] |= {"users": 600, "clicks": 12_000}
+    return parse_config(raw)
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def first(runs):
+    """One run of everything, and its summary."""
+    run = artifacts.create_run(tiny(), runs, "first")
+    return run, pipeline.run_pipeline(run)
+
+
+def test_every_row_is_accounted_for(first):
+    rows = first[1]["rows"]
+    assert rows["read"] == 12_000
+    assert rows["read"] == rows["train"] + rows["test"] + rows["outside"] + rows["quarantined"]
+
+
+def test_the_summary_is_plain_and_whole(first):
+    _, result = first
+    assert json.loads(json.dumps(result)) == result
+    assert set(result) == {"run", "test_day", "metrics", "gate", "rows", "seconds", "version"}
+    assert list(result["seconds"]) == list(steps.STEPS)
+    assert result["gate"]["passed"] is True
+    assert {"served", "exact", "baselines"} <= set(result["metrics"])
+    assert {"hot", "recent_hot"} <= set(result["metrics"]["baselines"])
+    assert 0 < result["metrics"]["served"]["recall@200"] <= 1
+
+
+def test_a_flat_index_serves_what_exact_search_finds(first):
+    metrics = first[1]["metrics"]
+    assert metrics["served"]["recall@200"] == metrics["exact"]["recall@200"]
+
+
+def test_again_returns_at_once_and_registers_nothing_new(first):
+    run, result = first
+    before = {name: (run.step(name) / "manifest.json").stat().st_mtime_ns for name in steps.STEPS}
+    assert pipeline.run_pipeline(run) == result
+    assert {name: (run.step(name) / "manifest.json").stat().st_mtime_ns for name in steps.STEPS} == before
+
+
+def test_another_run_of_the_window_reuses_what_is_the_same(first, runs):
+    _, result = first
+    other = artifacts.create_run(tiny(gate__floor=0.001), runs, "other")
+    got = pipeline.run_pipeline(other)
+    reused = {name: other.need(name).reused_from for name in steps.STEPS}
+    assert all((reused[name] == "first") == step.reusable for name, step in steps.STEPS.items())
+    assert got["metrics"]["served"] == result["metrics"]["served"]
+    assert other.step("train_towers").joinpath("towers.safetensors").is_file()
+
+
+def test_another_setting_trains_anew(first, runs):
+    other = artifacts.create_run(tiny(seed=1), runs, "reseeded")
+    for name in [*TO_TRAIN, "train_towers"]:
+        steps.execute(other, name)
+    assert other.need("train_towers").reused_from is None
+    assert other.need("train_towers").files["towers.safetensors"] != first[0].need("train_towers").files["towers.safetensors"]
+
+
+def test_a_step_reads_only_the_settings_of_its_key(runs, monkeypatch):
+    """A knob outside `reads` could change a result that is then wrongly reused."""
+    run = artifacts.create_run(tiny(seed=3), runs, "watched")
+    config, seen = run.config, set()
+
+    class Watched:
+        def __getattr__(self, name):
+            seen.add(name)
+            return getattr(config, name)
+
+    for name, step in steps.STEPS.items():
+        if not step.reusable:
+            registry.open_tracking(artifacts.open_run(run.root))
+            continue
+        steps.step_key(run, step)
+        run.__dict__["config"] = config
+        part = run.root / f".{name}.part"
+        part.mkdir()
+        seen.clear()
+        run.__dict__["config"] = Watched()
+        steps._function(step)(run, part)
+        run.__dict__["config"] = config
+        assert seen <= {*step.reads, "name", "model_dump", "model_dump_json", "model_name"}, name
+        part.rename(run.root / f"{name}.watched")
+        steps.execute(run, name)
+
+
+def test_a_refused_model_is_not_registered(runs):
+    run = artifacts.create_run(tiny(gate__floor=0.99), runs, "refused")
+    result = pipeline.run_pipeline(run)
+    assert result["version"] is None
+    assert result["gate"]["passed"] is False
+    assert any("0.99" in reason for reason in result["gate"]["reasons"])
+    assert run.manifest("register_model") is None
+
+
+def test_killed_training_goes_on_to_the_same_towers(tmp_path, runs):
+    """SIGKILL in the middle, then again: the towers equal those of a run left alone, to the last bit."""
+    settings = {"train__checkpoint_every_s": 0.0, "train__epochs": 6, "seed": 11}
+    alone, killed = (artifacts.create_run(tiny(**settings), tmp_path / name, "run") for name in ("alone", "killed"))
+    for run in (alone, killed):
+        for name in TO_TRAIN:
+            steps.execute(run, name)
+    steps.execute(alone, "train_towers")
+    checkpoint = killed.root / ".train_towers.part" / "checkpoint.pt"
+    child = subprocess.Popen([sys.executable, "-m", "dssm_core.cli", "train_towers", "--run", str(killed.root)])
+    deadline = time.monotonic() + 120
+    while not checkpoint.is_file() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert checkpoint.is_file()
+    assert killed.manifest("train_towers") is None, "nothing half-written has the step's name"
+    manifest = steps.execute(killed, "train_towers")
+    assert manifest.files["towers.safetensors"] == alone.need("train_towers").files["towers.safetensors"]
+    assert manifest.files["history.jsonl"] == alone.need("train_towers").files["history.jsonl"]
+
+
+def test_a_step_that_fails_leaves_nothing_and_can_run_again(runs, tmp_path, monkeypatch):
+    run = artifacts.create_run(tiny(seed=4), tmp_path, "run")
+    original = steps._function
+    monkeypatch.setattr(steps, "_function", lambda step: _full_disk)
+    with pytest.raises(artifacts.ServiceError, match=r"cannot write .*No space left.*free space"):
+        steps.execute(run, "ingest_data")
+    assert run.manifest("ingest_data") is None
+    monkeypatch.setattr(steps, "_function", original)
+    assert steps.execute(run, "ingest_data").rows["read"] == 12_000
+
+
+def _full_disk(run, work):
+    raise OSError(28, "No space left on device")
+
+
+def cli(*arguments):
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def test_cli_lists_runs_and_runs_a_step(first, runs):
+    listed = cli("runs", "--runs", runs)
+    assert listed.exit_code == 0
+    assert "small/first" in listed.stdout
+    done = cli("build_index", "--run", first[0].root)
+    assert json.loads(done.stdout)["step"] == "build_index"
+
+
+def test_cli_says_what_is_wrong_in_a_sentence(runs, tmp_path):
+    missing = cli("run", tmp_path / "no.yaml")
+    assert missing.exit_code == 1
+    assert "is not a file: give a YAML" in missing.stderr
+    not_a_run = cli("train_towers", "--run", tmp_path)
+    assert not_a_run.exit_code == 1
+    assert "`dssm runs` lists them" in " ".join(not_a_run.stderr.split())
+
+
+def test_cli_promotes(first, runs):
+    done = cli("promote", "dssm-small", "--runs", runs, "--reason", "looks right")
+    assert json.loads(done.stdout) == {"model": "dssm-small", "version": first[1]["version"], "previous": None}
+    assert os.environ.get("MLFLOW_TRACKING_URI") is None
