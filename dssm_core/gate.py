@@ -82,8 +82,8 @@ def index_check(served: float, exact: float, wanted: float) -> Check:
     """served / exact >= wanted; an exact recall of 0 leaves nothing to compare and does not pass."""
     ratio = served / exact if exact > 0 else math.nan
     passed = ratio >= wanted
-    word = "keeps" if passed else "does not keep"
-    return Check(passed, f"the index {word} {wanted:.3f} of exact search: {served:.3f} of {exact:.3f} is {ratio:.3f}")
+    compared = f"{ratio:.3f} of exact search's {KEY} ({served:.3f} of {exact:.3f})"
+    return Check(passed, f"the served index keeps {compared}, {'at least' if passed else 'not'} {wanted:.3f}")
 
 
 def champion_check(served: float, champion: Champion, tolerance: float) -> Check:

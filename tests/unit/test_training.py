@@ -1,0 +1,211 @@
+"""Trainer, validation, checkpoint and encoder on a small prepared log."""
+
+import itertools
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dssm_core import artifacts, evaluate, steps
+from dssm_core.checkpoint import load_checkpoint, save_checkpoint
+from dssm_core.config import Train, parse_config
+from dssm_core.encoder import Encoder
+from dssm_core.prepare import load_prepared, validation_start
+from dssm_core.trainer import Trainer, choose_device, learning_rate
+from dssm_core.two_tower import TwoTower
+from dssm_core.validation import Validation
+from tests.conftest import small_config
+
+BEFORE_TRAINING = ("ingest_data", "validate_data", "split_by_time", "sample_negatives")
+
+
+def settings(**changes):
+    raw = small_config(**changes)
+    raw["data"]["source"] |= {"users": 300, "items": 400, "clicks": 5_000}
+    return parse_config(raw)
+
+
+@pytest.fixture(scope="module")
+def prepared_run(tmp_path_factory):
+    counter, folder = itertools.count(), tmp_path_factory.mktemp("runs")
+
+    def make(**changes):
+        run = artifacts.create_run(settings(**changes), folder, f"run{next(counter)}")
+        for name in BEFORE_TRAINING:
+            steps.execute(run, name)
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def plain(prepared_run):
+    return prepared_run()
+
+
+def fit(run, tmp_path):
+    samples = run.step("sample_negatives")
+    trainer = Trainer(run.config, load_prepared(samples), samples, torch.device("cpu"), tmp_path / "c.pt", lambda values, step: None)
+    return trainer.fit(), trainer
+
+
+@pytest.fixture(scope="module")
+def trained(plain, tmp_path_factory):
+    return fit(plain, tmp_path_factory.mktemp("plain"))
+
+
+def weights(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_learning_rate_by_hand():
+    rates = [learning_rate(Train(learning_rate=1.0, warmup_share=0.2), done, 10) for done in (0, 1, 2, 6, 10)]
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.0])
+
+
+def test_the_same_seed_gives_the_same_towers(plain, trained, tmp_path):
+    assert torch.equal(weights(fit(plain, tmp_path)[0]), weights(trained[0]))
+
+
+KNOBS = [
+    {"seed": 5},
+    {"train__epochs": 3},
+    {"train__batch_size": 100},
+    {"train__negatives": 64},
+    {"train__learning_rate": 0.01},
+    {"train__weight_decay": 0.5},
+    {"train__clip_norm": 0.01},
+    {"train__warmup_share": 0.5},
+    {"train__ema_decay": 0.5},
+    {"train__precision": "bf16"},
+    {"model__temperature": 0.2},
+    {"model__learn_temperature": False},
+    {"features__history": {"length": 3}},
+    {"features__history": {"decay": 0.2}},
+    {"features__activity": {"audience": 2}},
+    {"features__activity": {"refresh_h": 12}},
+    {"sampler": {"kind": "uniform"}},
+    {"sampler": {"kind": "popularity", "alpha": 0.1}},
+    {"sampler": {"kind": "active", "alpha": 0.1}},
+    {"sampler": {"kind": "active", "window_h": 3}},
+    {"sampler": {"kind": "active", "uniform_share": 0.9}},
+    {"sampler": {"kind": "in_batch"}},
+    {"loss": {"kind": "bce"}},
+    {"loss": {"kind": "bce", "log_q": False}},
+    {"loss": {"kind": "in_batch_softmax"}},
+    {"loss": {"kind": "sampled_softmax", "log_q": False}},
+]
+
+
+@pytest.mark.parametrize("changes", KNOBS, ids=str)
+def test_a_knob_of_the_same_shapes_changes_the_towers(changes, prepared_run, trained, tmp_path):
+    model, _ = fit(prepared_run(**changes), tmp_path)
+    assert weights(model).isfinite().all()
+    assert not torch.equal(weights(model), weights(trained[0]))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"features__id_dim": 8},
+        {"model__dim": 16},
+        {"tower": {"kind": "mlp", "hidden": [32, 16]}},
+        {"features__activity": {"windows_h": [2]}},
+        {"features__activity": {"enabled": False}},
+        {"features__history": {"length": 0}},
+    ],
+    ids=str,
+)
+def test_a_knob_of_shapes_changes_the_parameters(changes, prepared_run, trained, tmp_path):
+    model, _ = fit(prepared_run(**changes), tmp_path)
+    assert len(weights(model)) != len(weights(trained[0]))
+
+
+def test_patience_ends_the_search_for_epochs(prepared_run, tmp_path):
+    """A learning rate of nearly nothing: no epoch is better than the first, so patience 1 stops after the second."""
+    run = prepared_run(train={"epochs": 6, "patience": 1, "learning_rate": 1e-12, "ema_decay": 0.0, "device": "cpu"})
+    _, trainer = fit(run, tmp_path)
+    judged = [point["epoch"] for point in trainer.progress.history if "valid_recall@200" in point]
+    assert judged == [1, 2]
+    assert trainer.progress.best_epoch == 1
+
+
+def test_validation_recall_equals_a_loop(plain):
+    config, prepared = plain.config, load_prepared(plain.step("sample_negatives"))
+    torch.manual_seed(0)
+    model = TwoTower(config, prepared.schema).eval()
+    log, as_of = prepared.log, validation_start(config, prepared.log)
+    assert as_of == log.end - 24 * 3_600_000
+    validation = Validation(log, as_of)
+    got = validation.recall(model, prepared, config.features, 20)
+
+    from dssm_core.features import item_inputs, users_as_of
+
+    known = log.before(as_of)
+    catalogue = [code for code in range(1, len(log.created)) if log.created[code] < as_of]
+    codes = torch.tensor(catalogue)
+    with torch.no_grad():
+        vectors = model.items(item_inputs(known, prepared.items, codes, as_of, config.features, prepared.scale))
+    after = [(u, i) for u, i, t in zip(log.user.tolist(), log.item.tolist(), log.time.tolist(), strict=True) if t >= as_of]
+    recalls = []
+    for user in sorted({u for u, _ in after} & set(known.user.tolist())):
+        wanted = {i for u, i in after if u == user} & set(catalogue)
+        if not wanted:
+            continue
+        with torch.no_grad():
+            query = model.users(users_as_of(known, prepared.users, torch.tensor([user]), torch.tensor([as_of]), config.features))
+        top = codes[(query @ vectors.T)[0].topk(20).indices].tolist()
+        recalls.append(len(wanted & set(top)) / len(wanted))
+    assert got == pytest.approx(np.mean(recalls), abs=1e-6)
+
+
+def test_a_served_user_equals_the_exported_one(prepared_run, monkeypatch):
+    """Training's features and serving's are one: the encoder, told a history, gives the vector exported as of the cutoff."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = prepared_run()
+    for name in ("train_towers", "export_embeddings", "build_index"):
+        steps.execute(run, name)
+    folder = run.step("export_embeddings")
+    encoder = Encoder(folder)
+    names = encoder.user_ids.index[:50]
+    asked = evaluate.make_slice(names.to_numpy(), np.arange(1, 51), np.zeros(50, dtype=np.int64), 1)
+    columns = tuple(feature.column for feature in run.config.features.columns.context)
+    frame = evaluate.users_frame(run, asked, run.config.features.history.length, columns)
+    exported = np.load(folder / "user_embeddings.npy")
+    np.testing.assert_allclose(encoder.users(frame), exported[1:51], atol=1e-5)
+    items = np.load(folder / "item_embeddings.npy")
+    np.testing.assert_allclose(np.linalg.norm(items, axis=1), 1, atol=1e-5)
+    assert len(items) == len(encoder.item_ids.index)
+    nobody = pd.DataFrame({"user_id": ["nobody"], "history": [["no such item"]]})
+    np.testing.assert_allclose(encoder.users(nobody)[0], exported[0], atol=1e-5)
+
+
+def test_histories_are_cut_to_the_newest_and_turned(plain, tmp_path):
+    encoder = object.__new__(Encoder)
+    encoder.item_ids = type("Ids", (), {"encode": staticmethod(lambda values: np.asarray(values, dtype=np.int64))})()
+    got = encoder._history(pd.Series([[1, 2, 3], [], [7]]), 2)
+    assert got.tolist() == [[3, 2], [0, 0], [7, 0]]
+
+
+def test_checkpoints_come_back_and_pickles_are_refused(tmp_path):
+    file = tmp_path / "c.pt"
+    assert load_checkpoint(file) is None
+    save_checkpoint(file, {"step": 3, "weights": torch.arange(3)})
+    assert load_checkpoint(file)["weights"].tolist() == [0, 1, 2]
+
+    class Evil:
+        def __reduce__(self):
+            return print, ("owned",)
+
+    torch.save({"x": Evil()}, file)
+    with pytest.raises(pickle.UnpicklingError):
+        load_checkpoint(file)
+
+
+def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto").type == "cpu"
+    with pytest.raises(artifacts.ConfigError, match=r"train\.device is 'cuda' but torch sees no GPU"):
+        choose_device("cuda")
