@@ -1,7 +1,7 @@
 """MLflow: one run a pipeline run, one registered version a model that passed, and the aliases people move.
 
 Tracking goes to $MLFLOW_TRACKING_URI, else to `mlflow.db` and `mlartifacts/` in the folder of all runs. Metric names hold no
-`@` in MLflow: recall@200 is logged as `recall_at_200`.
+`@` in MLflow and are grouped by what stands before a slash: served.recall@200 is logged as `served/recall_at_200`.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def connect(runs: Path) -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     import mlflow
 
     uri = tracking_uri(runs)
@@ -214,8 +215,8 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def metric_name(key: str) -> str:
-    """A name MLflow takes: recall@200 is `recall_at_200`."""
-    return key.replace("@", "_at_")
+    """A name MLflow takes and groups: served.recall@200 is `served/recall_at_200`."""
+    return key.replace("@", "_at_").replace(".", "/")
 
 
 @contextmanager

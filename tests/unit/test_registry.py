@@ -39,7 +39,7 @@ def client(run):
 
 def test_flatten_and_names_by_hand():
     assert registry.flatten({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {"a.b": 1, "a.c.d": 2, "e": [3]}
-    assert registry.metric_name("served.recall@200") == "served.recall_at_200"
+    assert registry.metric_name("served.recall@200") == "served/recall_at_200"
 
 
 def test_a_server_that_is_down_is_named_at_once(fabricate, monkeypatch):
@@ -109,7 +109,7 @@ def test_a_refusal_finishes_the_run_with_its_reasons(fabricate, tmp_path):
     found = client(run).get_run(json.loads((run.root / "mlflow.json").read_text())["run_id"])
     assert found.info.status == "FINISHED"
     assert (found.data.tags["gate"], found.data.tags["gate.reasons"]) == ("failed", "bad")
-    assert found.data.metrics == {"served.recall_at_200": 0.1}
+    assert found.data.metrics == {"served/recall_at_200": 0.1}
 
 
 def test_a_failure_is_told_and_the_next_attempt_runs_again(fabricate):
