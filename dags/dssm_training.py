@@ -25,7 +25,7 @@ in MLflow, alias `challenger`; what does not stays in MLflow with the reasons, a
 * **Trigger** ▶ opens a form. Empty fields keep what the config file says.
 * **MLflow run** on `train_towers` opens the curves while it trains.
 * A lost worker is retried and goes on from its last checkpoint. Bad data or settings fail at once: read the task's log.
-* Scheduled runs test the day before they fire, in the dataset's time zone.
+* Scheduled runs test the day before they fire, in the dataset's time zone, on $DSSM_CONFIG and $DSSM_DATA_PATH.
 """
 
 EMPTY = {"values_display": {"null": "as the config says"}}
@@ -39,12 +39,12 @@ def choice(family: dict[str, str], title: str, text: str) -> Param:
 def form() -> dict[str, Param]:
     """The trigger form. Airflow refuses a value outside these schemas; tasks/settings.py checks paths."""
     configs = list(config_files()) or ["demo"]
-    default = "demo" if "demo" in configs else configs[0]
+    default = next((name for name in (os.environ.get("DSSM_CONFIG"), "demo") if name in configs), configs[0])
     run, model, gate = {"section": "Run"}, {"section": "Model"}, {"section": "Gate"}
     return {
         "config": Param(default, type="string", enum=configs, title="Config", description_md="A YAML file in `configs/`.", **run),
         "data": Param(
-            None,
+            os.environ.get("DSSM_DATA_PATH") or None,
             type=["null", "string"],
             maxLength=1000,
             title="Data",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dssm_core.config import Config
 from dssm_core.errors import ArtifactError, ConfigError, ServiceError
+
+log = logging.getLogger(__name__)
 
 SAFE_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 JSON = dict[str, Any]
@@ -87,7 +90,7 @@ def create_run(config: Config, runs: Path | str, run_id: str) -> Run:
     root = Path(runs).resolve() / config.name / config.split.test_day.isoformat() / run_id
     settings = config.model_dump_json(indent=2)
     file = root / "config.json"
-    if file.is_file() and Run(root).config.model_dump_json(indent=2) != settings:  # a YAML date is a string once written
+    if file.is_file() and file.read_text() != settings:
         raise ConfigError(f"run {run_id!r} exists with other settings in {root}: choose another run id")
     write_atomically(file, settings.encode())
     return Run(root)
@@ -102,9 +105,17 @@ def open_run(path: Path | str) -> Run:
 
 
 def find_runs(runs: Path | str) -> list[Run]:
-    """All runs below a folder, oldest first."""
+    """All runs below a folder, oldest first; one whose settings this code cannot read is left out with a warning."""
     files = sorted(Path(runs).glob("*/*/*/config.json"), key=lambda file: file.stat().st_mtime)
-    return [Run(file.parent.resolve()) for file in files]
+    return [run for file in files if _readable(run := Run(file.parent.resolve()))]
+
+
+def _readable(run: Run) -> bool:
+    try:
+        return bool(run.config)
+    except ValidationError:
+        log.warning("%s holds settings of another version: left out", run.root)
+        return False
 
 
 def find_twins(run: Run) -> list[Run]:
@@ -129,8 +140,11 @@ def write_atomically(file: Path, content: bytes) -> None:
     with disk_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f".{file.name}.{os.getpid()}.part")
-        part.write_bytes(content)
-        os.replace(part, file)
+        try:
+            part.write_bytes(content)
+            os.replace(part, file)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager

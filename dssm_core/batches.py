@@ -24,13 +24,14 @@ class Events:
     as_of: Tensor
 
 
-def training_events(log: Log, times: Tensor, activity: bool) -> Events:
+def training_events(log: Log, times: Tensor) -> Events:
     """Events after the first refresh whose item was known at their refresh: a served index holds no other.
 
-    times: [buckets] ms, ascending. activity off: one bucket, and histories as of the event itself.
+    times: [buckets] ms, ascending; the log's start alone where activity is off: then every event is in one bucket, with
+    its history as of the event itself.
     """
     bucket = torch.searchsorted(times, log.time, right=True) - 1
-    if not activity:
+    if times.tolist() == [log.start]:
         return Events(log.user, log.item, torch.zeros_like(bucket), log.time)
     as_of = times[bucket.clamp(min=0)]
     kept = (bucket >= 0) & (log.created[log.item] < as_of)

@@ -85,6 +85,7 @@ def assemble(run: Run, folder: Path) -> Path:
         for name in run.need(step).files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             link(run.step(step) / name, folder / name)
+    link(run.root / "config.json", folder / "config.json")  # this run's own, also where a step was reused from another
     return folder
 
 

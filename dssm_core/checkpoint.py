@@ -1,4 +1,4 @@
-"""Training state on disk: written whole or not at all, read without unpickling."""
+"""Tensors on disk: written whole or not at all, read without unpickling."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
+from torch import Tensor
 
 from dssm_core.artifacts import write_atomically
 
@@ -16,6 +18,11 @@ def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomically(file, buffer.getvalue())
+
+
+def save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically; ServiceError on a full disk (the library's own error is no OSError)."""
+    write_atomically(file, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
 
 
 def load_checkpoint(file: Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from dssm_core import artifacts, pipeline
 from dssm_core.artifacts import JSON, Manifest
 from dssm_core.errors import DssmError
-from dssm_core.steps import STEPS, execute
+from dssm_core.steps import STEPS
 
 console = Console(stderr=True)
 RUNS = click.option("--runs", envvar="DSSM_RUNS", default="runs", show_default=True, show_envvar=True, help="Folder of all runs.")
@@ -106,7 +106,7 @@ def _step_command(name: str) -> click.Command:
     @click.option("--run", "folder", required=True, type=click.Path(path_type=Path), help="The run's folder (see `dssm runs`).")
     def command(folder: Path) -> None:
         _before(name)
-        manifest = execute(artifacts.open_run(folder), name)
+        manifest = pipeline.run_step(artifacts.open_run(folder), name)
         _after(manifest)
         click.echo(manifest.model_dump_json(include={"step", "rows", "info", "seconds", "reused_from"}))
 

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dssm_core import families
+from dssm_core.baselines import BASELINES
 from dssm_core.errors import ConfigError
 from dssm_core.indexes import INDEXES
 from dssm_core.losses import LOSSES
@@ -174,6 +175,14 @@ class Evaluation(Section):
     baselines: tuple[str, ...] = ("hot", "recent_hot")
     recent_windows_h: tuple[Annotated[int, Field(ge=1)], ...] = (1, 3, 6, 24)
 
+    @field_validator("baselines")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in BASELINES:
+                raise ValueError(f"unknown baseline {name!r}: {families.did_you_mean(name, list(BASELINES))}")
+        return value
+
 
 class Gate(Section):
     """What the served index must reach; all on recall@200 of warm users and items, shares of 1."""
@@ -209,9 +218,11 @@ class Config(Section):
         return value
 
     @model_validator(mode="after")
-    def _gate_k(self) -> Config:
+    def _fits_together(self) -> Config:
         if 200 not in self.evaluation.ks:
             raise ValueError("evaluation.ks must hold 200: the gate judges recall@200")
+        if self.sampler.kind == "active" and not self.features.activity.enabled:
+            raise ValueError("sampler 'active' draws by activity: set features.activity.enabled to true or take another sampler")
         return self
 
     @property
@@ -247,25 +258,23 @@ def read_config(path: Path | str, data: Path | str | None = None, overrides: Ite
 def parse_config(raw: Mapping[str, Any]) -> Config:
     """Check a mapping and every chosen family member's own settings; ConfigError lists all that is wrong."""
     try:
-        config = Config.model_validate(raw)
+        config, problems = Config.model_validate(raw), []
     except ValidationError as error:
-        raise ConfigError(_explain(error, "", Config)) from error
-    problems = [problem for where in FAMILIES if (problem := _check_member(config, where))]
-    if problems:
+        config, problems = None, [_explain(error, "", Config)]
+    problems += [problem for where in FAMILIES if (problem := _check_member(raw, where))]
+    if problems or config is None:
         raise ConfigError("\n".join(problems))
     return config
 
 
-def member_at(config: Config, where: str) -> Member:
-    """The member chosen at a dotted path of FAMILIES, such as `data.source`."""
-    node: Any = config
+def _check_member(raw: Mapping[str, Any], where: str) -> str | None:
+    """What is wrong with the settings of the member at a dotted path of FAMILIES; a default or no member is not."""
+    node: Any = raw
     for key in where.split("."):
-        node = getattr(node, key)
-    return Member.model_validate(node.model_dump())
-
-
-def _check_member(config: Config, where: str) -> str | None:
-    member = member_at(config, where)
+        node = node.get(key) if isinstance(node, Mapping) else None
+    if not isinstance(node, Mapping) or not isinstance(node.get("kind"), str):
+        return None  # the default, or already named by pydantic
+    member = Member.model_validate(node)
     try:
         families.build(FAMILIES[where], member)
     except ValidationError as error:
@@ -279,7 +288,10 @@ def _override(raw: dict[str, Any], override: str) -> None:
     key, sign, value = override.partition("=")
     if not sign or not key:
         raise ConfigError(f"--set {override!r} is not key.path=value, such as train.epochs=3")
-    _set(raw, key.split("."), yaml.safe_load(value))
+    try:
+        _set(raw, key.split("."), yaml.safe_load(value))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: {value!r} is not a YAML value; quote it, such as --set '{key}=\"{value}\"'") from error
 
 
 def _set(raw: dict[str, Any], keys: list[str], value: Any) -> None:

@@ -7,7 +7,7 @@ an item that train has not seen can only be missed, a user it has not seen asks 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,17 +77,26 @@ def evaluate(run: Run, window: Window | None = None) -> Report:
     """Measure a run's served index, exact search, baselines and ceiling on the same queries."""
     window = window or read_window(run)
     settings, seed = run.config.evaluation, run.config.seed
-    answers: dict[str, Search] = {name: vector_search(run, window.warm, name, max(settings.ks)) for name in ("served", "exact")}
     rankings = rank_baselines(run.config, window)
-    answers |= {name: one_list(ranking.rows) for name, ranking in rankings.items()}
-    found = {name: measure(search, window.warm, settings, seed) for name, search in answers.items()}
-    everyone = measure(vector_search(run, window.all, "served", max(settings.ks)), window.all, settings, seed)
-    report: JSON = {name: found[name].scores for name in ("served", "exact")}
-    report["baselines"] = {name: found[name].scores | ranking.info for name, ranking in rankings.items()}
+    found = _ask_everyone(run, window.warm, rankings)
+    report = _by_answerer(found, rankings)
     report["ceiling"] = {f"recall@{GATE_K}": ceiling(window, settings, seed).scores[f"recall@{GATE_K}"]}
-    report["all"] = {"served": everyone.scores}
+    report["all"] = _by_answerer(_ask_everyone(run, window.all, rankings), {name: Ranking(r.rows) for name, r in rankings.items()})
     report["queries"] = {"warm": len(window.warm.codes), "all": len(window.all.codes)}
     return Report(report, {name: measured.curve for name, measured in found.items()})
+
+
+def _ask_everyone(run: Run, asked: Slice, rankings: Mapping[str, Ranking]) -> dict[str, Measured]:
+    """The served index, exact search and each baseline on one slice's queries."""
+    settings = run.config.evaluation
+    answers: dict[str, Search] = {name: vector_search(run, asked, name, max(settings.ks)) for name in ("served", "exact")}
+    answers |= {name: one_list(ranking.rows) for name, ranking in rankings.items()}
+    return {name: measure(search, asked, settings, run.config.seed) for name, search in answers.items()}
+
+
+def _by_answerer(found: Mapping[str, Measured], rankings: Mapping[str, Ranking]) -> JSON:
+    baselines = {name: found[name].scores | ranking.info for name, ranking in rankings.items()}
+    return {"served": found["served"].scores, "exact": found["exact"].scores, "baselines": baselines}
 
 
 def read_window(run: Run) -> Window:
@@ -205,7 +214,7 @@ def users_frame(run: Run, asked: Slice, length: int, context: tuple[str, ...] = 
     frame = pd.DataFrame({USER: asked.users})
     cells = frame[USER].map(histories)
     frame[HISTORY] = [cell if isinstance(cell, list) and length else [] for cell in cells]
-    latest = log.groupby(USER)[list(told)].last() if told else None
+    latest = log.drop_duplicates(USER, keep="last").set_index(USER)[list(told)] if told else None
     return frame if latest is None else frame.join(latest, on=USER)
 
 

@@ -82,8 +82,7 @@ def build_index(run: Run, work: Path) -> Outcome:
 
 
 def _copy_encoder(run: Run, work: Path) -> None:
-    """config, towers, ids, vocabularies and static tables beside the embeddings."""
-    shutil.copy2(run.root / "config.json", work)
+    """Towers, ids, vocabularies and static tables beside the embeddings; the run's settings join them in its bundle."""
     shutil.copy2(run.step("train_towers") / "towers.safetensors", work)
     for file in run.step("sample_negatives").iterdir():
         if file.name not in ("manifest.json", "log.safetensors", "sampler.safetensors"):

@@ -20,9 +20,15 @@ class Logits(NamedTuple):
     log_count_negative: Tensor  # [C]
 
 
+def similarity(user: Tensor, item: Tensor) -> Tensor:
+    """Dot products in full precision, also inside mixed precision: ranks differ by less than bf16 can tell. → [B, N]."""
+    with torch.autocast(user.device.type, enabled=False):
+        return user.float() @ item.float().T
+
+
 def logits(user: Tensor, item: Tensor, candidate: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
     """Similarities over temperature. user, item: [B, D]; candidate: [C, D] → positive [B], negative [B, C]."""
-    return (user * item).sum(1) / temperature, user @ candidate.T / temperature
+    return (user.float() * item.float()).sum(1) / temperature, similarity(user, candidate) / temperature
 
 
 def mask_accidental_hits(negative: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Objective:
         device = log.user.device
         self.config, self.log, self.users, self.items, self.scale = config, log, prepared.users, prepared.items, prepared.scale
         self.times = bucket_times(config, prepared.log)
-        self.events = training_events(log, self.times.to(device), config.features.activity.enabled)
+        self.events = training_events(log, self.times.to(device))
         self.buckets = self.events.bucket.cpu()
         self.loss, self.sampler = families.build(LOSSES, config.loss), families.build(SAMPLERS, config.sampler)
         tables = {name: load_sampler_tables(samples, phase, name) for name in ("sampler", "in_batch")}
@@ -68,8 +68,8 @@ class Objective:
         candidates = self._candidates(bucket, events.item, generator)
         distinct, place = torch.unique(events.item, return_inverse=True)
         codes = torch.cat([distinct, candidates.items])
-        embedded = model.items(item_inputs(self.log, self.items, codes, int(self.times[bucket]), features, self.scale)).float()
-        users = model.users(users_as_of(self.log, self.users, events.user, events.as_of, features)).float()
+        embedded = model.items(item_inputs(self.log, self.items, codes, int(self.times[bucket]), features, self.scale))
+        users = model.users(users_as_of(self.log, self.users, events.user, events.as_of, features))
         positive, negative = logits(users, embedded[place], embedded[len(distinct) :], model.temperature)
         negative = mask_accidental_hits(negative, events.item, candidates.items)
         return Logits(positive, negative, candidates.log_count(distinct)[place], candidates.log_count(candidates.items))

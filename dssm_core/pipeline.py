@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dssm_core.artifacts import JSON, Manifest, Run
+from dssm_core.errors import ConfigError, DataError
 from dssm_core.steps import STEPS, execute
 
 
@@ -17,8 +18,19 @@ def run_pipeline(run: Run, before: Callable[[str], None] = lambda name: None, af
         if name == "register_model" and not run.need("recall_gate").info["passed"]:
             break
         before(name)
-        after(execute(run, name))
+        after(run_step(run, name))
     return summary(run)
+
+
+def run_step(run: Run, name: str) -> Manifest:
+    """Execute one step; data or settings that no retry can mend are also written to the MLflow run, with the Data Docs."""
+    try:
+        return execute(run, name)
+    except (ConfigError, DataError) as error:
+        from dssm_core.registry import mark_failed  # heavy, and needed here only
+
+        mark_failed(run, str(error))
+        raise
 
 
 def summary(run: Run) -> JSON:

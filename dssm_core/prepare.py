@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dssm_core import families
 from dssm_core.artifacts import Run
+from dssm_core.checkpoint import save_tensors
 from dssm_core.config import Config, Feature
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.features import Log, Table, activity, as_named, from_named, refresh_times
@@ -60,11 +61,11 @@ def prepare(run: Run, work: Path) -> Outcome:
     log = _log(positives, ids, context, tables["item"], window)
     scale = _activity_scale(log, config)
     schema = _schema(config, len(ids[ITEM]), user_side, item_side, context_columns, scale.shape[1])
-    save_file({**as_named("users", users), **as_named("items", items), "scale": scale}, work / "tables.safetensors")
-    save_file(as_named("log", log), work / "log.safetensors")
+    save_tensors(work / "tables.safetensors", {**as_named("users", users), **as_named("items", items), "scale": scale})
+    save_tensors(work / "log.safetensors", as_named("log", log))
     (work / "schema.json").write_text(schema.model_dump_json(indent=2))
     tabulated = _sampler_tables(config, log)
-    save_file(tabulated, work / "sampler.safetensors")
+    save_tensors(work / "sampler.safetensors", tabulated)
     rows = {"positives": len(log.item), "users": len(ids[USER].index), "items": len(ids[ITEM].index)}
     return Outcome(rows, {"sampler": config.sampler.kind, "refreshes": len(bucket_times(config, log))})
 
@@ -225,7 +226,7 @@ def _schema(config: Config, items: int, user: Side, item: Side, context: list[Co
 
 
 def _sampler_tables(config: Config, log: Log) -> Tables:
-    """`phase.sampler.table`: for both phases of training, so that selection knows nothing of its validation day."""
+    """`phase.sampler.table`: for both phases of training, so that selection draws by no click of its validation day."""
     samplers = {"sampler": families.build(SAMPLERS, config.sampler)}
     if families.load(LOSSES, config.loss.kind).in_batch:
         samplers["in_batch"] = InBatch()

@@ -19,8 +19,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from dssm_core.artifacts import JSON, Run, write_atomically
-from dssm_core.bundle import HISTORY, assemble, content_hash
+from dssm_core.bundle import HISTORY, assemble, content_hash, open_bundle
 from dssm_core.config import Config
 from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.schema import ITEM, USER
@@ -150,6 +152,7 @@ def register(run: Run, work: Path) -> Outcome:
         raise ConfigError(f"run {run.id!r} did not pass its gate, nothing is registered: {gate['reasons']}")
     name, run_id, client = run.config.model_name, open_tracking(run)["run_id"], connect(_runs(run))
     bundle = assemble(run, work / "bundle")
+    open_bundle(bundle).retrieve(pd.DataFrame({USER: [None]}), 1)  # what cannot answer is not registered
     tags = _version_tags(run, gate, content_hash(bundle))
     with told(tracking_uri(_runs(run))):
         number = _registered(client, name, tags[HASH]) or _log_model(run, run_id, bundle, tags)

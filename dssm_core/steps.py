@@ -11,13 +11,14 @@ import time
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from dssm_core.artifacts import JSON, Manifest, Run, digest, disk_errors, find_twins, sha256, write_atomically
-from dssm_core.errors import ConfigError
+from dssm_core.errors import ArtifactError, ConfigError
 from dssm_core.families import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ def step_key(run: Run, step: Step) -> str:
             "step": step.name,
             "code": code_version(),
             "settings": {name: settings[name] for name in step.reads} if step.reusable else settings,
-            "inputs": {name: run.need(name).files for name in step.needs},
+            "inputs": {name: _content(run.need(name)) for name in step.needs},
             "source": source_files(run) if not step.needs else None,
         }
     )
@@ -160,18 +161,34 @@ def source_files(run: Run) -> dict[str, str]:
     return {name: sha256(file) for name, file in open_source(run.config).files().items()}
 
 
+def _content(manifest: Manifest) -> JSON:
+    """What a later step can read of a finished one; pages for people hold times of day and are not among it."""
+    files = {name: content for name, content in manifest.files.items() if not name.startswith("data_docs/")}
+    return {"files": files, "rows": manifest.rows, "info": manifest.info}
+
+
 @cache
 def code_version() -> str:
-    """sha256 of this package's source: results of other code are never reused."""
+    """sha256 of this package's source and of the versions it computes with: results of other code are never reused."""
     package = Path(__file__).parent
     sources = sorted(package.rglob("*.py"))
-    return digest([(str(file.relative_to(package)), hashlib.sha256(file.read_bytes()).hexdigest()) for file in sources])
+    code = [(str(file.relative_to(package)), hashlib.sha256(file.read_bytes()).hexdigest()) for file in sources]
+    return digest([code, [version(name) for name in ("duckdb", "faiss-cpu", "numpy", "pandas", "torch")]])
 
 
 def _twin(run: Run, step: Step, key: str) -> Run | None:
     if not step.reusable:
         return None
-    return next((twin for twin in find_twins(run) if (m := twin.manifest(step.name)) and m.key == key), None)
+    return next((twin for twin in find_twins(run) if _has(twin, step, key)), None)
+
+
+def _has(twin: Run, step: Step, key: str) -> bool:
+    try:
+        manifest = twin.manifest(step.name)
+    except ArtifactError as error:  # another run's damage is not this one's
+        log.warning("%s", error)
+        return False
+    return manifest is not None and manifest.key == key
 
 
 def _adopt(run: Run, step: Step, twin: Run) -> Manifest:
@@ -193,6 +210,8 @@ def _work(run: Run, step: Step, key: str) -> Manifest:
     with disk_errors(part):
         outcome: Outcome = _function(step)(run, part)
     mark.unlink()
+    for left in part.rglob(".*.part"):  # by a write that was killed
+        left.unlink()
     manifest = Manifest(
         step=step.name,
         key=key,

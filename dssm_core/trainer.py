@@ -13,13 +13,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dssm_core.artifacts import Run, write_atomically
 from dssm_core.batches import epoch_batches
-from dssm_core.checkpoint import load_checkpoint, save_checkpoint
+from dssm_core.checkpoint import load_checkpoint, save_checkpoint, save_tensors
 from dssm_core.config import Config, Train
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.objective import Objective
@@ -57,7 +56,7 @@ def train(run: Run, work: Path) -> Outcome:
     device = choose_device(run.config.train.device)
     trainer = Trainer(run.config, load_prepared(samples), samples, device, work / "checkpoint.pt", live_logger(run))
     model, progress = trainer.fit(), trainer.progress
-    save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, work / "towers.safetensors")
+    save_tensors(work / "towers.safetensors", model.state_dict())
     write_atomically(work / "history.jsonl", "".join(json.dumps(point) + "\n" for point in progress.history).encode())
     (work / "checkpoint.pt").unlink(missing_ok=True)
     info = {
@@ -200,6 +199,8 @@ class Trainer:
         return int(np.random.SeedSequence([self.config.seed, self.progress.phase == "refit", number]).generate_state(1)[0])
 
     def _log(self, values: dict[str, float]) -> None:
+        if not all(map(math.isfinite, values.values())):
+            raise ConfigError(f"training diverged at step {self.progress.step} ({values}): lower train.learning_rate or train.clip_norm")
         self.progress.history.append({"step": self.progress.step, "phase": self.progress.phase, **values})
         self.logger(values, self.progress.step)
         log.debug("%s", self.progress.history[-1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from dssm_core.config import Features
 from dssm_core.errors import DataError
 from dssm_core.features import Log, item_inputs, users_as_of
+from dssm_core.logits import similarity
 from dssm_core.metrics import Relevant, recall
 from dssm_core.prepare import Prepared
 from dssm_core.two_tower import TwoTower
@@ -42,13 +45,15 @@ class Validation:
 
     @torch.no_grad()
     def recall(self, model: TwoTower, prepared: Prepared, features: Features, k: int) -> float:
-        """Mean recall@k over the day's users by exact search."""
+        """Mean recall@k over the day's users by exact search; NaN where the towers give no numbers."""
         inputs = item_inputs(self.known, prepared.items, self.items, self.as_of, features, prepared.scale)
-        vectors = model.items(inputs).float()
+        vectors = model.items(inputs)
+        if not vectors.isfinite().all():
+            return math.nan
 
         def top(part: Tensor) -> Tensor:
             queries = model.users(users_as_of(self.known, prepared.users, part, torch.full_like(part, self.as_of), features))
-            return (queries.float() @ vectors.T).topk(min(k, len(vectors)), dim=1).indices
+            return similarity(queries, vectors).topk(min(k, len(vectors)), dim=1).indices
 
         found = torch.cat([top(part) for part in self.users.split(AT_ONCE)]).cpu().numpy()
         return float(recall(self.relevant.hits(found), self.relevant.counts, k).mean())

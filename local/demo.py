@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -99,7 +100,7 @@ def main() -> None:
     config = config_name(args.config)
     try:
         sys.exit(run_demo(conf(config, args.data, args.test_day)))
-    except (servers.ServerError, RuntimeError) as error:
+    except (servers.ServerError, RuntimeError, httpx.HTTPError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("stopped looking; the run goes on in Airflow (make status, make down)")

@@ -9,17 +9,12 @@ from tasks.settings import make_run
 
 
 def run_step(run: str, name: str) -> str:
-    """Execute one step of the run; what is never worth a retry is also written to the MLflow run."""
+    """Execute one step of the run and hand its address on."""
     from airflow.sdk import get_current_context
 
-    from dssm_core import artifacts, errors, registry, steps
+    from dssm_core import artifacts, pipeline
 
-    opened = artifacts.open_run(run)
-    try:
-        manifest = steps.execute(opened, name)
-    except (errors.ConfigError, errors.DataError) as error:
-        registry.mark_failed(opened, str(error))
-        raise
+    manifest = pipeline.run_step(artifacts.open_run(run), name)
     done = {"rows": manifest.rows, "seconds": manifest.seconds, "reused_from": manifest.reused_from}
     get_current_context()["ti"].xcom_push(key="done", value=done)
     return run

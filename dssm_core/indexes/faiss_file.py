@@ -10,6 +10,7 @@ from typing import Any
 import faiss as untyped
 import numpy as np
 
+from dssm_core.artifacts import write_atomically
 from dssm_core.errors import ArtifactError
 from dssm_core.indexes.protocol import Floats, Rows, check_k, mark_missing
 
@@ -31,7 +32,7 @@ def one_thread() -> Iterator[None]:
 
 def save(index: Any, folder: Path) -> None:
     """Write an index as `index.faiss`."""
-    faiss.write_index(index, str(folder / FILE))
+    write_atomically(folder / FILE, faiss.serialize_index(index).tobytes())  # FAISS's own writer is silent on a full disk
 
 
 def load(folder: Path) -> Any:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dssm_core.errors import DataError
+
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
@@ -32,11 +34,11 @@ class Index(Protocol):
 
 
 def check_vectors(vectors: Floats) -> Floats:
-    """Contiguous float32 [N, D]; ValueError on another shape, an empty catalogue, or a value that is not finite."""
+    """Contiguous float32 [N, D]; DataError on another shape, an empty catalogue, or a value that is not finite."""
     if vectors.ndim != 2 or 0 in vectors.shape:
-        raise ValueError(f"vectors have shape {vectors.shape}: an index needs [N, D] with N and D of 1 or more")
+        raise DataError(f"vectors have shape {vectors.shape}: an index needs [N, D] with N and D of 1 or more")
     if not np.isfinite(vectors).all():
-        raise ValueError("vectors hold NaN or infinity: the towers diverged; lower train.learning_rate")
+        raise DataError("vectors hold NaN or infinity: the towers diverged; lower train.learning_rate")
     return np.ascontiguousarray(vectors, dtype=np.float32)
 
 

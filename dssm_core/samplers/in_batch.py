@@ -6,6 +6,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from dssm_core.batches import training_events
 from dssm_core.features import Log
 from dssm_core.samplers.protocol import Tables, categorical, share_of, tally
 
@@ -16,10 +17,9 @@ class InBatch(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def fit(self, log: Log, as_of: Tensor) -> Tables:
-        """Each bucket's events by item."""
-        bucket = torch.searchsorted(as_of, log.time, right=True) - 1
-        kept = bucket >= 0  # before the first refresh nothing is known: no training event lies there
-        return categorical(*tally(bucket[kept], log.item[kept], torch.ones(int(kept.sum()))), buckets=len(as_of))
+        """Each bucket's training events by item."""
+        events = training_events(log, as_of)
+        return categorical(*tally(events.bucket, events.item, torch.ones(len(events.item))), buckets=len(as_of))
 
     def draw(self, tables: Tables, bucket: int, count: int, positives: Tensor, generator: torch.Generator) -> Tensor:
         """The batch's positives, as many as there are. → [B]."""

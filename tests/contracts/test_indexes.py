@@ -5,7 +5,7 @@ import pytest
 
 from dssm_core import families
 from dssm_core.config import Member
-from dssm_core.errors import ArtifactError
+from dssm_core.errors import ArtifactError, DataError
 from dssm_core.indexes import INDEXES
 
 
@@ -75,7 +75,7 @@ def test_same_seed_same_index(member):
 
 @pytest.mark.parametrize("vectors", [np.zeros((0, 4), np.float32), np.zeros(4, np.float32), np.full((3, 4), np.nan, np.float32)])
 def test_bad_vectors_are_refused(member, vectors):
-    with pytest.raises(ValueError, match="vectors"):
+    with pytest.raises(DataError, match="vectors"):
         member.build(vectors, seed=0)
 
 

@@ -6,6 +6,7 @@ import torch
 from scipy.stats import chisquare
 
 from dssm_core import families
+from dssm_core.batches import training_events
 from dssm_core.config import Member
 from dssm_core.features import Log
 from dssm_core.samplers import SAMPLERS
@@ -40,9 +41,8 @@ def log():
 def test_draws_follow_log_q(kind, bucket, log):
     sampler = families.build(SAMPLERS, Member(kind=kind))
     tables = sampler.fit(log, AS_OF)
-    ends = torch.cat([AS_OF[1:], torch.tensor([48 * HOUR_MS])])
-    inside = (log.time >= AS_OF[bucket]) & (log.time < ends[bucket])
-    positives = log.item[inside]  # a batch of a whole bucket: in_batch is then exact
+    events = training_events(log, AS_OF)
+    positives = events.item[events.bucket == bucket]  # a batch of a whole bucket: in_batch is then exact
     drawn = sampler.draw(tables, bucket, DRAWS, positives, torch.Generator().manual_seed(bucket))
     share = sampler.log_q(tables, bucket, torch.arange(1, ITEMS + 1)).double().exp().numpy()
     assert share.sum() == pytest.approx(1, abs=1e-5)

@@ -26,16 +26,18 @@ with warnings.catch_warnings(record=True) as caught:
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 dag = bag.dags["dssm_training"]
+stored = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))  # what the scheduler reads
 print(json.dumps({
     "errors": bag.import_errors,
     "warnings": ours,
     "modules": sorted({name.partition(".")[0] for name in sys.modules}),
-    "bytes": len(json.dumps(DagSerialization.to_dict(dag))),
+    "stored": {name: sorted(t.downstream_task_ids) for name, t in stored.task_dict.items()},
     "tasks": {t.task_id: {
         "next": sorted(t.downstream_task_ids), "pool": t.pool, "retries": t.retries, "doc": t.doc_md,
         "timeout_s": t.execution_timeout.total_seconds(), "links": [link.name for link in t.operator_extra_links],
         "policy": [[r.action.value, sorted(e if isinstance(e, str) else e.__name__ for e in r.exception)] for r in t.retry_policy.rules],
     } for t in dag.topological_sort()},
+    "defaults": {name: dag.params.get_param(name).value for name in dag.params},
     "params": {name: dag.params.get_param(name).schema for name in dag.params},
     "timetable": repr(dag.timetable), "tags": sorted(dag.tags), "doc": dag.doc_md,
 }, default=str))
@@ -60,7 +62,10 @@ def parsed(tmp_path_factory):
 def test_parses_without_errors_or_warnings(parsed):
     assert parsed["errors"] == {}
     assert parsed["warnings"] == []
-    assert parsed["bytes"] > 0
+
+
+def test_the_scheduler_reads_the_same_graph(parsed):
+    assert parsed["stored"] == {name: task["next"] for name, task in parsed["tasks"].items()}
 
 
 @pytest.mark.parametrize("module", ["torch", "pandas", "mlflow", "great_expectations", "duckdb", "faiss", "numpy"])
@@ -107,7 +112,11 @@ def test_form_explains_every_field(parsed):
 
 def test_schedule_is_off_until_asked_for(parsed, tmp_path_factory):
     assert "Null" in parsed["timetable"] or "None" in parsed["timetable"]
-    assert "CronTrigger" in parse(tmp_path_factory, DSSM_SCHEDULE="30 3 * * *")["timetable"]
+    scheduled = parse(tmp_path_factory, DSSM_SCHEDULE="30 3 * * *", DSSM_CONFIG="globo", DSSM_DATA_PATH="/data/globo")
+    assert "CronTrigger" in scheduled["timetable"]
+    assert scheduled["defaults"]["config"] == "globo", "a scheduled run has no form to fill in"
+    assert scheduled["defaults"]["data"] == "/data/globo"
+    assert (parsed["defaults"]["config"], parsed["defaults"]["data"]) == ("demo", None)
 
 
 def test_no_python_in_the_mlflow_folder():

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from dssm_core import artifacts, pipeline, registry, steps
+from dssm_core.bundle import open_bundle
 from dssm_core.cli import main
 from dssm_core.config import parse_config
+from dssm_core.errors import ArtifactError
 from tests.conftest import small_config
 
 TO_TRAIN = list(steps.STEPS)[: list(steps.STEPS).index("train_towers")]
@@ -80,6 +83,52 @@ def test_another_run_of_the_window_reuses_what_is_the_same(first, runs):
     assert all((reused[name] == "first") == step.reusable for name, step in steps.STEPS.items())
     assert got["metrics"]["served"] == result["metrics"]["served"]
     assert other.step("train_towers").joinpath("towers.safetensors").is_file()
+
+
+def test_a_reused_export_is_registered_with_this_run_s_index(first, runs):
+    """The index's settings travel with the run that chose them, not with the run whose embeddings it reuses."""
+    other = artifacts.create_run(tiny(index={"kind": "faiss_hnsw", "ef_search": 256}), runs, "hnsw")
+    result = pipeline.run_pipeline(other)
+    assert other.need("export_embeddings").reused_from
+    assert result["version"] != first[1]["version"]
+    served = open_bundle(other.step("register_model") / "bundle")
+    assert served.config == other.config
+    assert len(served.retrieve(pd.DataFrame({"user_id": ["nobody"]}), 5)["item_ids"][0]) == 5
+
+
+def test_the_key_of_a_step_holds_its_inputs_content_and_facts_but_no_report(first):
+    run = first[0]
+    step = steps.STEPS["sample_negatives"]
+    before, file = steps.step_key(run, step), run.step("split_by_time") / "manifest.json"
+    manifest = json.loads(file.read_text())
+    moved = manifest | {"info": manifest["info"] | {"start_ms": 0}}
+    reported = manifest | {"files": manifest["files"] | {"data_docs/index.html": "other"}}
+    try:
+        file.write_text(json.dumps(moved))
+        assert steps.step_key(run, step) != before
+        file.write_text(json.dumps(reported))
+        assert steps.step_key(run, step) == before
+    finally:
+        file.write_text(json.dumps(manifest))
+
+
+def test_what_a_killed_write_left_is_not_published(tmp_path):
+    run = artifacts.create_run(tiny(), tmp_path, "run")
+    part = run.root / ".ingest_data.part"
+    part.mkdir()
+    (part / ".checkpoint.pt.42.part").write_text("half")
+    (part / "key.json").write_text(json.dumps(steps.step_key(run, steps.STEPS["ingest_data"])))
+    assert list(steps.execute(run, "ingest_data").files) == ["interactions.parquet", "items.parquet", "users.parquet"]
+
+
+def test_damage_in_another_run_does_not_stop_this_one(tmp_path):
+    for name in ("damaged", "fine"):
+        run = artifacts.create_run(tiny(), tmp_path, name)
+        steps.execute(run, "ingest_data")
+        (run.step("ingest_data") / "manifest.json").write_text("{")
+        if name == "fine":
+            with pytest.raises(ArtifactError, match="damaged: remove"):
+                steps.execute(run, "ingest_data")
 
 
 def test_another_setting_trains_anew(first, runs):
@@ -185,6 +234,6 @@ def test_cli_says_what_is_wrong_in_a_sentence(runs, tmp_path):
 
 
 def test_cli_promotes(first, runs):
-    done = cli("promote", "dssm-small", "--runs", runs, "--reason", "looks right")
+    done = cli("promote", "dssm-small", "--version", first[1]["version"], "--runs", runs, "--reason", "looks right")
     assert json.loads(done.stdout) == {"model": "dssm-small", "version": first[1]["version"], "previous": None}
     assert os.environ.get("MLFLOW_TRACKING_URI") is None

@@ -60,6 +60,7 @@ def test_write_atomically_leaves_the_old_content_on_failure(tmp_path, monkeypatc
     with pytest.raises(ServiceError, match=r"cannot write .*a\.json: No space left"):
         artifacts.write_atomically(file, b"new")
     assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_runs_and_twins(tmp_path):
@@ -68,6 +69,15 @@ def test_runs_and_twins(tmp_path):
     assert {run.id for run in artifacts.find_runs(tmp_path)} == {"one", "two", "three"}
     assert artifacts.find_twins(one) == [two]
     assert artifacts.find_twins(other_day) == []
+
+
+def test_a_run_of_another_version_is_left_out_with_a_warning(tmp_path, caplog):
+    run = artifacts.create_run(config(), tmp_path, "one")
+    old = tmp_path / "small" / "2024-03-07" / "old"
+    old.mkdir()
+    (old / "config.json").write_text('{"name": "small"}')
+    assert artifacts.find_runs(tmp_path) == [run]
+    assert "settings of another version" in caplog.text
 
 
 def test_digest_ignores_the_order_of_keys():

@@ -10,7 +10,7 @@ def test_events_by_hand():
     item = torch.tensor([1, 1, 2, 2, 3])
     created = torch.tensor([99, 5, 13, 25])  # items 1, 2, 3 first clicked at 5, 13, 25
     log = Log(torch.arange(1, 6), item, time, torch.zeros(5, 0), created, torch.tensor([0, 30]))
-    events = training_events(log, torch.tensor([10, 20]), activity=True)
+    events = training_events(log, torch.tensor([10, 20]))
     assert events.user.tolist() == [2, 4]  # 5: before any refresh; 13 and 25: their items were not known yet
     assert events.bucket.tolist() == [0, 1]
     assert events.as_of.tolist() == [10, 20]
@@ -20,7 +20,7 @@ def test_without_activity_every_event_counts_as_of_itself():
     log = Log(
         torch.tensor([1, 2]), torch.tensor([1, 1]), torch.tensor([3, 4]), torch.zeros(2, 0), torch.tensor([9, 3]), torch.tensor([0, 9])
     )
-    events = training_events(log, torch.tensor([0]), activity=False)
+    events = training_events(log, torch.tensor([0]))
     assert events.as_of.tolist() == [3, 4]
     assert events.bucket.tolist() == [0, 0]
 

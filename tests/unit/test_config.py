@@ -27,6 +27,8 @@ def test_every_shipped_config_is_valid(file):
         ({"name": "../x"}, "'name' is '../x'"),
         ({"data__timezone": "Mars/Base"}, "unknown time zone 'Mars/Base'"),
         ({"evaluation": {"ks": [20]}}, "evaluation.ks must hold 200"),
+        ({"evaluation": {"baselines": ["hott"]}}, "unknown baseline 'hott': did you mean 'hot'?"),
+        ({"features": {"activity": {"enabled": False}}}, "sampler 'active' draws by activity"),
     ],
 )
 def test_the_sentence_names_thing_value_and_remedy(changes, sentence):
@@ -37,8 +39,8 @@ def test_the_sentence_names_thing_value_and_remedy(changes, sentence):
 
 def test_all_problems_come_at_once():
     with pytest.raises(ConfigError) as error:
-        parse_config(small_config(train__epochs=0, gate__floor=2))
-    assert len(str(error.value).splitlines()) == 2
+        parse_config(small_config(train__epochs=0, gate__floor=2, tower={"kind": "mlpp"}, sampler={"kind": "active", "alpa": 1}))
+    assert len(str(error.value).splitlines()) == 4
 
 
 def test_overrides_are_yaml_and_replace_members_whole(tmp_path):
@@ -50,7 +52,7 @@ def test_overrides_are_yaml_and_replace_members_whole(tmp_path):
     assert config.sampler.settings == {}, "settings of another sampler are not this one's"
 
 
-@pytest.mark.parametrize("override", ["train.epochs", "=3", "name.x=1"])
+@pytest.mark.parametrize("override", ["train.epochs", "=3", "name.x=1", "train.epochs=[1"])
 def test_a_wrong_override_is_named(override, tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump(small_config()))

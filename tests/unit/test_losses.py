@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dssm_core.logits import Logits, logits, mask_accidental_hits
+from dssm_core.logits import Logits, logits, mask_accidental_hits, similarity
 from dssm_core.losses.bce import Bce
 from dssm_core.losses.in_batch_softmax import InBatchSoftmax
 from dssm_core.losses.sampled_softmax import SampledSoftmax
@@ -19,6 +19,14 @@ def test_logits_and_temperature():
     positive, negative = logits(torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0, 0.0]]), torch.eye(2), torch.tensor(0.5))
     assert positive.tolist() == pytest.approx([1.2])
     assert negative[0].tolist() == pytest.approx([1.2, 1.6])
+
+
+def test_similarities_keep_full_precision_inside_mixed_precision():
+    user, item = torch.randn(3, 64), torch.randn(5, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = similarity(user.bfloat16(), item)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, user.bfloat16().float() @ item.T)
 
 
 def test_accidental_hits_cannot_be_negatives():

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from dssm_core import artifacts, evaluate, steps
+from dssm_core import artifacts, bundle, evaluate, steps
 from dssm_core.checkpoint import load_checkpoint, save_checkpoint
 from dssm_core.config import Train, parse_config
 from dssm_core.encoder import Encoder
+from dssm_core.objective import Objective
 from dssm_core.prepare import load_prepared, validation_start
 from dssm_core.trainer import Trainer, choose_device, learning_rate
 from dssm_core.two_tower import TwoTower
@@ -113,7 +114,7 @@ def test_a_knob_of_the_same_shapes_changes_the_towers(changes, prepared_run, tra
         {"model__dim": 16},
         {"tower": {"kind": "mlp", "hidden": [32, 16]}},
         {"features__activity": {"windows_h": [2]}},
-        {"features__activity": {"enabled": False}},
+        {"features__activity": {"enabled": False}, "sampler": {"kind": "uniform"}},
         {"features__history": {"length": 0}},
     ],
     ids=str,
@@ -121,6 +122,25 @@ def test_a_knob_of_the_same_shapes_changes_the_towers(changes, prepared_run, tra
 def test_a_knob_of_shapes_changes_the_parameters(changes, prepared_run, trained, tmp_path):
     model, _ = fit(prepared_run(**changes), tmp_path)
     assert len(weights(model)) != len(weights(trained[0]))
+
+
+def test_divergence_is_an_error_that_says_what_to_lower(prepared_run, tmp_path):
+    run = prepared_run(train={"epochs": 2, "learning_rate": 1e30, "device": "cpu"})
+    with pytest.raises(artifacts.ConfigError, match=r"training diverged at step .*: lower train\.learning_rate"):
+        fit(run, tmp_path)
+
+
+@pytest.mark.parametrize("loss", ["sampled_softmax", "in_batch_softmax"])
+def test_in_batch_log_q_counts_training_events_only(prepared_run, loss):
+    """What the batch's items are expected to be is taken over the events that training sees, not over dropped ones."""
+    run = prepared_run(loss={"kind": loss}, sampler={"kind": "in_batch"})
+    samples = run.step("sample_negatives")
+    prepared = load_prepared(samples)
+    objective = Objective(run.config, prepared, prepared.log, samples, "refit")
+    bucket = int(objective.buckets[0])
+    items, counts = objective.events.item[objective.buckets == bucket].unique(return_counts=True)
+    got = objective.sampler.log_q(objective.tables["sampler"], bucket, items).exp()
+    torch.testing.assert_close(got, counts / counts.sum())
 
 
 def test_patience_ends_the_search_for_epochs(prepared_run, tmp_path):
@@ -161,13 +181,13 @@ def test_validation_recall_equals_a_loop(plain):
     assert got == pytest.approx(np.mean(recalls), abs=1e-6)
 
 
-def test_a_served_user_equals_the_exported_one(prepared_run, monkeypatch):
+def test_a_served_user_equals_the_exported_one(prepared_run, monkeypatch, tmp_path):
     """Training's features and serving's are one: the encoder, told a history, gives the vector exported as of the cutoff."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = prepared_run()
     for name in ("train_towers", "export_embeddings", "build_index"):
         steps.execute(run, name)
-    folder = run.step("export_embeddings")
+    folder = bundle.assemble(run, tmp_path / "bundle")
     encoder = Encoder(folder)
     names = encoder.user_ids.index[:50]
     asked = evaluate.make_slice(names.to_numpy(), np.arange(1, 51), np.zeros(50, dtype=np.int64), 1)

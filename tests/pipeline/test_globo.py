@@ -1,0 +1,39 @@
+"""The Globo config, untouched, on one window of the real log (needs $DSSM_DATA; minutes)."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from dssm_core.cli import main
+from tests.conftest import REPO
+
+
+@pytest.mark.data
+def test_the_served_index_recalls_what_readers_click_next_day(data_root, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    clicks = data_root / "globo" / "clicks"
+    arguments = [
+        "run",
+        str(REPO / "configs" / "globo.yaml"),
+        "--data",
+        str(clicks),
+        "--test-day",
+        "2017-10-07",
+        "--runs",
+        str(tmp_path),
+        "--json",
+    ]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    rows, metrics = result["rows"], result["metrics"]
+    assert rows["read"] == rows["train"] + rows["test"] + rows["outside"] + rows["quarantined"] == 2_073_175
+    assert rows["train"] == 1_294_842
+    # what is known of these baselines on this window, counted independently of this code
+    assert metrics["baselines"]["hot"]["recall@200"] == pytest.approx(0.277, abs=0.002)
+    assert metrics["baselines"]["recent_hot"]["by_window"]["1h"] == pytest.approx(0.514, abs=0.01)
+    assert metrics["ceiling"]["recall@200"] == pytest.approx(0.944, abs=0.002)
+    assert metrics["served"]["recall@200"] >= 0.57
+    assert result["gate"]["passed"]
+    assert result["version"]
