@@ -19,7 +19,7 @@ from dssm_core.positive import parse_positive
 from dssm_core.schema import TIME
 from dssm_core.sources import SOURCES
 from dssm_core.sources.columns import RAW, kept_text, quote, text
-from dssm_core.sources.delimited import read_error
+from dssm_core.sources.delimited import read_error, said
 from dssm_core.sources.protocol import Source
 from dssm_core.steps import Outcome
 
@@ -47,7 +47,7 @@ def connect(near: Path) -> Iterator[DuckDBPyConnection]:
             yield con
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
             if isinstance(error, duckdb.OutOfMemoryException) or "write" in str(error):
-                raise ServiceError(f"cannot write near {near} ({error}): free disk space, then retry") from error
+                raise ServiceError(f"cannot write near {near} ({said(error)}): free disk space, then retry") from error
             raise
 
 

@@ -88,7 +88,8 @@ def validate(run: Run, work: Path) -> Outcome:
         judged = max((verdict.judged for verdict in verdicts if verdict.table == INTERACTIONS), default=0)
         most = max((verdict.broken for verdict in verdicts if verdict.rule.quarantines), default=0)  # may be unlisted
         share = max(len(broken), most) / max(judged, 1)
-        if problems := _problems(verdicts, share, run.config, con):
+        problems = [*_unknown_ranges(run.config, run.step("ingest_data")), *_problems(verdicts, share, run.config, con)]
+        if problems:
             _keep_docs(run, work)
             raise DataError("\n".join([*problems, f"All rules and rows: {run.root / 'data_docs' / 'index.html'}"]))
         shutil.rmtree(run.root / "data_docs", ignore_errors=True)
@@ -165,6 +166,17 @@ def _refuse_absent(table: str, wanted: Sequence[str]) -> None:
         raise DataError(
             f"features.columns names {', '.join(wanted)} of {table}, but the source has no {table} table: add it, or leave them out"
         )
+
+
+def _unknown_ranges(config: Config, folder: Path) -> list[str]:
+    """A sentence for each column that has a range but is in none of the tables."""
+    columns = {name for file in TABLE_FILES.values() if (folder / file).is_file() for name in pq.read_schema(folder / file).names}
+    known = sorted(name for name in columns if not name.endswith(RAW))
+    return [
+        f"validation.ranges names {name!r}, which no table has: {did_you_mean(name, known)}"
+        for name in config.validation.ranges
+        if name not in columns
+    ]
 
 
 def _existence(table: str, wanted: Iterable[str], columns: Sequence[str]) -> list[Rule]:

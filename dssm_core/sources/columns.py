@@ -17,6 +17,7 @@ from dssm_core.schema import CREATED, INTERACTIONS, ITEM, ITEMS, TIME, USER, USE
 RAW = "_raw"  # suffix of the column that keeps a text which could not be parsed
 KEYS = {INTERACTIONS: (USER, ITEM, TIME), USERS: (USER,), ITEMS: (ITEM,)}
 TimeUnit = Literal["s", "ms", "us", "ns", "iso"]
+_WHOLE = r"^(0|-?[1-9][0-9]*)\.0$"  # an integer as pandas writes it in a float column
 _OFFSET = r":.*(Z|[+-]\d\d(:?\d\d)?)$"  # a clock time, then a UTC offset
 
 
@@ -115,10 +116,15 @@ def _mapping(types: Mapping[str, str], table: str, columns: Mapping[str, str], w
 
 
 def id_text(source: str, kind: str) -> str:
-    """SQL: an id as trimmed text, NULL when empty; 7.0 (an integer column that met a NULL in pandas) is '7'."""
+    """SQL: an id as trimmed text, NULL when empty, NaN or infinite.
+
+    7.0 and '7.0' (pandas, of an integer column that met a NULL) are '7'; text such as 007, 1.5 or 1.0.0 is kept.
+    """
+    value = f"CAST({source} AS VARCHAR)"
     if kind in ("DOUBLE", "FLOAT"):
-        return f"CASE WHEN {source} = floor({source}) THEN CAST(CAST({source} AS HUGEINT) AS VARCHAR) ELSE CAST({source} AS VARCHAR) END"
-    return f"nullif(trim(CAST({source} AS VARCHAR)), '')"
+        whole = f"CASE WHEN {source} = floor({source}) THEN CAST(TRY_CAST({source} AS HUGEINT) AS VARCHAR) END"
+        return f"CASE WHEN isfinite({source}) THEN coalesce({whole}, {value}) END"
+    return f"nullif(regexp_replace(trim({value}), {text(_WHOLE)}, '\\1'), '')"
 
 
 def time_ms(source: str, kind: str, unit: TimeUnit, timezone: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
+import re
 from collections.abc import Mapping
-from itertools import groupby
+from itertools import groupby, islice, takewhile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -96,5 +98,14 @@ def _query(files: list[Path], names: tuple[str, ...], spec: TextTable) -> str:
 
 def read_error(error: duckdb.Error) -> DataError:
     """A sentence from what DuckDB says of a file it could not read to the end (a cut gzip, a malformed line)."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return DataError(f"the log cannot be read: {' '.join(lines[:4])}. Copy the file again, or mend or remove the line")
+    file = re.search(r"^ *file = (.+)$", str(error), re.MULTILINE)
+    where = f" in {file[1]!r}" if file else ""
+    return DataError(f"the log cannot be read: {said(error)}{where}. Copy the file again, or mend or remove the line")
+
+
+def said(error: duckdb.Error) -> str:
+    """What DuckDB says went wrong, in a line: without the JSON that may wrap it and the advice on SQL that follows it."""
+    wrapped = re.search(r'"exception_message":("(?:[^"\\]|\\.)*")', str(error))
+    lines = [line.strip() for line in (json.loads(wrapped[1]) if wrapped else str(error)).splitlines()]
+    facts = takewhile(lambda line: not line.startswith("Possible "), filter(None, lines))
+    return " ".join(islice(facts, 4))

@@ -97,6 +97,22 @@ def test_ids_of_mixed_types_are_one_text(tmp_path: Path) -> None:
     assert read(source) == [("7", "1", 1), ("8", "2", 2), ("7", "1", 3), ("x", None, 4)]
 
 
+def test_float_ids_that_are_no_number_are_missing(tmp_path: Path) -> None:
+    ids = pa.array([7.0, float("nan"), float("inf"), 1.5, 1e40])
+    pq.write_table(pa.table({USER: ids, ITEM: ids.cast(pa.float32()), TIME: [1, 2, 3, 4, 5]}), tmp_path / "a.parquet")
+    source = Parquet.model_validate({"path": str(tmp_path), "interactions": {"files": "*"}})
+    assert read(source, f"{USER}, {ITEM}") == [("7", "7"), (None, None), (None, None), ("1.5", "1.5"), ("1e+40", None)]
+
+
+def test_text_ids_that_pandas_wrote_as_floats_are_the_integers_they_were(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("user_id,item_id,timestamp\n7,0,1\n007,1.5,2\n")
+    (tmp_path / "2.csv").write_text("user_id,item_id,timestamp\n7.0,0.0,3\n-20.0,007.0,4\nv7.0,1.0.0,5\n7.00, 7.0 ,6\n.0,,7\n")
+    assert read(log(tmp_path), f"{USER}, {ITEM}") == [
+        *[("7", "0"), ("007", "1.5"), ("7", "0"), ("-20", "007.0"), ("v7.0", "1.0.0"), ("7.00", "7")],
+        (".0", None),
+    ]
+
+
 def test_parquet_timestamps_are_converted(tmp_path: Path) -> None:
     naive, aware = pa.array([datetime(2024, 3, 1, 12)], pa.timestamp("us")), pa.array([NOON * 1000], pa.timestamp("ms", "Asia/Tokyo"))
     for column in (naive, aware):

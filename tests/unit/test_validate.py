@@ -103,7 +103,7 @@ def test_every_failure_of_the_log_is_named_at_once(tmp_path: Path) -> None:
     write_log(tmp_path, [], users="user_id,country\n0,de\n0,fr\n1,fr\n", items="item_id,words\ni0,1\ni0,2\ni1,x\ni2,\ni3,\ni4,\n")
     columns = {"user": [("contry", "categorical")], "item": [("words", "numeric")], "context": [("device", "categorical")]}
     features = {side: [{"column": column, "kind": kind} for column, kind in pairs] for side, pairs in columns.items()}
-    message = refusal(make_run(tmp_path, {"min_rows_per_day": 25}, **features))
+    message = refusal(make_run(tmp_path, {"min_rows_per_day": 25, "ranges": {"secs": [0, 1]}}, **features))
     for part in (
         "each day of the window must have at least 25 rows: 3 of 3 do not (such as 2024-03-01 has 24, 2024-03-02 has 24",
         "the log has 2024-03-01 to 2024-03-03",
@@ -112,8 +112,18 @@ def test_every_failure_of_the_log_is_named_at_once(tmp_path: Path) -> None:
         "users: user_id must be unique: 2 of 3 do not (such as '0')",
         "items: item_id must be unique: 2 of 6 do not (such as 'i0')",
         "items: words must be a number: 1 of 6 do not (such as 'x')",
+        "validation.ranges names 'secs', which no table has: did you mean 'seconds'?",
     ):
         assert part in message
+
+
+def test_a_range_needs_its_column_in_one_table_only(tmp_path: Path) -> None:
+    write_log(tmp_path, [], users="user_id,age\n0,200\n1,30\n")
+    message = refusal(make_run(tmp_path, {"ranges": {"age": [0, 120], "words": [0, 4], "seconds": [0, 71], "wrds": [0, 1]}}))
+    assert message.splitlines()[:-1] == [
+        "validation.ranges names 'wrds', which no table has: did you mean 'words'?",
+        "users: age must lie in 0 to 120: 1 of 2 do not (such as 200.0); mend the rows, or widen validation.ranges",
+    ]
 
 
 def test_an_empty_window_names_the_days_there_are(tmp_path: Path) -> None:
