@@ -13,7 +13,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from dssm_core import families
 from dssm_core.artifacts import Run
-from dssm_core.config import Config, member_at
+from dssm_core.config import Config
 from dssm_core.errors import DataError, ServiceError
 from dssm_core.positive import parse_positive
 from dssm_core.schema import TIME
@@ -29,7 +29,7 @@ MEMORY_LIMIT = "1200MB"  # DuckDB spills to disk beyond it
 
 def open_source(config: Config) -> Source:
     """The source that the config chooses, with its settings."""
-    source: Source = families.build(SOURCES, member_at(config, "data.source"))
+    source: Source = families.build(SOURCES, config.data.source)
     return source
 
 
