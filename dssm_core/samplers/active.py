@@ -39,14 +39,13 @@ class Active(BaseModel):
         }
 
     def draw(self, tables: Tables, bucket: int, count: int, positives: Tensor, generator: torch.Generator) -> Tensor:
-        """[count] item codes known and mostly active as of the bucket's refresh."""
-        active = draw_categorical(tables, bucket, count, generator) if self._share(tables, bucket) < 1 else None
-        place = torch.randint(int(tables["known"][bucket]), (count,), generator=generator, device=generator.device)
-        any_known = tables["by_age"][place]
-        if active is None:
-            return any_known
-        coin = torch.rand(count, generator=generator, device=generator.device)
-        return torch.where(coin < self.uniform_share, any_known, active)
+        """[count] item codes known and mostly active as of the bucket's refresh; the order says nothing."""
+        shares = torch.full((), self._share(tables, bucket), device=generator.device)
+        even = int(torch.binomial(torch.full_like(shares, count), shares, generator=generator))
+        place = torch.randint(int(tables["known"][bucket]), (even,), generator=generator, device=generator.device)
+        if even == count:
+            return tables["by_age"][place]
+        return torch.cat([tables["by_age"][place], draw_categorical(tables, bucket, count - even, generator)])
 
     def log_q(self, tables: Tables, bucket: int, items: Tensor) -> Tensor:
         """items: [n] → [n]."""

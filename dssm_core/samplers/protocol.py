@@ -40,23 +40,47 @@ def tally(bucket: Tensor, item: Tensor, weight: Tensor) -> tuple[Tensor, Tensor,
 
 
 def categorical(bucket: Tensor, item: Tensor, weight: Tensor, buckets: int) -> Tables:
-    """A distribution over items for each of `buckets` buckets, from what `tally` gives → ptr, items, cdf, share.
+    """A distribution over items for each of `buckets` buckets, from what `tally` gives, ready to draw from in O(1).
 
-    `cdf` runs from 0 to 1 within a bucket; ptr: [buckets + 1], where each begins.
+    ptr: [buckets + 1], where each bucket begins in items, share (probability), and its alias table keep, alias.
     """
     ptr = torch.searchsorted(bucket, torch.arange(buckets + 1))
     share = weight / torch.zeros(buckets, dtype=torch.double).index_add_(0, bucket, weight)[bucket]
-    running = share.cumsum(0)
-    before = torch.cat([running.new_zeros(1), running])[ptr[:-1]]
-    return {"ptr": ptr, "items": item, "cdf": (running - before[bucket]).clamp(max=1.0), "share": share}
+    tables = [alias_table(part) for part in share.split(ptr.diff().tolist())]
+    keep, alias = (torch.cat(parts) for parts in zip(*tables, strict=True))
+    return {"ptr": ptr, "items": item, "share": share, "keep": keep, "alias": alias}
+
+
+def alias_table(share: Tensor) -> tuple[Tensor, Tensor]:
+    """Walker's alias table: draw a cell evenly, stay with probability `keep`, else go to `alias`. share: [n] → 2 x [n].
+
+    Cells below the mean are filled up by those above it, in order; running sums of what is lacking and of what is over
+    say who fills whom without a loop (Hübschle-Schneider & Sanders 2022, "Parallel Weighted Random Sampling").
+    """
+    height = share * len(share)
+    low, high = (height < 1).nonzero().squeeze(1), (height >= 1).nonzero().squeeze(1)
+    keep, alias = torch.ones_like(height), torch.arange(len(share))
+    if not len(low) or not len(high):
+        return keep, alias
+    lacking, over = (1 - height[low]).cumsum(0), (height[high] - 1).cumsum(0)
+    last = len(high) - 1
+    filled_by = torch.searchsorted(over, lacking - (1 - height[low]), right=True).clamp(max=last)
+    keep[low], alias[low] = height[low], high[filled_by]
+    emptied_by = torch.searchsorted(lacking, over, right=True)  # the low cell that takes more than a high one has left
+    taken = emptied_by < len(low)
+    beyond = (lacking[emptied_by.clamp(max=len(low) - 1)] - over)[taken]
+    following = (torch.arange(len(high)) + 1).clamp(max=last)
+    keep[high[taken]], alias[high[taken]] = (1 - beyond).clamp(min=0), high[following[taken]]
+    return keep, alias
 
 
 def draw_categorical(tables: Tables, bucket: int, count: int, generator: torch.Generator) -> Tensor:
-    """`count` items of one bucket's distribution by inverting its cdf. → [count] item codes."""
+    """`count` items of one bucket's distribution. → [count] item codes."""
     begin, end = tables["ptr"][bucket : bucket + 2].tolist()
-    uniform = torch.rand(count, generator=generator, device=generator.device, dtype=torch.double)
-    place = torch.searchsorted(tables["cdf"][begin:end], uniform, right=True).clamp(max=end - begin - 1)
-    return tables["items"][begin + place]
+    at = torch.rand(count, generator=generator, device=generator.device, dtype=torch.double) * (end - begin)
+    cell = at.long()  # the whole part chooses the cell, the rest decides whether to stay
+    cell = torch.where(at - cell < tables["keep"][begin:end][cell], cell, tables["alias"][begin:end][cell])
+    return tables["items"][begin:end][cell]
 
 
 def share_of(tables: Tables, bucket: int, items: Tensor) -> Tensor:

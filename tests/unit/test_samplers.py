@@ -6,6 +6,7 @@ import torch
 from dssm_core.features import Log
 from dssm_core.samplers.active import Active
 from dssm_core.samplers.popularity import Popularity
+from dssm_core.samplers.protocol import alias_table
 from dssm_core.schema import HOUR_MS
 
 EMPTY = torch.zeros(5, 0, dtype=torch.int64)
@@ -35,3 +36,15 @@ def test_popularity_by_hand(log):
     total = 2 * math.sqrt(2) + 1
     expected = [math.sqrt(2) / total, 1 / total, math.sqrt(2) / total]
     assert sampler.log_q(tables, 0, torch.tensor([1, 2, 3])).exp().tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shape", [0.05, 0.5, 5.0])
+@pytest.mark.parametrize("size", [1, 2, 3, 100, 5000])
+def test_an_alias_table_gives_back_the_shares(shape, size):
+    """Summing what each cell keeps and what it passes on is the distribution itself, to rounding."""
+    share = torch.distributions.Gamma(shape, 1.0).sample((size,)).double() + 1e-12
+    share /= share.sum()
+    keep, alias = alias_table(share)
+    assert ((keep >= 0) & (keep <= 1)).all()
+    given = keep.index_add(0, alias, 1 - keep) / size
+    torch.testing.assert_close(given, share, atol=1e-12, rtol=1e-6)
