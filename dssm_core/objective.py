@@ -70,7 +70,8 @@ class Objective:
         codes = torch.cat([distinct, candidates.items])
         embedded = model.items(item_inputs(self.log, self.items, codes, int(self.times[bucket]), features, self.scale))
         users = model.users(users_as_of(self.log, self.users, events.user, events.as_of, features))
-        positive, negative = logits(users, embedded[place], embedded[len(distinct) :], model.temperature)
+        own = embedded.index_select(0, place)  # by subscript, threads would add up its gradient in any order
+        positive, negative = logits(users, own, embedded[len(distinct) :], model.temperature)
         negative = mask_accidental_hits(negative, events.item, candidates.items)
         return Logits(positive, negative, candidates.log_count(distinct)[place], candidates.log_count(candidates.items))
 
