@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dssm_core import artifacts, bundle, evaluate, steps
+from dssm_core.batches import epoch_batches
 from dssm_core.checkpoint import load_checkpoint, save_checkpoint
 from dssm_core.config import Train, parse_config
 from dssm_core.encoder import Encoder
@@ -68,6 +69,25 @@ def test_learning_rate_by_hand():
 
 def test_the_same_seed_gives_the_same_towers(plain, trained, tmp_path):
     assert torch.equal(weights(fit(plain, tmp_path)[0]), weights(trained[0]))
+
+
+def test_gradients_of_a_large_batch_do_not_depend_on_the_threads(prepared_run):
+    """Many events share an item; its gradient is summed in one order, whatever thread comes first."""
+    run = prepared_run(model={"dim": 512}, train={"batch_size": 4096, "device": "cpu"})
+    samples = run.step("sample_negatives")
+    prepared = load_prepared(samples)
+    objective = Objective(run.config, prepared, prepared.log, samples, "refit")
+    torch.manual_seed(0)
+    model, rows = TwoTower(run.config, prepared.schema), epoch_batches(objective.buckets, 4096, 0)[0]
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(2, before))
+    gradients = []
+    for _ in range(10):
+        model.zero_grad()
+        objective(model, rows, torch.Generator().manual_seed(0)).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    torch.set_num_threads(before)
+    assert all(torch.equal(gradients[0], other) for other in gradients)
 
 
 KNOBS = [
