@@ -25,6 +25,10 @@ RUNS = click.option("--runs", envvar="DSSM_RUNS", default="runs", show_default=T
 class Group(click.Group):
     """Errors of this library as one sentence on stderr and exit status 1, without a traceback."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the pipeline, not of the alphabet."""
+        return list(self.commands)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
@@ -102,7 +106,7 @@ def promote(model: str, version: str | None, reason: str | None, runs: str) -> N
 
 
 def _step_command(name: str) -> click.Command:
-    @click.command(name, help=f"Step of a run: {STEPS[name].title}.")
+    @click.command(name, help=f"Step of a run: {STEPS[name].title}.", short_help=f"Step: {STEPS[name].title}")
     @click.option("--run", "folder", required=True, type=click.Path(path_type=Path), help="The run's folder (see `dssm runs`).")
     def command(folder: Path) -> None:
         _before(name)

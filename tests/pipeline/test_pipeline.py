@@ -224,6 +224,13 @@ def test_cli_lists_runs_and_runs_a_step(first, runs):
     assert json.loads(done.stdout)["step"] == "build_index"
 
 
+def test_cli_lists_the_steps_in_their_order():
+    commands = [
+        line.split()[0] for line in cli("--help").stdout.split("Commands:")[1].splitlines() if line.startswith("  ") and line[2] != " "
+    ]
+    assert commands == ["run", "runs", "promote", *steps.STEPS]
+
+
 def test_cli_says_what_is_wrong_in_a_sentence(runs, tmp_path):
     missing = cli("run", tmp_path / "no.yaml")
     assert missing.exit_code == 1
