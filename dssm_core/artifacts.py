@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -145,6 +146,14 @@ def write_atomically(file: Path, content: bytes) -> None:
             os.replace(part, file)
         finally:
             part.unlink(missing_ok=True)
+
+
+def link(source: Path | str, target: Path | str) -> None:
+    """A hard link; a copy where the file system has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ config.json, towers.safetensors, the ids, the embeddings, the index, and the tab
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dssm_core import families
-from dssm_core.artifacts import Run, digest, sha256
+from dssm_core.artifacts import Run, digest, link, sha256
 from dssm_core.config import Config
 from dssm_core.errors import ArtifactError, DataError
 from dssm_core.ids import Ids
@@ -87,14 +86,6 @@ def assemble(run: Run, folder: Path) -> Path:
             link(run.step(step) / name, folder / name)
     link(run.root / "config.json", folder / "config.json")  # this run's own, also where a step was reused from another
     return folder
-
-
-def link(source: Path, target: Path) -> None:
-    """A hard link; a copy where the file system has none."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def content_hash(folder: Path) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from dssm_core.artifacts import JSON, Manifest, Run, digest, disk_errors, find_twins, sha256, write_atomically
+from dssm_core.artifacts import JSON, Manifest, Run, digest, disk_errors, find_twins, link, sha256, write_atomically
 from dssm_core.errors import ArtifactError, ConfigError
 from dssm_core.families import did_you_mean
 
@@ -51,7 +51,7 @@ class Step:
 STEPS = {
     step.name: step
     for step in (
-        Step("ingest_data", "dssm_core.ingest:ingest", "read the log into canonical tables", ("data", "features", "seed")),
+        Step("ingest_data", "dssm_core.ingest:ingest", "read the log into canonical tables", ("data", "features")),
         Step(
             "validate_data",
             "dssm_core.validate:validate",
@@ -195,7 +195,7 @@ def _adopt(run: Run, step: Step, twin: Run) -> Manifest:
     """Link a twin's files into this run: the run folder stays whole even when the twin is removed."""
     found = twin.need(step.name)
     part = _fresh(run.root / f".{step.name}.part")
-    shutil.copytree(twin.step(step.name), part, copy_function=_link, dirs_exist_ok=True)
+    shutil.copytree(twin.step(step.name), part, copy_function=link, dirs_exist_ok=True)
     (part / "manifest.json").unlink()
     return _publish(run, step, part, found.model_copy(update={"reused_from": twin.id, "seconds": 0.0}))
 
@@ -240,10 +240,3 @@ def _fresh(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copy2(source, target)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -27,6 +29,18 @@ def chromium() -> str:
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         pytest.skip("no chromium is installed")
+    return found
+
+
+PATIENCE_S = 600
+
+
+def wait_until(ready: Callable[[], Any], what: str) -> Any:
+    """Ask again and again until the answer is true, and return it."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := ready()):
+        assert time.monotonic() < deadline, f"waited {PATIENCE_S} s in vain until {what}"
+        time.sleep(0.25)
     return found
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -14,11 +13,10 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from tests.conftest import small_config
+from tests.conftest import small_config, wait_until
 
 pytestmark = pytest.mark.e2e
 DAG = "dssm_training"
-PATIENCE_S = 600
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +29,6 @@ def airflow(site):
 @pytest.fixture(scope="module")
 def mlflow(site):
     return MlflowClient(tracking_uri=site.mlflow_url)
-
-
-def wait_until(ready, what):
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := ready()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S} s in vain until {what}"
-        time.sleep(0.25)
-    return found
 
 
 def finish(airflow, run_id):

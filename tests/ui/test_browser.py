@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.conftest import REPO
+from tests.conftest import REPO, wait_until
 
 pytestmark = pytest.mark.ui
 DAG = "dssm_training"
-PATIENCE_S = 600
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -53,14 +51,6 @@ def airflow(site):
     client = site.airflow()
     wait_until(lambda: client.knows(DAG, "small"), "the Dag is parsed")
     return client
-
-
-def wait_until(ready, what):
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := ready()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S} s in vain until {what}"
-        time.sleep(0.5)
-    return found
 
 
 def log_in(page: Page, site) -> None:
