@@ -1,0 +1,53 @@
+"""What each of many users did so far, as one flat array: no padding, no Python lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Item rows of each query's past, oldest first; equal times in file order.
+
+    ptr [Q + 1] int64: where each query's rows begin in items, and the end; items [n] int64, 0..n_items-1.
+    """
+
+    ptr: Ints
+    items: Ints
+
+    @classmethod
+    def of(cls, query: Ints, items: Ints, n_queries: int) -> Histories:
+        """From events in time order: query 0..n_queries-1 and item row of each, both [n]."""
+        order = np.argsort(query, kind="stable")
+        counts = np.bincount(query, minlength=n_queries)
+        return cls(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), items[order].astype(np.int64))
+
+    def __len__(self) -> int:
+        """Number of queries."""
+        return len(self.ptr) - 1
+
+    @property
+    def counts(self) -> Ints:
+        """Events a query. [Q]"""
+        return np.diff(self.ptr)
+
+    @property
+    def query(self) -> Ints:
+        """The query of each event. [n]"""
+        return np.repeat(np.arange(len(self), dtype=np.int64), self.counts)
+
+    def part(self, first: int, last: int) -> Histories:
+        """Queries first..last-1 alone."""
+        begin, end = self.ptr[first], self.ptr[last]
+        return Histories(self.ptr[first : last + 1] - begin, self.items[begin:end])
+
+    def latest(self, length: int) -> Histories:
+        """At most the newest `length` events of each query."""
+        age = np.repeat(self.ptr[1:], self.counts) - np.arange(len(self.items))  # 1 = newest
+        kept = age <= length
+        return Histories(np.concatenate([[0], np.cumsum(np.minimum(self.counts, length))]).astype(np.int64), self.items[kept])

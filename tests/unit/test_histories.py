@@ -1,0 +1,19 @@
+import numpy as np
+
+from dssm_core.histories import Histories
+
+
+def test_events_are_grouped_by_query_and_keep_their_order():
+    found = Histories.of(np.array([2, 0, 2, 0, 2]), np.array([5, 1, 6, 2, 5]), 3)
+    assert found.ptr.tolist() == [0, 2, 2, 5]
+    assert found.items.tolist() == [1, 2, 5, 6, 5]
+    assert found.counts.tolist() == [2, 0, 3]
+    assert found.query.tolist() == [0, 0, 2, 2, 2]
+
+
+def test_part_and_latest():
+    found = Histories.of(np.array([0, 0, 0, 1, 2, 2]), np.arange(6), 3)
+    assert found.part(1, 3).ptr.tolist() == [0, 1, 3]
+    assert found.part(1, 3).items.tolist() == [3, 4, 5]
+    assert found.latest(2).items.tolist() == [1, 2, 3, 4, 5]
+    assert found.latest(2).ptr.tolist() == [0, 2, 3, 5]
