@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from dssm_core import families
+from dssm_core.batches import Events
 from dssm_core.config import Member
 from dssm_core.features import Log
 from dssm_core.samplers import SAMPLERS
@@ -32,11 +33,12 @@ def made_up_log(clicks: int, items: int, days: int = 6) -> Log:
 def rate(kind: str, log: Log, as_of: Tensor, count: int, repeats: int) -> float:
     """Median draws per second; in_batch hands back the batch and is not drawn from."""
     sampler = families.build(SAMPLERS, Member(kind=kind))
-    tables, generator = sampler.fit(log, as_of), torch.Generator().manual_seed(0)
+    tables, generator = sampler.fit(log, as_of, {}), torch.Generator().manual_seed(0)
+    batch = Events(log.user[:1024], log.item[:1024], torch.zeros_like(log.item[:1024]), log.time[:1024])
     seconds = []
     for _ in range(repeats + 1):  # the first one warms up
         started = time.perf_counter()
-        sampler.draw(tables, len(as_of) - 1, count, log.item[:1024], generator)
+        sampler.draw(tables, len(as_of) - 1, count, batch, generator)
         seconds.append(time.perf_counter() - started)
     return count / median(seconds[1:])
 

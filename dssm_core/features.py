@@ -7,7 +7,7 @@ cutoff) before the event, because that is how old the embeddings in the served i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -37,12 +37,17 @@ class ItemInputs(NamedTuple):
     numeric: Tensor  # [N, F] float32, activity last
 
 
+def _none() -> Tensor:
+    return torch.zeros(0, dtype=torch.int64)
+
+
 @dataclass(frozen=True)
 class Log:
     """Positives of the window, coded and sorted by time. All tensors on one device.
 
     user, item: [n] int64 codes; time: [n] int64 ms since 1970; context: [n, columns] int64 codes;
     created: [items + 1] int64 ms, when the item is first known of (created, else first clicked); window: start and end ms.
+    shown_*: [m] int64, what known users were shown and did not take (label 0), known items only, sorted by time too.
     """
 
     user: Tensor
@@ -51,18 +56,21 @@ class Log:
     context: Tensor
     created: Tensor
     window: Tensor
+    shown_user: Tensor = field(default_factory=_none)
+    shown_item: Tensor = field(default_factory=_none)
+    shown_time: Tensor = field(default_factory=_none)
 
     def to(self, device: torch.device | str) -> Self:
         """The same log on another device."""
-        return type(self)(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return type(self)(*(getattr(self, part.name).to(device) for part in fields(self)))
 
     def before(self, as_of: int) -> Self:
         """The log as it was at a moment: earlier rows only, the same codes, the window ending there."""
         kept = int(torch.searchsorted(self.time, as_of))
-        window = torch.tensor([self.start, as_of], device=self.window.device)
-        return replace(
-            self, user=self.user[:kept], item=self.item[:kept], time=self.time[:kept], context=self.context[:kept], window=window
-        )
+        parts = {name: getattr(self, name)[:kept] for name in ("user", "item", "time", "context")}
+        seen = int(torch.searchsorted(self.shown_time, as_of))
+        shown = {name: getattr(self, name)[:seen] for name in ("shown_user", "shown_item", "shown_time")}
+        return replace(self, **parts, **shown, window=torch.tensor([self.start, as_of], device=self.window.device))
 
     @property
     def start(self) -> int:
@@ -139,7 +147,7 @@ class Table:
 
     def to(self, device: torch.device | str) -> Self:
         """The same table on another device."""
-        return type(self)(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return type(self)(*(getattr(self, part.name).to(device) for part in fields(self)))
 
 
 def activity(log: Log, item: Tensor, as_of: Tensor, windows_h: tuple[int, ...]) -> Tensor:
@@ -202,9 +210,9 @@ def refresh_times(start: int, cutoff: int, features: Features) -> list[int]:
 
 def as_named(prefix: str, value: Any) -> dict[str, Tensor]:
     """A dataclass of tensors as `prefix.field` → tensor, ready for safetensors."""
-    return {f"{prefix}.{field.name}": getattr(value, field.name).contiguous() for field in fields(value)}
+    return {f"{prefix}.{part.name}": getattr(value, part.name).contiguous() for part in fields(value)}
 
 
 def from_named(kind: type[Any], prefix: str, tensors: dict[str, Tensor]) -> Any:
     """What `as_named` took apart."""
-    return kind(*(tensors[f"{prefix}.{field.name}"] for field in fields(kind)))
+    return kind(*(tensors[f"{prefix}.{part.name}"] for part in fields(kind)))

@@ -11,29 +11,49 @@ from torch import Tensor
 class Logits(NamedTuple):
     """A batch's logits before any correction, and what the corrections need.
 
-    log_count_*: log of how often a draw of C candidates is expected to give the item, log(C * q).
+    log_count_*: log of how often a draw of C candidates is expected to give the item, log(C * q); zeros where the
+    candidates are the whole catalogue. catalogue: how many items there are.
     """
 
     positive: Tensor  # [B]
     negative: Tensor  # [B, C], -inf where a candidate is the event's own positive
     log_count_positive: Tensor  # [B]
-    log_count_negative: Tensor  # [C]
+    log_count_negative: Tensor  # [C] for candidates that the batch shares, [B, C] for each event's own
+    catalogue: int
 
 
 def similarity(user: Tensor, item: Tensor) -> Tensor:
-    """Dot products in full precision, also inside mixed precision: ranks differ by less than bf16 can tell. → [B, N]."""
+    """Dot products in full precision, also inside mixed precision: ranks differ by less than bf16 can tell.
+
+    user: [B, D]; item: [N, D], the same for all, or [B, N, D], each user's own → [B, N].
+    """
     with torch.autocast(user.device.type, enabled=False):
-        return user.float() @ item.float().T
+        if item.dim() == 2:
+            return user.float() @ item.float().T
+        return torch.einsum("bd,bnd->bn", user.float(), item.float())
 
 
 def logits(user: Tensor, item: Tensor, candidate: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-    """Similarities over temperature. user, item: [B, D]; candidate: [C, D] → positive [B], negative [B, C]."""
+    """Similarities over temperature. user, item: [B, D]; candidate: [C, D] or [B, C, D] → positive [B], negative [B, C]."""
     return (user.float() * item.float()).sum(1) / temperature, similarity(user, candidate) / temperature
 
 
+def embed_once(candidates: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Codes to embed, and each candidate's place among them: shared ones [C] as they are (None), own ones [B, C] once each."""
+    return (candidates, None) if candidates.dim() == 1 else torch.unique(candidates, return_inverse=True)
+
+
+def own_rows(embedded: Tensor, where: Tensor | None) -> Tensor:
+    """What `embed_once` put together, taken apart. embedded: [N, D]; where: [B, C] → [B, C, D]; None → [N, D].
+
+    By index_select: the gradient of a subscript is added up in the order in which threads come.
+    """
+    return embedded if where is None else embedded.index_select(0, where.flatten()).unflatten(0, where.shape)
+
+
 def mask_accidental_hits(negative: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
-    """-inf where a candidate is the row's own positive. negative: [B, C]; positives: [B]; candidates: [C] codes."""
-    return negative.masked_fill(positives[:, None] == candidates[None, :], -torch.inf)
+    """-inf where a candidate is the row's own positive. negative: [B, C]; positives: [B]; candidates: [C] or [B, C] codes."""
+    return negative.masked_fill(positives[:, None] == candidates, -torch.inf)
 
 
 def importance_weighted(batch: Logits) -> Logits:

@@ -14,7 +14,7 @@ from dssm_core import families
 from dssm_core.batches import Events, training_events
 from dssm_core.config import Config
 from dssm_core.features import Log, item_inputs, users_as_of
-from dssm_core.logits import Logits, logits, mask_accidental_hits
+from dssm_core.logits import Logits, embed_once, logits, mask_accidental_hits, own_rows
 from dssm_core.losses import LOSSES
 from dssm_core.prepare import Prepared, bucket_times, load_sampler_tables
 from dssm_core.samplers import SAMPLERS
@@ -27,16 +27,19 @@ from dssm_core.two_tower import TwoTower
 class Candidates:
     """What every event of a batch is compared with, and how each came there.
 
-    items: [C] codes; samplers: (sampler, its tables, how many of the candidates it gave), one or two of them.
+    items: codes, [C], or [B, C] where each event has its own; samplers: (sampler, its tables, how many of the candidates
+    it gave), one or two of them, none where the candidates are the whole catalogue.
     """
 
     items: Tensor
     bucket: int
     samplers: list[tuple[Sampler, Tables, int]]
 
-    def log_count(self, items: Tensor) -> Tensor:
-        """Log of how often each item is expected among the candidates, log(sum of C * q). items: [n] → [n]."""
-        each = [math.log(count) + sampler.log_q(tables, self.bucket, items) for sampler, tables, count in self.samplers]
+    def log_count(self, items: Tensor, events: Events) -> Tensor:
+        """Log of how often each item is expected among the candidates, log(sum of C * q). items: [n] or [B, n] → the same."""
+        if not self.samplers:
+            return torch.zeros(items.shape, device=items.device)
+        each = [math.log(count) + sampler.log_q(tables, self.bucket, items, events) for sampler, tables, count in self.samplers]
         return torch.stack(each).logsumexp(0)
 
 
@@ -65,22 +68,27 @@ class Objective:
     def _logits(self, model: TwoTower, events: Events, bucket: int, generator: torch.Generator) -> Logits:
         """Every event against its own item and the candidates; an item that several events share is embedded once."""
         features = self.config.features
-        candidates = self._candidates(bucket, events.item, generator)
+        candidates = self._candidates(bucket, events, generator)
         distinct, place = torch.unique(events.item, return_inverse=True)
-        codes = torch.cat([distinct, candidates.items])
+        compared, where = embed_once(candidates.items)
+        codes = torch.cat([distinct, compared])
         embedded = model.items(item_inputs(self.log, self.items, codes, int(self.times[bucket]), features, self.scale))
         users = model.users(users_as_of(self.log, self.users, events.user, events.as_of, features))
         own = embedded.index_select(0, place)  # by subscript, threads would add up its gradient in any order
-        positive, negative = logits(users, own, embedded[len(distinct) :], model.temperature)
+        temperature = torch.ones_like(model.temperature) if self.loss.on_scores else model.temperature
+        positive, negative = logits(users, own, own_rows(embedded[len(distinct) :], where), temperature)
         negative = mask_accidental_hits(negative, events.item, candidates.items)
-        return Logits(positive, negative, candidates.log_count(distinct)[place], candidates.log_count(candidates.items))
+        log_count = candidates.log_count(events.item[:, None], events).squeeze(1)
+        return Logits(positive, negative, log_count, candidates.log_count(candidates.items, events), len(self.log.created) - 1)
 
-    def _candidates(self, bucket: int, positives: Tensor, generator: torch.Generator) -> Candidates:
-        """The sampler's draw, and the batch's own items beside it where the loss wants them."""
+    def _candidates(self, bucket: int, events: Events, generator: torch.Generator) -> Candidates:
+        """Every item, or the sampler's draw, with the batch's own items beside it where the loss wants them."""
+        if self.loss.whole_catalogue:
+            return Candidates(torch.arange(1, len(self.log.created), device=events.item.device), bucket, [])
         tables = self.tables["sampler"]
-        drawn = self.sampler.draw(tables, bucket, self.config.train.negatives, positives, generator)
-        samplers = [(self.sampler, tables, len(drawn))]
+        drawn = self.sampler.draw(tables, bucket, self.config.train.negatives, events, generator)
+        samplers = [(self.sampler, tables, drawn.shape[-1])]
         if self.loss.in_batch and not isinstance(self.sampler, InBatch):
-            samplers.append((InBatch(), self.tables["in_batch"], len(positives)))
-            drawn = torch.cat([drawn, positives])
+            samplers.append((InBatch(), self.tables["in_batch"], len(events.item)))
+            drawn = torch.cat([drawn, events.item.expand(*drawn.shape[:-1], -1)], dim=-1)
         return Candidates(drawn, bucket, samplers)

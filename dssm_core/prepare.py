@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from dssm_core.ids import Ids
 from dssm_core.losses import LOSSES
 from dssm_core.samplers import SAMPLERS
 from dssm_core.samplers.in_batch import InBatch
-from dssm_core.samplers.protocol import Tables
+from dssm_core.samplers.protocol import FittedIds, Tables
 from dssm_core.schema import CREATED, DAY_MS, HOUR_MS, ITEM, LABEL, TIME, USER
 from dssm_core.steps import Outcome
 from dssm_core.two_tower import Column, Schema, Side
@@ -58,13 +58,13 @@ def prepare(run: Run, work: Path) -> Outcome:
     items, item_side = _table(config.features.columns.item, tables["item"], ids[ITEM], ITEM, work)
     context, context_columns = _context(config.features.columns.context, positives, work)
     window = (split.info["start_ms"], split.info["cutoff_ms"])
-    log = _log(positives, ids, context, tables["item"], window)
+    log = replace(_log(positives, ids, context, tables["item"], window), **_shown(train[train[LABEL] == 0], ids))
     scale = _activity_scale(log, config)
     schema = _schema(config, len(ids[ITEM]), user_side, item_side, context_columns, scale.shape[1])
     save_tensors(work / "tables.safetensors", {**as_named("users", users), **as_named("items", items), "scale": scale})
     save_tensors(work / "log.safetensors", as_named("log", log))
     (work / "schema.json").write_text(schema.model_dump_json(indent=2))
-    tabulated = _sampler_tables(config, log)
+    tabulated = _sampler_tables(config, log, ids)
     save_tensors(work / "sampler.safetensors", tabulated)
     rows = {"positives": len(log.item), "users": len(ids[USER].index), "items": len(ids[ITEM].index)}
     return Outcome(rows, {"sampler": config.sampler.kind, "refreshes": len(bucket_times(config, log))})
@@ -205,6 +205,14 @@ def _log(rows: pd.DataFrame, ids: dict[str, Ids], context: Tensor, items: pd.Dat
     return Log(torch.from_numpy(ids[USER].encode(rows[USER])), item, time, context, created, torch.tensor(window))
 
 
+def _shown(rows: pd.DataFrame, ids: dict[str, Ids]) -> dict[str, Tensor]:
+    """Label 0 rows as the log's `shown_*`; users and items without a positive have no code and are left out."""
+    user, item = (torch.from_numpy(ids[column].encode(rows[column])) for column in (USER, ITEM))
+    kept = (user > 0) & (item > 0)
+    time = torch.from_numpy(rows[TIME].to_numpy(dtype=np.int64, copy=True))
+    return {"shown_user": user[kept], "shown_item": item[kept], "shown_time": time[kept]}
+
+
 def _activity_scale(log: Log, config: Config) -> Tensor:
     """Mean and deviation of activity over items and refreshes drawn evenly. → [2, columns]; no columns where it is off."""
     if not config.features.activity.enabled:
@@ -225,14 +233,15 @@ def _schema(config: Config, items: int, user: Side, item: Side, context: list[Co
     )
 
 
-def _sampler_tables(config: Config, log: Log) -> Tables:
+def _sampler_tables(config: Config, log: Log, ids: FittedIds) -> Tables:
     """`phase.sampler.table`: for both phases of training, so that selection draws by no click of its validation day."""
-    samplers = {"sampler": families.build(SAMPLERS, config.sampler)}
-    if families.load(LOSSES, config.loss.kind).in_batch:
+    loss = families.load(LOSSES, config.loss.kind)
+    samplers = {} if loss.whole_catalogue else {"sampler": families.build(SAMPLERS, config.sampler)}
+    if loss.in_batch:
         samplers["in_batch"] = InBatch()
     return {
         f"{phase}.{name}.{table}": tensor.contiguous().clone()
         for phase, known in (("select", log.before(validation_start(config, log))), ("refit", log))
         for name, sampler in samplers.items()
-        for table, tensor in sampler.fit(known, bucket_times(config, log)).items()
+        for table, tensor in sampler.fit(known, bucket_times(config, log), ids).items()
     }

@@ -396,14 +396,19 @@ def _shares(run: Run) -> tuple[Any, Any]:
     import torch
 
     from dssm_core import families
+    from dssm_core.losses import LOSSES
     from dssm_core.prepare import bucket_times, load_prepared, load_sampler_tables
     from dssm_core.samplers import SAMPLERS
+    from dssm_core.samplers.protocol import mean_share
 
     folder = run.step("sample_negatives")
     prepared, tables = load_prepared(folder), load_sampler_tables(folder, "refit", "sampler")
     items = torch.arange(1, prepared.schema.items)
     last = len(bucket_times(run.config, prepared.log)) - 1
-    drawn = families.build(SAMPLERS, run.config.sampler).log_q(tables, last, items).double().exp()
+    if families.load(LOSSES, run.config.loss.kind).whole_catalogue:
+        drawn = torch.full((len(items),), 1 / len(items)).double()
+    else:
+        drawn = mean_share(families.build(SAMPLERS, run.config.sampler), tables, last, items, prepared.log)
     clicks = torch.bincount(prepared.log.item, minlength=prepared.schema.items)[1:].double()
     return drawn.numpy(), (clicks / clicks.sum()).numpy()
 

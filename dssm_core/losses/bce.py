@@ -16,6 +16,8 @@ class Bce(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     in_batch: ClassVar[bool] = False
+    whole_catalogue: ClassVar[bool] = False
+    on_scores: ClassVar[bool] = False
     log_q: bool = True
 
     def __call__(self, batch: Logits) -> Tensor:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from dssm_core.batches import Events
 from dssm_core.features import Log
-from dssm_core.samplers.protocol import Tables, categorical, draw_categorical, share_of, tally
+from dssm_core.samplers.protocol import FittedIds, Tables, categorical, draw_categorical, share_of, tally
 from dssm_core.schema import HOUR_MS
 
 
@@ -19,11 +20,12 @@ class Active(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    own: ClassVar[bool] = False
     window_h: Annotated[int, Field(ge=1)] = 24
     alpha: Annotated[float, Field(ge=0)] = 0.75
     uniform_share: Annotated[float, Field(gt=0, le=1)] = 0.3
 
-    def fit(self, log: Log, as_of: Tensor) -> Tables:
+    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
         """Per bucket a distribution over active items; all items by the time they are first known.
 
         Memory follows the (bucket, item) pairs with a click, not buckets times items.
@@ -38,7 +40,7 @@ class Active(BaseModel):
             "as_of": as_of,
         }
 
-    def draw(self, tables: Tables, bucket: int, count: int, positives: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
         """[count] item codes known and mostly active as of the bucket's refresh; the order says nothing."""
         shares = torch.full((), self._share(tables, bucket), device=generator.device)
         even = int(torch.binomial(torch.full_like(shares, count), shares, generator=generator))
@@ -47,8 +49,8 @@ class Active(BaseModel):
             return tables["by_age"][place]
         return torch.cat([tables["by_age"][place], draw_categorical(tables, bucket, count - even, generator)])
 
-    def log_q(self, tables: Tables, bucket: int, items: Tensor) -> Tensor:
-        """items: [n] → [n]."""
+    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+        """items: any shape → the same."""
         share = self._share(tables, bucket)
         known = tables["created"][items] < tables["as_of"][bucket]
         uniform = torch.where(known & (items > 0), share / tables["known"][bucket].double(), 0.0)

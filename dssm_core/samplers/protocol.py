@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from dssm_core.batches import Events
 from dssm_core.features import Log
+from dssm_core.ids import Ids
 
 Tables = dict[str, Tensor]
+FittedIds = Mapping[str, Ids]  # schema.USER and schema.ITEM → the train window's ids
 
 
 class Sampler(Protocol):
     """Draws candidates for all events of one bucket (the events between two refreshes) and knows their probability.
 
     The fields of a member are its settings; `tables` is what its `fit` gave, moved to the training device.
+    own: whether every event gets candidates of its own ([B, count]) or all of a batch share one list ([count]).
     """
 
-    def fit(self, log: Log, as_of: Tensor) -> Tables:
-        """Tables for `draw` and `log_q`. as_of: [buckets] ms, each bucket's refresh, ascending."""
+    @property
+    def own(self) -> bool:
+        """A class variable where it does not hang on settings."""
         ...
 
-    def draw(self, tables: Tables, bucket: int, count: int, positives: Tensor, generator: torch.Generator) -> Tensor:
-        """Candidates for a batch of one bucket: [count] item codes. positives: [B], the batch's own items."""
+    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+        """Tables for `draw` and `log_q`. as_of: [buckets] ms, each bucket's refresh, ascending; ids: what codes stand for."""
         ...
 
-    def log_q(self, tables: Tables, bucket: int, items: Tensor) -> Tensor:
-        """Log-probability that one draw gives each item; -inf for one that is never drawn. items: [n] → [n] float32."""
+    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+        """Candidates for the batch `events`, all of one bucket: item codes, [count], or [B, count] where they are `own`."""
+        ...
+
+    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+        """Log-probability that one draw (for that event, where `own`) gives each item; -inf for one that is never drawn.
+
+        items: [n], or [B, n] where the candidates are `own` → the same shape, float32.
+        """
         ...
 
 
@@ -84,10 +97,17 @@ def draw_categorical(tables: Tables, bucket: int, count: int, generator: torch.G
 
 
 def share_of(tables: Tables, bucket: int, items: Tensor) -> Tensor:
-    """Probability of each item in one bucket's distribution, 0 where it is not in it. items: [n] → [n] float64."""
+    """Probability of each item in one bucket's distribution, 0 where it is not in it. items: any shape → the same, float64."""
     begin, end = tables["ptr"][bucket : bucket + 2].tolist()
     held = tables["items"][begin:end]
     if not len(held):
-        return torch.zeros(len(items), dtype=torch.double, device=items.device)
+        return torch.zeros(items.shape, dtype=torch.double, device=items.device)
     place = torch.searchsorted(held, items).clamp(max=len(held) - 1)
     return torch.where(held[place] == items, tables["share"][begin:end][place], 0.0)
+
+
+def mean_share(sampler: Sampler, tables: Tables, bucket: int, items: Tensor, log: Log) -> Tensor:
+    """Each item's probability in one draw; where candidates are `own`, the mean over 100 events spread over the log. [n] → [n]."""
+    rows = torch.linspace(0, len(log.user) - 1, min(100, len(log.user)) if sampler.own else 1).long()
+    events = Events(log.user[rows], log.item[rows], torch.full_like(rows, bucket), log.time[rows])
+    return sampler.log_q(tables, bucket, items.expand(len(rows), -1), events).double().exp().mean(0)

@@ -13,7 +13,7 @@ def batch(lift: float) -> Logits:
     generator = torch.Generator().manual_seed(0)
     negative = torch.randn(4, 6, generator=generator)
     negative[0, 0] = -torch.inf
-    return Logits(torch.full((4,), lift), negative, torch.zeros(4), torch.zeros(6))
+    return Logits(torch.full((4,), lift), negative, torch.zeros(4), torch.zeros(6), 100)
 
 
 @pytest.mark.parametrize("kind", sorted(LOSSES))
@@ -29,7 +29,7 @@ def test_prefers_the_positive(kind):
 def test_gradients_are_finite(kind):
     positive, negative = torch.zeros(4, requires_grad=True), torch.zeros(4, 6, requires_grad=True)
     masked = negative.masked_fill(torch.eye(4, 6, dtype=torch.bool), -torch.inf)
-    families.build(LOSSES, Member(kind=kind))(Logits(positive, masked, torch.zeros(4), torch.zeros(6))).backward()
+    families.build(LOSSES, Member(kind=kind))(Logits(positive, masked, torch.zeros(4), torch.zeros(6), 100)).backward()
     assert positive.grad is not None
     assert (positive.grad < 0).all()
     assert negative.grad is not None

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from dssm_core.logits import Logits, logits, mask_accidental_hits, similarity
+from dssm_core.logits import Logits, embed_once, logits, mask_accidental_hits, own_rows, similarity
 from dssm_core.losses.bce import Bce
 from dssm_core.losses.in_batch_softmax import InBatchSoftmax
 from dssm_core.losses.sampled_softmax import SampledSoftmax
 
 BATCH = Logits(
-    torch.tensor([1.0]), torch.tensor([[0.5, -1.0]]), torch.tensor([math.log(0.2)]), torch.tensor([math.log(0.5), math.log(2.0)])
+    torch.tensor([1.0]), torch.tensor([[0.5, -1.0]]), torch.tensor([math.log(0.2)]), torch.tensor([math.log(0.5), math.log(2.0)]), 101
 )
 
 
@@ -27,6 +27,21 @@ def test_similarities_keep_full_precision_inside_mixed_precision():
         got = similarity(user.bfloat16(), item)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, user.bfloat16().float() @ item.T)
+
+
+def test_own_candidates_by_hand():
+    """[B, C] candidates: each distinct item is embedded once, then each event meets its own."""
+    candidates = torch.tensor([[5, 3], [3, 3]])
+    codes, where = embed_once(candidates)
+    assert codes.tolist() == [3, 5]
+    embedded = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    got = similarity(torch.tensor([[3.0, 4.0], [5.0, 6.0]]), own_rows(embedded, where))
+    assert got.tolist() == [[8.0, 3.0], [5.0, 5.0]]
+    assert mask_accidental_hits(got, torch.tensor([3, 4]), candidates).tolist() == [[8.0, -math.inf], [5.0, 5.0]]
+    shared, nowhere = embed_once(candidates[0])
+    assert own_rows(embedded, nowhere) is embedded
+    assert shared is not None
+    assert shared.tolist() == [5, 3]
 
 
 def test_accidental_hits_cannot_be_negatives():
@@ -62,6 +77,6 @@ def test_log_q_makes_the_sampled_softmax_estimate_the_full_one():
     drawn = torch.multinomial(q, count, replacement=True, generator=generator)
     negative = mask_accidental_hits(scores[drawn][None], torch.tensor([target]), drawn)
     log_count = math.log(count) + q.log()
-    batch = Logits(scores[target : target + 1], negative, log_count[target : target + 1], log_count[drawn])
+    batch = Logits(scores[target : target + 1], negative, log_count[target : target + 1], log_count[drawn], 50)
     full = scores.logsumexp(0) - scores[target]
     assert SampledSoftmax()(batch).item() == pytest.approx(full.item(), abs=0.02)

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from dssm_core.batches import Events
 from dssm_core.features import Log
 from dssm_core.samplers.active import Active
 from dssm_core.samplers.popularity import Popularity
@@ -10,6 +11,7 @@ from dssm_core.samplers.protocol import alias_table
 from dssm_core.schema import HOUR_MS
 
 EMPTY = torch.zeros(5, 0, dtype=torch.int64)
+EVENTS = Events(*(torch.ones(1, dtype=torch.int64) for _ in range(4)))  # what it is does not matter to shared candidates
 
 
 @pytest.fixture
@@ -23,8 +25,8 @@ def log():
 
 def test_active_by_hand(log):
     sampler = Active(window_h=2, alpha=2.0, uniform_share=0.3)
-    tables = sampler.fit(log, torch.tensor([10, 31, 32]) * HOUR_MS)
-    q = [sampler.log_q(tables, bucket, torch.tensor([1, 2, 3])).exp().tolist() for bucket in range(3)]
+    tables = sampler.fit(log, torch.tensor([10, 31, 32]) * HOUR_MS, {})
+    q = [sampler.log_q(tables, bucket, torch.tensor([1, 2, 3]), EVENTS).exp().tolist() for bucket in range(3)]
     assert q[0] == pytest.approx([1, 0, 0])  # nothing was clicked in the 2 h before hour 10: only item 1 is known
     assert q[1] == pytest.approx([0.15, 0.15 + 0.7, 0])  # item 3 is first clicked at hour 31, not before it
     assert q[2] == pytest.approx([0.1, 0.1 + 0.7 * 1 / 5, 0.1 + 0.7 * 4 / 5])
@@ -32,10 +34,10 @@ def test_active_by_hand(log):
 
 def test_popularity_by_hand(log):
     sampler = Popularity(alpha=0.5)
-    tables = sampler.fit(log, torch.tensor([0]))
+    tables = sampler.fit(log, torch.tensor([0]), {})
     total = 2 * math.sqrt(2) + 1
     expected = [math.sqrt(2) / total, 1 / total, math.sqrt(2) / total]
-    assert sampler.log_q(tables, 0, torch.tensor([1, 2, 3])).exp().tolist() == pytest.approx(expected)
+    assert sampler.log_q(tables, 0, torch.tensor([1, 2, 3]), EVENTS).exp().tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("shape", [0.05, 0.5, 5.0])

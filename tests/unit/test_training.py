@@ -159,7 +159,7 @@ def test_in_batch_log_q_counts_training_events_only(prepared_run, loss):
     objective = Objective(run.config, prepared, prepared.log, samples, "refit")
     bucket = int(objective.buckets[0])
     items, counts = objective.events.item[objective.buckets == bucket].unique(return_counts=True)
-    got = objective.sampler.log_q(objective.tables["sampler"], bucket, items).exp()
+    got = objective.sampler.log_q(objective.tables["sampler"], bucket, items, objective.events).exp()
     torch.testing.assert_close(got, counts / counts.sum())
 
 
