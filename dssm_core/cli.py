@@ -16,7 +16,7 @@ from rich.table import Table
 from dssm_core import artifacts, pipeline
 from dssm_core.artifacts import JSON, Manifest
 from dssm_core.errors import DssmError
-from dssm_core.steps import STEPS
+from dssm_core.steps import STEPS, find_step
 
 console = Console(stderr=True)
 RUNS = click.option("--runs", envvar="DSSM_RUNS", default="runs", show_default=True, show_envvar=True, help="Folder of all runs.")
@@ -58,21 +58,33 @@ def main(verbose: bool) -> None:
 @click.option("--test-day", type=click.DateTime(["%Y-%m-%d"]), help="First day to test on, instead of the config's split.test_day.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Replace a setting, e.g. --set train.epochs=3.")
 @click.option("--run-id", help="Name of the run; by default made from the settings, so that the same command goes on where it was.")
+@click.option("--until", metavar="STEP", help="The last step to run, e.g. recall_gate: measured, but not registered.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, the last line of stdout.")
 @RUNS
-def run(config: Path, data: str | None, test_day: Any, overrides: tuple[str, ...], run_id: str | None, as_json: bool, runs: str) -> None:
+def run(
+    config: Path,
+    data: str | None,
+    test_day: Any,
+    overrides: tuple[str, ...],
+    run_id: str | None,
+    until: str | None,
+    as_json: bool,
+    runs: str,
+) -> None:
     """Run every step of CONFIG, a YAML file, from reading the log to a registered model.
 
     A refused gate is a result, not an error: nothing is registered and the reasons are printed.
     """
     from dssm_core.config import read_config
 
+    if until:
+        find_step(until)
     if test_day:
         overrides = (*overrides, f"split.test_day={test_day.date()}")
     settings = read_config(config, data, overrides)
     opened = artifacts.create_run(settings, runs, run_id or f"cli-{artifacts.digest(settings.model_dump(mode='json'))[:10]}")
     console.print(f"run {opened.root}", highlight=False, soft_wrap=True)
-    result = pipeline.run_pipeline(opened, _before, _after)
+    result = pipeline.run_pipeline(opened, _before, _after, until)
     show(result)
     if as_json:
         click.echo(json.dumps(result))
@@ -132,7 +144,10 @@ def _after(manifest: Manifest) -> None:
 
 
 def show(result: JSON, out: Console = console) -> None:
-    """Print a run's summary for people: the gate's table, its reasons, the version."""
+    """Print a run's summary for people: the gate's table, its reasons, the version; of a shorter run, the steps done."""
+    if not result["gate"]:
+        out.print(f"done: {', '.join(result['seconds'])}", soft_wrap=True)
+        return
     metrics = result["metrics"] or {}
     rows = {name: metrics.get(name, {}) for name in ("served", "exact", *metrics.get("baselines", {}), "ceiling")} | metrics.get(
         "baselines", {}
@@ -144,7 +159,7 @@ def show(result: JSON, out: Console = console) -> None:
     for title, values in rows.items():
         table.add_row(title, *(f"{values[name]:.4f}" if isinstance(values.get(name), float) else "" for name in names))
     out.print(table)
-    gate = result["gate"] or {"passed": False, "reasons": []}
+    gate = result["gate"]
     out.print(f"gate: {'[green]passed' if gate['passed'] else '[yellow]refused'}")
     for reason in gate["reasons"]:
         out.print(f"  {reason}", markup=False, highlight=False, soft_wrap=True)

@@ -6,19 +6,28 @@ from collections.abc import Callable
 
 from dssm_core.artifacts import JSON, Manifest, Run
 from dssm_core.errors import ConfigError, DataError
-from dssm_core.steps import STEPS, execute
+from dssm_core.steps import STEPS, execute, find_step
 
 
-def run_pipeline(run: Run, before: Callable[[str], None] = lambda name: None, after: Callable[[Manifest], None] = lambda m: None) -> JSON:
+def run_pipeline(
+    run: Run,
+    before: Callable[[str], None] = lambda name: None,
+    after: Callable[[Manifest], None] = lambda m: None,
+    until: str | None = None,
+) -> JSON:
     """Execute all steps of a run and return its summary; `register_model` only if the gate passed.
 
     before / after: called with a step's name before it starts, and with its manifest once it is finished.
+    until: the last step to execute; ConfigError where there is none of that name.
     """
+    last = find_step(until).name if until else None
     for name in STEPS:
         if name == "register_model" and not run.need("recall_gate").info["passed"]:
             break
         before(name)
         after(run_step(run, name))
+        if name == last:
+            break
     return summary(run)
 
 

@@ -11,6 +11,7 @@ import time
 
 import pandas as pd
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from dssm_core import artifacts, pipeline, registry, steps
@@ -229,6 +230,23 @@ def test_cli_lists_the_steps_in_their_order():
         line.split()[0] for line in cli("--help").stdout.split("Commands:")[1].splitlines() if line.startswith("  ") and line[2] != " "
     ]
     assert commands == ["run", "runs", "promote", *steps.STEPS]
+
+
+def test_a_run_may_end_at_a_step(first, runs, tmp_path):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(tiny().model_dump(mode="json")))
+    judged = cli("run", file, "--runs", runs, "--run-id", "judged", "--until", "recall_gate", "--json")
+    assert judged.exit_code == 0, judged.stderr
+    result = json.loads(judged.stdout)
+    assert list(result["seconds"])[-1] == "recall_gate"
+    assert result["metrics"]["served"] == first[1]["metrics"]["served"]
+    assert result["gate"]["passed"]
+    assert result["version"] is None
+    split = cli("run", file, "--runs", runs, "--run-id", "split", "--until", "split_by_time")
+    assert "done: ingest_data, validate_data, split_by_time" in " ".join(split.stderr.split())
+    wrong = cli("run", file, "--runs", runs, "--run-id", "wrong", "--until", "recal_gate")
+    assert "unknown step 'recal_gate': did you mean 'recall_gate'?" in wrong.stderr
+    assert not (runs / "small" / "2024-03-07" / "wrong").exists()
 
 
 def test_cli_says_what_is_wrong_in_a_sentence(runs, tmp_path):

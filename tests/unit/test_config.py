@@ -8,7 +8,7 @@ from dssm_core.errors import ConfigError
 from tests.conftest import REPO, small_config
 
 
-@pytest.mark.parametrize("file", sorted((REPO / "configs").glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted((REPO / "configs").rglob("*.yaml")), ids=lambda file: str(file.relative_to(REPO)))
 def test_every_shipped_config_is_valid(file):
     assert read_config(file).name
 
@@ -65,3 +65,46 @@ def test_not_yaml(tmp_path):
     file.write_text("a: [")
     with pytest.raises(ConfigError, match="is not valid YAML"):
         read_config(file)
+
+
+def write(folder, **files):
+    for name, content in files.items():
+        (folder / f"{name}.yaml").write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+
+
+def test_a_config_extends_another(tmp_path):
+    base = small_config(sampler={"kind": "popularity", "alpha": 0.5}, loss={"kind": "bce"})
+    (tmp_path / "deep").mkdir()
+    write(tmp_path, base=base)
+    write(tmp_path / "deep", middle={"extends": "../base.yaml", "train": {"epochs": 9}, "sampler": {"alpha": 0.25}})
+    write(tmp_path / "deep", top={"extends": "middle.yaml", "name": "top", "train": {"negatives": 7}, "evaluation": {"ks": [1, 200]}})
+    config = read_config(tmp_path / "deep" / "top.yaml", overrides=["train.batch_size=64"])
+    assert (config.name, config.train.epochs, config.train.negatives, config.train.batch_size) == ("top", 9, 7, 64)
+    assert config.sampler.settings == {"alpha": 0.25}
+    assert config.evaluation.ks == (1, 200), "a list is replaced"
+    assert config.train.patience == 100, "what no file above says stays"
+    assert config.loss.kind == "bce"
+
+
+def test_another_member_replaces_the_whole_section(tmp_path):
+    write(tmp_path, base=small_config(sampler={"kind": "popularity", "alpha": 0.5}))
+    write(tmp_path, top={"extends": "base.yaml", "sampler": {"kind": "active"}})
+    write(tmp_path, same={"extends": "base.yaml", "sampler": {"kind": "popularity"}})
+    assert read_config(tmp_path / "top.yaml").sampler.settings == {}
+    assert read_config(tmp_path / "same.yaml").sampler.settings == {"alpha": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("base", "sentence"),
+    [
+        ({"extends": "top.yaml"}, r"'.*top.yaml' extends itself, extended by '.*base.yaml', extended by '.*top.yaml'"),
+        ({"extends": "nowhere.yaml"}, r"'.*nowhere.yaml' is not a file, extended by '.*base.yaml', extended by '.*top.yaml'"),
+        ({"extends": ["a.yaml", "b.yaml"]}, r"'.*base.yaml': 'extends' is \['a.yaml', 'b.yaml'\], not one file"),
+        ("a: [", r"'.*base.yaml' is not valid YAML, extended by '.*top.yaml'"),
+        ("- 1", r"'.*base.yaml' holds list, not a mapping, extended by '.*top.yaml'"),
+    ],
+)
+def test_a_wrong_extends_names_the_files(tmp_path, base, sentence):
+    write(tmp_path, base=base, top={"extends": "base.yaml"})
+    with pytest.raises(ConfigError, match=sentence):
+        read_config(tmp_path / "top.yaml")
