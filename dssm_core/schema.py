@@ -4,6 +4,7 @@ USER = "user_id"
 ITEM = "item_id"
 TIME = "timestamp"  # int64, milliseconds since 1970-01-01 UTC
 LABEL = "label"  # int8, 1 = positive, 0 = shown and not taken
+PART = "part"  # 'train' or 'test', where the log comes with its split
 CREATED = "created_at"  # int64, milliseconds; optional, items only
 REASON = "reason"  # why a row was quarantined
 

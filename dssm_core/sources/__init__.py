@@ -5,5 +5,6 @@ SOURCES = {
     "globo": "dssm_core.sources.globo:Globo",
     "movielens": "dssm_core.sources.movielens:MovieLens",
     "parquet": "dssm_core.sources.parquet:Parquet",
+    "sequences": "dssm_core.sources.sequences:Sequences",
     "synthetic": "dssm_core.sources.synthetic:Synthetic",
 }

@@ -21,7 +21,8 @@ _WHOLE = r"^(0|-?[1-9][0-9]*)\.0$"  # an integer as pandas writes it in a float 
 _OFFSET = r":.*(Z|[+-]\d\d(:?\d\d)?)$"  # a clock time, then a UTC offset
 
 
-def _inside(pattern: str) -> str:
+def inside(pattern: str) -> str:
+    """The glob itself; ValueError when it could leave the source's folder."""
     path = PurePosixPath(pattern)
     if not pattern or path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{pattern!r} must stay inside `path`: a relative pattern without '..', such as clicks/*.csv.gz")
@@ -42,7 +43,7 @@ class Table(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    files: Annotated[str, AfterValidator(_inside)]
+    files: Annotated[str, AfterValidator(inside)]
     columns: dict[str, str] = {}
     time_unit: TimeUnit = "ms"
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"

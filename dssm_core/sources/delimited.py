@@ -46,7 +46,7 @@ class Delimited(BaseModel):
     def read(self, con: DuckDBPyConnection) -> Tables:
         """The tables, all columns as text but the canonical ones; files with different headers are joined by name."""
         relations: dict[str, DuckDBPyRelation | None] = {
-            name: read_text(con, _files_of(self.path, table, name), name, table) if table else None
+            name: read_text(con, files_of(self.path, table, name), name, table) if table else None
             for name, table in ((INTERACTIONS, self.interactions), (USERS, self.users), (ITEMS, self.items))
         }
         interactions = relations[INTERACTIONS]
@@ -54,7 +54,8 @@ class Delimited(BaseModel):
         return Tables(interactions, relations[USERS], relations[ITEMS])
 
 
-def _files_of(path: str, table: TextTable, name: str) -> dict[str, Path]:
+def files_of(path: str, table: TextTable, name: str) -> dict[str, Path]:
+    """A table's files; where `path` is the interactions file itself, the other tables are looked for beside it."""
     base = Path(path).expanduser()
     beside = base.is_file() and name != INTERACTIONS
     return find_files(str(base.parent) if beside else path, [table.files])

@@ -44,11 +44,23 @@ def _movielens(folder: Path) -> dict[str, object]:
     return {"path": str(folder)}
 
 
+def _sequences(folder: Path) -> dict[str, object]:
+    (folder / "users.txt").write_text("1 7\n2 8\n")
+    return {"path": str(folder), "lines": "*.txt"}
+
+
 def _synthetic(folder: Path) -> dict[str, object]:
     return {"users": 20, "items": 30, "clicks": 200, "days": 2}
 
 
-MAKERS = {"delimited": _delimited, "globo": _globo, "movielens": _movielens, "parquet": _parquet, "synthetic": _synthetic}
+MAKERS = {
+    "delimited": _delimited,
+    "globo": _globo,
+    "movielens": _movielens,
+    "parquet": _parquet,
+    "sequences": _sequences,
+    "synthetic": _synthetic,
+}
 
 
 def test_every_source_has_a_sample_here() -> None:

@@ -53,6 +53,22 @@ def test_label_and_numeric_features_are_numbers_with_their_text_kept(tmp_path: P
     assert items["words_raw"].fillna("").tolist() == ["", "?"]
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"1 2\n3 \xff\xfe\n", r"(?i)unicode.*a\.txt"), (b"1 " + b"234 " * 8_500_000, r"line size.*a\.txt"), (b"u\n", "has no row")],
+    ids=["encoding", "endless", "no-items"],
+)
+def test_sequences_that_cannot_be_read_are_named(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    raw = {
+        "name": "t",
+        "data": {"source": {"kind": "sequences", "path": str(tmp_path), "lines": "*.txt"}},
+        "split": {"test_day": "1970-01-02"},
+    }
+    with pytest.raises(DataError, match=says):
+        ingested(create_run(parse_config(raw), tmp_path / "runs", "r"))
+
+
 def test_a_cut_gzip_is_named(tmp_path: Path) -> None:
     content = gzip.compress(("user_id,item_id,timestamp\n" + "".join(f"{i},{i * 7919 % 1000},{i}\n" for i in range(50_000))).encode())
     (tmp_path / "cut.csv.gz").write_bytes(content[: len(content) // 2])

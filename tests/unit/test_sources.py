@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.positive import parse_positive
-from dssm_core.schema import ITEM, TIME, USER
+from dssm_core.schema import ITEM, PART, TIME, USER
 from dssm_core.sources.columns import find_files
 from dssm_core.sources.delimited import Delimited
 from dssm_core.sources.movielens import MovieLens
 from dssm_core.sources.parquet import Parquet
+from dssm_core.sources.sequences import Sequences
 
 NOON = int(datetime(2024, 3, 1, 12, tzinfo=UTC).timestamp())
 
@@ -150,6 +151,65 @@ def test_movielens_titles_are_latin_1_with_commas_and_quotes(tmp_path: Path) -> 
         assert tables.interactions.project("timestamp, rating").fetchall() == [(978300760000, "5")]
         assert tables.items is not None
         assert tables.items.fetchall() == [("7", 'Misérables, "Les" (1995)', "Drama|War")]
+
+
+def test_sequences_are_lines_of_a_user_and_their_items(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfu1 9  7\t9 \r\n\r\n u2 5\r\nu3\r\n")  # a BOM, blanks, an empty line, no items
+    with gzip.open(tmp_path / "b.txt.gz", "wt") as stream:
+        stream.write('u2 5 "x\n7.0 1')
+    assert read(Sequences(path=str(tmp_path), lines="*.txt*")) == [
+        *[("u1", "9", 0), ("u1", "7", 1), ("u1", "9", 2)],
+        ("u2", "5", 0),
+        *[("u2", "5", 1), ("u2", '"x', 2)],  # a second line goes on
+        ("7", "1", 0),
+    ]
+
+
+def test_sequences_in_parts_test_after_they_train(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a 1 2 3\nb 4\na 5\n")
+    (tmp_path / "test.txt").write_text("b 6 7\nc\n")
+    source = Sequences.model_validate({"path": str(tmp_path), "parts": {"train": "train.txt", "test": "test.txt"}})
+    assert list(source.files()) == ["train.txt", "test.txt"]
+    assert read(source, f"{USER}, {ITEM}, {TIME}, {PART}") == [
+        *[("a", "1", 0, "train"), ("a", "2", 1, "train"), ("a", "3", 2, "train"), ("b", "4", 0, "train"), ("a", "5", 3, "train")],
+        *[("b", "6", 4, "test"), ("b", "7", 5, "test")],  # the longest train sequence has 4
+    ]
+    assert read(source.model_copy(update={"path": str(tmp_path / "train.txt")})) == read(source)
+
+
+def test_sequences_take_the_tables_of_movielens(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("1 7 8\n")
+    (tmp_path / "users.dat").write_text("1::F::1::10::48067\n")
+    (tmp_path / "movies.dat").write_bytes('7::Misérables, "Les" (1995)::Drama|War\n8::B::Comedy\n'.encode("latin-1"))
+    users = {"files": "users.dat", "separator": "::", "quote": "", "names": [USER, "gender", "age", "occupation", "zip"]}
+    items = {"files": "movies.dat", "separator": "::", "quote": "", "names": [ITEM, "title", "genres"], "encoding": "latin-1"}
+    source = Sequences.model_validate({"path": str(tmp_path / "lines.txt"), "lines": "x", "users": users, "items": items})
+    with duckdb.connect() as con:
+        tables = source.read(con)
+        assert tables.users is not None
+        assert tables.users.fetchall() == [("1", "F", "1", "10", "48067")]
+        assert tables.items is not None
+        assert tables.items.fetchall()[0] == ("7", 'Misérables, "Les" (1995)', "Drama|War")
+        assert tables.interactions.fetchall() == [("1", "7", 0), ("1", "8", 1)]
+
+
+def test_a_sequence_may_be_longer_than_a_usual_line(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("u " + " ".join(map(str, range(400_000))) + "\nv 1\n")
+    with duckdb.connect() as con:
+        rows = Sequences(path=str(tmp_path), lines="*").read(con).interactions
+        assert rows.aggregate(f"count(*), count(*) FILTER ({TIME} = CAST({ITEM} AS BIGINT))").fetchall() == [(400_001, 400_000)]
+
+
+@pytest.mark.parametrize("settings", [{}, {"lines": "*", "parts": {"train": "a", "test": "b"}}, {"parts": {"train": "../a", "test": "b"}}])
+def test_sequences_need_lines_or_parts(tmp_path: Path, settings: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=r"either `lines`|must stay inside"):
+        Sequences.model_validate({"path": str(tmp_path), **settings})
+
+
+def test_a_file_cannot_train_and_test(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a 1\n")
+    with pytest.raises(DataError, match=r"train.txt' matches parts.train and parts.test"):
+        read(Sequences.model_validate({"path": str(tmp_path), "parts": {"train": "train.txt", "test": "*.txt"}}))
 
 
 @pytest.mark.parametrize("text", ["rating > 2", "click==1", "  a_b <= -1.5 "])

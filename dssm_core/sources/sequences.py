@@ -1,0 +1,116 @@
+"""Users' sequences in text files: a line a user, `user item item item …` in time order, as many papers share their data.
+
+There are no times, so an interaction's timestamp is its place: 0 for a user's first item, 1 for the next (they read as
+milliseconds after 1970-01-01). It orders one user's events and says nothing of the order of two users' events: split by a
+protocol that needs no days (`leave_one_out`, `last_n`, `fixed`, `holdout`), with item activity switched off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from duckdb import DuckDBPyConnection
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+
+from dssm_core.errors import DataError
+from dssm_core.schema import ITEM, ITEMS, PART, TIME, USER, USERS
+from dssm_core.sources.columns import find_files, id_text, inside, text
+from dssm_core.sources.delimited import TextTable, files_of, read_text
+from dssm_core.sources.protocol import Tables
+
+MAX_LINE_BYTES = 32_000_000  # some four million items of one user; a longer line is an error, it is never cut
+TRAIN, TEST = "train", "test"
+
+Pattern = Annotated[str, AfterValidator(inside)]
+
+
+class Parts(BaseModel):
+    """The two globs of a published split: the lines that train, and those that test."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    train: Pattern
+    test: Pattern
+
+
+class Sequences(BaseModel):
+    """Either `lines` (a glob below `path`), or `parts`: then a column `part` says 'train' or 'test' of each interaction.
+
+    path: a folder, or the one file of lines. Words are separated by blanks or tabs. A user's second line goes on where the
+    first ended; a line with nothing but a user holds no interaction; empty lines are passed over. With `parts` every
+    place in test comes after every place in train. users, items: optional tables as in `delimited`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: str
+    lines: Pattern | None = None
+    parts: Parts | None = None
+    users: TextTable | None = None
+    items: TextTable | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.lines is None) == (self.parts is None):
+            raise ValueError("give either `lines`, a glob such as sequences.txt*, or `parts` with the globs `train` and `test`")
+        return self
+
+    def files(self) -> dict[str, Path]:
+        """Every file of lines and tables, by relative name; DataError when a pattern matches nothing."""
+        tables = [table.files for table in (self.users, self.items) if table]
+        return find_files(self.path, [*self._patterns.values(), *tables])
+
+    def read(self, con: DuckDBPyConnection) -> Tables:
+        """interactions: user_id, item_id, timestamp (the place), and `part` where there are parts; lines in file order."""
+        users, items = (
+            read_text(con, files_of(self.path, table, name), name, table) if table else None
+            for name, table in ((USERS, self.users), (ITEMS, self.items))
+        )
+        columns = [USER, ITEM, TIME, *([PART] if self.parts else [])]
+        return Tables(con.sql(_events(self._files_by_part())).project(", ".join(columns)), users, items)
+
+    @property
+    def _patterns(self) -> dict[str, str]:
+        return {TRAIN: self.parts.train, TEST: self.parts.test} if self.parts else {TRAIN: str(self.lines)}
+
+    def _files_by_part(self) -> dict[str, list[Path]]:
+        """The files of each part; DataError when one is in both."""
+        base = Path(self.path).expanduser()
+        train, *test = self._patterns.values()
+        found = {TRAIN: list(find_files(self.path, [train]).values())}
+        if test:
+            found[TEST] = list(find_files(str(base.parent) if base.is_file() else self.path, test).values())
+            if both := set(found[TRAIN]) & set(found[TEST]):
+                raise DataError(f"{str(min(both))!r} matches parts.train and parts.test: make the patterns different")
+        return found
+
+
+def _events(files: Mapping[str, list[Path]]) -> str:
+    """SQL: an event a row (user_id, item_id, timestamp, part), in the order of the lines, a line's items in theirs.
+
+    Places are reckoned by line, of which there are few: only the unnesting touches every event.
+    """
+    raw = " UNION ALL ".join(_lines(part, paths) for part, paths in files.items())
+    before = f"sum(len(words) - 1) OVER (PARTITION BY {PART}, {USER} ORDER BY line ROWS UNBOUNDED PRECEDING) - (len(words) - 1)"
+    item = id_text("word", "VARCHAR")
+    return (
+        f"WITH raw AS ({raw}),"
+        f" numbered AS (SELECT {PART}, words, row_number() OVER () AS line FROM raw WHERE words[1] <> ''),"
+        f" named AS (SELECT *, {id_text('words[1]', 'VARCHAR')} AS {USER} FROM numbered),"
+        f" placed AS (SELECT *, CAST({before} AS BIGINT) AS before FROM named),"
+        f" longest AS (SELECT coalesce(max(before + len(words) - 1), 0) AS shift FROM placed WHERE {PART} = '{TRAIN}'),"
+        f" events AS (SELECT {USER}, {PART}, line, before, unnest(words[2:]) AS word, generate_subscripts(words[2:], 1) - 1 AS place"
+        " FROM placed)"
+        f" SELECT {USER}, {item} AS {ITEM}, before + place + CASE WHEN {PART} = '{TEST}' THEN shift ELSE 0 END AS {TIME}, {PART}"
+        " FROM events, longest ORDER BY line, place"
+    )
+
+
+def _lines(part: str, files: list[Path]) -> str:
+    """SQL: the lines of some files as lists of words; a separator that no text holds keeps each line whole."""
+    paths = ", ".join(text(str(file)) for file in files)
+    return (
+        rf"SELECT {text(part)} AS {PART}, string_split_regex(trim(line, E' \t\r'), '[ \t]+') AS words"
+        rf" FROM read_csv([{paths}], columns = {{line: 'VARCHAR'}}, header = false, delim = E'\x01', quote = '', escape = '',"
+        f" auto_detect = false, strict_mode = true, max_line_size = {MAX_LINE_BYTES})"
+    )
