@@ -18,6 +18,7 @@ from dssm_core.checkpoint import save_tensors
 from dssm_core.config import Config, Feature
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.features import Log, Table, activity, as_named, from_named, refresh_times
+from dssm_core.fields import Column, Schema, Side
 from dssm_core.ids import Ids
 from dssm_core.losses import LOSSES
 from dssm_core.samplers import SAMPLERS
@@ -25,7 +26,6 @@ from dssm_core.samplers.in_batch import InBatch
 from dssm_core.samplers.protocol import FittedIds, Tables
 from dssm_core.schema import CREATED, DAY_MS, HOUR_MS, ITEM, LABEL, TIME, USER
 from dssm_core.steps import Outcome
-from dssm_core.two_tower import Column, Schema, Side
 
 SCALE_PAIRS = 100_000  # (item, moment) pairs that the activity's mean and deviation are taken over
 
@@ -179,7 +179,7 @@ def _coded_lists(feature: Feature, values: pd.Series[Any], side: str, work: Path
     place = flat.groupby(level=0).cumcount().to_numpy()
     out = np.zeros((len(values), int(place.max(initial=0)) + 1), dtype=np.int64)
     out[flat.index.to_numpy(), place] = codes
-    return out, column
+    return out, column.model_copy(update={"values": out.shape[1]})
 
 
 def _standardised(values: pd.Series[Any]) -> Any:
@@ -225,7 +225,8 @@ def _activity_scale(log: Log, config: Config) -> Tensor:
 
 
 def _schema(config: Config, items: int, user: Side, item: Side, context: list[Column], activity_columns: int) -> Schema:
-    audience = context if config.features.activity.enabled else []
+    latest = config.features.activity.audience if config.features.activity.enabled else 0
+    audience = [column.model_copy(update={"values": latest}) for column in context] if latest else []
     return Schema(
         items=items,
         user=Side(categorical=(*user.categorical, *context), multi=user.multi, numeric=user.numeric + 1),
