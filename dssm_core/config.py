@@ -22,6 +22,7 @@ from dssm_core.sources import SOURCES
 from dssm_core.towers import TOWERS
 
 SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+REPORTED = ("served", "exact", "ceiling", "champion", "all", "queries")  # who else stands in the gate's report
 
 
 class Section(BaseModel):
@@ -40,6 +41,25 @@ class Member(BaseModel):
     def settings(self) -> dict[str, Any]:
         """The member's own settings, without `kind`."""
         return dict(self.__pydantic_extra__ or {})
+
+
+class Named(Member):
+    """One of several members, by kind alone or with settings; `name` tells two of one kind apart where they are reported."""
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        value = {"kind": value} if isinstance(value, str) else value
+        return {"name": value["kind"], **value} if isinstance(value, Mapping) and "kind" in value else value
+
+    @field_validator("name")
+    @classmethod
+    def _free(cls, value: str) -> str:
+        if not SAFE_NAME.fullmatch(value) or value in REPORTED:
+            raise ValueError(f"{value!r} names a row of the report: use a-z, 0-9, - and _ only, and not {', '.join(REPORTED)}")
+        return value
 
 
 class Feature(Section):
@@ -168,19 +188,23 @@ class Train(Section):
 
 
 class Evaluation(Section):
-    """Cut-offs of the ranked lists, and resamples of users for the confidence intervals."""
+    """Cut-offs of the ranked lists, and resamples of users for the confidence intervals.
+
+    baselines: by name, or with settings: `[hot, {kind: recent_hot, windows_h: [6, 24]}]`; `name` where one kind comes twice.
+    """
 
     ks: tuple[Annotated[int, Field(ge=1)], ...] = (20, 50, 200)
     bootstrap: Annotated[int, Field(ge=10)] = 500
-    baselines: tuple[str, ...] = ("hot", "recent_hot")
-    recent_windows_h: tuple[Annotated[int, Field(ge=1)], ...] = (1, 3, 6, 24)
+    baselines: tuple[Named, ...] = (Named(kind="hot", name="hot"), Named(kind="recent_hot", name="recent_hot"))
 
     @field_validator("baselines")
     @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in BASELINES:
-                raise ValueError(f"unknown baseline {name!r}: {families.did_you_mean(name, list(BASELINES))}")
+    def _distinct(cls, value: tuple[Named, ...]) -> tuple[Named, ...]:
+        names = [member.name for member in value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"{', '.join(twice)} comes twice: give each a name of its own, such as {{kind: {twice[0]}, name: {twice[0]}_2}}"
+            )
         return value
 
 
@@ -231,7 +255,14 @@ class Config(Section):
         return f"dssm-{self.name}"
 
 
-FAMILIES = {"data.source": SOURCES, "sampler": SAMPLERS, "tower": TOWERS, "loss": LOSSES, "index": INDEXES}
+FAMILIES = {
+    "data.source": SOURCES,
+    "sampler": SAMPLERS,
+    "tower": TOWERS,
+    "loss": LOSSES,
+    "index": INDEXES,
+    "evaluation.baselines": BASELINES,
+}
 
 
 def read_config(path: Path | str, data: Path | str | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -286,24 +317,38 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
         config, problems = Config.model_validate(raw), []
     except ValidationError as error:
         config, problems = None, [_explain(error, "", Config)]
-    problems += [problem for where in FAMILIES if (problem := _check_member(raw, where))]
+    problems += [problem for where in FAMILIES for problem in _check_members(raw, where)]
     if problems or config is None:
         raise ConfigError("\n".join(problems))
     return config
 
 
-def _check_member(raw: Mapping[str, Any], where: str) -> str | None:
-    """What is wrong with the settings of the member at a dotted path of FAMILIES; a default or no member is not."""
+def _check_members(raw: Mapping[str, Any], where: str) -> list[str]:
+    """What is wrong with the settings of the member, or of each of a list, at a dotted path of FAMILIES."""
     node: Any = raw
     for key in where.split("."):
         node = node.get(key) if isinstance(node, Mapping) else None
+    listed = [(f"{where}.{place}", _without_name(part)) for place, part in enumerate(node)] if isinstance(node, list | tuple) else []
+    checked = [_check_member(part, at, FAMILIES[where]) for at, part in listed or [(where, node)]]
+    return [problem for problem in checked if problem]
+
+
+def _without_name(node: Any) -> Any:
+    """A list's member as one by itself: only its own settings beside `kind`."""
+    if isinstance(node, str):
+        return {"kind": node}
+    return {key: value for key, value in node.items() if key != "name"} if isinstance(node, Mapping) else node
+
+
+def _check_member(node: Any, where: str, family: Mapping[str, str]) -> str | None:
+    """What is wrong with one member's settings; a default or no member is not."""
     if not isinstance(node, Mapping) or not isinstance(node.get("kind"), str):
         return None  # the default, or already named by pydantic
     member = Member.model_validate(node)
     try:
-        families.build(FAMILIES[where], member)
+        families.build(family, member)
     except ValidationError as error:
-        return _explain(error, where + ".", families.load(FAMILIES[where], member.kind))
+        return _explain(error, where + ".", families.load(family, member.kind))
     except ConfigError as error:
         return f"{where}: {error}"
     return None

@@ -7,6 +7,7 @@ an item that train has not seen can only be missed, a user it has not seen asks 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,11 @@ import pyarrow.parquet as pq
 from dssm_core import families, metrics
 from dssm_core.artifacts import JSON, Run
 from dssm_core.baselines import BASELINES
-from dssm_core.baselines.protocol import Clicks, Ranking, top
-from dssm_core.baselines.recent_hot import recent
+from dssm_core.baselines.protocol import Clicks, Fitted, top
+from dssm_core.baselines.recent_hot import RecentHot, recent
 from dssm_core.bundle import HISTORY, Bundle
-from dssm_core.config import Config, Evaluation, Member
+from dssm_core.config import Config, Evaluation
+from dssm_core.histories import Histories
 from dssm_core.ids import Ids
 from dssm_core.indexes import INDEXES
 from dssm_core.indexes.faiss_flat import FaissFlat
@@ -65,6 +67,22 @@ class Measured:
     curve: Doubles
 
 
+@dataclass
+class Timed:
+    """A fitted baseline; seconds [s] that fitting and all lists so far took."""
+
+    fitted: Fitted
+    info: JSON
+    seconds: float
+
+    def lists(self, past: Histories, k: int) -> Ints:
+        """See Fitted."""
+        started = time.perf_counter()
+        rows = self.fitted.lists(past, k)
+        self.seconds += time.perf_counter() - started
+        return rows
+
+
 @dataclass(frozen=True)
 class Report:
     """metrics: as the run's summary shows them; curves: mean recall@1..K of warm, by who answered."""
@@ -77,26 +95,29 @@ def evaluate(run: Run, window: Window | None = None) -> Report:
     """Measure a run's served index, exact search, baselines and ceiling on the same queries."""
     window = window or read_window(run)
     settings, seed = run.config.evaluation, run.config.seed
-    rankings = rank_baselines(run.config, window)
-    found = _ask_everyone(run, window.warm, rankings)
-    report = _by_answerer(found, rankings)
+    baselines = fit_baselines(run.config, window)
+    found = _ask_everyone(run, window, window.warm, baselines)
+    report = _by_answerer(found)
+    for name, fitted in baselines.items():
+        report["baselines"][name] |= fitted.info | {"seconds": round(fitted.seconds, 3)}
     report["ceiling"] = {f"recall@{GATE_K}": ceiling(window, settings, seed).scores[f"recall@{GATE_K}"]}
-    report["all"] = _by_answerer(_ask_everyone(run, window.all, rankings), {name: Ranking(r.rows) for name, r in rankings.items()})
+    report["all"] = _by_answerer(_ask_everyone(run, window, window.all, baselines))
     report["queries"] = {"warm": len(window.warm.codes), "all": len(window.all.codes)}
     return Report(report, {name: measured.curve for name, measured in found.items()})
 
 
-def _ask_everyone(run: Run, asked: Slice, rankings: Mapping[str, Ranking]) -> dict[str, Measured]:
+def _ask_everyone(run: Run, window: Window, asked: Slice, baselines: Mapping[str, Timed]) -> dict[str, Measured]:
     """The served index, exact search and each baseline on one slice's queries."""
-    settings = run.config.evaluation
-    answers: dict[str, Search] = {name: vector_search(run, asked, name, max(settings.ks)) for name in ("served", "exact")}
-    answers |= {name: one_list(ranking.rows) for name, ranking in rankings.items()}
+    settings, k = run.config.evaluation, max(run.config.evaluation.ks)
+    answers: dict[str, Search] = {name: vector_search(run, asked, name, k) for name in ("served", "exact")}
+    past = histories(window.train, asked.codes)
+    answers |= {name: list_search(fitted, past, k) for name, fitted in baselines.items()}
     return {name: measure(search, asked, settings, run.config.seed) for name, search in answers.items()}
 
 
-def _by_answerer(found: Mapping[str, Measured], rankings: Mapping[str, Ranking]) -> JSON:
-    baselines = {name: found[name].scores | ranking.info for name, ranking in rankings.items()}
-    return {"served": found["served"].scores, "exact": found["exact"].scores, "baselines": baselines}
+def _by_answerer(found: Mapping[str, Measured]) -> JSON:
+    scores = {name: dict(measured.scores) for name, measured in found.items()}
+    return {"served": scores.pop("served"), "exact": scores.pop("exact"), "baselines": scores}
 
 
 def read_window(run: Run) -> Window:
@@ -183,17 +204,29 @@ def one_list(rows: Rows) -> Search:
     return lambda first, last: np.broadcast_to(rows, (last - first, len(rows)))
 
 
-def rank_baselines(config: Config, window: Window) -> dict[str, Ranking]:
-    """Each baseline's list as of the cutoff; for `recent_hot` also what every window would have reached."""
-    settings, k = config.evaluation, max(config.evaluation.ks)
-    rankings = {}
-    for name in settings.baselines:
-        known = families.load(BASELINES, name).model_fields
-        own = {"windows_h": settings.recent_windows_h} if "windows_h" in known else {}
-        ranking = families.build(BASELINES, Member(kind=name, **own)).rank(window.train, window.cutoff_ms, k)
-        after = {"by_window": _by_window(window, settings.recent_windows_h)} if own else {}
-        rankings[name] = Ranking(ranking.rows, ranking.info | after)
-    return rankings
+def list_search(fitted: Timed, past: Histories, k: int) -> Search:
+    """A baseline's lists for each query's past."""
+    return lambda first, last: fitted.lists(past.part(first, last), k)
+
+
+def histories(train: Clicks, codes: Ints) -> Histories:
+    """All train rows of each query's user, oldest first; the unknown user (code 0) has none. codes: [Q]"""
+    known = train.users > 0
+    users = max(train.users.max(initial=0), codes.max(initial=0)) + 1
+    return Histories.of(train.users[known], train.items[known], users).take(codes)
+
+
+def fit_baselines(config: Config, window: Window) -> dict[str, Timed]:
+    """Each baseline as of the cutoff; for `recent_hot` also what every window would have reached."""
+    baselines = {}
+    for chosen in config.evaluation.baselines:
+        member = families.build(BASELINES, chosen)
+        started = time.perf_counter()
+        fitted = member.fit(window.train, window.cutoff_ms)
+        seconds = time.perf_counter() - started
+        after = {"by_window": _by_window(window, member.windows_h)} if isinstance(member, RecentHot) else {}
+        baselines[chosen.name] = Timed(fitted, fitted.info | after, seconds)
+    return baselines
 
 
 def ceiling(window: Window, settings: Evaluation, seed: int) -> Measured:

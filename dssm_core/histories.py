@@ -46,6 +46,12 @@ class Histories:
         begin, end = self.ptr[first], self.ptr[last]
         return Histories(self.ptr[first : last + 1] - begin, self.items[begin:end])
 
+    def take(self, queries: Ints) -> Histories:
+        """The named queries' rows, in the order of `queries` [B]; one may be named twice."""
+        counts = self.counts[queries]
+        ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return Histories(ptr, self.items[np.repeat(self.ptr[queries] - ptr[:-1], counts) + np.arange(ptr[-1])])
+
     def latest(self, length: int) -> Histories:
         """At most the newest `length` events of each query."""
         age = np.repeat(self.ptr[1:], self.counts) - np.arange(len(self.items))  # 1 = newest

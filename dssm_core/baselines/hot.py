@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from dssm_core.baselines.protocol import Clicks, Ranking, top
+from dssm_core.baselines.protocol import Clicks, OneList, top
 from dssm_core.schema import DAY_MS
 
 
@@ -13,7 +13,7 @@ class Hot(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def rank(self, clicks: Clicks, as_of_ms: int, k: int) -> Ranking:
-        """The k most clicked before `as_of_ms`."""
+    def fit(self, clicks: Clicks, as_of_ms: int) -> OneList:
+        """Every item clicked before `as_of_ms`, most clicked first."""
         known = clicks.between(0, as_of_ms)
-        return Ranking(top(k, known.counts(), known.between(as_of_ms - DAY_MS, as_of_ms).counts()))
+        return OneList(top(clicks.n_items, known.counts(), known.between(as_of_ms - DAY_MS, as_of_ms).counts()))

@@ -7,28 +7,33 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from dssm_core.baselines.protocol import Clicks, Ints, Ranking, top
+from dssm_core.baselines.protocol import Clicks, Ints, OneList, top
 from dssm_core.schema import DAY_MS, HOUR_MS
 
 
 class RecentHot(BaseModel):
-    """`windows_h`: the candidate windows. Items without a click in the window follow in order of all their clicks."""
+    """`windows_h`: the candidate windows; the choice is by recall in the first `places`.
+
+    Items without a click in the window follow in order of all their clicks.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     windows_h: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 3, 6, 24)
+    places: Annotated[int, Field(ge=1)] = 200
 
-    def rank(self, clicks: Clicks, as_of_ms: int, k: int) -> Ranking:
-        """The k most clicked in the hours before `as_of_ms`; info: the window and its recall a candidate on the last day.
+    def fit(self, clicks: Clicks, as_of_ms: int) -> OneList:
+        """Most clicked in the hours before `as_of_ms`; info: the window, and each candidate's recall on the last day.
 
         The choice is made as if a day earlier: lists as of 24 hours before, judged on those 24 hours' clicks.
         """
         known = clicks.between(0, as_of_ms)
         start = as_of_ms - DAY_MS
         past, day = known.between(0, start), known.between(start, as_of_ms)
+        k = self.places
         recalls = {hours: warm_recall(past, day, recent(past, start, hours, k), k) for hours in self.windows_h}
         window_h = max(self.windows_h, key=lambda hours: recalls[hours])
         info = {"window_h": window_h, "validation": {f"{hours}h": round(value, 4) for hours, value in recalls.items()}}
-        return Ranking(recent(known, as_of_ms, window_h, k), info)
+        return OneList(recent(known, as_of_ms, window_h, clicks.n_items), info)
 
 
 def recent(clicks: Clicks, as_of_ms: int, hours: int, k: int) -> Ints:

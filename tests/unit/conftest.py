@@ -37,7 +37,7 @@ def fabricate(tmp_path):
 
     def make(run_id="one", test_day="2024-01-07", **gate):
         data = {"source": {"kind": "synthetic"}}
-        evaluation = {"ks": [1, 2, 200], "bootstrap": 50, "recent_windows_h": [1, 24]}
+        evaluation = {"ks": [1, 2, 200], "bootstrap": 50, "baselines": ["hot", {"kind": "recent_hot", "windows_h": [1, 24]}]}
         raw = {"name": "made", "data": data, "split": {"test_day": test_day}, "evaluation": evaluation, "gate": gate}
         run = create_run(parse_config(raw), tmp_path / "runs", run_id)
         folder = run.step("split_by_time")

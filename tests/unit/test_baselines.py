@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from dssm_core.baselines.hot import Hot
-from dssm_core.baselines.protocol import Clicks, top
+from dssm_core.baselines.protocol import Clicks, OneList, fill, popular, top
 from dssm_core.baselines.recent_hot import RecentHot, recent, warm_recall
+from dssm_core.histories import Histories
 from dssm_core.schema import DAY_MS, HOUR_MS
 
 CUTOFF = 3 * DAY_MS
@@ -26,7 +27,24 @@ def test_top_orders_by_counts_then_the_next_then_the_row():
 
 def test_hot_counts_the_whole_window():
     clicks = log((0, 1, 50), (1, 1, 40), (2, 1, 30), (0, 2, 1), (1, 2, 1), (2, 3, 1))
-    assert Hot().rank(clicks, CUTOFF, 2).rows.tolist() == [1, 2]
+    assert Hot().fit(clicks, CUTOFF).rows.tolist() == [1, 2, 3]
+
+
+def test_one_list_is_cut_and_padded_for_everybody():
+    three = Histories.of(np.array([0, 2]), np.array([4, 1]), 3)
+    assert OneList(np.array([5, 1, 2])).lists(three, 2).tolist() == [[5, 1]] * 3
+    assert OneList(np.array([5, 1, 2])).lists(three, 4).tolist() == [[5, 1, 2, -1]] * 3
+
+
+def test_popular_orders_by_clicks_then_row():
+    assert popular(log((0, 3, 9), (1, 3, 8), (0, 4, 7), (0, 1, 6))).tolist() == [3, 1, 4]
+
+
+def test_short_lists_go_on_with_popular_items_that_they_lack():
+    lists = np.array([[7, 3, -1, -1], [-1, -1, -1, -1], [1, 2, 3, 4], [9, -1, -1, -1]])
+    assert fill(lists, np.array([3, 1, 7, 5, 2])).tolist() == [[7, 3, 1, 5], [3, 1, 7, 5], [1, 2, 3, 4], [9, 3, 1, 7]]
+    assert fill(lists, np.array([3])).tolist() == [[7, 3, -1, -1], [3, -1, -1, -1], [1, 2, 3, 4], [9, 3, -1, -1]]
+    assert fill(lists, np.array([], dtype=np.int64)).tolist() == lists.tolist()
 
 
 def test_recent_counts_the_last_hours_and_fills_with_the_rest():
@@ -44,9 +62,15 @@ def test_the_window_is_the_one_that_won_on_the_last_day():
     # On the last day users 0 and 1 clicked the item of the short (or the long) window.
     past = [(0, 1, 24.5), (1, 2, 40), (2, 2, 40), (0, 2, 44)]
     short, long = ([(user, item, 10) for user in (0, 1)] for item in (1, 2))
-    member = RecentHot(windows_h=(1, 24))
-    assert member.rank(log(*past, *short), CUTOFF, 1).info == {"window_h": 1, "validation": {"1h": 1.0, "24h": 0.0}}
-    assert member.rank(log(*past, *long), CUTOFF, 1).info == {"window_h": 24, "validation": {"1h": 0.0, "24h": 1.0}}
+    member = RecentHot(windows_h=(1, 24), places=1)
+    assert member.fit(log(*past, *short), CUTOFF).info == {"window_h": 1, "validation": {"1h": 1.0, "24h": 0.0}}
+    assert member.fit(log(*past, *long), CUTOFF).info == {"window_h": 24, "validation": {"1h": 0.0, "24h": 1.0}}
+
+
+def test_the_choice_is_by_recall_in_the_first_places():
+    past = [(0, 1, 24.5), (1, 2, 40), (2, 2, 40), (0, 2, 44)]
+    found = RecentHot(windows_h=(1, 24), places=2).fit(log(*past, (0, 2, 10)), CUTOFF).info
+    assert found["validation"] == {"1h": 1.0, "24h": 1.0}  # both items are in either list's first two
 
 
 def test_warm_recall_by_hand():
@@ -68,8 +92,8 @@ def test_globo_figures():
     users, items = (pd.factorize(frame[name])[0] for name in columns[:2])
     clicks = Clicks(users, items, frame.click_timestamp.to_numpy(), items.max() + 1)
     train, test = clicks.between(0, cutoff), clicks.between(cutoff, cutoff + DAY_MS)
-    assert warm_recall(train, test, Hot().rank(train, cutoff, 200).rows, 200) == pytest.approx(0.2768, abs=5e-4)
-    ranking = RecentHot().rank(train, cutoff, 200)
+    assert warm_recall(train, test, Hot().fit(train, cutoff).rows, 200) == pytest.approx(0.2768, abs=5e-4)
+    ranking = RecentHot().fit(train, cutoff)
     for hours, wanted in {1: 0.5141, 3: 0.4314, 6: 0.4298, 24: 0.3955}.items():
         assert warm_recall(train, test, recent(train, cutoff, hours, 200), 200) == pytest.approx(wanted, abs=5e-3)
     assert ranking.info["window_h"] == 3  # the day before, three hours were the best by a little

@@ -27,7 +27,15 @@ def test_every_shipped_config_is_valid(file):
         ({"name": "../x"}, "'name' is '../x'"),
         ({"data__timezone": "Mars/Base"}, "unknown time zone 'Mars/Base'"),
         ({"evaluation": {"ks": [20]}}, "evaluation.ks must hold 200"),
-        ({"evaluation": {"baselines": ["hott"]}}, "unknown baseline 'hott': did you mean 'hot'?"),
+        ({"evaluation": {"baselines": ["hott"]}}, "evaluation.baselines.0: unknown kind 'hott': did you mean 'hot'?"),
+        (
+            {"evaluation": {"baselines": ["hot", {"kind": "recent_hot", "window_h": [1]}]}},
+            "unknown key 'evaluation.baselines.1.window_h': did you mean 'windows_h'?",
+        ),
+        ({"evaluation": {"baselines": [{"kind": "recent_hot", "places": 0}]}}, "'evaluation.baselines.0.places' is 0"),
+        ({"evaluation": {"baselines": ["hot", {"kind": "hot"}]}}, "hot comes twice: give each a name of its own"),
+        ({"evaluation": {"baselines": [{"kind": "hot", "name": "served"}]}}, "'served' names a row of the report"),
+        ({"evaluation": {"baselines": [{"name": "hot"}]}}, "'evaluation.baselines.0.kind' is missing"),
         ({"features": {"activity": {"enabled": False}}}, "sampler 'active' draws by activity"),
     ],
 )
@@ -50,6 +58,16 @@ def test_overrides_are_yaml_and_replace_members_whole(tmp_path):
     assert config.train.epochs == 7
     assert config.evaluation.ks == (5, 200)
     assert config.sampler.settings == {}, "settings of another sampler are not this one's"
+
+
+def test_baselines_by_name_or_with_settings():
+    listed = ["hot", {"kind": "recent_hot", "windows_h": [6]}, {"kind": "recent_hot", "name": "recent_1h", "windows_h": [1]}]
+    config = parse_config(small_config(evaluation={"baselines": listed}))
+    members = config.evaluation.baselines
+    assert [(member.name, member.kind) for member in members] == [("hot", "hot"), ("recent_hot", "recent_hot"), ("recent_1h", "recent_hot")]
+    assert [member.settings for member in members] == [{}, {"windows_h": [6]}, {"windows_h": [1]}]
+    again = type(config).model_validate_json(config.model_dump_json())
+    assert again.model_dump_json() == config.model_dump_json()
 
 
 @pytest.mark.parametrize("override", ["train.epochs", "=3", "name.x=1", "train.epochs=[1"])

@@ -17,3 +17,10 @@ def test_part_and_latest():
     assert found.part(1, 3).items.tolist() == [3, 4, 5]
     assert found.latest(2).items.tolist() == [1, 2, 3, 4, 5]
     assert found.latest(2).ptr.tolist() == [0, 2, 3, 5]
+
+
+def test_take_reorders_and_repeats():
+    found = Histories.of(np.array([0, 0, 0, 2, 2]), np.arange(5), 3).take(np.array([2, 1, 0, 2]))
+    assert found.ptr.tolist() == [0, 2, 2, 5, 7]
+    assert found.items.tolist() == [3, 4, 0, 1, 2, 3, 4]
+    assert len(found.take(np.array([], dtype=np.int64))) == 0
