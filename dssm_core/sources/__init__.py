@@ -7,4 +7,5 @@ SOURCES = {
     "parquet": "dssm_core.sources.parquet:Parquet",
     "sequences": "dssm_core.sources.sequences:Sequences",
     "synthetic": "dssm_core.sources.synthetic:Synthetic",
+    "tencent": "dssm_core.sources.tencent:Tencent",
 }

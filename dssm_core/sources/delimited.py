@@ -6,7 +6,7 @@ import csv
 import gzip
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby, islice, takewhile
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +19,8 @@ from dssm_core.errors import DataError
 from dssm_core.schema import INTERACTIONS, ITEMS, USERS
 from dssm_core.sources.columns import Table, canonical, find_files, quote, text
 from dssm_core.sources.protocol import Tables
+
+MAX_LINE_BYTES = 32_000_000  # of `whole_lines`: a longer line is an error, it is never cut
 
 
 class TextTable(Table):
@@ -63,11 +65,24 @@ def files_of(path: str, table: TextTable, name: str) -> dict[str, Path]:
 
 def read_text(con: DuckDBPyConnection, files: Mapping[str, Path], table: str, spec: TextTable) -> DuckDBPyRelation:
     """One canonical relation from text files, rows in file order. Raises DataError naming the file that is unfit."""
+    where = f"{next(iter(files.values())).name!r}" if len(files) == 1 else f"{table} ({len(files)} files like {spec.files!r})"
+    return canonical(con, raw_text(con, files, spec), table, spec, where)
+
+
+def raw_text(con: DuckDBPyConnection, files: Mapping[str, Path], spec: TextTable) -> DuckDBPyRelation:
+    """The files' own columns as text, rows in file order; files with different headers are joined by name."""
     headers = {file: spec.names or read_header(file, spec) for file in files.values()}
     queries = [_query(list(group), header, spec) for header, group in groupby(headers, key=lambda file: headers[file])]
-    where = f"{next(iter(files.values())).name!r}" if len(files) == 1 else f"{table} ({len(files)} files like {spec.files!r})"
-    raw = con.sql(" UNION ALL BY NAME ".join(queries))
-    return canonical(con, raw, table, spec, where)
+    return con.sql(" UNION ALL BY NAME ".join(queries))
+
+
+def whole_lines(files: Iterable[Path]) -> str:
+    """SQL: a table of one text column `line`, in file order (NULL where empty); a separator that no text holds keeps it whole."""
+    paths = ", ".join(text(str(file)) for file in files)
+    return (
+        rf"read_csv([{paths}], columns = {{line: 'VARCHAR'}}, header = false, delim = E'\x01', quote = '', escape = '',"
+        f" auto_detect = false, strict_mode = true, max_line_size = {MAX_LINE_BYTES})"
+    )
 
 
 def read_header(file: Path, spec: TextTable) -> tuple[str, ...]:

@@ -17,10 +17,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 from dssm_core.errors import DataError
 from dssm_core.schema import ITEM, ITEMS, PART, TIME, USER, USERS
 from dssm_core.sources.columns import find_files, id_text, inside, text
-from dssm_core.sources.delimited import TextTable, files_of, read_text
+from dssm_core.sources.delimited import TextTable, files_of, read_text, whole_lines
 from dssm_core.sources.protocol import Tables
 
-MAX_LINE_BYTES = 32_000_000  # some four million items of one user; a longer line is an error, it is never cut
 TRAIN, TEST = "train", "test"
 
 Pattern = Annotated[str, AfterValidator(inside)]
@@ -107,10 +106,6 @@ def _events(files: Mapping[str, list[Path]]) -> str:
 
 
 def _lines(part: str, files: list[Path]) -> str:
-    """SQL: the lines of some files as lists of words; a separator that no text holds keeps each line whole."""
-    paths = ", ".join(text(str(file)) for file in files)
-    return (
-        rf"SELECT {text(part)} AS {PART}, string_split_regex(trim(line, E' \t\r'), '[ \t]+') AS words"
-        rf" FROM read_csv([{paths}], columns = {{line: 'VARCHAR'}}, header = false, delim = E'\x01', quote = '', escape = '',"
-        f" auto_detect = false, strict_mode = true, max_line_size = {MAX_LINE_BYTES})"
-    )
+    """SQL: the lines of some files as lists of words."""
+    words = r"string_split_regex(trim(line, E' \t\r'), '[ \t]+')"
+    return f"SELECT {text(part)} AS {PART}, {words} AS words FROM {whole_lines(files)}"

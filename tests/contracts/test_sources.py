@@ -53,6 +53,13 @@ def _synthetic(folder: Path) -> dict[str, object]:
     return {"users": 20, "items": 30, "clicks": 200, "days": 2}
 
 
+def _tencent(folder: Path) -> dict[str, object]:
+    (folder / "train.csv").write_text("aid,uid,label\n1,7,1\n2,8,-1\n")
+    (folder / "adFeature.csv").write_text("aid,advertiserId,adCategoryId\n1,5,3\n2,5,4\n")
+    (folder / "userFeature.data").write_text("uid 7|age 4|interest1 93 70\nuid 8|gender 1\n")
+    return {"path": str(folder)}
+
+
 MAKERS = {
     "delimited": _delimited,
     "globo": _globo,
@@ -60,6 +67,7 @@ MAKERS = {
     "parquet": _parquet,
     "sequences": _sequences,
     "synthetic": _synthetic,
+    "tencent": _tencent,
 }
 
 

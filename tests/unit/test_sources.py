@@ -20,6 +20,8 @@ from dssm_core.sources.delimited import Delimited
 from dssm_core.sources.movielens import MovieLens
 from dssm_core.sources.parquet import Parquet
 from dssm_core.sources.sequences import Sequences
+from dssm_core.sources.tencent import PERSON_KEYS, Tencent
+from tests.tencent import write_sample
 
 NOON = int(datetime(2024, 3, 1, 12, tzinfo=UTC).timestamp())
 
@@ -210,6 +212,79 @@ def test_a_file_cannot_train_and_test(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("a 1\n")
     with pytest.raises(DataError, match=r"train.txt' matches parts.train and parts.test"):
         read(Sequences.model_validate({"path": str(tmp_path), "parts": {"train": "train.txt", "test": "*.txt"}}))
+
+
+def shown(folder: Path) -> Path:
+    (folder / "train.csv").write_text("aid,uid,label\n9,7,-1\n9,8,1\n5,7,2\n")
+    return folder
+
+
+def cells(source: Tencent, table: str, columns: str) -> list[tuple[object, ...]]:
+    with duckdb.connect() as con:
+        return getattr(source.read(con), table).project(columns).fetchall()
+
+
+def test_tencent_asks_by_ad_or_by_person(tmp_path: Path) -> None:
+    path = str(shown(tmp_path))
+    columns = f"{USER}, {ITEM}, {TIME}, label"
+    lookalike = [("9", "7", 0, "0"), ("9", "8", 1, "1"), ("5", "7", 2, "2")]  # -1 is 0; 2 is for validation to judge
+    assert read(Tencent(path=path), columns) == lookalike
+    assert read(Tencent(path=path, direction="recall"), columns) == [(item, user, *rest) for user, item, *rest in lookalike]
+    assert read(Tencent(path=f"{path}/train.csv"), columns) == lookalike
+    with duckdb.connect() as con:
+        tables = Tencent(path=path).read(con)
+    assert (tables.users, tables.items) == (None, None)
+
+
+def test_tencent_feature_files_are_the_tables_of_their_side(tmp_path: Path) -> None:
+    source = Tencent(path=str(shown(tmp_path)))
+    (tmp_path / "adFeature.csv").write_text("aid,advertiserId,campaignId\n9,1,2\n5,3,4\n")
+    (tmp_path / "userFeature.data").write_bytes(b"uid 7|age 4|interest1 93 70 77|house \n\nuid 8|topic3 5|LBS 11|interest1 6|\n")
+    assert list(source.files()) == ["train.csv", "adFeature.csv", "userFeature.data"]
+    people = [("7", "4", "93 70 77", None, None, None), ("8", None, "6", "5", "11", None)]
+    names = "age, interest1, topic3, LBS, house"
+    assert cells(source, "items", f"{ITEM}, {names}") == people
+    assert cells(source, "users", "*") == [("9", "1", "2"), ("5", "3", "4")]
+    recall = source.model_copy(update={"direction": "recall"})
+    assert cells(recall, "users", f"{USER}, {names}") == people
+    assert cells(recall, "items", "*") == [("9", "1", "2"), ("5", "3", "4")]
+    with duckdb.connect() as con:
+        assert source.read(con).items.columns == [ITEM, *PERSON_KEYS]
+
+
+def test_tencent_files_may_have_other_names(tmp_path: Path) -> None:
+    shown(tmp_path).joinpath("train.csv").rename(tmp_path / "t.csv")
+    (tmp_path / "a.csv").write_text("aid\n9\n")
+    with gzip.open(tmp_path / "p.gz", "wt") as stream:
+        stream.write("uid 7")
+    source = Tencent(path=str(tmp_path), train="t.*", ads="a.*", people="p.*")
+    assert list(source.files()) == ["t.csv", "a.csv", "p.gz"]
+    assert (cells(source, "users", "*"), cells(source, "items", ITEM)) == ([("9",)], [("7",)])
+
+
+@pytest.mark.parametrize("line", ["uid 7|age 1|interest9 4", "uid 7|age 1|age 2", "uid,7"])
+def test_tencent_refuses_keys_that_no_column_is_made_for(tmp_path: Path, line: str) -> None:
+    (shown(tmp_path) / "userFeature.data").write_text(f"uid 8|age 1\n{line}\n")
+    with pytest.raises(duckdb.InvalidInputException, match="a key twice, or one besides"):
+        cells(Tencent(path=str(tmp_path)), "items", "*")
+
+
+def test_tencent_without_labels_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("aid,uid\n1,2\n")
+    with pytest.raises(DataError, match=r"train.csv' has no column 'label'"):
+        read(Tencent(path=str(tmp_path)))
+
+
+def test_a_written_tencent_sample_is_read_whole(tmp_path: Path) -> None:
+    write_sample(tmp_path, people=60, ads=12, topics=3, rows=120)
+    source = Tencent(path=str(tmp_path))
+    assert len(read(source)) == 120
+    people = cells(source, "items", f"{ITEM}, interest1, age, house")
+    assert [row[0] for row in people] == [str(10000 + person) for person in range(60)]
+    assert all({(int(i) - 1) // 8 for i in str(row[1]).split(" ")} == {int(str(row[0])) % 10000 % 3} for row in people)
+    assert {row[2] for row in people} == {None, "1", "2", "3", "4", "5"}
+    assert {row[3] for row in people} == {None, "1"}
+    assert cells(source, "users", f"{USER}, adCategoryId")[4] == ("104", "2")
 
 
 @pytest.mark.parametrize("text", ["rating > 2", "click==1", "  a_b <= -1.5 "])
