@@ -1,19 +1,28 @@
-"""Batches of training events: all events of a batch share one refresh, so that they can share candidates."""
+"""Batches of training events, in one of two ways.
+
+With item activity on, every event is a row: all events of a batch share one refresh, so that they can share candidates,
+and its user is seen as of that refresh. With activity off nothing but the order of a history matters: a batch is some
+stretches of histories, and every place of a stretch is an event, trained toward what followed, in one pass.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from dssm_core.features import Log
+from dssm_core.config import Config
+from dssm_core.features import Log, Table, UserInputs, sequence_inputs, users_as_of
+
+SORTED_TOGETHER = 50  # batches' worth of stretches sorted by length, so that little is padding
 
 
 @dataclass(frozen=True)
 class Events:
-    """The rows of a log that can be learned from, with what was known of each. All [n], in time order.
+    """What is learned from: who took what, and what was known then. All [n].
 
     bucket: the refresh an event belongs to; as_of: ms, when its user's history and its items' activity are taken.
     """
@@ -24,18 +33,133 @@ class Events:
     as_of: Tensor
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A batch's users and its n events, all of one bucket (a place in the refreshes).
+
+    places: [n] of each event's vector among the flattened [B * L] ones; None where a row is an event.
+    """
+
+    inputs: UserInputs
+    events: Events
+    bucket: int
+    places: Tensor | None = None
+
+
+class Examples(Protocol):
+    """A log's training events in batches. `count`: how many events there are."""
+
+    count: int
+
+    def batches(self, size: int, seed: int) -> list[Tensor]:
+        """Rows of each batch of one epoch, of about `size` events; the same seed gives the same."""
+        ...
+
+    def take(self, rows: Tensor, generator: torch.Generator) -> Batch:
+        """The batch at `rows`."""
+        ...
+
+
+def examples(config: Config, log: Log, users: Table, times: Tensor) -> Examples:
+    """How this config sees a log. times: [buckets] ms, see prepare.bucket_times."""
+    if config.features.activity.enabled:
+        return ByRefresh(config, log, users, times)
+    return ByPlace(config, log, users)
+
+
 def training_events(log: Log, times: Tensor) -> Events:
     """Events after the first refresh whose item was known at their refresh: a served index holds no other.
 
-    times: [buckets] ms, ascending; the log's start alone where activity is off: then every event is in one bucket, with
-    its history as of the event itself.
+    times: [buckets] ms, ascending; the log's start alone where activity is off: then every event but a user's first.
     """
     bucket = torch.searchsorted(times, log.time, right=True) - 1
     if times.tolist() == [log.start]:
-        return Events(log.user, log.item, torch.zeros_like(bucket), log.time)
+        order, ptr = log.sequences()
+        kept = torch.ones_like(bucket, dtype=torch.bool)
+        kept[order[ptr[:-1][ptr.diff() > 0]]] = False
+        return Events(log.user[kept], log.item[kept], torch.zeros_like(bucket)[kept], log.time[kept])
     as_of = times[bucket.clamp(min=0)]
     kept = (bucket >= 0) & (log.created[log.item] < as_of)
     return Events(log.user[kept], log.item[kept], bucket[kept], as_of[kept])
+
+
+class ByRefresh:
+    """An event a row, as of its refresh."""
+
+    def __init__(self, config: Config, log: Log, users: Table, times: Tensor) -> None:
+        self.features, self.log, self.users = config.features, log, users
+        self.events = training_events(log, times.to(log.time.device))
+        self.buckets = self.events.bucket.cpu()
+        self.count = len(self.buckets)
+
+    def batches(self, size: int, seed: int) -> list[Tensor]:
+        """See Examples."""
+        return epoch_batches(self.buckets, size, seed)
+
+    def take(self, rows: Tensor, generator: torch.Generator) -> Batch:
+        """See Examples."""
+        events = Events(*(part[rows.to(part.device)] for part in vars(self.events).values()))
+        inputs = users_as_of(self.log, self.users, events.user, events.as_of, self.features)
+        return Batch(inputs, events, int(self.buckets[rows[0]]))
+
+
+class ByPlace:
+    """Stretches of histories of at most features.history.length places; long histories are cut into several.
+
+    Each stretch but a user's first begins with the last event of the one before, so that every event but the first is
+    learned toward once.
+    """
+
+    def __init__(self, config: Config, log: Log, users: Table) -> None:
+        self.log, self.users, self.future = log, users, config.train.target == "future"
+        self.order, ptr = log.sequences()
+        self.begin, self.end = stretches(ptr, max(1, config.features.history.length))
+        self.lengths = (self.end - self.begin - 1).cpu()
+        self.count = int(self.lengths.sum())
+
+    def batches(self, size: int, seed: int) -> list[Tensor]:
+        """See Examples."""
+        return length_batches(self.lengths, size, seed)
+
+    def take(self, rows: Tensor, generator: torch.Generator) -> Batch:
+        """See Examples."""
+        rows = rows.to(self.order.device)
+        begin, last = self.begin[rows, None], self.end[rows, None] - 1
+        place = begin + torch.arange(int(self.lengths[rows.cpu()].max()), device=begin.device)  # [B, L]
+        held = place < last
+        seen = self.order[torch.minimum(place, last)]
+        places = held.flatten().nonzero().squeeze(1)
+        ahead = place + 1
+        if self.future:
+            ahead = ahead + (torch.rand(place.shape, generator=generator, device=place.device) * (last - place)).long()
+        toward = self.order[torch.minimum(ahead, last)].flatten()[places]
+        history = torch.where(held, self.log.item[seen], 0)
+        inputs = sequence_inputs(self.users, self.log.user[seen[:, 0]], history, self.log.context[seen])
+        log = self.log
+        return Batch(inputs, Events(log.user[toward], log.item[toward], torch.zeros_like(toward), log.time[toward]), 0, places)
+
+
+def stretches(ptr: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Where to cut every user's events, the newest stretch whole: `length` + 1 events at most, 2 at least.
+
+    ptr: [users + 1], where each user's events begin → begin, end: 2 x [stretches].
+    """
+    parts = ((ptr.diff() - 1).clamp(min=0) + length - 1) // length
+    user = torch.repeat_interleave(torch.arange(len(parts), device=ptr.device), parts)
+    nth = torch.arange(len(user), device=ptr.device) - (parts.cumsum(0) - parts)[user]
+    end = ptr[1:][user] - nth * length
+    return torch.maximum(ptr[:-1][user], end - length - 1), end
+
+
+def length_batches(lengths: Tensor, size: int, seed: int) -> list[Tensor]:
+    """Rows of each batch of one epoch: shuffled, those of like length together, about `size` events a batch."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(lengths), generator=generator)
+    group = lengths[order].cumsum(0) // (size * SORTED_TOGETHER)
+    order = order[(group * (int(lengths.max()) + 1) + lengths[order]).argsort(stable=True)]
+    batch = (lengths[order].cumsum(0) - 1) // size
+    batches = order.split(batch.unique_consecutive(return_counts=True)[1].tolist())
+    return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
 
 
 def epoch_batches(bucket: Tensor, size: int, seed: int) -> list[Tensor]:

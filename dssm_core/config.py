@@ -17,6 +17,7 @@ from dssm_core.baselines import BASELINES
 from dssm_core.errors import ConfigError
 from dssm_core.indexes import INDEXES
 from dssm_core.losses import LOSSES
+from dssm_core.metrics import METRICS
 from dssm_core.samplers import SAMPLERS
 from dssm_core.sources import SOURCES
 from dssm_core.towers import TOWERS
@@ -124,13 +125,25 @@ class Split(Section):
     test_day: date
     train_days: Annotated[int, Field(ge=2)] = 6
     test_days: Annotated[int, Field(ge=1)] = 1
+    validation_days: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def by_time(self) -> bool:
+        """Whether a moment divides train and test."""
+        return True
 
 
 class History(Section):
-    """A user's latest positives before an event, newest first, pooled by mean and by decay (weight decay**position)."""
+    """A user's latest positives before an event, oldest first: `length` of them at most.
+
+    pools: how the towers without a sequence of their own see them (mean, sum, max, last, attention: mean by a learned
+    weight, decay: mean by decay ** places back, one field for each of `decays`, which learn_decays makes parameters).
+    """
 
     length: Annotated[int, Field(ge=0)] = 20
-    decay: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    pools: tuple[Literal["mean", "sum", "max", "last", "decay", "attention"], ...] = ("mean", "decay")
+    decays: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.7,)
+    learn_decays: bool = False
 
 
 class Activity(Section):
@@ -149,18 +162,24 @@ class Activity(Section):
 
 
 class Features(Section):
-    """Feature columns, history and activity."""
+    """Feature columns, history and activity.
+
+    id_dim: width of an item id's embedding, shared by items and histories (and of what a sequence tower computes in).
+    user_id_dim: width of a user id's; 0 leaves it out, so that users unknown in training are answered by what they did.
+    """
 
     columns: FeatureColumns = FeatureColumns()
     history: History = History()
     activity: Activity = Activity()
     id_dim: Annotated[int, Field(ge=1)] = 32
+    user_id_dim: Annotated[int, Field(ge=0)] = 0
 
 
 class Model(Section):
-    """`dim` of the shared space, cosine similarity divided by `temperature` (learned on request)."""
+    """`dim` of the shared space; similarity (`cosine` of unit vectors, or `dot`) divided by `temperature`, learned on request."""
 
     dim: Annotated[int, Field(ge=2)] = 64
+    similarity: Literal["cosine", "dot"] = "cosine"
     temperature: Annotated[float, Field(gt=0)] = 0.07
     learn_temperature: bool = True
 
@@ -168,9 +187,12 @@ class Model(Section):
 class Train(Section):
     """How long and how fast. `device: auto` takes a GPU where there is one.
 
-    The last train day validates: `epochs` at most, stopping after `patience` epochs without a better recall; then both
-    towers are trained anew on all days for the epochs that were best. ema_decay: the weights that are evaluated and
-    exported are an exponential moving average over steps (0 takes the latest).
+    The last train day (or each user's last item, where the split has no days) validates: `epochs` at most, judged by
+    `metric` every `judge_every` epochs, stopping after `patience` of these without a better one; then both towers are
+    trained anew on everything for the epochs that were best (refit: false keeps the best towers of the selection).
+    target: what a place of a history is trained toward where item activity is off, the `next` item or a random
+    `future` one. ema_decay: the weights that are evaluated and exported are an exponential moving average over steps
+    (0 takes the latest).
     """
 
     epochs: Annotated[int, Field(ge=1)] = 5
@@ -182,9 +204,21 @@ class Train(Section):
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     patience: Annotated[int, Field(ge=1)] = 2
+    metric: str = "recall@200"
+    judge_every: Annotated[int, Field(ge=1)] = 1
+    refit: bool = True
+    target: Literal["next", "future"] = "next"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checkpoint_every_s: Annotated[float, Field(ge=0)] = 30.0
+
+    @field_validator("metric")
+    @classmethod
+    def _metric_at_k(cls, value: str) -> str:
+        name, _, k = value.partition("@")
+        if name not in METRICS or not k.isdecimal() or int(k) < 1:
+            raise ValueError(f"write a metric and a cut-off, such as recall@200 or ndcg@10; metrics: {', '.join(METRICS)}")
+        return value
 
 
 class Evaluation(Section):
@@ -195,6 +229,7 @@ class Evaluation(Section):
 
     ks: tuple[Annotated[int, Field(ge=1)], ...] = (20, 50, 200)
     bootstrap: Annotated[int, Field(ge=10)] = 500
+    exclude_seen: bool = False
     baselines: tuple[Named, ...] = (Named(kind="hot", name="hot"), Named(kind="recent_hot", name="recent_hot"))
 
     @field_validator("baselines")
@@ -227,6 +262,7 @@ class Config(Section):
     features: Features = Features()
     sampler: Member = Member(kind="active")
     tower: Member = Member(kind="mlp")
+    item_tower: Member | None = None
     loss: Member = Member(kind="sampled_softmax")
     model: Model = Model()
     train: Train = Train()
@@ -259,6 +295,7 @@ FAMILIES = {
     "data.source": SOURCES,
     "sampler": SAMPLERS,
     "tower": TOWERS,
+    "item_tower": TOWERS,
     "loss": LOSSES,
     "index": INDEXES,
     "evaluation.baselines": BASELINES,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dssm_core.config import Config
 from dssm_core.features import user_inputs
+from dssm_core.histories import Histories
 from dssm_core.ids import Ids
 from dssm_core.prepare import Prepared, encode_context, load_prepared
 from dssm_core.schema import ITEM, USER
@@ -45,12 +46,13 @@ class Encoder:
         return self.model.users(user_inputs(self.prepared.users, user, history, context)).numpy()
 
     def _history(self, lists: pd.Series[Any], length: int) -> Tensor:
-        """The newest `length` items of each list, newest first. → [n, length] codes."""
+        """The newest `length` known items of each list, oldest first, then 0. → [n, length] codes."""
         flat = lists.reset_index(drop=True).explode().dropna()
-        place = flat.groupby(level=0).cumcount(ascending=False).to_numpy()
-        kept = place < length
+        codes = self.item_ids.encode(flat)
+        query, codes = flat.index.to_numpy()[codes > 0], codes[codes > 0]
+        newest = Histories.of(query, codes, len(lists)).latest(length)
         history = np.zeros((len(lists), length), dtype=np.int64)
-        history[flat.index.to_numpy()[kept], place[kept]] = self.item_ids.encode(flat[kept])
+        history[newest.query, np.arange(len(newest.items)) - newest.ptr[newest.query]] = newest.items
         return torch.from_numpy(history)
 
 

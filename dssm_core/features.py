@@ -20,12 +20,16 @@ from dssm_core.schema import HOUR_MS
 
 
 class UserInputs(NamedTuple):
-    """What the user tower sees. history: [B, L] item codes, newest first, 0 = none."""
+    """What the user tower sees: of users at one moment each, or (`sequence_inputs`) at every place of their histories.
 
+    history: [B, L] item codes, oldest first, then 0. The others have [B] or, at every place, [B, L] as leading dims.
+    """
+
+    user: Tensor  # [B] int64 codes
     history: Tensor  # [B, L] int64
-    categorical: Tensor  # [B, static + context columns] int64
-    multi: Tensor  # [B, columns, values] int64, 0 = none
-    numeric: Tensor  # [B, F] float32, the history's length last
+    categorical: Tensor  # [..., static + context columns] int64
+    multi: Tensor  # [..., columns, values] int64, 0 = none
+    numeric: Tensor  # [..., F] float32, the history's length last
 
 
 class ItemInputs(NamedTuple):
@@ -72,6 +76,18 @@ class Log:
         shown = {name: getattr(self, name)[:seen] for name in ("shown_user", "shown_item", "shown_time")}
         return replace(self, **parts, **shown, window=torch.tensor([self.start, as_of], device=self.window.device))
 
+    def without(self, rows: Tensor) -> Self:
+        """The log less some of its rows, the same codes. rows: [n] bool."""
+        kept = ~rows
+        return replace(self, user=self.user[kept], item=self.item[kept], time=self.time[kept], context=self.context[kept])
+
+    def last_of_each(self) -> Tensor:
+        """Which rows are the last of their user, in file order where times tie; a user's only row is not. → [n] bool."""
+        order, ptr = self.sequences()
+        last = torch.zeros_like(self.user, dtype=torch.bool)
+        last[order[ptr[1:][ptr.diff() > 1] - 1]] = True
+        return last
+
     @property
     def start(self) -> int:
         """Start of the window, ms."""
@@ -115,24 +131,38 @@ class Log:
         return self.start + torch.where((before > 0) & (key // self.span == item), key % self.span, 0)
 
     def history(self, user: Tensor, as_of: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Each user's latest items before as_of, newest first, and the context of the newest.
+        """Each user's latest items before as_of, oldest first, and the context of the newest.
 
-        user, as_of: [B] → items [B, length] (0 = none), context [B, columns] (0 = none).
+        user, as_of: [B] → items [B, length] (0 after the newest), context [B, columns] (0 = none).
         """
-        rows, held = self._latest(self._by_user, user, as_of, max(length, 1))
-        items = torch.where(held, self.item[rows], 0)[:, :length]
-        return items, torch.where(held[:, :1], self.context[rows[:, 0]], 0)
+        keys, order = self._by_user
+        end, begin = self._ends(keys, user, as_of)
+        held = torch.minimum(end - begin, torch.tensor(length, device=end.device))
+        place = torch.arange(length, device=end.device)
+        rows = order[((end - held)[:, None] + place).clamp(max=len(order) - 1)]
+        items = torch.where(place < held[:, None], self.item[rows], 0)
+        return items, torch.where((end > begin)[:, None], self.context[order[(end - 1).clamp(min=0)]], 0)
+
+    def sequences(self) -> tuple[Tensor, Tensor]:
+        """Every user's rows of the log in time order, file order for ties. → rows [n], ptr [users + 2] by user code."""
+        keys, order = self._by_user
+        known = int(self.user.max()) if len(self.user) else 0
+        users = torch.arange(known + 2, device=keys.device)
+        return order, torch.searchsorted(keys, users * self.span)
 
     def audience(self, item: Tensor, as_of: Tensor, length: int) -> Tensor:
         """Contexts of each item's latest clicks before as_of, newest first. → [N, columns, length], 0 = none."""
         rows, held = self._latest(self._by_item, item, as_of, length)
         return torch.where(held[..., None], self.context[rows], 0).transpose(1, 2)
 
+    def _ends(self, keys: Tensor, code: Tensor, as_of: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each code's events before as_of end, and where its events begin, in sorted keys. → 2 x [n]."""
+        return torch.searchsorted(keys, code * self.span + self._since_start(as_of)), torch.searchsorted(keys, code * self.span)
+
     def _latest(self, sorted_keys: tuple[Tensor, Tensor], code: Tensor, as_of: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Rows of the log of each code's latest events before as_of, newest first, and which are held. → 2 x [n, length]."""
         keys, order = sorted_keys
-        end = torch.searchsorted(keys, code * self.span + self._since_start(as_of))
-        begin = torch.searchsorted(keys, code * self.span)
+        end, begin = self._ends(keys, code, as_of)
         places = end[:, None] - 1 - torch.arange(length, device=end.device)
         return order[places.clamp(min=0)], places >= begin[:, None]
 
@@ -186,11 +216,24 @@ def _side_by_side(one: Tensor, other: Tensor) -> Tensor:
 def user_inputs(table: Table, user: Tensor, history: Tensor, context: Tensor) -> UserInputs:
     """What the user tower sees of users with these histories and latest contexts.
 
-    user: [B] codes; history: [B, L] item codes, newest first; context: [B, columns] codes.
+    user: [B] codes; history: [B, L] item codes, oldest first, then 0; context: [B, columns] codes.
     """
     length = (history > 0).sum(1, keepdim=True).float().log1p()
     categorical = torch.cat([table.categorical[user], context], dim=1)
-    return UserInputs(history, categorical, table.multi[user], torch.cat([table.numeric[user], length], dim=1))
+    return UserInputs(user, history, categorical, table.multi[user], torch.cat([table.numeric[user], length], dim=1))
+
+
+def sequence_inputs(table: Table, user: Tensor, history: Tensor, context: Tensor) -> UserInputs:
+    """What the user tower sees at every place of a history: the place's own context, the length so far.
+
+    user: [B] codes; history: [B, L] item codes, oldest first, then 0; context: [B, L, columns] codes.
+    """
+    length = (history > 0).cumsum(1)[..., None].float().log1p()
+    everywhere = [
+        part[user, None].expand(-1, history.shape[1], *part.shape[1:]) for part in (table.categorical, table.multi, table.numeric)
+    ]
+    categorical, numeric = torch.cat([everywhere[0], context], dim=2), torch.cat([everywhere[2], length], dim=2)
+    return UserInputs(user, history, categorical, everywhere[1], numeric)
 
 
 def users_as_of(log: Log, table: Table, user: Tensor, as_of: Tensor, features: Features) -> UserInputs:

@@ -42,6 +42,7 @@ class Schema(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     items: int
+    users: int
     user: Side
     item: Side
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from dssm_core import families
-from dssm_core.batches import Events, training_events
+from dssm_core.batches import Batch, Events, examples
 from dssm_core.config import Config
-from dssm_core.features import Log, item_inputs, users_as_of
+from dssm_core.features import Log, item_inputs
 from dssm_core.logits import Logits, embed_once, logits, mask_accidental_hits, own_rows
 from dssm_core.losses import LOSSES
 from dssm_core.prepare import Prepared, bucket_times, load_sampler_tables
@@ -51,29 +51,26 @@ class Objective:
 
     def __init__(self, config: Config, prepared: Prepared, log: Log, samples: Path, phase: str) -> None:
         device = log.user.device
-        self.config, self.log, self.users, self.items, self.scale = config, log, prepared.users, prepared.items, prepared.scale
+        self.config, self.log, self.items, self.scale = config, log, prepared.items, prepared.scale
         self.times = bucket_times(config, prepared.log)
-        self.events = training_events(log, self.times.to(device))
-        self.buckets = self.events.bucket.cpu()
+        self.examples = examples(config, log, prepared.users, self.times)
         self.loss, self.sampler = families.build(LOSSES, config.loss), families.build(SAMPLERS, config.sampler)
         tables = {name: load_sampler_tables(samples, phase, name) for name in ("sampler", "in_batch")}
         self.tables = {name: {key: table.to(device) for key, table in of.items()} for name, of in tables.items()}
 
     def __call__(self, model: TwoTower, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Loss of the events at `rows` [B], all of one bucket (on the CPU, as `epoch_batches` gives them). → []."""
-        bucket = int(self.buckets[rows[0]])
-        events = Events(*(part[rows.to(part.device)] for part in vars(self.events).values()))
-        return cast(Tensor, self.loss(self._logits(model, events, bucket, generator)))
+        """Loss of the batch at `rows` (on the CPU, as `examples.batches` gives them). → []."""
+        return cast(Tensor, self.loss(self._logits(model, self.examples.take(rows, generator), generator)))
 
-    def _logits(self, model: TwoTower, events: Events, bucket: int, generator: torch.Generator) -> Logits:
+    def _logits(self, model: TwoTower, batch: Batch, generator: torch.Generator) -> Logits:
         """Every event against its own item and the candidates; an item that several events share is embedded once."""
-        features = self.config.features
-        candidates = self._candidates(bucket, events, generator)
+        features, events = self.config.features, batch.events
+        candidates = self._candidates(batch.bucket, events, generator)
         distinct, place = torch.unique(events.item, return_inverse=True)
         compared, where = embed_once(candidates.items)
         codes = torch.cat([distinct, compared])
-        embedded = model.items(item_inputs(self.log, self.items, codes, int(self.times[bucket]), features, self.scale))
-        users = model.users(users_as_of(self.log, self.users, events.user, events.as_of, features))
+        embedded = model.items(item_inputs(self.log, self.items, codes, int(self.times[batch.bucket]), features, self.scale))
+        users = model.users(batch.inputs) if batch.places is None else model.users(batch.inputs, True).flatten(0, 1)[batch.places]
         own = embedded.index_select(0, place)  # by subscript, threads would add up its gradient in any order
         temperature = torch.ones_like(model.temperature) if self.loss.on_scores else model.temperature
         positive, negative = logits(users, own, own_rows(embedded[len(distinct) :], where), temperature)

@@ -37,18 +37,18 @@ def recall_curve(curves: Mapping[str, Doubles], file: Path, mark_k: int = 200) -
 
 
 def loss_curve(history: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Training loss (left axis) and validation recall (right axis) by step, from the trainer's history."""
+    """Training loss (left axis) and validation metric (right axis) by step, from the trainer's history."""
     with _figure(file) as axes:
         _line(axes, history, "train_loss", color="tab:blue", label="train loss")
         axes.set(xlabel="step", ylabel="train loss", title="Training")
         if refit := next((point["step"] for point in history if point.get("phase") == "refit"), None):
             axes.axvline(refit, color="grey", linewidth=0.8, linestyle=":", label="anew, on all days")
-        keys = sorted({key for point in history for key in point if key.startswith("valid_recall")})
+        keys = sorted({key for point in history for key in point if key.startswith("valid_")})
         right = axes.twinx() if keys else None
         for key in keys:
             _line(right, history, key, color="tab:orange", marker="o", markersize=4, label=key.replace("_", " "))
         if right is not None:
-            right.set_ylabel("validation recall")
+            right.set_ylabel("validation")
             right.set_ylim(0, 1.15 * right.get_ylim()[1])
             right.spines["top"].set_visible(False)
         handles = [handle for part in (axes, right) if part is not None for handle in part.get_lines()]

@@ -60,7 +60,7 @@ def prepare(run: Run, work: Path) -> Outcome:
     window = (split.info["start_ms"], split.info["cutoff_ms"])
     log = replace(_log(positives, ids, context, tables["item"], window), **_shown(train[train[LABEL] == 0], ids))
     scale = _activity_scale(log, config)
-    schema = _schema(config, len(ids[ITEM]), user_side, item_side, context_columns, scale.shape[1])
+    schema = _schema(config, ids, user_side, item_side, context_columns, scale.shape[1])
     save_tensors(work / "tables.safetensors", {**as_named("users", users), **as_named("items", items), "scale": scale})
     save_tensors(work / "log.safetensors", as_named("log", log))
     (work / "schema.json").write_text(schema.model_dump_json(indent=2))
@@ -96,9 +96,17 @@ def bucket_times(config: Config, log: Log) -> Tensor:
     return torch.tensor(times)
 
 
-def validation_start(config: Config, log: Log) -> int:
-    """The latest refresh a day or more before the cutoff, ms: clicks after it are the validation slice."""
-    day = log.end - DAY_MS
+def selection_log(config: Config, log: Log) -> Log:
+    """What is known while the number of epochs is chosen: the log without its validation slice.
+
+    The slice is what follows the latest refresh `split.validation_days` or more before the cutoff; where the split has
+    no days, each user's last interaction.
+    """
+    return log.before(_validation_start(config, log)) if config.split.by_time else log.without(log.last_of_each())
+
+
+def _validation_start(config: Config, log: Log) -> int:
+    day = log.end - config.split.validation_days * DAY_MS
     if not config.features.activity.enabled:
         return day
     earlier = [time for time in bucket_times(config, log).tolist() if time <= day]
@@ -224,11 +232,12 @@ def _activity_scale(log: Log, config: Config) -> Tensor:
     return torch.stack([raw.mean(0), raw.std(0).clamp(min=1e-3)])
 
 
-def _schema(config: Config, items: int, user: Side, item: Side, context: list[Column], activity_columns: int) -> Schema:
+def _schema(config: Config, ids: dict[str, Ids], user: Side, item: Side, context: list[Column], activity_columns: int) -> Schema:
     latest = config.features.activity.audience if config.features.activity.enabled else 0
     audience = [column.model_copy(update={"values": latest}) for column in context] if latest else []
     return Schema(
-        items=items,
+        items=len(ids[ITEM]),
+        users=len(ids[USER]),
         user=Side(categorical=(*user.categorical, *context), multi=user.multi, numeric=user.numeric + 1),
         item=Side(categorical=item.categorical, multi=(*item.multi, *audience), numeric=item.numeric + activity_columns),
     )
@@ -242,7 +251,7 @@ def _sampler_tables(config: Config, log: Log, ids: FittedIds) -> Tables:
         samplers["in_batch"] = InBatch()
     return {
         f"{phase}.{name}.{table}": tensor.contiguous().clone()
-        for phase, known in (("select", log.before(validation_start(config, log))), ("refit", log))
+        for phase, known in (("select", selection_log(config, log)), ("refit", log))
         for name, sampler in samplers.items()
         for table, tensor in sampler.fit(known, bucket_times(config, log), ids).items()
     }

@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, reduce
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -70,14 +70,14 @@ STEPS = {
             "sample_negatives",
             "dssm_core.prepare:prepare",
             "fit ids on train, write the log and the sampler's tables",
-            ("features", "sampler", "loss"),
+            ("features", "sampler", "loss", "split"),
             ("validate_data", "split_by_time"),
         ),
         Step(
             "train_towers",
             "dssm_core.trainer:train",
             "train both towers, early-stop on recall",
-            ("seed", "features", "sampler", "tower", "loss", "model", "train", "split"),
+            ("seed", "features", "sampler", "tower", "item_tower", "loss", "model", "train", "split", "evaluation.exclude_seen"),
             ("sample_negatives",),
         ),
         Step(
@@ -92,7 +92,7 @@ STEPS = {
             "export_embeddings",
             "dssm_core.export:export",
             "embed every user and item as of the cutoff",
-            ("features", "tower", "model"),
+            ("features", "tower", "item_tower", "model"),
             ("sample_negatives", "train_towers"),
         ),
         Step("build_index", "dssm_core.export:build_index", "build the index that is served", ("seed", "index"), ("export_embeddings",)),
@@ -147,11 +147,16 @@ def step_key(run: Run, step: Step) -> str:
         {
             "step": step.name,
             "code": code_version(),
-            "settings": {name: settings[name] for name in step.reads} if step.reusable else settings,
+            "settings": {name: _setting(settings, name) for name in step.reads} if step.reusable else settings,
             "inputs": {name: _content(run.need(name)) for name in step.needs},
             "source": source_files(run) if not step.needs else None,
         }
     )
+
+
+def _setting(settings: Any, name: str) -> Any:
+    """The section, or the setting in it (`section.name`), that a step reads."""
+    return reduce(lambda node, key: node[key], name.split("."), settings)
 
 
 def source_files(run: Run) -> dict[str, str]:

@@ -17,12 +17,11 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dssm_core.artifacts import Run, write_atomically
-from dssm_core.batches import epoch_batches
 from dssm_core.checkpoint import load_checkpoint, save_checkpoint, save_tensors
 from dssm_core.config import Config, Train
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.objective import Objective
-from dssm_core.prepare import Prepared, load_prepared, validation_start
+from dssm_core.prepare import Prepared, load_prepared, selection_log
 from dssm_core.steps import Outcome
 from dssm_core.two_tower import TwoTower
 from dssm_core.validation import Validation
@@ -32,7 +31,6 @@ log = logging.getLogger(__name__)
 Logger = Callable[[dict[str, float], int], None]
 LOG_EVERY = 20  # steps between logged losses
 TELL_EVERY_S = 10.0
-K = 200
 
 
 @dataclass
@@ -44,7 +42,7 @@ class Progress:
     batch: int = 0
     step: int = 0
     best_epoch: int = 0
-    best_recall: float = -1.0
+    best_value: float = -1.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -61,12 +59,12 @@ def train(run: Run, work: Path) -> Outcome:
     (work / "checkpoint.pt").unlink(missing_ok=True)
     info = {
         "best_epoch": progress.best_epoch,
-        "validation_recall@200": round(progress.best_recall, 6),
+        f"validation_{run.config.train.metric}": round(progress.best_value, 6),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": str(device),
         "temperature": round(model.temperature.item(), 6),
     }
-    return Outcome({"events": len(trainer.objective.buckets), "steps": progress.step}, info)
+    return Outcome({"events": trainer.objective.examples.count, "steps": progress.step}, info)
 
 
 def choose_device(name: str) -> torch.device:
@@ -94,20 +92,24 @@ class Trainer:
     def __init__(self, config: Config, prepared: Prepared, samples: Path, device: torch.device, checkpoint: Path, logger: Logger) -> None:
         self.config, self.samples, self.device, self.checkpoint, self.logger = config, samples, device, checkpoint, logger
         self.prepared = prepared.to(device)
-        self.validation_start = validation_start(config, prepared.log)
         bf16 = config.train.precision == "bf16" or (config.train.precision == "auto" and device.type == "cuda")
         self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
         self.generator = torch.Generator(device)
         self.progress = Progress()
 
     def fit(self) -> TwoTower:
-        """Select the number of epochs, train anew on every day for that many, return the averaged towers."""
+        """Select the number of epochs, train anew on everything for that many, return the averaged towers.
+
+        With train.refit off, the averaged towers of the best epoch of the selection.
+        """
         state = load_checkpoint(self.checkpoint)
         if state:
             self.progress = Progress(**state["progress"])
             log.info("resuming %s at epoch %d, batch %d", self.progress.phase, self.progress.epoch + 1, self.progress.batch)
         if self.progress.phase == "select":
-            self._phase(self.prepared.log.before(self.validation_start), state)
+            best = self._phase(selection_log(self.config, self.prepared.log), state)
+            if not self.config.train.refit:
+                return best
             self.progress = replace(self.progress, phase="refit", epoch=0, batch=0)
             state = None
         return self._phase(self.prepared.log, state)
@@ -115,21 +117,24 @@ class Trainer:
     def _phase(self, known: Any, state: dict[str, Any] | None) -> TwoTower:
         phase = self.progress.phase
         self.objective = Objective(self.config, self.prepared, known, self.samples, phase)
-        if not len(self.objective.buckets):
+        if not self.objective.examples.count:
             raise DataError(
-                f"no event is left to train on ({phase}): every item was first clicked after the refresh before its clicks; "
-                "give more split.train_days or a smaller features.activity.refresh_h"
+                f"no event is left to train on ({phase}): nobody has two interactions in the train window, or every item was first "
+                "clicked after the refresh before its clicks; give more split.train_days or a smaller features.activity.refresh_h"
             )
-        self.steps_per_epoch = len(epoch_batches(self.objective.buckets, self.config.train.batch_size, seed=0))
+        self.steps_per_epoch = len(self.objective.examples.batches(self.config.train.batch_size, seed=0))
         self._start(state)
-        validation = Validation(self.prepared.log, self.validation_start) if phase == "select" else None
+        validation = Validation(self.config, self.prepared.log) if phase == "select" else None
         while not self._finished():
             self._epoch()
-            if validation:
+            if validation and self._to_be_judged():
                 self._judge(validation)
             self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
             self._save()
-        return self._averaged()
+        model = self._averaged()
+        if phase == "select" and not self.config.train.refit:
+            model.load_state_dict(self.best)
+        return model
 
     def _averaged(self) -> TwoTower:
         return cast(TwoTower, self.average.module).eval()
@@ -144,6 +149,7 @@ class Trainer:
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         self.saved_at = self.told_at = time.monotonic()
+        self.best: dict[str, Tensor] = state["best"] if state else {}
         for name, part in self._parts().items() if state else ():
             part.load_state_dict(cast(dict[str, Any], state)[name])
 
@@ -151,11 +157,19 @@ class Trainer:
         progress = self.progress
         if progress.phase == "refit":
             return progress.epoch >= progress.best_epoch
-        return progress.epoch >= self.config.train.epochs or progress.epoch - progress.best_epoch >= self.config.train.patience
+        return progress.epoch >= self.config.train.epochs or self._stale() >= self.config.train.patience
+
+    def _to_be_judged(self) -> bool:
+        done = self.progress.epoch + 1
+        return done % self.config.train.judge_every == 0 or done == self.config.train.epochs
+
+    def _stale(self) -> int:
+        """Judgements since the best epoch."""
+        return (self.progress.epoch - self.progress.best_epoch) // self.config.train.judge_every
 
     def _epoch(self) -> None:
         progress = self.progress
-        batches = epoch_batches(self.objective.buckets, self.config.train.batch_size, self._seed(progress.epoch))
+        batches = self.objective.examples.batches(self.config.train.batch_size, self._seed(progress.epoch))
         losses: list[Tensor] = []
         for place in range(progress.batch, len(batches)):
             losses.append(self._step(batches[place]))
@@ -172,6 +186,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         self.generator.manual_seed(self._seed(self.progress.step))
+        torch.manual_seed(self._seed(self.progress.step))  # for dropout
         with self.autocast:
             loss = self.objective(self.model, rows, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
@@ -182,13 +197,16 @@ class Trainer:
         return loss.detach()
 
     def _judge(self, validation: Validation) -> None:
-        """Recall of the averaged towers on the validation day; the best epoch is the one with the most."""
+        """Ask the averaged towers on the validation slice; the best epoch is the one with the most."""
+        progress, name = self.progress, self.config.train.metric
         with self.autocast:
-            value = validation.recall(self._averaged(), self.prepared, self.config.features, K)
-        self._log({f"valid_recall@{K}": value, "epoch": self.progress.epoch + 1})
-        log.info("epoch %d: recall@%d %.4f on the validation day", self.progress.epoch + 1, K, value)
-        if value > self.progress.best_recall:
-            self.progress.best_recall, self.progress.best_epoch = value, self.progress.epoch + 1
+            value = validation.score(self._averaged(), self.prepared)
+        self._log({f"valid_{name}": value, "epoch": progress.epoch + 1})
+        log.info("epoch %d: %s %.4f on the validation slice", progress.epoch + 1, name, value)
+        if value > progress.best_value:
+            progress.best_value, progress.best_epoch = value, progress.epoch + 1
+            if not self.config.train.refit:
+                self.best = {key: part.clone() for key, part in self._averaged().state_dict().items()}
 
     def _learning_rate(self) -> float:
         done = self.progress.epoch * self.steps_per_epoch + self.progress.batch
@@ -200,7 +218,11 @@ class Trainer:
 
     def _log(self, values: dict[str, float]) -> None:
         if not all(map(math.isfinite, values.values())):
-            raise ConfigError(f"training diverged at step {self.progress.step} ({values}): lower train.learning_rate or train.clip_norm")
+            progress, rate = self.progress, self._learning_rate()
+            raise ConfigError(
+                f"training diverged in the {progress.phase} phase at step {progress.step}, epoch {progress.epoch + 1}, "
+                f"batch {progress.batch}, learning rate {rate:.3g} ({values}): lower train.learning_rate or train.clip_norm"
+            )
         self.progress.history.append({"step": self.progress.step, "phase": self.progress.phase, **values})
         self.logger(values, self.progress.step)
         log.debug("%s", self.progress.history[-1])
@@ -220,5 +242,5 @@ class Trainer:
     def _save(self) -> None:
         """Everything needed to go on exactly."""
         states = {name: part.state_dict() for name, part in self._parts().items()}
-        save_checkpoint(self.checkpoint, {"progress": asdict(self.progress), **states})
+        save_checkpoint(self.checkpoint, {"progress": asdict(self.progress), "best": self.best, **states})
         self.saved_at = time.monotonic()

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Annotated
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import nn
+
+from dssm_core.config import History
+from dssm_core.pooling import Pools
+from dssm_core.towers.protocol import Concatenated, Pooled, perceptron
 
 
 class Mlp(BaseModel):
-    """`hidden`: units of each hidden layer; ReLU between them."""
+    """`hidden`: units of each hidden layer, ReLU between them; `dropout`: share of them left out in training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128,)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
-    def build(self, field_dims: list[int], dim: int) -> nn.Module:
+    def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
         """See Tower."""
-        sizes = [sum(field_dims), *self.hidden]
-        layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
-        return _Concatenated(nn.Sequential(*layers, nn.Linear(sizes[-1], dim)))
+        pools = Pools(history, width)
+        return Pooled(pools, self.item([*pools.dims, *field_dims], dim))
 
-
-class _Concatenated(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, fields: list[Tensor]) -> Tensor:
-        out: Tensor = self.network(torch.cat(fields, dim=1))
-        return out
+    def item(self, field_dims: list[int], dim: int) -> nn.Module:
+        """See Tower."""
+        return Concatenated(perceptron(sum(field_dims), self.hidden, dim, self.dropout))

@@ -36,7 +36,7 @@ def test_history_equals_a_loop_and_never_sees_the_event():
         for as_of in [*log.time[::57].tolist(), START, START + 30 * HOUR_MS]:
             rows = [r for r in range(len(log.user)) if log.user[r] == user and log.time[r] < as_of][::-1][:5]
             items, context = log.history(torch.tensor([user]), torch.tensor([as_of]), 5)
-            assert items[0].tolist() == [log.item[r].item() for r in rows] + [0] * (5 - len(rows))
+            assert items[0].tolist() == [log.item[r].item() for r in rows[::-1]] + [0] * (5 - len(rows))
             assert context[0].tolist() == (log.context[rows[0]].tolist() if rows else [0, 0])
 
 
@@ -55,7 +55,7 @@ def test_ties_keep_file_order_the_later_row_is_newer():
     window, context = torch.tensor([0, 100]), torch.zeros(3, 0, dtype=torch.int64)
     log = Log(torch.tensor([1, 1, 1]), torch.tensor([5, 6, 7]), torch.tensor([10, 10, 20]), context, torch.zeros(8), window)
     items, _ = log.history(torch.tensor([1]), torch.tensor([20]), 3)
-    assert items.tolist() == [[6, 5, 0]]
+    assert items.tolist() == [[5, 6, 0]]
 
 
 def test_activity_by_hand():

@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from dssm_core import artifacts, bundle, evaluate, steps
-from dssm_core.batches import epoch_batches
 from dssm_core.checkpoint import load_checkpoint, save_checkpoint
 from dssm_core.config import Train, parse_config
 from dssm_core.encoder import Encoder
 from dssm_core.objective import Objective
-from dssm_core.prepare import load_prepared, validation_start
+from dssm_core.prepare import load_prepared
 from dssm_core.trainer import Trainer, choose_device, learning_rate
 from dssm_core.two_tower import TwoTower
 from dssm_core.validation import Validation
@@ -78,7 +77,7 @@ def test_gradients_of_a_large_batch_do_not_depend_on_the_threads(prepared_run):
     prepared = load_prepared(samples)
     objective = Objective(run.config, prepared, prepared.log, samples, "refit")
     torch.manual_seed(0)
-    model, rows = TwoTower(run.config, prepared.schema), epoch_batches(objective.buckets, 4096, 0)[0]
+    model, rows = TwoTower(run.config, prepared.schema), objective.examples.batches(4096, 0)[0]
     before = torch.get_num_threads()
     torch.set_num_threads(max(2, before))
     gradients = []
@@ -104,7 +103,7 @@ KNOBS = [
     {"model__temperature": 0.2},
     {"model__learn_temperature": False},
     {"features__history": {"length": 3}},
-    {"features__history": {"decay": 0.2}},
+    {"features__history": {"decays": [0.2]}},
     {"features__activity": {"audience": 2}},
     {"features__activity": {"refresh_h": 12}},
     {"sampler": {"kind": "uniform"}},
@@ -146,7 +145,9 @@ def test_a_knob_of_shapes_changes_the_parameters(changes, prepared_run, trained,
 
 def test_divergence_is_an_error_that_says_what_to_lower(prepared_run, tmp_path):
     run = prepared_run(train={"epochs": 2, "learning_rate": 1e30, "device": "cpu"})
-    with pytest.raises(artifacts.ConfigError, match=r"training diverged at step .*: lower train\.learning_rate"):
+    with pytest.raises(
+        artifacts.ConfigError, match=r"diverged in the select phase at step .*, learning rate .*: lower train\.learning_rate"
+    ):
         fit(run, tmp_path)
 
 
@@ -157,9 +158,10 @@ def test_in_batch_log_q_counts_training_events_only(prepared_run, loss):
     samples = run.step("sample_negatives")
     prepared = load_prepared(samples)
     objective = Objective(run.config, prepared, prepared.log, samples, "refit")
-    bucket = int(objective.buckets[0])
-    items, counts = objective.events.item[objective.buckets == bucket].unique(return_counts=True)
-    got = objective.sampler.log_q(objective.tables["sampler"], bucket, items, objective.events).exp()
+    events = objective.examples.events
+    bucket = int(events.bucket[0])
+    items, counts = events.item[events.bucket == bucket].unique(return_counts=True)
+    got = objective.sampler.log_q(objective.tables["sampler"], bucket, items, events).exp()
     torch.testing.assert_close(got, counts / counts.sum())
 
 
@@ -176,10 +178,9 @@ def test_validation_recall_equals_a_loop(plain):
     config, prepared = plain.config, load_prepared(plain.step("sample_negatives"))
     torch.manual_seed(0)
     model = TwoTower(config, prepared.schema).eval()
-    log, as_of = prepared.log, validation_start(config, prepared.log)
-    assert as_of == log.end - 24 * 3_600_000
-    validation = Validation(log, as_of)
-    got = validation.recall(model, prepared, config.features, 20)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"metric": "recall@20"})})
+    log, as_of = prepared.log, prepared.log.end - 24 * 3_600_000
+    got = Validation(config, log).score(model, prepared)
 
     from dssm_core.features import item_inputs, users_as_of
 
@@ -222,11 +223,11 @@ def test_a_served_user_equals_the_exported_one(prepared_run, monkeypatch, tmp_pa
     np.testing.assert_allclose(encoder.users(nobody)[0], exported[0], atol=1e-5)
 
 
-def test_histories_are_cut_to_the_newest_and_turned(plain, tmp_path):
+def test_histories_are_cut_to_the_newest_known(plain, tmp_path):
     encoder = object.__new__(Encoder)
     encoder.item_ids = type("Ids", (), {"encode": staticmethod(lambda values: np.asarray(values, dtype=np.int64))})()
-    got = encoder._history(pd.Series([[1, 2, 3], [], [7]]), 2)
-    assert got.tolist() == [[3, 2], [0, 0], [7, 0]]
+    got = encoder._history(pd.Series([[1, 2, 3], [], [7], [4, 0, 5, 0]]), 2)
+    assert got.tolist() == [[2, 3], [0, 0], [7, 0], [4, 5]]
 
 
 def test_checkpoints_come_back_and_pickles_are_refused(tmp_path):

@@ -1,0 +1,47 @@
+"""What the sequence towers share: residual blocks over a history, then a projection beside the user's fields."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dssm_core.pooling import newest
+
+
+class SequenceUser(nn.Module):
+    """A user side of residual layers over the whole history. See Tower.user.
+
+    layers: each (x [B, L, E], held [B, L]) → an update [B, L, E]. positions: an embedding of places, or None.
+    """
+
+    def __init__(
+        self, layers: list[nn.Module], positions: nn.Embedding | None, width: int, field_dims: list[int], dim: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.layers, self.positions, self.dropout = nn.ModuleList(layers), positions, nn.Dropout(dropout)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width + sum(field_dims), dim)
+
+    def forward(self, history: Tensor, held: Tensor, fields: list[Tensor], every: bool) -> Tensor:
+        """See Tower.user."""
+        x = history if self.positions is None else history + self.positions.weight[: history.shape[1]]
+        x = self.dropout(x)
+        for layer in self.layers:
+            x = x + layer(x, held)
+        x = self.norm(x if every else newest(x, held))
+        out: Tensor = self.head(torch.cat([x, *fields], -1))
+        return out
+
+
+class FeedForward(nn.Module):
+    """x [B, L, E] → its update [B, L, E], place by place, gated (Shazeer 2020, SwiGLU)."""
+
+    def __init__(self, width: int, expansion: float, dropout: float) -> None:
+        super().__init__()
+        hidden = int(width * expansion)
+        self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(dropout)
+        self.inputs, self.output = nn.Linear(width, 2 * hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor, held: Tensor) -> Tensor:
+        """See the class."""
+        value, gate = self.inputs(self.norm(x)).chunk(2, -1)
+        return torch.as_tensor(self.dropout(self.output(value * nn.functional.silu(gate))))

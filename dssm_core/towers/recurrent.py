@@ -1,0 +1,56 @@
+"""An element-wise gated linear recurrence, computed by a parallel scan (minGRU, Feng et al. 2024; Martin & Cundy 2018)."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from dssm_core.config import History
+from dssm_core.pooling import scan
+from dssm_core.towers.blocks import FeedForward, SequenceUser
+from dssm_core.towers.linear import Sum
+
+
+class Recurrent(BaseModel):
+    """`blocks` of a recurrence, then a feed-forward layer `expansion` times as wide; `dropout` after each.
+
+    Each unit remembers for its own time: decays begin spread from 2 to 64 places.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    blocks: Annotated[int, Field(ge=1)] = 2
+    expansion: Annotated[float, Field(gt=0)] = 2.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+    def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
+        """See Tower."""
+        layers: list[nn.Module] = []
+        for _ in range(self.blocks):
+            layers += [_Recurrence(width, self.dropout), FeedForward(width, self.expansion, self.dropout)]
+        return SequenceUser(layers, None, width, field_dims, dim, self.dropout)
+
+    def item(self, field_dims: list[int], dim: int) -> nn.Module:
+        """See Tower."""
+        return Sum(field_dims, dim)
+
+
+class _Recurrence(nn.Module):
+    """x [B, L, E] → its update [B, L, E]: h[t] = keep[t] h[t-1] + (1 - keep[t]) value[t], keep a sigmoid of the input."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(dropout)
+        self.inputs, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        spans = torch.logspace(math.log10(2), math.log10(64), width)
+        with torch.no_grad():
+            self.inputs.bias[:width] = torch.log(spans - 1)  # sigmoid = 1 - 1 / span
+
+    def forward(self, x: Tensor, held: Tensor) -> Tensor:
+        keep, value, gate = self.inputs(self.norm(x)).chunk(3, -1)
+        keep = keep.float().sigmoid()
+        states = scan(keep, (1 - keep) * value.float()).to(gate.dtype)
+        return torch.as_tensor(self.dropout(self.output(states * gate.sigmoid())))
