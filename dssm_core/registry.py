@@ -452,7 +452,8 @@ def _log_model(run: Run, run_id: str, bundle: Path, tags: dict[str, str]) -> str
 
 def requirements(config: Config) -> list[str]:
     """What the served model imports, at the versions it was made with."""
-    names = [*NEEDS, "annoy"] if config.index.kind == "annoy" else [*NEEDS]
+    may_be_annoy = "annoy" in (config.index.kind, *config.index.settings.get("kinds", ()))
+    names = [*NEEDS, "annoy"] if may_be_annoy else [*NEEDS]
     return [pinned for name in names if (pinned := _pinned(name))]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from dssm_core.errors import ArtifactError, ConfigError
-from dssm_core.indexes.protocol import Floats, Rows, check_k, check_vectors
+from dssm_core.indexes.protocol import Floats, Rows, check_k, check_vectors, in_parts, tell
 
 FILE = "index.annoy"
 SHAPE = "index.json"  # the file itself does not know its dimension
@@ -23,15 +23,21 @@ class Annoy(BaseModel):
     trees: Annotated[int, Field(ge=1)] = 100
     search_k: Annotated[int, Field(ge=1)] = 50_000
 
-    def build(self, vectors: Floats, seed: int) -> Any:
+    def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Any:
         """Grow the forest over unit vectors [N, D]; `seed` draws the projections."""
         vectors = check_vectors(vectors)
         index = _annoy()(vectors.shape[1], "angular")
         index.set_seed(seed % 2**31)
-        for row, vector in enumerate(vectors):  # Annoy takes one vector a call
-            index.add_item(row, vector)
+        for first, part in in_parts(vectors, "reading in"):
+            for row, vector in enumerate(part, first):  # Annoy takes one vector a call
+                index.add_item(row, vector)
+        tell(vectors, f"growing {self.trees} trees")
         index.build(self.trees, n_jobs=1)
         return index
+
+    def describe(self, index: Any) -> dict[str, Any]:
+        """The trees that were grown."""
+        return {"trees": index.get_n_trees()}
 
     def save(self, index: Any, folder: Path) -> None:
         """Write `index.annoy`, and its dimension beside it."""

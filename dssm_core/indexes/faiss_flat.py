@@ -17,12 +17,16 @@ class FaissFlat(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def build(self, vectors: Floats, seed: int) -> Any:
+    def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Any:
         """Index vectors [N, D]; nothing is random."""
         vectors = check_vectors(vectors)
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(vectors)
         return index
+
+    def describe(self, index: Any) -> dict[str, Any]:
+        """Nothing: there is nothing to choose."""
+        return {}
 
     def save(self, index: Any, folder: Path) -> None:
         """Write `index.faiss`."""

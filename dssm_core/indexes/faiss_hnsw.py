@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dssm_core.indexes import faiss_file
 from dssm_core.indexes.faiss_file import faiss
-from dssm_core.indexes.protocol import Floats, Rows, check_vectors
+from dssm_core.indexes.protocol import Floats, Rows, check_vectors, in_parts
 
 
 class FaissHnsw(BaseModel):
@@ -20,15 +20,20 @@ class FaissHnsw(BaseModel):
     ef_construction: Annotated[int, Field(ge=1)] = 200
     ef_search: Annotated[int, Field(ge=1)] = 400
 
-    def build(self, vectors: Floats, seed: int) -> Any:
+    def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Any:
         """Link vectors [N, D] one after the other; `seed` draws their levels."""
         vectors = check_vectors(vectors)
         with faiss_file.one_thread():
             index = faiss.IndexHNSWFlat(vectors.shape[1], self.m, faiss.METRIC_INNER_PRODUCT)
             index.hnsw.rng = faiss.RandomGenerator(seed % 2**31)
             index.hnsw.efConstruction = self.ef_construction
-            index.add(vectors)
+            for _, part in in_parts(vectors, "linking the graph"):
+                index.add(part)
         return index
+
+    def describe(self, index: Any) -> dict[str, Any]:
+        """Nothing: it is built as set."""
+        return {}
 
     def save(self, index: Any, folder: Path) -> None:
         """Write `index.faiss`."""

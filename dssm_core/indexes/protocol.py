@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +12,11 @@ import numpy.typing as npt
 
 from dssm_core.errors import DataError
 
+log = logging.getLogger(__name__)
+
+SLOW = 100_000  # vectors from which on a build says what it is doing
+PART = 50_000  # vectors added at a time
+
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
@@ -17,8 +24,14 @@ Floats = npt.NDArray[np.float32]
 class Index(Protocol):
     """A family member: its fields are its settings, the built index is an object of its library."""
 
-    def build(self, vectors: Floats, seed: int) -> Any:
-        """Index unit vectors [N, D]; the same vectors and seed give the same index (one thread)."""
+    def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Any:
+        """Index unit vectors [N, D]; the same vectors and seed give the same index (one thread).
+
+        queries [Q, D]: vectors like those that will ask, for a member that tunes itself by them; the others ignore them.
+        """
+
+    def describe(self, index: Any) -> dict[str, Any]:
+        """What people should know of a built index beyond the settings, plain JSON for the step's manifest."""
 
     def save(self, index: Any, folder: Path) -> None:
         """Write the index into an existing folder."""
@@ -52,3 +65,20 @@ def check_k(k: int) -> int:
 def mark_missing(rows: Rows, scores: Floats) -> tuple[Rows, Floats]:
     """Rows and scores with -inf wherever the row is -1 (libraries put a huge finite number there)."""
     return rows.astype(np.int64), np.where(rows < 0, -np.inf, scores).astype(np.float32)
+
+
+def tell(vectors: Floats, doing: str) -> None:
+    """A line for people before something that takes more than a few seconds."""
+    if len(vectors) >= SLOW:
+        log.info("%s: %s vectors", doing, f"{len(vectors):,}")
+
+
+def in_parts(vectors: Floats, doing: str) -> Iterator[tuple[int, Floats]]:
+    """Slices [<= PART, D] in order with their first row; for many vectors, a line at each tenth of the way."""
+    tenth = 0
+    for first in range(0, len(vectors), PART):
+        yield first, vectors[first : first + PART]
+        done = min(first + PART, len(vectors))
+        if len(vectors) >= SLOW and 10 * done // len(vectors) > tenth:
+            tenth = 10 * done // len(vectors)
+            log.info("%s: %s of %s vectors", doing, f"{done:,}", f"{len(vectors):,}")

@@ -1,5 +1,7 @@
 """Every index of the family keeps the Protocol."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,11 @@ def test_saved_and_loaded_answers_the_same(member, tmp_path):
     after = member.search(member.load(tmp_path), unit_vectors(7, seed=2), 20)
     np.testing.assert_array_equal(before[0], after[0])
     np.testing.assert_array_equal(before[1], after[1])
+
+
+def test_what_it_says_of_itself_is_plain_json(member):
+    told = member.describe(member.build(unit_vectors(300), seed=0, queries=unit_vectors(5, seed=1)))
+    assert json.loads(json.dumps(told)) == told
 
 
 def test_same_seed_same_index(member):
