@@ -1,4 +1,4 @@
-"""Run folders: `<runs>/<dataset>/<test day>/<run id>/<step>/`, each step's manifest written last.
+"""Run folders: `<runs>/<dataset>/<test day or kind of split>/<run id>/<step>/`, each step's manifest written last.
 
 A step is a transaction. It works in a hidden sibling `.<step>.part`, which survives a kill so that the
 step can resume, and becomes `<step>` by one rename once its manifest is in it.
@@ -88,13 +88,20 @@ def create_run(config: Config, runs: Path | str, run_id: str) -> Run:
     """Make (or find again) the folder of a run; ConfigError if it is there with other settings."""
     if not SAFE_RUN_ID.fullmatch(run_id):
         raise ConfigError(f"run id {run_id!r} must be letters, digits, '.', '_' and '-' only")
-    root = Path(runs).resolve() / config.name / config.split.test_day.isoformat() / run_id
-    settings = config.model_dump_json(indent=2)
+    root = Path(runs).resolve() / config.name / config.split.title / run_id
     file = root / "config.json"
-    if file.is_file() and file.read_text() != settings:
+    if file.is_file() and not _holds(file, config):
         raise ConfigError(f"run {run_id!r} exists with other settings in {root}: choose another run id")
-    write_atomically(file, settings.encode())
+    write_atomically(file, config.model_dump_json(indent=2).encode())
     return Run(root)
+
+
+def _holds(file: Path, config: Config) -> bool:
+    """Whether a run's settings are these; what an older file leaves out has its default."""
+    try:
+        return Config.model_validate_json(file.read_bytes()).model_dump_json() == config.model_dump_json()
+    except ValidationError:
+        return False
 
 
 def open_run(path: Path | str) -> Run:
@@ -120,7 +127,7 @@ def _readable(run: Run) -> bool:
 
 
 def find_twins(run: Run) -> list[Run]:
-    """The other runs of the same dataset and test day, newest first."""
+    """The other runs of the same dataset and test day (or split), newest first."""
     twins = [twin for twin in find_runs(run.root.parents[2]) if twin.root.parent == run.root.parent and twin != run]
     return twins[::-1]
 

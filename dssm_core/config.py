@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
@@ -20,6 +19,7 @@ from dssm_core.losses import LOSSES
 from dssm_core.metrics import METRICS
 from dssm_core.samplers import SAMPLERS
 from dssm_core.sources import SOURCES
+from dssm_core.splits import SPLITS, Split
 from dssm_core.towers import TOWERS
 
 SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -112,25 +112,14 @@ class Data(Section):
 
 
 class Validation(Section):
-    """What the data must be like. `max_quarantine_share` is a share of the rows in the window (0 to 1)."""
+    """What the data must be like. `max_quarantine_share` is a share of the rows in the window (0 to 1).
+
+    min_rows_per_day: of each day of the split `days`; other splits have no days.
+    """
 
     max_quarantine_share: Annotated[float, Field(ge=0, le=1)] = 0.01
     min_rows_per_day: Annotated[int, Field(ge=0)] = 1
     ranges: dict[str, tuple[float | None, float | None]] = {}
-
-
-class Split(Section):
-    """`train_days` whole days before the test day(s); `test_day` is the first of `test_days`."""
-
-    test_day: date
-    train_days: Annotated[int, Field(ge=2)] = 6
-    test_days: Annotated[int, Field(ge=1)] = 1
-    validation_days: Annotated[int, Field(ge=1)] = 1
-
-    @property
-    def by_time(self) -> bool:
-        """Whether a moment divides train and test."""
-        return True
 
 
 class History(Section):
@@ -244,8 +233,9 @@ class Evaluation(Section):
 
 
 class Gate(Section):
-    """What the served index must reach; all on recall@200 of warm users and items, shares of 1."""
+    """What the served index must reach; all on recall@`k` of warm users and items, shares of 1."""
 
+    k: Annotated[int, Field(ge=1)] = 200
     floor: Annotated[float, Field(ge=0, le=1)] = 0.1
     min_index_ratio: Annotated[float, Field(ge=0, le=1)] = 0.98
     champion_tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01
@@ -279,16 +269,35 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Config:
-        if 200 not in self.evaluation.ks:
-            raise ValueError("evaluation.ks must hold 200: the gate judges recall@200")
-        if self.sampler.kind == "active" and not self.features.activity.enabled:
-            raise ValueError("sampler 'active' draws by activity: set features.activity.enabled to true or take another sampler")
+        if problems := [*_gate_problems(self), *_time_problems(self)]:
+            raise ValueError("; ".join(problems))
         return self
 
     @property
     def model_name(self) -> str:
         """The registered model's name in MLflow."""
         return f"dssm-{self.name}"
+
+
+def _gate_problems(config: Config) -> list[str]:
+    k = config.gate.k
+    return [] if k in config.evaluation.ks else [f"evaluation.ks must hold {k}: the gate judges recall@{k} (gate.k)"]
+
+
+def _time_problems(config: Config) -> list[str]:
+    """What goes by the clock, where the sampler lacks activity or the split has no cutoff."""
+    problems, active = [], config.features.activity.enabled
+    if config.sampler.kind == "active" and not active:
+        problems.append("sampler 'active' draws by activity: set features.activity.enabled to true or take another sampler")
+    if config.split.by_time:
+        return problems
+    no_cutoff = f"split {config.split.kind!r} has no cutoff in time"
+    if active:
+        problems.append(f"{no_cutoff}: set features.activity.enabled to false and sampler.kind to another than active")
+    known = [member for member in config.evaluation.baselines if member.kind in BASELINES]
+    if timed := [member.name for member in known if getattr(families.load(BASELINES, member.kind), "needs_time", False)]:
+        problems.append(f"{no_cutoff}: leave {', '.join(timed)} out of evaluation.baselines, such as [hot]")
+    return problems
 
 
 FAMILIES = {
@@ -418,9 +427,16 @@ def _explain(error: ValidationError, prefix: str, model: type[BaseModel]) -> str
 
 
 def _sentence(problem: dict[str, Any], prefix: str, model: type[BaseModel]) -> str:
-    where = prefix + ".".join(str(part) for part in problem["loc"])
+    loc = problem["loc"]
+    if loc[:1] == ("split",) and model is Config and len(loc) > 1:  # pydantic names the chosen kind too
+        problem, prefix, model = problem | {"loc": loc[2:]}, "split.", SPLITS[loc[1]]
+        loc = loc[2:]
+    where = (prefix + ".".join(str(part) for part in loc)).rstrip(".")
+    if problem["type"] == "union_tag_invalid":
+        tag = problem["ctx"]["tag"]
+        return f"{where}: unknown kind {tag!r}: {families.did_you_mean(tag, list(SPLITS))}"
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {where!r}: {families.did_you_mean(str(problem['loc'][-1]), _siblings(problem['loc'], model))}"
+        return f"unknown key {where!r}: {families.did_you_mean(str(loc[-1]), _siblings(loc, model))}"
     if problem["type"] == "missing":
         return f"{where!r} is missing: add it to the config or give --set {where}=…"
     return f"{where!r} is {problem['input']!r}: {problem['msg']}"

@@ -18,6 +18,7 @@ from dssm_core.config import Config, Gate
 from dssm_core.errors import DssmError
 from dssm_core.evaluate import GATE_K
 from dssm_core.metrics import Doubles
+from dssm_core.splits.days import Days
 from dssm_core.steps import Outcome
 
 KEY = f"recall@{GATE_K}"
@@ -123,11 +124,15 @@ def ask(bundle: Bundle, run: Run, window: evaluate.Window) -> evaluate.Measured:
 
 
 def overlap(champion: Config, challenger: Config) -> str:
-    """A note where the champion was trained on days that this run tests on: its figure is then flattered."""
-    cutoff, tested = champion.split.test_day, challenger.split.test_day
-    if cutoff <= tested:
+    """A note where the champion may have been trained on what this run tests on: its figure is then flattered."""
+    theirs, ours = champion.split, challenger.split
+    if isinstance(theirs, Days) and isinstance(ours, Days):
+        if theirs.test_day <= ours.test_day:
+            return ""
+        return f"it was trained up to {_before(theirs.test_day)} and so has seen this test day, {ours.test_day}: its figure is flattered"
+    if theirs == ours:
         return ""
-    return f"it was trained up to {_before(cutoff)} and so has seen this test day, {tested}: its figure is flattered"
+    return f"it was trained on the split {theirs.title} and may have seen what {ours.title} tests: its figure may be flattered"
 
 
 def number(value: float | None) -> float:

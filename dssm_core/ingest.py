@@ -16,14 +16,13 @@ from dssm_core.artifacts import Run
 from dssm_core.config import Config
 from dssm_core.errors import DataError, ServiceError
 from dssm_core.positive import parse_positive
-from dssm_core.schema import TIME
+from dssm_core.schema import ROW, TIME
 from dssm_core.sources import SOURCES
 from dssm_core.sources.columns import RAW, kept_text, quote, text
 from dssm_core.sources.delimited import read_error, said
 from dssm_core.sources.protocol import Source
 from dssm_core.steps import Outcome
 
-ROW = "_row"  # a row's number in its file, in queries only
 MEMORY_LIMIT = "1200MB"  # DuckDB spills to disk beyond it
 
 

@@ -49,7 +49,7 @@ def summary(run: Run) -> JSON:
     version = done["register_model"].info.get("version") if "register_model" in done else None
     return {
         "run": str(run.root),
-        "test_day": run.config.split.test_day.isoformat(),
+        "test_day": run.config.split.title,
         "metrics": gate.get("metrics"),
         "gate": {"passed": gate["passed"], "reasons": gate["reasons"]} if gate else None,
         "rows": done["split_by_time"].rows if "split_by_time" in done else None,

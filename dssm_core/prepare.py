@@ -25,6 +25,7 @@ from dssm_core.samplers import SAMPLERS
 from dssm_core.samplers.in_batch import InBatch
 from dssm_core.samplers.protocol import FittedIds, Tables
 from dssm_core.schema import CREATED, DAY_MS, HOUR_MS, ITEM, LABEL, TIME, USER
+from dssm_core.splits.days import Days
 from dssm_core.steps import Outcome
 
 SCALE_PAIRS = 100_000  # (item, moment) pairs that the activity's mean and deviation are taken over
@@ -102,11 +103,11 @@ def selection_log(config: Config, log: Log) -> Log:
     The slice is what follows the latest refresh `split.validation_days` or more before the cutoff; where the split has
     no days, each user's last interaction.
     """
-    return log.before(_validation_start(config, log)) if config.split.by_time else log.without(log.last_of_each())
+    return log.before(_validation_start(config, config.split, log)) if isinstance(config.split, Days) else log.without(log.last_of_each())
 
 
-def _validation_start(config: Config, log: Log) -> int:
-    day = log.end - config.split.validation_days * DAY_MS
+def _validation_start(config: Config, split: Days, log: Log) -> int:
+    day = log.end - split.validation_days * DAY_MS
     if not config.features.activity.enabled:
         return day
     earlier = [time for time in bucket_times(config, log).tolist() if time <= day]

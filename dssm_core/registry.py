@@ -287,7 +287,7 @@ def _find(run: Run, client: MlflowClient) -> Any:
 def _create(run: Run, client: MlflowClient) -> Any:
     from mlflow.entities import Param
 
-    tags = {"dssm.run": run.id, "dssm.folder": str(run.root), "dssm.test_day": run.config.split.test_day.isoformat()}
+    tags = {"dssm.run": run.id, "dssm.folder": str(run.root), "dssm.test_day": run.config.split.title}
     tags |= {"mlflow.source.name": "dssm", "mlflow.source.type": "JOB"} | _commit()
     created = client.create_run(_experiment(run, client), tags=tags, run_name=run.id)
     flat = flatten(run.config.model_dump(mode="json"))
@@ -420,7 +420,7 @@ def _note(info: JSON) -> str:
 
 def _version_tags(run: Run, gate: JSON, digest: str) -> dict[str, str]:
     served = {f"gate.{metric_name(key)}": f"{value:.4f}" for key, value in gate["metrics"]["served"].items() if _finite(value)}
-    day = run.config.split.test_day.isoformat()
+    day = run.config.split.title
     return {HASH: digest, "dssm.run": run.id, "dssm.test_day": day, "gate.reasons": "\n".join(gate["reasons"])[:TAG_LENGTH], **served}
 
 

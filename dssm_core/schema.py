@@ -7,6 +7,7 @@ LABEL = "label"  # int8, 1 = positive, 0 = shown and not taken
 PART = "part"  # 'train' or 'test', where the log comes with its split
 CREATED = "created_at"  # int64, milliseconds; optional, items only
 REASON = "reason"  # why a row was quarantined
+ROW = "_row"  # a row's number in its file (time order, file order for ties), in queries only
 
 INTERACTIONS = "interactions"
 USERS = "users"

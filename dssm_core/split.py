@@ -1,11 +1,10 @@
-"""Split by time: train on whole days before the cutoff, test on the day(s) after it, and account for every row."""
+"""The step `split_by_time`: part the log into train and test as the config's protocol says, and account for every row."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection
@@ -13,44 +12,19 @@ from duckdb import DuckDBPyConnection
 from dssm_core.artifacts import Run
 from dssm_core.config import Config
 from dssm_core.errors import DataError
-from dssm_core.ingest import ROW, connect, numbered, one_row, write_parquet
+from dssm_core.ingest import connect, numbered, one_row, write_parquet
 from dssm_core.positive import parse_positive
-from dssm_core.schema import CREATED, ITEM, LABEL, REASON, TIME, USER
+from dssm_core.schema import CREATED, ITEM, LABEL, PART, REASON, ROW, TIME, USER
 from dssm_core.sources.columns import quote, text
+from dssm_core.splits.days import Days
+from dssm_core.splits.fixed import Fixed
+from dssm_core.splits.protocol import CLEAN, POSITIVE, Window
 from dssm_core.steps import Outcome
 
 
-@dataclass(frozen=True)
-class Window:
-    """Times in ms UTC: train is [start, cutoff), test is [cutoff, end)."""
-
-    start_ms: int
-    cutoff_ms: int
-    end_ms: int
-
-
-def day_start_ms(day: date, zone: ZoneInfo) -> int:
-    """The first instant of a local day, ms UTC: where DST skips midnight, the instant at which the day begins."""
-    midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
-    return int(midnight.astimezone(UTC).timestamp()) * 1000
-
-
-def days_of(config: Config) -> list[date]:
-    """The window's local days, train then test."""
-    split = config.split
-    return [split.test_day + timedelta(days=offset) for offset in range(-split.train_days, split.test_days)]
-
-
-def day_edges_ms(config: Config) -> list[int]:
-    """Where each day of the window starts, then where the last one ends, ms UTC."""
-    days = days_of(config)
-    return [day_start_ms(day, config.data.zone) for day in (*days, days[-1] + timedelta(days=1))]
-
-
-def window_of(config: Config) -> Window:
-    """The window of a config: local midnights, so a day may have 23 or 25 hours."""
-    edges = day_edges_ms(config)
-    return Window(edges[0], edges[config.split.train_days], edges[-1])
+def window_of(config: Config) -> Window | None:
+    """The times that a config looks at; None where its split looks at all rows."""
+    return config.split.window(config.data.zone)
 
 
 def split(run: Run, work: Path) -> Outcome:
@@ -58,33 +32,49 @@ def split(run: Run, work: Path) -> Outcome:
 
     rows: read = train + test + outside + quarantined (validation's included). Quarantined here: exact duplicates
     (same user, item and time; the first stays) and clicks older than their article. Raises DataError when train or
-    test is empty, naming the days that the log has, or when the rows do not add up.
+    test is empty, naming the days that the log has, when train has fewer items than `evaluation.ks` asks for, or when
+    the rows do not add up.
     """
-    window = window_of(run.config)
+    config, window = run.config, window_of(run.config)
     with connect(work) as con:
-        _judge(con, run.step("validate_data"), window)
-        rows = _write(con, run.config, window, work)
+        _judge(con, config, run.step("validate_data"), window)
+        rows = _write(con, config, work)
         before = run.need("validate_data").rows["quarantined"]
         rows |= {"read": run.need("ingest_data").rows["read"], "quarantined": rows["quarantined"] + before}
         _check_sum(rows)
-        _check_days(con, run.config, rows)
-        info = {"start_ms": window.start_ms, "cutoff_ms": window.cutoff_ms, "end_ms": window.end_ms} | _cold(con, work)
-    return Outcome(rows=rows, info=info | {"days": [day.isoformat() for day in days_of(run.config)], "timezone": run.config.data.timezone})
+        _check_parts(con, config, rows)
+        _check_catalogue(con, config, work)
+        info = asdict(window or _span(con, work)) | _cold(con, work)
+    days = [day.isoformat() for day in config.split.days] if isinstance(config.split, Days) else []
+    return Outcome(rows=rows, info=info | {"days": days, "timezone": config.data.timezone})
 
 
-def _judge(con: DuckDBPyConnection, folder: Path, window: Window) -> None:
-    """View `judged`: the validated rows with `_part` (train, test, outside, quarantined), `_reason` and `_row`."""
+def _judge(con: DuckDBPyConnection, config: Config, folder: Path, window: Window | None) -> None:
+    """View `judged`: the validated rows with `_part` (train, test, outside, quarantined), `_reason`, `_positive`, `_row`."""
     con.execute(f"CREATE VIEW log AS {numbered(folder / 'interactions.parquet')}")
-    inside = f"{TIME} >= {window.start_ms} AND {TIME} < {window.end_ms}"
+    if isinstance(config.split, Fixed) and PART not in con.table("log").columns:
+        raise DataError(f"split.kind is 'fixed' but interactions have no column {PART!r}: map one to it, or take another split.kind")
+    _clean(con, config, folder, window)
+    part, source = config.split.part(window), "cleaned"
+    if window is None:  # it may count over a user's rows: once, and with no more columns than it needs
+        con.execute(f"CREATE TABLE parts AS SELECT {ROW}, {part} AS _own FROM cleaned")
+        part, source = "_own", f"cleaned JOIN parts USING ({ROW})"
+    sort = f"WHEN _outside THEN 'outside' WHEN NOT {CLEAN} THEN 'quarantined'"
+    con.execute(f"CREATE VIEW judged AS SELECT *, CASE {sort} ELSE {part} END AS _part FROM {source}")
+
+
+def _clean(con: DuckDBPyConnection, config: Config, folder: Path, window: Window | None) -> None:
+    """View `cleaned`: the log with `_positive`, `_outside`, `_clean`, and `_reason` where a row is to be quarantined."""
+    inside = f"{TIME} >= {window.start_ms} AND {TIME} < {window.end_ms}" if window else f"{TIME} IS NOT NULL"
     # the duplicates of the window only, by their row numbers: far smaller than a window function over every column
     nth = f"row_number() OVER (PARTITION BY {USER}, {ITEM}, {TIME} ORDER BY {ROW})"
     con.execute(f"CREATE TABLE repeats AS SELECT {ROW} FROM (SELECT {ROW}, {nth} AS nth FROM log WHERE {inside}) WHERE nth > 1")
+    repeated = f"{ROW} IN (SELECT {ROW} FROM repeats)"
+    positive = f"CAST({parse_positive(config.data.positive).sql(con.table('log').columns)} AS TINYINT) AS {POSITIVE}"
+    reason = f"CASE WHEN {repeated} THEN 'the same user, item and time came before' {_older(folder)} END AS _reason"
     con.execute(
-        "CREATE VIEW judged AS SELECT log.*, CASE"
-        f" WHEN {TIME} IS NULL OR NOT ({inside}) THEN 'outside'"
-        f" WHEN _reason IS NOT NULL THEN 'quarantined' WHEN {TIME} < {window.cutoff_ms} THEN 'train' ELSE 'test' END AS _part"
-        f" FROM (SELECT log.*, CASE WHEN {ROW} IN (SELECT {ROW} FROM repeats) THEN 'the same user, item and time came before'"
-        f" {_older(folder)} END AS _reason FROM log) AS log"
+        f"CREATE VIEW cleaned AS SELECT *, NOT _outside AND _reason IS NULL AS {CLEAN}"
+        f" FROM (SELECT log.*, {positive}, {TIME} IS NULL OR NOT ({inside}) AS _outside, {reason} FROM log)"
     )
 
 
@@ -97,12 +87,12 @@ def _older(folder: Path) -> str:
     return f"WHEN {TIME} < {born} THEN concat('clicked ', {born} - {TIME}, ' ms before its item was created')"
 
 
-def _write(con: DuckDBPyConnection, config: Config, window: Window, work: Path) -> dict[str, int]:
+def _write(con: DuckDBPyConnection, config: Config, work: Path) -> dict[str, int]:
     """Write the three files; rows of each part."""
-    names = [name for name in con.table("judged").columns if name not in (ROW, "_part", "_reason")]
-    label = parse_positive(config.data.positive).sql(names)
+    names = list(con.table("log").columns)
+    names.remove(ROW)
     context = "".join(f", {quote(name)}" for name in names if name not in (USER, ITEM, TIME, LABEL))
-    columns = f"{USER}, {ITEM}, {TIME}, CAST({label} AS TINYINT) AS {LABEL}{context}"
+    columns = f"{USER}, {ITEM}, {TIME}, {POSITIVE} AS {LABEL}{context}"
     rows = {
         part: write_parquet(con, f"SELECT {columns} FROM judged WHERE _part = '{part}' ORDER BY {ROW}", work / f"{part}.parquet")
         for part in ("train", "test")
@@ -111,8 +101,7 @@ def _write(con: DuckDBPyConnection, config: Config, window: Window, work: Path) 
     rows["quarantined"] = write_parquet(
         con, f"SELECT {everything}, _reason AS {REASON} FROM judged WHERE _part = 'quarantined' ORDER BY {ROW}", work / "quarantine.parquet"
     )
-    outside = f"{TIME} IS NULL OR {TIME} < {window.start_ms} OR {TIME} >= {window.end_ms}"
-    (rows["outside"],) = one_row(con, f"SELECT count(*) FROM log WHERE {outside}")
+    (rows["outside"],) = one_row(con, "SELECT count(*) FROM judged WHERE _part = 'outside'")
     return rows
 
 
@@ -126,13 +115,29 @@ def _check_sum(rows: dict[str, int]) -> None:
         )
 
 
-def _check_days(con: DuckDBPyConnection, config: Config, rows: dict[str, int]) -> None:
-    for part, day in (
-        ("train", f"the {config.split.train_days} days before {config.split.test_day}"),
-        ("test", str(config.split.test_day)),
-    ):
+def _check_parts(con: DuckDBPyConnection, config: Config, rows: dict[str, int]) -> None:
+    for part in ("train", "test"):
         if not rows[part]:
-            raise DataError(f"no row left for {part} ({day}, {config.data.timezone}): {log_days(con, config)}; set split.test_day")
+            raise DataError(f"no row left for {part} ({config.split.advice(part)}); {log_days(con, config)}")
+
+
+def _check_catalogue(con: DuckDBPyConnection, config: Config, work: Path) -> None:
+    """Lists cannot be longer than the catalogue: what train's positives hold."""
+    train, longest = text(str(work / "train.parquet")), max(config.evaluation.ks)
+    (items,) = one_row(con, f"SELECT count(DISTINCT {ITEM}) FROM read_parquet({train}) WHERE {LABEL} = 1")
+    if items < longest:
+        raise DataError(
+            f"evaluation.ks asks for {longest} items but train's positives know {items}: give more train rows, or lower"
+            f" evaluation.ks and gate.k, such as --set 'evaluation.ks=[{max(1, items // 10)}]' --set gate.k={max(1, items // 10)}"
+        )
+
+
+def _span(con: DuckDBPyConnection, work: Path) -> Window:
+    """The times of a split that no moment parts: everything of train counts as known at its end."""
+    train, test = (text(str(work / f"{part}.parquet")) for part in ("train", "test"))
+    start, cutoff = one_row(con, f"SELECT min({TIME}), max({TIME}) + 1 FROM read_parquet({train})")
+    (end,) = one_row(con, f"SELECT max({TIME}) + 1 FROM read_parquet({test})")
+    return Window(start, cutoff, max(cutoff, end))
 
 
 def log_days(con: DuckDBPyConnection, config: Config) -> str:

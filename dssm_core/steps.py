@@ -62,8 +62,8 @@ STEPS = {
         Step(
             "split_by_time",
             "dssm_core.split:split",
-            "train days before the cutoff, test days after it",
-            ("data", "split"),
+            "train before the cutoff, test after it (or as split.kind says)",
+            ("data", "split", "evaluation"),
             ("ingest_data", "validate_data"),
         ),
         Step(

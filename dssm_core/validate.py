@@ -23,11 +23,12 @@ from dssm_core.artifacts import Run
 from dssm_core.config import Config, Feature
 from dssm_core.errors import DataError
 from dssm_core.families import did_you_mean
-from dssm_core.ingest import ROW, connect, number, number_columns, numbered, one_row, write_parquet
+from dssm_core.ingest import connect, number, number_columns, numbered, one_row, write_parquet
 from dssm_core.positive import parse_positive
-from dssm_core.schema import CREATED, INTERACTIONS, ITEM, ITEMS, LABEL, REASON, TIME, USER, USERS
+from dssm_core.schema import CREATED, INTERACTIONS, ITEM, ITEMS, LABEL, REASON, ROW, TIME, USER, USERS
 from dssm_core.sources.columns import RAW, quote, text
-from dssm_core.split import day_edges_ms, days_of, log_days, window_of
+from dssm_core.split import log_days, window_of
+from dssm_core.splits.days import Days
 from dssm_core.steps import Outcome
 
 if TYPE_CHECKING:
@@ -114,7 +115,9 @@ def _judge_all(con: DuckDBPyConnection, config: Config, folder: Path, docs: Path
     """Every table's verdicts, in the order of the rules, and the Data Docs of all in `docs`."""
     shutil.rmtree(docs, ignore_errors=True)
     judge = _Judge(docs, config.validation.max_quarantine_share)
-    verdicts = judge.judge(DAYS, _days_frame(con, config), _days_rules(config), DAYS)
+    split, verdicts = config.split, []
+    if isinstance(split, Days):
+        verdicts += judge.judge(DAYS, _days_frame(con, config, split), _days_rules(config, split), DAYS)
     for table, file in TABLE_FILES.items():
         wanted = _wanted(config, table)
         if not (folder / file).is_file():
@@ -129,9 +132,9 @@ def _judge_all(con: DuckDBPyConnection, config: Config, folder: Path, docs: Path
 # --- rules ----------------------------------------------------------------------------------------------------------
 
 
-def _days_rules(config: Config) -> list[Rule]:
+def _days_rules(config: Config, split: Days) -> list[Rule]:
     least = config.validation.min_rows_per_day
-    first, last = days_of(config)[0], days_of(config)[-1]
+    first, last = split.days[0], split.days[-1]
     return [
         Rule(
             "ExpectColumnSumToBeBetween",
@@ -250,14 +253,14 @@ def _range(name: str, low: float | None, high: float | None, quarantines: bool) 
 # --- frames ---------------------------------------------------------------------------------------------------------
 
 
-def _days_frame(con: DuckDBPyConnection, config: Config) -> pd.DataFrame:
+def _days_frame(con: DuckDBPyConnection, config: Config, split: Days) -> pd.DataFrame:
     """One row a local day of the window: days, rows."""
     import pandas as pd
 
-    edges = day_edges_ms(config)
+    edges = split.edges_ms(config.data.zone)
     counts = [f"count(*) FILTER ({TIME} >= {low} AND {TIME} < {high})" for low, high in pairwise(edges)]
     row = one_row(con, f"SELECT {', '.join(counts)} FROM log")
-    return pd.DataFrame({DAYS: [day.isoformat() for day in days_of(config)], "rows": row})
+    return pd.DataFrame({DAYS: [day.isoformat() for day in split.days], "rows": row})
 
 
 def _frame(con: DuckDBPyConnection, config: Config, table: str, columns: Sequence[str], folder: Path) -> pd.DataFrame:
@@ -268,7 +271,8 @@ def _frame(con: DuckDBPyConnection, config: Config, table: str, columns: Sequenc
     query = f"SELECT {parts} FROM (SELECT *, row_number() OVER () - 1 AS {ROW} FROM read_parquet({text(str(file))}))"
     if table == INTERACTIONS:
         window = window_of(config)
-        query = f"SELECT {parts} FROM log WHERE {TIME} IS NULL OR ({TIME} >= {window.start_ms} AND {TIME} < {window.end_ms})"
+        inside = f"{TIME} IS NULL OR ({TIME} >= {window.start_ms} AND {TIME} < {window.end_ms})" if window else "true"
+        query = f"SELECT {parts} FROM log WHERE {inside}"
     frame: pd.DataFrame = con.sql(query).to_arrow_table().to_pandas()
     return frame
 

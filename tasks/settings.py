@@ -66,7 +66,7 @@ def make_run(context: Mapping[str, Any]) -> str:
     params, dag_run = context["params"], context["dag_run"]
     file, data, settings = config_file(params["config"]), data_path(params["data"]), overrides(params)
     config = read_config(file, data, settings)
-    if params["test_day"] is None and dag_run.run_type in ("scheduled", "backfill"):
+    if config.split.by_time and params["test_day"] is None and dag_run.run_type in ("scheduled", "backfill"):
         day = last_day(context["data_interval_start"], config.data.timezone)
         config = read_config(file, data, [*settings, f'split.test_day="{day}"'])
     runs = os.environ.get("DSSM_RUNS", REPO / "runs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +18,7 @@ class RecentHot(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    needs_time: ClassVar[bool] = True  # a split without a cutoff cannot use it
     windows_h: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 3, 6, 24)
     places: Annotated[int, Field(ge=1)] = 200
 

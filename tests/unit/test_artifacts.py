@@ -20,6 +20,14 @@ def test_a_run_is_found_again_and_refused_with_other_settings(tmp_path):
         artifacts.create_run(config(seed=1), tmp_path, "one")
 
 
+def test_a_run_of_before_there_were_kinds_of_split_is_found_again(tmp_path):
+    run = artifacts.create_run(config(), tmp_path, "one")
+    settings = json.loads((run.root / "config.json").read_text())
+    settings["split"] = {"test_day": "2024-03-07", "train_days": 6, "test_days": 1}
+    (run.root / "config.json").write_text(json.dumps(settings))
+    assert artifacts.open_run(run.root).config == artifacts.create_run(config(), tmp_path, "one").config
+
+
 @pytest.mark.parametrize("run_id", ["../up", "a/b", "", ".hidden", "a b", "x" * 300])
 def test_a_run_id_cannot_leave_its_folder(run_id, tmp_path):
     with pytest.raises(ConfigError, match="run id"):

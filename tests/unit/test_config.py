@@ -36,6 +36,15 @@ def test_every_shipped_config_is_valid(file):
         ({"evaluation": {"baselines": ["hot", {"kind": "hot"}]}}, "hot comes twice: give each a name of its own"),
         ({"evaluation": {"baselines": [{"kind": "hot", "name": "served"}]}}, "'served' names a row of the report"),
         ({"evaluation": {"baselines": [{"name": "hot"}]}}, "'evaluation.baselines.0.kind' is missing"),
+        ({"gate__k": 10}, "evaluation.ks must hold 10"),
+        ({"split": {"test_day": "2024-03-07", "train_dais": 3}}, "unknown key 'split.train_dais': did you mean 'train_days'?"),
+        ({"split": {}}, "'split.test_day' is missing"),
+        ({"split": {"kind": "leave_one"}}, "split: unknown kind 'leave_one': did you mean 'leave_one_out'?"),
+        ({"split": {"kind": "last_n", "test_day": "2024-03-07"}}, "unknown key 'split.test_day': choose one of n."),
+        ({"split": {"kind": "holdout", "share": 2}}, "'split.share' is 2"),
+        ({"split": {"test_day": "2024-03-07", "train_days": 3, "validation_days": 3}}, "validation_days 3 leaves none of 3 train_days"),
+        ({"split": {"kind": "leave_one_out"}}, "split 'leave_one_out' has no cutoff in time: leave recent_hot out"),
+        ({"split": {"kind": "last_n"}}, "split 'last_n' has no cutoff in time: set features.activity.enabled to false"),
         ({"features": {"activity": {"enabled": False}}}, "sampler 'active' draws by activity"),
     ],
 )
@@ -43,6 +52,18 @@ def test_the_sentence_names_thing_value_and_remedy(changes, sentence):
     with pytest.raises(ConfigError) as error:
         parse_config(small_config(**changes))
     assert sentence in str(error.value)
+
+
+def test_a_split_without_a_kind_goes_by_days():
+    config = parse_config(small_config())
+    assert (config.split.kind, config.split.title) == ("days", "2024-03-07")
+    timeless = small_config(
+        split={"kind": "leave_one_out"},
+        evaluation={"baselines": ["hot"]},
+        sampler={"kind": "uniform"},
+        features={"activity": {"enabled": False}},
+    )
+    assert parse_config(timeless).split.title == "leave_one_out"
 
 
 def test_all_problems_come_at_once():

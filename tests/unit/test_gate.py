@@ -6,7 +6,7 @@ import math
 import pytest
 
 from dssm_core import gate, registry
-from dssm_core.config import Gate
+from dssm_core.config import Gate, parse_config
 from dssm_core.gate import Champion, decide
 
 RULES = Gate(floor=0.5, min_index_ratio=0.98, champion_tolerance=0.01)
@@ -69,6 +69,16 @@ def test_overlap_is_said(fabricate):
     early, late = fabricate("a").config, fabricate("b", "2024-01-09").config
     assert gate.overlap(early, late) == gate.overlap(early, early) == ""
     assert "up to 2024-01-08" in gate.overlap(late, early)
+
+
+def test_overlap_of_other_splits_is_said(fabricate):
+    days = fabricate().config
+    timeless = {"features": {"activity": {"enabled": False}}, "sampler": {"kind": "uniform"}}
+    raw = days.model_dump() | timeless | {"split": {"kind": "last_n"}}
+    raw["evaluation"] |= {"baselines": ["hot"]}
+    rolling = parse_config(raw)
+    assert gate.overlap(rolling, rolling) == ""
+    assert gate.overlap(days, rolling).startswith("it was trained on the split 2024-01-07 and may have seen what last_n tests")
 
 
 def test_judge_writes_the_verdict(fabricate, tmp_path, monkeypatch):

@@ -13,7 +13,8 @@ import pytest
 from dssm_core.artifacts import Manifest, Run, create_run, write_atomically
 from dssm_core.config import parse_config
 from dssm_core.errors import DataError
-from dssm_core.split import day_edges_ms, day_start_ms, split, window_of
+from dssm_core.split import split, window_of
+from dssm_core.splits.days import day_start_ms
 
 HOUR = 3_600_000
 
@@ -25,8 +26,10 @@ def ms(text: str) -> int:
 def make_run(root: Path, rows: list[tuple[object, ...]], columns: str = "user_id item_id timestamp", **changes: object) -> Run:
     """A run whose validated log is `rows`, three of which validation quarantined."""
     data = {"source": {"kind": "synthetic"}, **{key: changes.pop(key) for key in ("timezone", "positive") if key in changes}}
-    items = changes.pop("items", None)
-    raw = {"name": "t", "data": data, "split": {"test_day": "2024-03-03", "train_days": 2, **changes}}
+    items, ks = changes.pop("items", None), changes.pop("ks", [1])
+    split = changes if "kind" in changes else {"test_day": "2024-03-03", "train_days": 2, **changes}
+    raw = {"name": "t", "data": data, "split": split, "evaluation": {"ks": ks, "baselines": ["hot"]}, "gate": {"k": ks[0]}}
+    raw |= {"sampler": {"kind": "uniform"}, "features": {"activity": {"enabled": False}}}
     run = create_run(parse_config(raw), root, "r")
     folder = run.step("validate_data")
     folder.mkdir()
@@ -141,7 +144,7 @@ def test_days_begin_at_local_midnight_and_follow_daylight_saving() -> None:
         "data": {"source": {"kind": "synthetic"}, "timezone": "Europe/Berlin"},
         "split": {"test_day": "2024-04-01", "train_days": 2},
     }
-    edges = day_edges_ms(parse_config(raw))
+    edges = parse_config(raw).split.edges_ms(ZoneInfo("Europe/Berlin"))
     assert [(b - a) // HOUR for a, b in pairwise(edges)] == [24, 23, 24]  # 31 March has 23 hours
     window = window_of(parse_config(raw))
     assert (window.start_ms, window.cutoff_ms, window.end_ms) == (ms("2024-03-29 23:00"), ms("2024-03-31 22:00"), ms("2024-04-01 22:00"))
@@ -150,3 +153,97 @@ def test_days_begin_at_local_midnight_and_follow_daylight_saving() -> None:
 def test_a_day_without_midnight_begins_when_clocks_jump() -> None:
     """In São Paulo 2017-10-15 began at 01:00, which is 03:00 UTC."""
     assert day_start_ms(date(2017, 10, 15), ZoneInfo("America/Sao_Paulo")) == ms("2017-10-15 03:00")
+
+
+def parts(run: Run) -> dict[str, list[tuple[object, ...]]]:
+    """(user, item) of each part, in file order."""
+    work = work_of(run)
+    rows = split(run, work).rows
+    assert rows["read"] == rows["train"] + rows["test"] + rows["outside"] + rows["quarantined"]
+    frames = {part: pd.read_parquet(work / f"{part}.parquet") for part in ("train", "test")}
+    return {part: list(frame[["user_id", "item_id"]].itertuples(index=False, name=None)) for part, frame in frames.items()}
+
+
+RATED = "user_id item_id timestamp rating"
+RATINGS = [  # in time order, as ingested; a's last three rows tie
+    ("a", "v", 1, 5),
+    ("b", "v", 2, 5),
+    ("a", "w", 3, 1),
+    ("a", "x", 9, 5),
+    ("a", "y", 9, 4),
+    ("a", "z", 9, 2),
+    ("b", "x", 9, 1),
+    ("c", "v", 9, 5),
+    ("c", "w", 9, 3),
+]
+
+
+def test_leave_one_out_takes_the_last_positive_in_file_order(tmp_path: Path) -> None:
+    found = parts(make_run(tmp_path, RATINGS, RATED, kind="leave_one_out", positive="rating > 2"))
+    assert found["test"] == [("a", "y"), ("c", "w")]  # b has one positive only; a's z came after and is outside
+    assert found["train"] == [("a", "v"), ("b", "v"), ("a", "w"), ("a", "x"), ("b", "x"), ("c", "v")]
+
+
+def test_leave_one_out_tests_nobody_below_min_positives(tmp_path: Path) -> None:
+    found = parts(make_run(tmp_path, RATINGS, RATED, kind="leave_one_out", min_positives=3, positive="rating > 2"))
+    assert found["test"] == [("a", "y")]
+    assert ("c", "w") in found["train"]
+
+
+def test_last_n_takes_the_newest_rows_of_any_label(tmp_path: Path) -> None:
+    found = parts(make_run(tmp_path, RATINGS, RATED, kind="last_n", n=2, positive="rating > 2"))
+    assert found["test"] == [("a", "y"), ("a", "z")]  # b and c have no third row to be known by
+    found = parts(make_run(tmp_path / "one", RATINGS, RATED, kind="last_n", n=1, positive="rating > 2"))
+    assert found["test"] == [("a", "z"), ("b", "x"), ("c", "w")]
+
+
+def test_a_quarantined_row_is_nobodys_last(tmp_path: Path) -> None:
+    rows = [("a", "x", 1), ("a", "y", 2), ("a", "z", 3), ("a", "z", 3)]
+    for name, settings in {"loo": {"kind": "leave_one_out"}, "last": {"kind": "last_n", "n": 1}}.items():
+        found = parts(make_run(tmp_path / name, rows, **settings))
+        assert found == {"train": [("a", "x"), ("a", "y")], "test": [("a", "z")]}
+
+
+def test_without_a_cutoff_all_of_train_counts_as_known(tmp_path: Path) -> None:
+    run = make_run(tmp_path, RATINGS, RATED, kind="last_n", n=2)
+    info = split(run, work_of(run)).info
+    assert (info["start_ms"], info["cutoff_ms"], info["end_ms"], info["days"]) == (1, 10, 10, [])
+
+
+def test_fixed_goes_by_the_rows_own_word(tmp_path: Path) -> None:
+    rows = [("a", "x", 0, "train"), ("b", "x", 0, "test"), ("a", "y", 1, "test"), ("a", "z", 2, "dev"), ("b", "z", 2, None)]
+    run = make_run(tmp_path, rows, "user_id item_id timestamp part", kind="fixed")
+    assert parts(run) == {"train": [("a", "x")], "test": [("b", "x"), ("a", "y")]}
+
+
+def test_fixed_without_its_column_says_what_to_map(tmp_path: Path) -> None:
+    run = make_run(tmp_path, LOG, kind="fixed")
+    with pytest.raises(DataError, match="no column 'part': map one to it"):
+        split(run, work_of(run))
+
+
+def holdout(root: Path, rows: list[tuple[object, ...]], **settings: object) -> dict[str, list[tuple[object, ...]]]:
+    return parts(make_run(root, rows, "user_id item_id timestamp label", kind="holdout", **settings))
+
+
+def test_holdout_takes_its_share_of_each_users_positives_and_negatives(tmp_path: Path) -> None:
+    rows = [("a", item, 0, int(item < 10)) for item in range(30)] + [("b", 1, 0, 1), ("b", 2, 0, 0)]
+    found = holdout(tmp_path / "one", rows, share=0.3)
+    tested = [item for user, item in found["test"] if user == "a"]
+    assert (sum(item < 10 for item in tested), sum(item >= 10 for item in tested)) == (3, 6)
+    assert all(user == "a" for user, _ in found["test"]), "one row of each sort always trains"
+    assert len(found["train"]) + len(found["test"]) == 32
+    assert holdout(tmp_path / "two", rows[::-1], share=0.3)["test"][::-1] == found["test"], "the rows' order says nothing"
+    assert holdout(tmp_path / "three", rows, share=0.3, seed=1) != found
+
+
+def test_lists_longer_than_the_catalogue_are_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path, LOG, ks=[3])
+    with pytest.raises(DataError, match=r"evaluation\.ks asks for 3 items but train's positives know 2: .* --set gate\.k=1"):
+        split(run, work_of(run))
+
+
+def test_nobody_to_test_says_which_setting_to_change(tmp_path: Path) -> None:
+    run = make_run(tmp_path, RATINGS, RATED, kind="leave_one_out", min_positives=9)
+    with pytest.raises(DataError, match=r"no row left for test \(users with 9 positives .* lower split\.min_positives"):
+        split(run, work_of(run))

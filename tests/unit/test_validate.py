@@ -34,6 +34,8 @@ def make_run(folder: Path, validation: dict[str, object] | None = None, **featur
         "data": {"source": {"kind": "delimited", "path": str(folder), **tables}},
         "validation": validation or {},
         "split": {"test_day": "2024-03-03", "train_days": 2},
+        "evaluation": {"ks": [1]},
+        "gate": {"k": 1},
         "features": {"columns": features},
     }
     return create_run(parse_config(raw), folder / "runs", "r")

@@ -1,0 +1,39 @@
+"""What every split does: say of each row, in SQL, whether it trains or tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+from zoneinfo import ZoneInfo
+
+CLEAN = "_clean"  # whether a row is not quarantined
+POSITIVE = "_positive"  # 1 or 0: what `data.positive` says of a row
+
+
+@dataclass(frozen=True)
+class Window:
+    """Times in ms UTC: train is [start, cutoff), test is [cutoff, end)."""
+
+    start_ms: int
+    cutoff_ms: int
+    end_ms: int
+
+
+class Split(Protocol):
+    """A family member: its fields are its settings."""
+
+    by_time: ClassVar[bool]  # whether one moment parts train from test, for all users
+    by_row: ClassVar[bool]  # whether each test row is a query of its own, told what came before it
+
+    @property
+    def title(self) -> str:
+        """The name of a run's folder among those of its dataset: the test day, or the kind."""
+
+    def window(self, zone: ZoneInfo) -> Window | None:
+        """The times that are looked at; None where all rows are."""
+
+    def part(self, window: Window | None) -> str:
+        """SQL: 'train', 'test' or 'outside' of a clean row."""
+
+    def advice(self, part: str) -> str:
+        """Why no row may be left for train or test, and what to change."""
