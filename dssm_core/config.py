@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
@@ -18,10 +18,13 @@ from dssm_core.indexes import INDEXES
 from dssm_core.losses import LOSSES
 from dssm_core.metrics import METRICS
 from dssm_core.samplers import SAMPLERS
+from dssm_core.schema import ITEM
 from dssm_core.sources import SOURCES
 from dssm_core.splits import SPLITS, Split
 from dssm_core.towers import TOWERS
 
+Pooling = Literal["sum", "mean", "max", "attention"]
+Normalising = Literal["standard", "log", "rank", "none"]
 SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 REPORTED = ("served", "exact", "ceiling", "champion", "all", "queries")  # who else stands in the gate's report
 
@@ -66,13 +69,48 @@ class Named(Member):
 class Feature(Section):
     """One feature column.
 
-    kind: `categorical` (an id), `multi` (several ids in one cell, see `separator`), `numeric` (standardised on train).
+    kind: `categorical` (an id), `multi` (several ids in one cell, see `separator`), `text` (letter trigrams of its words,
+    as in the DSSM paper), `numeric`.
+    dim: width of the embedding. buckets: hash into so many rows instead of fitting a vocabulary: for vocabularies that are
+    open or too large, and always for text (30,000 if not said). pooling: of the several values into one field. most: values
+    of a row that are kept, the first ones. normaliser: of a number, fitted on train (see normalise.Normaliser).
+    shares: the item column (or `item_id`) whose vocabulary and embedding this one uses, such as a user's interests in the
+    categories of items.
     """
 
     column: str
-    kind: Literal["categorical", "multi", "numeric"]
+    kind: Literal["categorical", "multi", "text", "numeric"]
     separator: str = "|"
     dim: Annotated[int, Field(ge=1)] = 8
+    buckets: Annotated[int, Field(ge=1)] | None = None
+    pooling: Pooling = "mean"
+    most: Annotated[int, Field(ge=1)] = 100
+    normaliser: Normalising = "standard"
+    shares: str | None = None
+
+    @model_validator(mode="after")
+    def _settings_of_its_kind(self) -> Feature:
+        fields = type(self).model_fields
+        changed = [name for name in fields if name not in ("column", "kind") and getattr(self, name) != fields[name].default]
+        if idle := [name for name in changed if name not in SETTINGS_OF[self.kind]]:
+            raise ValueError(f"{self.kind} column {self.column!r} has no use for {', '.join(idle)}: leave it out")
+        if self.shares and (twice := [name for name in ("dim", "buckets") if name in changed]):
+            raise ValueError(f"column {self.column!r} shares the table of {self.shares!r}: leave out {' and '.join(twice)}")
+        return self
+
+    @property
+    def rows(self) -> int | None:
+        """Hash buckets of its table; None where a vocabulary is fitted."""
+        return self.buckets or (TRIGRAM_BUCKETS if self.kind == "text" else None)
+
+
+TRIGRAM_BUCKETS = 30_000  # the DSSM paper counts 30,621 trigrams in 500,000 words
+SETTINGS_OF = {
+    "categorical": ("dim", "buckets", "shares"),
+    "multi": ("dim", "buckets", "shares", "separator", "pooling", "most"),
+    "text": ("dim", "buckets", "shares", "pooling", "most"),
+    "numeric": ("normaliser",),
+}
 
 
 class FeatureColumns(Section):
@@ -88,6 +126,38 @@ class FeatureColumns(Section):
         if wrong := [feature.column for feature in value if feature.kind != "categorical"]:
             raise ValueError(f"context columns must be categorical; {', '.join(wrong)} is not: bin it in the log first")
         return value
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> FeatureColumns:
+        if problems := [*self._twice(), *self._lenders()]:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _twice(self) -> Iterator[str]:
+        for side in ("user", "item", "context"):
+            names = [feature.column for feature in getattr(self, side)]
+            yield from (f"{side} column {name!r} is named twice: once is enough" for name in sorted(set(names)) if names.count(name) > 1)
+
+    def _lenders(self) -> Iterator[str]:
+        for side in ("user", "item", "context"):
+            for feature in getattr(self, side):
+                if feature.shares and not self._may_share(side, feature):
+                    have = [ITEM, *(other.column for other in self.item if not other.shares)]
+                    yield (
+                        f"{side} column {feature.column!r} cannot share the table of {feature.shares!r}: a user's column may share an"
+                        f" item's, words with words and ids with ids, an item's only {ITEM}; the item columns are {', '.join(have)}"
+                    )
+
+    def _may_share(self, side: str, feature: Feature) -> bool:
+        lender = self.lender(feature)
+        if feature.shares == ITEM:
+            return side != "context" and feature.kind != "text"
+        alike = lender is not None and lender.kind != "numeric" and (lender.kind == "text") == (feature.kind == "text")
+        return side == "user" and alike and lender is not None and not lender.shares
+
+    def lender(self, feature: Feature) -> Feature | None:
+        """The item column whose table a feature shares; None where it has its own, or the items' ids."""
+        return next((other for other in self.item if other.column == feature.shares), None)
 
 
 class Data(Section):
@@ -155,6 +225,7 @@ class Features(Section):
 
     id_dim: width of an item id's embedding, shared by items and histories (and of what a sequence tower computes in).
     user_id_dim: width of a user id's; 0 leaves it out, so that users unknown in training are answered by what they did.
+    max_embedding_gib: the largest embedding table that is not refused.
     """
 
     columns: FeatureColumns = FeatureColumns()
@@ -162,6 +233,25 @@ class Features(Section):
     activity: Activity = Activity()
     id_dim: Annotated[int, Field(ge=1)] = 32
     user_id_dim: Annotated[int, Field(ge=0)] = 0
+    max_embedding_gib: Annotated[float, Field(gt=0)] = 2.0
+
+    @model_validator(mode="after")
+    def _hashed_tables_fit(self) -> Features:
+        sides = (self.columns.user, self.columns.item, self.columns.context)
+        sizes = [(feature.column, feature.rows, feature.dim) for side in sides for feature in side if feature.rows]
+        if problems := too_large(sizes, self.max_embedding_gib):
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def too_large(tables: Iterable[tuple[str, int, int]], max_gib: float) -> list[str]:
+    """A sentence for each embedding table (column, rows, width) whose float32 weights take more than `max_gib`."""
+    return [
+        f"{column!r} needs an embedding table of {rows:,} x {width} = {gib:.3g} GiB (features.max_embedding_gib is {max_gib:g}; training"
+        " takes four times the weights): hash the column into fewer `buckets`, take a smaller dim (id_dim for ids), or raise the limit"
+        for column, rows, width in tables
+        if (gib := rows * width * 4 / 2**30) > max_gib
+    ]
 
 
 class Model(Section):
@@ -364,9 +454,19 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
     except ValidationError as error:
         config, problems = None, [_explain(error, "", Config)]
     problems += [problem for where in FAMILIES for problem in _check_members(raw, where)]
+    if config and not problems:
+        problems = _needs_times(config)
     if problems or config is None:
         raise ConfigError("\n".join(problems))
     return config
+
+
+def _needs_times(config: Config) -> list[str]:
+    """What the config asks of time where the source has none: an order is enough for histories, but not for hours."""
+    source = families.load(SOURCES, config.data.source.kind)
+    if not config.features.activity.enabled or getattr(source, "timed", True):
+        return []
+    return [f"source {config.data.source.kind!r} has no times, which item activity is counted by: set features.activity.enabled to false"]
 
 
 def _check_members(raw: Mapping[str, Any], where: str) -> list[str]:

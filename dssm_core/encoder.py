@@ -16,8 +16,9 @@ from dssm_core.config import Config
 from dssm_core.features import user_inputs
 from dssm_core.histories import Histories
 from dssm_core.ids import Ids
-from dssm_core.prepare import Prepared, encode_context, load_prepared
+from dssm_core.prepare import Prepared, load_prepared
 from dssm_core.schema import ITEM, USER
+from dssm_core.static import encode_context
 from dssm_core.two_tower import TwoTower
 
 Floats = npt.NDArray[np.float32]
@@ -42,7 +43,7 @@ class Encoder:
         features = self.config.features
         user = torch.from_numpy(self.user_ids.encode(frame[USER]))
         history = self._history(frame["history"], features.history.length)
-        context = encode_context(features.columns.context, frame, self.folder)
+        context = encode_context(features.columns, frame, self.folder)
         return self.model.users(user_inputs(self.prepared.users, user, history, context)).numpy()
 
     def _history(self, lists: pd.Series[Any], length: int) -> Tensor:

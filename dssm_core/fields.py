@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-Pooling = Literal["sum", "mean", "max", "attention"]
+from dssm_core.config import Pooling
 
 
 class Column(BaseModel):

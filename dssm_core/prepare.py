@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +14,8 @@ from torch import Tensor
 from dssm_core import families
 from dssm_core.artifacts import Run
 from dssm_core.checkpoint import save_tensors
-from dssm_core.config import Config, Feature
-from dssm_core.errors import ConfigError, DataError
+from dssm_core.config import Config
+from dssm_core.errors import ConfigError
 from dssm_core.features import Log, Table, activity, as_named, from_named, refresh_times
 from dssm_core.fields import Column, Schema, Side
 from dssm_core.ids import Ids
@@ -26,6 +25,7 @@ from dssm_core.samplers.in_batch import InBatch
 from dssm_core.samplers.protocol import FittedIds, Tables
 from dssm_core.schema import CREATED, DAY_MS, HOUR_MS, ITEM, LABEL, TIME, USER
 from dssm_core.splits.days import Days
+from dssm_core.static import fit_context, fit_table, refuse_large
 from dssm_core.steps import Outcome
 
 SCALE_PAIRS = 100_000  # (item, moment) pairs that the activity's mean and deviation are taken over
@@ -55,13 +55,15 @@ def prepare(run: Run, work: Path) -> Outcome:
     for column, fitted in ids.items():
         fitted.save(work / f"{column}s.parquet", column)
     tables = {side: _read(run, f"{side}s") for side in ("user", "item")}
-    users, user_side = _table(config.features.columns.user, tables["user"], ids[USER], USER, work)
-    items, item_side = _table(config.features.columns.item, tables["item"], ids[ITEM], ITEM, work)
-    context, context_columns = _context(config.features.columns.context, positives, work)
+    features = config.features
+    items, item_side = fit_table(features, "item", tables["item"], ids[ITEM], work)
+    users, user_side = fit_table(features, "user", tables["user"], ids[USER], work)
+    context, context_columns = fit_context(features, positives, work)
     window = (split.info["start_ms"], split.info["cutoff_ms"])
     log = replace(_log(positives, ids, context, tables["item"], window), **_shown(train[train[LABEL] == 0], ids))
     scale = _activity_scale(log, config)
     schema = _schema(config, ids, user_side, item_side, context_columns, scale.shape[1])
+    refuse_large(schema, features)
     save_tensors(work / "tables.safetensors", {**as_named("users", users), **as_named("items", items), "scale": scale})
     save_tensors(work / "log.safetensors", as_named("log", log))
     (work / "schema.json").write_text(schema.model_dump_json(indent=2))
@@ -116,17 +118,6 @@ def _validation_start(config: Config, split: Days, log: Log) -> int:
     return int(earlier[-1])
 
 
-def encode_context(features: tuple[Feature, ...], rows: pd.DataFrame, folder: Path) -> Tensor:
-    """Codes of context columns by the saved vocabularies; a column that is missing is unknown. → [n, columns]."""
-    codes = [
-        Ids.load(folder / f"vocabulary.context.{feature.column}.parquet").encode(rows[feature.column])
-        if feature.column in rows
-        else np.zeros(len(rows), dtype=np.int64)
-        for feature in features
-    ]
-    return torch.from_numpy(np.stack(codes, axis=1)) if codes else torch.zeros(len(rows), 0, dtype=torch.int64)
-
-
 def empty_log() -> Log:
     """A log of no interactions."""
     none = torch.zeros(0, dtype=torch.int64)
@@ -136,72 +127,6 @@ def empty_log() -> Log:
 def _read(run: Run, name: str) -> pd.DataFrame | None:
     file = run.step("validate_data") / f"{name}.parquet"
     return pd.read_parquet(file) if file.is_file() else None
-
-
-def _table(features: tuple[Feature, ...], rows: pd.DataFrame | None, ids: Ids, key: str, work: Path) -> tuple[Table, Side]:
-    """Static columns by code, vocabularies fitted on the train window's users or items."""
-    side = key.removesuffix("_id")
-    if features and rows is None:
-        raise ConfigError(f"features.columns.{side} names columns, but the source has no {side}s table")
-    found = rows.set_index(key).reindex(ids.index) if rows is not None else pd.DataFrame(index=ids.index)
-    of = {kind: [feature for feature in features if feature.kind == kind] for kind in ("categorical", "multi", "numeric")}
-    for feature in features:
-        _require(feature, found, f"{side}s")
-    single = [_coded(feature, found[feature.column], side, work) for feature in of["categorical"]]
-    several = [_coded_lists(feature, found[feature.column], side, work) for feature in of["multi"]]
-    numeric = [_standardised(found[feature.column]) for feature in of["numeric"]]
-    width = max((codes.shape[1] for codes, _ in several), default=1)
-    padded = [np.pad(codes, ((0, 0), (0, width - codes.shape[1]))) for codes, _ in several]
-    table = Table(
-        _with_unknown([codes for codes, _ in single], (len(ids.index),), np.int64),
-        _with_unknown(padded, (len(ids.index), width), np.int64),
-        _with_unknown(numeric, (len(ids.index),), np.float32),
-    )
-    columns = {"categorical": tuple(column for _, column in single), "multi": tuple(column for _, column in several)}
-    return table, Side(**columns, numeric=len(numeric))
-
-
-def _with_unknown(columns: list[Any], shape: tuple[int, ...], kind: Any) -> Tensor:
-    """Columns [n, …] side by side, with a first row of zeros for the unknown. → [n + 1, columns, …]."""
-    stacked = np.stack(columns, axis=1) if columns else np.zeros((shape[0], 0, *shape[1:]))
-    return torch.from_numpy(np.concatenate([np.zeros((1, *stacked.shape[1:])), stacked]).astype(kind))
-
-
-def _require(feature: Feature, rows: pd.DataFrame, table: str) -> None:
-    if feature.column not in rows:
-        have = ", ".join(map(str, rows.columns))
-        raise DataError(f"the {table} table has no column {feature.column!r} that features.columns names; it has {have}")
-
-
-def _coded(feature: Feature, values: pd.Series[Any], side: str, work: Path) -> tuple[Any, Column]:
-    ids = Ids.fit(values)
-    ids.save(work / f"vocabulary.{side}.{feature.column}.parquet", feature.column)
-    return ids.encode(values), Column(column=feature.column, size=len(ids), dim=feature.dim)
-
-
-def _coded_lists(feature: Feature, values: pd.Series[Any], side: str, work: Path) -> tuple[Any, Column]:
-    """[n, most values a row] codes of a multi-valued column, 0 where a row has fewer."""
-    lists = values.reset_index(drop=True).dropna()
-    lists = lists.str.split(feature.separator, regex=False) if pd.api.types.is_string_dtype(lists) else lists
-    flat = lists.explode().dropna()
-    codes, column = _coded(feature, flat, side, work)
-    place = flat.groupby(level=0).cumcount().to_numpy()
-    out = np.zeros((len(values), int(place.max(initial=0)) + 1), dtype=np.int64)
-    out[flat.index.to_numpy(), place] = codes
-    return out, column.model_copy(update={"values": out.shape[1]})
-
-
-def _standardised(values: pd.Series[Any]) -> Any:
-    numbers = pd.to_numeric(values, errors="coerce")
-    return ((numbers - numbers.mean()) / (numbers.std() or 1.0)).fillna(0.0).to_numpy(dtype=np.float32)
-
-
-def _context(features: tuple[Feature, ...], rows: pd.DataFrame, work: Path) -> tuple[Tensor, list[Column]]:
-    """Codes of the context columns of interactions. → [n, columns], and their tables' sizes."""
-    for feature in features:
-        _require(feature, rows, "interactions")
-    columns = [_coded(feature, rows[feature.column], "context", work)[1] for feature in features]
-    return encode_context(features, rows, work), columns
 
 
 def _log(rows: pd.DataFrame, ids: dict[str, Ids], context: Tensor, items: pd.DataFrame | None, window: tuple[int, int]) -> Log:

@@ -26,7 +26,7 @@ class TwoTower(nn.Module):
         self.cosine = config.model.similarity == "cosine"
         self.item_id = embedding(schema.items, width)
         self.user_id = embedding(schema.users, own) if own else None
-        self.item_fields = Fields(schema.item)
+        self.item_fields = Fields(schema.item, {"item_id": self.item_id})
         self.user_fields = Fields(schema.user, {"item_id": self.item_id, **self.item_fields.lendable()})
         tower = families.build(TOWERS, config.tower)
         item_tower = families.build(TOWERS, config.item_tower) if config.item_tower else tower

@@ -89,7 +89,9 @@ def validate(run: Run, work: Path) -> Outcome:
         judged = max((verdict.judged for verdict in verdicts if verdict.table == INTERACTIONS), default=0)
         most = max((verdict.broken for verdict in verdicts if verdict.rule.quarantines), default=0)  # may be unlisted
         share = max(len(broken), most) / max(judged, 1)
-        problems = [*_unknown_ranges(run.config, run.step("ingest_data")), *_problems(verdicts, share, run.config, con)]
+        ingested = run.step("ingest_data")
+        unknown = [*_absent(run.config, ingested), *_unknown_ranges(run.config, ingested)]
+        problems = [*unknown, *_problems(verdicts, share, run.config, con)]
         if problems:
             _keep_docs(run, work)
             raise DataError("\n".join([*problems, f"All rules and rows: {run.root / 'data_docs' / 'index.html'}"]))
@@ -121,7 +123,6 @@ def _judge_all(con: DuckDBPyConnection, config: Config, folder: Path, docs: Path
     for table, file in TABLE_FILES.items():
         wanted = _wanted(config, table)
         if not (folder / file).is_file():
-            _refuse_absent(table, wanted)
             continue
         columns = pq.read_schema(folder / file).names
         rules = [*_existence(table, wanted, columns), *_rules(config, table, columns, folder)]
@@ -164,11 +165,13 @@ def _wanted(config: Config, table: str) -> list[str]:
     return wanted
 
 
-def _refuse_absent(table: str, wanted: Sequence[str]) -> None:
-    if wanted:
-        raise DataError(
-            f"features.columns names {', '.join(wanted)} of {table}, but the source has no {table} table: add it, or leave them out"
-        )
+def _absent(config: Config, folder: Path) -> list[str]:
+    """A sentence for each table that the config speaks of and the source does not have."""
+    return [
+        f"features.columns names {', '.join(wanted)} of {table}, but the source has no {table} table: add it, or leave them out"
+        for table, file in TABLE_FILES.items()
+        if not (folder / file).is_file() and (wanted := _wanted(config, table))
+    ]
 
 
 def _unknown_ranges(config: Config, folder: Path) -> list[str]:

@@ -28,7 +28,10 @@ class Tables:
 
 
 class Source(Protocol):
-    """A frozen pydantic model whose fields are its settings; build it with `ingest.open_source`."""
+    """A frozen pydantic model whose fields are its settings; build it with `ingest.open_source`.
+
+    One whose timestamps only order a user's events says so by a class variable `timed = False`.
+    """
 
     def files(self) -> dict[str, Path]:
         """Every file that `read` reads, by name relative to the source's folder; empty for a generated log.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from duckdb import DuckDBPyConnection
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
@@ -42,6 +42,7 @@ class Sequences(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    timed: ClassVar[bool] = False
     path: str
     lines: Pattern | None = None
     parts: Parts | None = None

@@ -147,3 +147,53 @@ def test_a_wrong_extends_names_the_files(tmp_path, base, sentence):
     write(tmp_path, base=base, top={"extends": "base.yaml"})
     with pytest.raises(ConfigError, match=sentence):
         read_config(tmp_path / "top.yaml")
+
+
+def test_settings_of_features_that_do_not_fit_are_named_at_once():
+    item = [{"column": "title", "kind": "text", "separator": ","}, {"column": "price", "kind": "numeric", "pooling": "max"}]
+    user = [{"column": "likes", "kind": "multi", "shares": "section", "buckets": 7}]
+    with pytest.raises(ConfigError) as refused:
+        parse_config(small_config(features={"columns": {"item": item, "user": user}}))
+    for sentence in (
+        "text column 'title' has no use for separator: leave it out",
+        "numeric column 'price' has no use for pooling",
+        "column 'likes' shares the table of 'section': leave out buckets",
+    ):
+        assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("side", "feature"),
+    [
+        ("user", {"column": "likes", "kind": "multi", "shares": "nothing"}),
+        ("user", {"column": "likes", "kind": "multi", "shares": "title"}),  # words with ids
+        ("user", {"column": "likes", "kind": "multi", "shares": "price"}),
+        ("user", {"column": "query", "kind": "text", "shares": "item_id"}),
+        ("item", {"column": "likes", "kind": "multi", "shares": "section"}),
+        ("context", {"column": "likes", "kind": "categorical", "shares": "section"}),
+    ],
+)
+def test_a_table_is_shared_with_its_like_only(side, feature):
+    item = [{"column": name, "kind": kind} for name, kind in (("title", "text"), ("price", "numeric"), ("section", "categorical"))]
+    columns = {"item": item} | {side: [*(item if side == "item" else []), feature]}
+    with pytest.raises(ConfigError, match=f"{side} column '{feature['column']}' cannot share the table of '{feature['shares']}'"):
+        parse_config(small_config(features={"columns": columns}))
+
+
+def test_a_column_is_named_once():
+    twice = [{"column": "tags", "kind": "multi"}, {"column": "tags", "kind": "categorical"}]
+    with pytest.raises(ConfigError, match="item column 'tags' is named twice"):
+        parse_config(small_config(features={"columns": {"item": twice}}))
+
+
+def test_buckets_that_would_not_fit_in_memory_are_refused():
+    columns = {"item": [{"column": "url", "kind": "categorical", "buckets": 10**9}]}
+    with pytest.raises(ConfigError, match=r"'url' needs an embedding table of 1,000,000,000 x 8 = 29\.8 GiB"):
+        parse_config(small_config(features={"columns": columns}))
+
+
+def test_activity_without_times_is_refused():
+    source = {"data": {"source": {"kind": "sequences", "path": "x", "lines": "*.txt"}}, "sampler": {"kind": "uniform"}}
+    with pytest.raises(ConfigError, match=r"source 'sequences' has no times, .* set features\.activity\.enabled to false"):
+        parse_config(small_config(**source, features={}))
+    assert parse_config(small_config(**source, features={"activity": {"enabled": False}})).name

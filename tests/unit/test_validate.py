@@ -119,6 +119,16 @@ def test_every_failure_of_the_log_is_named_at_once(tmp_path: Path) -> None:
         assert part in message
 
 
+def test_tables_that_are_not_there_are_named_at_once(tmp_path: Path) -> None:
+    write_log(tmp_path, [])
+    columns = [{"column": "age", "kind": "numeric"}, {"column": "sex", "kind": "categorical"}]
+    raw = make_run(tmp_path, user=columns, item=columns[:1], context=columns[1:]).config.model_dump(mode="json")
+    raw["data"]["source"] = {"kind": "delimited", "path": str(tmp_path), "interactions": {"files": "log.csv"}}
+    message = refusal(create_run(parse_config(raw), tmp_path / "runs", "none"))
+    for part in ("names age, sex of users, but the source has no users table", "names age of items", "there must be a column 'sex'"):
+        assert part in message
+
+
 def test_a_range_needs_its_column_in_one_table_only(tmp_path: Path) -> None:
     write_log(tmp_path, [], users="user_id,age\n0,200\n1,30\n")
     message = refusal(make_run(tmp_path, {"ranges": {"age": [0, 120], "words": [0, 4], "seconds": [0, 71], "wrds": [0, 1]}}))

@@ -1,0 +1,122 @@
+"""Every kind of feature through the steps on a log of a few hundred clicks: trained, exported, served."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dssm_core import artifacts, bundle, steps
+from dssm_core.config import parse_config
+from dssm_core.encoder import Encoder
+from dssm_core.prepare import load_prepared
+from dssm_core.schema import ITEM, USER
+from dssm_core.static import encode_table
+from tests.conftest import small_config
+
+DAY = 86_400_000
+T0 = 1_709_251_200_000  # 2024-03-01 00:00 UTC
+WORDS = np.array(["rain", "sun", "vote", "goal", "storm", "match"])
+COLUMNS = {
+    "user": [
+        {"column": "country", "kind": "categorical", "buckets": 50},
+        {"column": "interests", "kind": "multi", "shares": "section", "pooling": "attention"},
+        {"column": "saved", "kind": "multi", "shares": "item_id", "pooling": "sum"},
+        {"column": "query", "kind": "text", "shares": "title"},
+        {"column": "age", "kind": "numeric", "normaliser": "standard"},
+    ],
+    "item": [
+        {"column": "section", "kind": "categorical", "dim": 6},
+        {"column": "title", "kind": "text", "buckets": 500, "pooling": "mean"},
+        {"column": "tags", "kind": "multi", "buckets": 40, "pooling": "max"},
+        {"column": "price", "kind": "numeric", "normaliser": "rank"},
+        {"column": "views", "kind": "numeric", "normaliser": "log"},
+        {"column": "share", "kind": "numeric", "normaliser": "none"},
+    ],
+    "context": [{"column": "device", "kind": "categorical", "buckets": 7}],
+}
+
+
+def write_log(folder):
+    rng = np.random.default_rng(0)
+    users, items, clicks = 40, 30, 900
+    pairs = [" ".join(WORDS[rng.integers(0, 6, 2)]) for _ in range(max(users, items))]
+    section = rng.integers(0, 4, items)
+    pd.DataFrame(
+        {
+            "user_id": np.arange(users),
+            "country": rng.choice(["de", "br", "ke"], users),
+            "interests": [f"s{a}|s{b}" for a, b in rng.integers(0, 5, (users, 2))],
+            "saved": [f"{a}|{b}" for a, b in rng.integers(0, items, (users, 2))],
+            "query": pairs[:users],
+            "age": rng.integers(18, 80, users),
+        }
+    ).to_csv(folder / "users.csv", index=False)
+    pd.DataFrame(
+        {
+            "item_id": np.arange(items),
+            "section": [f"s{part}" for part in section],
+            "title": pairs[:items],
+            "tags": [f"t{part}|u{part % 2}" for part in section],
+            "price": rng.lognormal(size=items).round(3),
+            "views": rng.integers(0, 10_000, items),
+            "share": rng.random(items).round(3),
+        }
+    ).to_csv(folder / "items.csv", index=False)
+    pd.DataFrame(
+        {
+            "user_id": rng.integers(0, users, clicks),
+            "item_id": rng.integers(0, items, clicks),
+            "timestamp": np.sort(rng.integers(T0, T0 + 4 * DAY, clicks)),
+            "label": rng.integers(0, 4, clicks) > 0,
+            "device": rng.choice(["phone", "desk"], clicks),
+        }
+    ).astype({"label": int}).to_csv(folder / "log.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A run up to its index, and its bundle."""
+    folder = tmp_path_factory.mktemp("kinds")
+    write_log(folder)
+    tables = {name: {"files": f"{file}.csv"} for name, file in (("interactions", "log"), ("users", "users"), ("items", "items"))}
+    raw = small_config(features={"columns": COLUMNS}, split={"test_day": "2024-03-04", "train_days": 3})
+    raw["data"] = {"source": {"kind": "delimited", "path": str(folder), **tables}}
+    raw["train"] |= {"epochs": 1, "negatives": 16, "batch_size": 64}
+    run = artifacts.create_run(parse_config(raw), folder / "runs", "kinds")
+    for name in list(steps.STEPS)[: list(steps.STEPS).index("build_index") + 1]:
+        steps.execute(run, name)
+    return run, Encoder(bundle.assemble(run, folder / "bundle"))
+
+
+def test_the_served_user_is_the_exported_one(served):
+    run, encoder = served
+    train = pd.read_parquet(run.step("split_by_time") / "train.parquet").query("label == 1")
+    last = train.groupby(USER).agg(history=(ITEM, list), device=("device", "last")).reset_index()
+    exported = np.load(encoder.folder / "user_embeddings.npy")
+    assert np.isfinite(exported).all()
+    np.testing.assert_allclose(encoder.users(last), exported[encoder.user_ids.encode(last[USER])], atol=1e-5)
+
+
+def test_a_bundle_codes_new_rows_as_its_own(served):
+    """The items table coded again by the bundle alone gives what the towers were trained on."""
+    run, encoder = served
+    rows = pd.read_parquet(run.step("validate_data") / "items.parquet").set_index(ITEM).reindex(encoder.item_ids.index)
+    again, trained = encode_table(run.config.features.columns, "item", rows, encoder.folder), encoder.prepared.items
+    assert again.categorical.equal(trained.categorical[1:])
+    assert again.multi.equal(trained.multi[1:])
+    assert again.numeric.equal(trained.numeric[1:])
+
+
+def test_shared_tables_are_saved_once_and_hashed_columns_have_no_file(served):
+    run, encoder = served
+    prepared = load_prepared(run.step("sample_negatives"))
+    names = [column.column for column in (*prepared.schema.user.categorical, *prepared.schema.user.multi)]
+    assert names == ["country", "device", "interests", "saved", "query"]
+    assert len(encoder.model.user_fields.tables) == 2  # country and device; the others are the item side's
+    files = {file.name for file in encoder.folder.iterdir() if file.name.startswith(("vocabulary", "normaliser"))}
+    numbers = {"normaliser.user.age.json", *(f"normaliser.item.{name}.json" for name in ("price", "views", "share"))}
+    assert files == {"vocabulary.item.section.parquet", *numbers}
+    assert json.loads((encoder.folder / "normaliser.item.price.json").read_text())["kind"] == "rank"
