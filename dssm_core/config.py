@@ -375,14 +375,11 @@ def _gate_problems(config: Config) -> list[str]:
 
 
 def _time_problems(config: Config) -> list[str]:
-    """What goes by the clock, where the sampler lacks activity or the split has no cutoff."""
-    problems, active = [], config.features.activity.enabled
-    if config.sampler.kind == "active" and not active:
-        problems.append("sampler 'active' draws by activity: set features.activity.enabled to true or take another sampler")
+    """What goes by the clock, where the split has no cutoff."""
     if config.split.by_time:
-        return problems
-    no_cutoff = f"split {config.split.kind!r} has no cutoff in time"
-    if active:
+        return []
+    problems, no_cutoff = [], f"split {config.split.kind!r} has no cutoff in time"
+    if config.features.activity.enabled:
         problems.append(f"{no_cutoff}: set features.activity.enabled to false and sampler.kind to another than active")
     known = [member for member in config.evaluation.baselines if member.kind in BASELINES]
     if timed := [member.name for member in known if getattr(families.load(BASELINES, member.kind), "needs_time", False)]:
@@ -455,7 +452,7 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
         config, problems = None, [_explain(error, "", Config)]
     problems += [problem for where in FAMILIES for problem in _check_members(raw, where)]
     if config and not problems:
-        problems = _needs_times(config)
+        problems = _needs_times(config) + _misfits(config)
     if problems or config is None:
         raise ConfigError("\n".join(problems))
     return config
@@ -467,6 +464,44 @@ def _needs_times(config: Config) -> list[str]:
     if not config.features.activity.enabled or getattr(source, "timed", True):
         return []
     return [f"source {config.data.source.kind!r} has no times, which item activity is counted by: set features.activity.enabled to false"]
+
+
+def _misfits(config: Config) -> list[str]:
+    """Why this loss, this sampler and these features cannot work together; each with what to do instead."""
+    loss, sampler = families.build(LOSSES, config.loss), config.sampler
+    if loss.whole_catalogue:
+        if sampler == Member(kind="active"):  # the default
+            return []
+        return [
+            f"loss {config.loss.kind!r} compares with every item and draws none, so sampler {sampler.kind!r} would have no effect: "
+            "remove sampler (in the form: choose active), or take loss 'sampled_softmax'"
+        ]
+    kinds, problems = _kinds(sampler.model_dump()), []
+    if "active" in kinds and not config.features.activity.enabled:
+        problems.append("sampler 'active' draws by activity: set features.activity.enabled to true or take another sampler")
+    if config.loss.kind == "gbce" and kinds - {"uniform", "unseen"}:
+        problems.append(
+            f"loss 'gbce' is calibrated for uniform negatives, not for sampler {sampler.kind!r}: take sampler 'uniform' or loss 'bce'"
+        )
+    if config.loss.kind == "bce" and loss.log_q and not _draws_positives(sampler.model_dump()):
+        problems.append(
+            f"loss 'bce' corrects a positive by how often sampler {sampler.kind!r} draws it, which is never: set loss.log_q to false"
+        )
+    if loss.in_batch and sampler.kind == "in_batch" and sampler.settings:
+        problems.append(f"loss {config.loss.kind!r} brings the batch with settings of its own: move those of sampler 'in_batch' to loss")
+    return problems
+
+
+def _draws_positives(sampler: Mapping[str, Any]) -> bool:
+    """Whether a user's own positives can be drawn for that user."""
+    parts = sampler.get("parts", [])
+    return any(map(_draws_positives, parts)) if parts else sampler["kind"] not in ("exposed", "hard", "unseen")
+
+
+def _kinds(sampler: Mapping[str, Any]) -> set[str]:
+    """A sampler's kind and those that it draws through (`of`, `parts`)."""
+    inner = [*sampler.get("parts", []), *([sampler["of"]] if "of" in sampler else [])]
+    return {sampler["kind"]}.union(*map(_kinds, inner))
 
 
 def _check_members(raw: Mapping[str, Any], where: str) -> list[str]:

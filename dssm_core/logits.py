@@ -38,6 +38,12 @@ def logits(user: Tensor, item: Tensor, candidate: Tensor, temperature: Tensor) -
     return (user.float() * item.float()).sum(1) / temperature, similarity(user, candidate) / temperature
 
 
+def side_by_side(candidates: list[Tensor]) -> Tensor:
+    """Candidates of several samplers as one: [C] where all are shared, else [B, C], the shared ones said again for each event."""
+    rows = max((part.shape[:-1] for part in candidates), key=len)
+    return torch.cat([part.expand(*rows, -1) for part in candidates], dim=-1)
+
+
 def embed_once(candidates: Tensor) -> tuple[Tensor, Tensor | None]:
     """Codes to embed, and each candidate's place among them: shared ones [C] as they are (None), own ones [B, C] once each."""
     return (candidates, None) if candidates.dim() == 1 else torch.unique(candidates, return_inverse=True)

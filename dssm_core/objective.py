@@ -14,11 +14,9 @@ from dssm_core import families
 from dssm_core.batches import Batch, Events, examples
 from dssm_core.config import Config
 from dssm_core.features import Log, item_inputs
-from dssm_core.logits import Logits, embed_once, logits, mask_accidental_hits, own_rows
+from dssm_core.logits import Logits, embed_once, logits, mask_accidental_hits, own_rows, side_by_side
 from dssm_core.losses import LOSSES
-from dssm_core.prepare import Prepared, bucket_times, load_sampler_tables
-from dssm_core.samplers import SAMPLERS
-from dssm_core.samplers.in_batch import InBatch
+from dssm_core.prepare import Prepared, bucket_times, load_sampler_tables, samplers_of
 from dssm_core.samplers.protocol import Sampler, Tables
 from dssm_core.two_tower import TwoTower
 
@@ -54,8 +52,8 @@ class Objective:
         self.config, self.log, self.items, self.scale = config, log, prepared.items, prepared.scale
         self.times = bucket_times(config, prepared.log)
         self.examples = examples(config, log, prepared.users, self.times)
-        self.loss, self.sampler = families.build(LOSSES, config.loss), families.build(SAMPLERS, config.sampler)
-        tables = {name: load_sampler_tables(samples, phase, name) for name in ("sampler", "in_batch")}
+        self.loss, self.samplers = families.build(LOSSES, config.loss), samplers_of(config)
+        tables = {name: load_sampler_tables(samples, phase, name) for name in self.samplers}
         self.tables = {name: {key: table.to(device) for key, table in of.items()} for name, of in tables.items()}
 
     def __call__(self, model: TwoTower, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -79,13 +77,10 @@ class Objective:
         return Logits(positive, negative, log_count, candidates.log_count(candidates.items, events), len(self.log.created) - 1)
 
     def _candidates(self, bucket: int, events: Events, generator: torch.Generator) -> Candidates:
-        """Every item, or the sampler's draw, with the batch's own items beside it where the loss wants them."""
-        if self.loss.whole_catalogue:
+        """What the samplers draw (the batch's own items among it, where the loss wants them); every item, where there is none."""
+        if not self.samplers:
             return Candidates(torch.arange(1, len(self.log.created), device=events.item.device), bucket, [])
-        tables = self.tables["sampler"]
-        drawn = self.sampler.draw(tables, bucket, self.config.train.negatives, events, generator)
-        samplers = [(self.sampler, tables, drawn.shape[-1])]
-        if self.loss.in_batch and not isinstance(self.sampler, InBatch):
-            samplers.append((InBatch(), self.tables["in_batch"], len(events.item)))
-            drawn = torch.cat([drawn, events.item.expand(*drawn.shape[:-1], -1)], dim=-1)
-        return Candidates(drawn, bucket, samplers)
+        count = self.config.train.negatives
+        drawn = {name: sampler.draw(self.tables[name], bucket, count, events, generator) for name, sampler in self.samplers.items()}
+        given = [(sampler, self.tables[name], drawn[name].shape[-1]) for name, sampler in self.samplers.items()]
+        return Candidates(side_by_side(list(drawn.values())), bucket, given)

@@ -21,8 +21,7 @@ from dssm_core.fields import Column, Schema, Side
 from dssm_core.ids import Ids
 from dssm_core.losses import LOSSES
 from dssm_core.samplers import SAMPLERS
-from dssm_core.samplers.in_batch import InBatch
-from dssm_core.samplers.protocol import FittedIds, Tables
+from dssm_core.samplers.protocol import FittedIds, Sampler, Tables
 from dssm_core.schema import CREATED, DAY_MS, HOUR_MS, ITEM, LABEL, TIME, USER
 from dssm_core.splits.days import Days
 from dssm_core.static import fit_context, fit_table, refuse_large
@@ -82,7 +81,7 @@ def load_prepared(folder: Path, with_log: bool = True) -> Prepared:
 
 
 def load_sampler_tables(folder: Path, phase: str, sampler: str) -> Tables:
-    """Tables of `sampler` (or `in_batch`: the batch itself, where the loss uses it) in a phase (`select` or `refit`)."""
+    """Tables of one of `samplers_of` in a phase (`select` or `refit`)."""
     prefix = f"{phase}.{sampler}."
     return {name.removeprefix(prefix): t for name, t in load_file(folder / "sampler.safetensors").items() if name.startswith(prefix)}
 
@@ -169,15 +168,22 @@ def _schema(config: Config, ids: dict[str, Ids], user: Side, item: Side, context
     )
 
 
+def samplers_of(config: Config) -> dict[str, Sampler]:
+    """Where candidates come from: `sampler` and, where the loss wants them, `in_batch`; nothing for a loss over all items."""
+    loss = families.build(LOSSES, config.loss)
+    if loss.whole_catalogue:
+        return {}
+    batch: dict[str, Sampler] = {"in_batch": loss.batch} if loss.in_batch else {}
+    if batch and config.sampler.kind == "in_batch":
+        return batch
+    return {"sampler": families.build(SAMPLERS, config.sampler), **batch}
+
+
 def _sampler_tables(config: Config, log: Log, ids: FittedIds) -> Tables:
     """`phase.sampler.table`: for both phases of training, so that selection draws by no click of its validation day."""
-    loss = families.load(LOSSES, config.loss.kind)
-    samplers = {} if loss.whole_catalogue else {"sampler": families.build(SAMPLERS, config.sampler)}
-    if loss.in_batch:
-        samplers["in_batch"] = InBatch()
     return {
         f"{phase}.{name}.{table}": tensor.contiguous().clone()
         for phase, known in (("select", selection_log(config, log)), ("refit", log))
-        for name, sampler in samplers.items()
+        for name, sampler in samplers_of(config).items()
         for table, tensor in sampler.fit(known, bucket_times(config, log), ids).items()
     }

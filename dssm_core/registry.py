@@ -395,20 +395,16 @@ def _shares(run: Run) -> tuple[Any, Any]:
     """Each item's share of the draws as of the last refresh, and of train's clicks; both [N]."""
     import torch
 
-    from dssm_core import families
-    from dssm_core.losses import LOSSES
-    from dssm_core.prepare import bucket_times, load_prepared, load_sampler_tables
-    from dssm_core.samplers import SAMPLERS
+    from dssm_core.prepare import bucket_times, load_prepared, load_sampler_tables, samplers_of
     from dssm_core.samplers.protocol import mean_share
 
     folder = run.step("sample_negatives")
-    prepared, tables = load_prepared(folder), load_sampler_tables(folder, "refit", "sampler")
+    prepared = load_prepared(folder)
     items = torch.arange(1, prepared.schema.items)
     last = len(bucket_times(run.config, prepared.log)) - 1
-    if families.load(LOSSES, run.config.loss.kind).whole_catalogue:
-        drawn = torch.full((len(items),), 1 / len(items)).double()
-    else:
-        drawn = mean_share(families.build(SAMPLERS, run.config.sampler), tables, last, items, prepared.log)
+    drawn = torch.full((len(items),), 1 / len(items)).double()  # as it is where the loss compares with every item
+    for name, sampler in list(samplers_of(run.config).items())[:1]:
+        drawn = mean_share(sampler, load_sampler_tables(folder, "refit", name), last, items, prepared.log)
     clicks = torch.bincount(prepared.log.item, minlength=prepared.schema.items)[1:].double()
     return drawn.numpy(), (clicks / clicks.sum()).numpy()
 

@@ -64,6 +64,18 @@ def categorical(bucket: Tensor, item: Tensor, weight: Tensor, buckets: int) -> T
     return {"ptr": ptr, "items": item, "share": share, "keep": keep, "alias": alias}
 
 
+def categorical_of_all(share: Tensor) -> Tables:
+    """One distribution over all items, whatever the bucket. share: [N], of codes 1..N, in any unit."""
+    items = torch.arange(1, len(share) + 1)
+    return categorical(torch.zeros_like(items), items, share.double(), buckets=1)
+
+
+def by_frequency(log: Log) -> tuple[Tensor, Tensor]:
+    """Rows (code - 1) of all items, most clicked first, ties by code; and each row's clicks. → 2 x [N]."""
+    clicks = torch.bincount(log.item, minlength=len(log.created))[1:]
+    return clicks.argsort(descending=True, stable=True), clicks
+
+
 def alias_table(share: Tensor) -> tuple[Tensor, Tensor]:
     """Walker's alias table: draw a cell evenly, stay with probability `keep`, else go to `alias`. share: [n] → 2 x [n].
 
@@ -102,7 +114,7 @@ def share_of(tables: Tables, bucket: int, items: Tensor) -> Tensor:
     held = tables["items"][begin:end]
     if not len(held):
         return torch.zeros(items.shape, dtype=torch.double, device=items.device)
-    place = torch.searchsorted(held, items).clamp(max=len(held) - 1)
+    place = torch.searchsorted(held, items.contiguous()).clamp(max=len(held) - 1)
     return torch.where(held[place] == items, tables["share"][begin:end][place], 0.0)
 
 

@@ -1,6 +1,7 @@
 """Every sampler of the family draws what its log-Q says."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import chisquare
@@ -9,12 +10,25 @@ from dssm_core import families
 from dssm_core.batches import Events, training_events
 from dssm_core.config import Member
 from dssm_core.features import Log
+from dssm_core.ids import Ids
 from dssm_core.samplers import SAMPLERS
 from dssm_core.samplers.protocol import Sampler
-from dssm_core.schema import HOUR_MS
+from dssm_core.schema import HOUR_MS, ITEM, USER
 
 ITEMS, USERS, DRAWS = 30, 8, 60_000
 AS_OF = torch.tensor([5, 20, 40]) * HOUR_MS
+IDS = {USER: Ids(pd.Index(range(1, USERS + 1))), ITEM: Ids(pd.Index(range(1, ITEMS + 1)))}  # ids equal codes
+BUNDLE = "a folder that a fixture makes"
+CASES = {kind: {"kind": kind} for kind in SAMPLERS} | {
+    "hard": {"kind": "hard", "bundle": BUNDLE, "band": [3, 20], "per_user": 9},
+    "mixed": {
+        "kind": "mixed",
+        "parts": [{"kind": "popularity", "share": 0.2}, {"kind": "in_batch", "share": 0.3}, {"kind": "active", "share": 0.5}],
+    },
+    "mixed, each its own": {"kind": "mixed", "parts": [{"kind": "exposed", "share": 0.4}, {"kind": "ralm", "share": 0.6}]},
+    "unseen by popularity": {"kind": "unseen", "of": {"kind": "popularity", "alpha": 2.0}},
+    "rare": {"kind": "rank_suppressed", "favour": "rare"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +42,36 @@ def log():
     user[:USERS] = np.arange(1, USERS + 1)
     created = np.full(ITEMS + 1, 48 * HOUR_MS)
     np.minimum.at(created, item, time)
-    zeros = torch.zeros(n, 0, dtype=torch.int64)
-    return Log(torch.tensor(user), torch.tensor(item), torch.tensor(time), zeros, torch.tensor(created), torch.tensor([0, 48 * HOUR_MS]))
+    seen = rng.integers(1, USERS, (2, n // 10))  # user 8 was shown nothing
+    seen[1] += 10
+    return Log(
+        *map(torch.tensor, (user, item, time)),
+        torch.zeros(n, 0, dtype=torch.int64),
+        torch.tensor(created),
+        torch.tensor([0, 48 * HOUR_MS]),
+        *map(torch.tensor, (*seen, time[::10])),
+    )
 
 
-def build(kind: str) -> Sampler:
-    return families.build(SAMPLERS, Member(kind=kind))
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """Vectors of users 2 to 8 and of items 6 to 30 and one that is unknown now."""
+    folder = tmp_path_factory.mktemp("bundle")
+    rng = np.random.default_rng(5)
+    Ids(pd.Index(range(2, USERS + 1))).save(folder / "user_ids.parquet", USER)
+    Ids(pd.Index([*range(6, ITEMS + 1), 99])).save(folder / "item_ids.parquet", ITEM)
+    np.save(folder / "user_embeddings.npy", rng.normal(size=(USERS, 4)))
+    np.save(folder / "item_embeddings.npy", rng.normal(size=(ITEMS - 4, 4)))
+    return folder
+
+
+@pytest.fixture
+def build(bundle):
+    def make(case: str) -> Sampler:
+        settings = {key: str(bundle) if value == BUNDLE else value for key, value in CASES[case].items()}
+        return families.build(SAMPLERS, Member.model_validate(settings))
+
+    return make
 
 
 def batch(log: Log, bucket: int) -> Events:
@@ -55,16 +93,18 @@ def check_draws(drawn: torch.Tensor, log_q: torch.Tensor) -> None:
     counts = torch.bincount(drawn, minlength=ITEMS + 1)[1:].numpy()
     assert counts.sum() == len(drawn), "code 0 was drawn"
     assert not counts[share == 0].any()
+    if (share > 0).sum() == 1:
+        return  # all draws are the one item that can be
     expected = share[share > 0] / share.sum() * len(drawn)
     assert chisquare(counts[share > 0], expected).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("kind", sorted(SAMPLERS))
+@pytest.mark.parametrize("case", sorted(CASES))
 @pytest.mark.parametrize("bucket", [0, 1, 2])
-def test_draws_follow_log_q(kind, bucket, log):
+def test_draws_follow_log_q(case, bucket, log, build):
     """Shared candidates against one distribution; own ones against each user's."""
-    sampler, events, generator = build(kind), batch(log, bucket), torch.Generator().manual_seed(bucket)
-    tables, items = sampler.fit(log, AS_OF, {}), torch.arange(1, ITEMS + 1)
+    sampler, events, generator = build(case), batch(log, bucket), torch.Generator().manual_seed(bucket)
+    tables, items = sampler.fit(log, AS_OF, IDS), torch.arange(1, ITEMS + 1)
     if not sampler.own:
         check_draws(sampler.draw(tables, bucket, DRAWS, events, generator), sampler.log_q(tables, bucket, items, events))
         return
@@ -76,9 +116,9 @@ def test_draws_follow_log_q(kind, bucket, log):
         check_draws(drawn[place], log_q[place])
 
 
-@pytest.mark.parametrize("kind", sorted(SAMPLERS))
-def test_same_generator_same_draws(kind, log):
-    sampler, events = build(kind), first_events(batch(log, 1))
-    tables = sampler.fit(log, AS_OF, {})
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_same_generator_same_draws(case, log, build):
+    sampler, events = build(case), first_events(batch(log, 1))
+    tables = sampler.fit(log, AS_OF, IDS)
     one, other = (sampler.draw(tables, 1, 50, events, torch.Generator().manual_seed(7)) for _ in range(2))
     assert torch.equal(one, other)

@@ -19,7 +19,7 @@ def test_every_shipped_config_is_valid(file):
         ({"train__epoch": 3}, "unknown key 'train.epoch': did you mean 'epochs'?"),
         ({"gaet": {}}, "unknown key 'gaet': did you mean 'gate'?"),
         ({"tower": {"kind": "mlpp"}}, "tower: unknown kind 'mlpp': did you mean 'mlp'?"),
-        ({"loss": {"kind": "magic"}}, "loss: unknown kind 'magic': choose one of bce, in_batch_softmax, sampled_softmax."),
+        ({"loss": {"kind": "magic"}}, "loss: unknown kind 'magic': choose one of bce, bpr, ccl, full_softmax, gbce,"),
         ({"sampler": {"kind": "actve"}}, "sampler: unknown kind 'actve': did you mean 'active'?"),
         ({"sampler": {"kind": "popularity", "alhpa": 1}}, "unknown key 'sampler.alhpa': did you mean 'alpha'?"),
         ({"sampler": {"kind": "popularity", "alpha": -1}}, "'sampler.alpha' is -1"),
@@ -46,6 +46,37 @@ def test_every_shipped_config_is_valid(file):
         ({"split": {"kind": "leave_one_out"}}, "split 'leave_one_out' has no cutoff in time: leave recent_hot out"),
         ({"split": {"kind": "last_n"}}, "split 'last_n' has no cutoff in time: set features.activity.enabled to false"),
         ({"features": {"activity": {"enabled": False}}}, "sampler 'active' draws by activity"),
+        ({"loss": {"kind": "full_softmax"}, "sampler": {"kind": "uniform"}}, "so sampler 'uniform' would have no effect: remove sampler"),
+        ({"loss": {"kind": "gbce"}, "sampler": {"kind": "popularity"}}, "take sampler 'uniform' or loss 'bce'"),
+        (
+            {"loss": {"kind": "in_batch_softmax"}, "sampler": {"kind": "in_batch", "streaming": {}}},
+            "move those of sampler 'in_batch' to loss",
+        ),
+        ({"loss": {"kind": "in_batch_softmax", "log_q": False, "streaming": {}}}, "loss.log_q is false: set it to true"),
+        (
+            {"loss": {"kind": "bce"}, "sampler": {"kind": "unseen"}},
+            "loss 'bce' corrects a positive by how often sampler 'unseen' draws it, which is never: set loss.log_q to false",
+        ),
+        ({"sampler": {"kind": "unseen", "of": {"kind": "active"}}}, "sampler.of is 'active', but 'unseen' draws from one for all events"),
+        ({"sampler": {"kind": "unseen", "of": {"kind": "popularity", "alpa": 1}}}, "sampler 'popularity' inside a sampler: alpa"),
+        ({"sampler": {"kind": "hard"}}, "'sampler.bundle' is missing"),
+        ({"sampler": {"kind": "hard", "bundle": "x", "band": [5, 5]}}, "sampler.band is [5, 5]: give [first, last) with first below last"),
+        (
+            {"sampler": {"kind": "mixed", "parts": [{"kind": "uniform", "share": 0.5}, {"kind": "popularity", "share": 0.4}]}},
+            "the shares of sampler.parts add up to 0.9",
+        ),
+        (
+            {"sampler": {"kind": "mixed", "parts": [{"kind": "uniform", "share": 0.5}, {"kind": "popularty", "share": 0.5}]}},
+            "unknown kind 'popularty': did you mean 'popularity'?",
+        ),
+        (
+            {
+                "sampler": {"kind": "mixed", "parts": [{"kind": "uniform", "share": 0.5}, {"kind": "active", "share": 0.5}]},
+                "features": {"activity": {"enabled": False}},
+            },
+            "sampler 'active' draws by activity",
+        ),
+        ({"loss": {"kind": "triplet", "over": "some"}}, "'loss.over' is 'some'"),
     ],
 )
 def test_the_sentence_names_thing_value_and_remedy(changes, sentence):
@@ -64,6 +95,25 @@ def test_a_split_without_a_kind_goes_by_days():
         features={"activity": {"enabled": False}},
     )
     assert parse_config(timeless).split.title == "leave_one_out"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": {"kind": "full_softmax"}, "features": {"activity": {"enabled": False}}},
+        {"loss": {"kind": "full_softmax"}, "sampler": {"kind": "active"}},
+        {"loss": {"kind": "gbce"}, "sampler": {"kind": "uniform"}},
+        {"loss": {"kind": "in_batch_softmax"}, "sampler": {"kind": "in_batch"}},
+        {"loss": {"kind": "gbce"}, "sampler": {"kind": "unseen"}},
+        {"loss": {"kind": "bce", "log_q": False}, "sampler": {"kind": "unseen"}},
+        {
+            "loss": {"kind": "bce"},
+            "sampler": {"kind": "mixed", "parts": [{"kind": "unseen", "share": 0.5}, {"kind": "uniform", "share": 0.5}]},
+        },
+    ],
+)
+def test_what_can_work_is_let_through(changes):
+    parse_config(small_config(**changes))
 
 
 def test_all_problems_come_at_once():

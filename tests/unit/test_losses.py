@@ -7,8 +7,13 @@ import torch
 
 from dssm_core.logits import Logits, embed_once, logits, mask_accidental_hits, own_rows, similarity
 from dssm_core.losses.bce import Bce
+from dssm_core.losses.bpr import Bpr
+from dssm_core.losses.ccl import Ccl
+from dssm_core.losses.full_softmax import FullSoftmax
+from dssm_core.losses.gbce import Gbce
 from dssm_core.losses.in_batch_softmax import InBatchSoftmax
 from dssm_core.losses.sampled_softmax import SampledSoftmax
+from dssm_core.losses.triplet import Triplet
 
 BATCH = Logits(
     torch.tensor([1.0]), torch.tensor([[0.5, -1.0]]), torch.tensor([math.log(0.2)]), torch.tensor([math.log(0.5), math.log(2.0)]), 101
@@ -65,6 +70,42 @@ def test_bce_by_hand():
     shifted = -math.log(sigmoid(1 - math.log(0.2))) - math.log(1 - sigmoid(0.5 - math.log(0.5))) - math.log(1 - sigmoid(-1 - math.log(2)))
     assert Bce(log_q=False)(BATCH).item() == pytest.approx(plain)
     assert Bce()(BATCH).item() == pytest.approx(shifted)
+
+
+def test_bpr_by_hand():
+    assert Bpr()(BATCH).item() == pytest.approx((math.log(1 + math.exp(-0.5)) + math.log(1 + math.exp(-2))) / 2)
+
+
+COSINES = Logits(torch.tensor([0.9, 0.2]), torch.tensor([[0.7, 0.1, -math.inf], [0.5, 0.3, -0.4]]), torch.zeros(2), torch.zeros(3), 100)
+
+
+def test_triplet_by_hand():
+    every = [0.1, 0, 0, 0.6, 0.4, 0]  # 0.3 - 0.9 + 0.7; …; 0.3 - 0.2 + 0.5; 0.3 - 0.2 + 0.3
+    assert Triplet(margin=0.3)(COSINES).item() == pytest.approx(sum(every) / 6)
+    assert Triplet(margin=0.3, over="hardest")(COSINES).item() == pytest.approx((0.1 + 0.6) / 2)
+
+
+def test_ccl_by_hand():
+    first, second = 0.1 + 12 * (0.3 / 3), 0.8 + 12 * (0.1 / 3)  # 0.7 - 0.4 and 0.5 - 0.4 are above the margin, the others below
+    assert Ccl(margin=0.4, negative_weight=12)(COSINES).item() == pytest.approx((first + second) / 2)
+
+
+def test_full_softmax_by_hand():
+    batch = BATCH._replace(log_count_negative=torch.full((2,), 5.0))  # of no meaning here: nothing was drawn
+    assert FullSoftmax()(batch).item() == pytest.approx(math.log(math.e + math.exp(0.5) + math.exp(-1)) - 1)
+
+
+@pytest.mark.parametrize(("calibration", "beta"), [(0.0, 1.0), (1.0, 0.02), (0.75, 0.265)])
+def test_gbce_by_hand(calibration, beta):
+    """2 candidates of 100 negatives: alpha = 0.02; beta = 0.02 * (t * (1 - 50) + 50), which is alpha at t = 1 and 1 at t = 0."""
+    loss = Gbce(calibration=calibration)
+    assert loss.beta(2, 101) == pytest.approx(beta)
+    expected = beta * math.log(1 + math.exp(-1)) + math.log(1 + math.exp(0.5)) + math.log(1 + math.exp(-1))
+    assert loss(BATCH).item() == pytest.approx(expected / 3)
+
+
+def test_gbce_with_every_negative_is_plain():
+    assert Gbce(calibration=1.0).beta(200, 101) == 1.0
 
 
 def test_log_q_makes_the_sampled_softmax_estimate_the_full_one():

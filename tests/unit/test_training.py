@@ -115,6 +115,11 @@ KNOBS = [
     {"loss": {"kind": "bce"}},
     {"loss": {"kind": "bce", "log_q": False}},
     {"loss": {"kind": "in_batch_softmax"}},
+    {"loss": {"kind": "full_softmax"}},
+    {"loss": {"kind": "triplet"}},
+    {"loss": {"kind": "bpr"}},
+    {"loss": {"kind": "ccl"}},
+    {"loss": {"kind": "gbce"}, "sampler": {"kind": "uniform"}},
     {"loss": {"kind": "sampled_softmax", "log_q": False}},
 ]
 
@@ -161,7 +166,8 @@ def test_in_batch_log_q_counts_training_events_only(prepared_run, loss):
     events = objective.examples.events
     bucket = int(events.bucket[0])
     items, counts = events.item[events.bucket == bucket].unique(return_counts=True)
-    got = objective.sampler.log_q(objective.tables["sampler"], bucket, items, events).exp()
+    ((name, sampler),) = objective.samplers.items()
+    got = sampler.log_q(objective.tables[name], bucket, items, events).exp()
     torch.testing.assert_close(got, counts / counts.sum())
 
 
