@@ -26,13 +26,19 @@ from dssm_core.histories import Histories
 
 TIMED_K = 200
 USERS_AT_ONCE = 1024
+WHOLE = "history: 100000, decay: 1"  # every item of a user alike
 DEFAULT = (
     "hot",
+    f"{{kind: itemcf, name: itemcf_cosine_whole, weighting: cosine, {WHOLE}}}",
+    f"{{kind: itemcf, name: itemcf_iuf_whole, {WHOLE}}}",
     "itemcf",
-    "{kind: itemcf, name: itemcf_cosine, weighting: cosine, history: 10000, decay: 1}",
-    "{kind: itemcf, name: itemcf_sequence, window: 10, distance_decay: 0.8, directed: true, popularity: 0.3, history: 10, decay: 0.7}",
+    "{kind: itemcf, name: itemcf_popular_0_7, popularity: 0.7}",
+    "{kind: itemcf, name: itemcf_sequence, window: 10, distance_decay: 0.8, directed: true, popularity: 0.4}",
+    f"{{kind: swing, name: swing_whole, {WHOLE}}}",
     "swing",
+    f"{{kind: als, name: als_whole, {WHOLE}}}",
     "als",
+    f"{{kind: ease, name: ease_whole, {WHOLE}}}",
     "ease",
 )
 

@@ -28,7 +28,7 @@ class Als(BaseModel):
     alpha: Annotated[float, Field(gt=0)] = 3.0
     iterations: Annotated[int, Field(ge=1)] = 15
     history: Annotated[int, Field(ge=1)] = 20
-    decay: Annotated[float, Field(gt=0, le=1)] = 0.8
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.7
     seed: int = 0
     threads: Annotated[int, Field(ge=0)] = 0
 

@@ -28,7 +28,7 @@ class Ease(BaseModel):
     regularization: Annotated[float, Field(gt=0)] = 500.0
     max_gib: Annotated[float, Field(gt=0)] = 2.0
     history: Annotated[int, Field(ge=1)] = 20
-    decay: Annotated[float, Field(gt=0, le=1)] = 0.8
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.7
 
     def fit(self, clicks: Clicks, as_of_ms: int) -> Linear:
         """Weights from clicks before `as_of_ms`; DataError where they would not fit in `max_gib`."""

@@ -34,7 +34,7 @@ class ItemCf(BaseModel):
     max_gap_min: Annotated[float, Field(gt=0)] | None = None
     neighbours: Annotated[int, Field(ge=1)] = 200
     history: Annotated[int, Field(ge=1)] = 20
-    decay: Annotated[float, Field(gt=0, le=1)] = 0.8
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.7
 
     @model_validator(mode="after")
     def _places(self) -> ItemCf:
@@ -48,12 +48,13 @@ class ItemCf(BaseModel):
         known = in_time_order(clicks.between(0, as_of_ms))
         per_user = distinct(click_matrix(known))
         users = self._user_weights(per_user)
+        by_item, weighted = per_user.T.tocsr(), (sparse.diags(users) @ per_user).tocsr()
         pairs = None if self.window is None else self._close_pairs(known, users)
         count = np.maximum(per_user.sum(0).A1, 1)
         parts = [sparse.csr_matrix((0, known.n_items))]
         for first, last in blocks(known.n_items, known.n_items):
-            rows = per_user[:, first:last].T.tocsr() @ sparse.diags(users) @ per_user if pairs is None else pairs[first:last]
-            similar = sparse.diags(count[first:last] ** -0.5) @ rows.tocsr() @ sparse.diags(count**-self.popularity)
+            rows = by_item[first:last] @ weighted if pairs is None else pairs[first:last]
+            similar = sparse.diags(count[first:last] ** -0.5) @ rows @ sparse.diags(count**-self.popularity)
             parts.append(keep_best(_without_itself(similar.tocsr(), first), self.neighbours))
         return Neighbours(sparse.vstack(parts, format="csr"), self.history, self.decay, popular(known))
 

@@ -29,7 +29,7 @@ class Swing(BaseModel):
     seed: int = 0
     neighbours: Annotated[int, Field(ge=1)] = 200
     history: Annotated[int, Field(ge=1)] = 20
-    decay: Annotated[float, Field(gt=0, le=1)] = 0.8
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.7
 
     def fit(self, clicks: Clicks, as_of_ms: int) -> Neighbours:
         """Similarities from clicks before `as_of_ms`."""

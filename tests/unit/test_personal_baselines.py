@@ -147,6 +147,16 @@ def test_neighbours_by_hand():
     assert fitted.lists(histories, 3).tolist() == [[3, 1, 4], [3, 4, 0], [3, 4, 0]]
 
 
+@pytest.mark.parametrize("member", [ItemCf, Swing, Als, Ease], ids=lambda member: member.__name__)
+def test_length_and_decay_of_the_history_have_an_effect(member, log):
+    asked = Histories.of(np.zeros(5, np.int64), np.array([0, 3, 5, 7, 9]), 1)
+    lists = [member(**settings).fit(log, END).lists(asked, 11).tolist() for settings in ({}, {"history": 1}, {"decay": 1})]
+    assert lists[0] != lists[1]
+    assert lists[0] != lists[2]
+    newest = Histories.of(np.zeros(1, np.int64), np.array([9]), 1)
+    assert member(history=1).fit(log, END).lists(newest, 11).tolist() == lists[1]
+
+
 def test_recency_by_hand():
     histories = Histories.of(np.array([0, 0, 0, 0, 2, 2]), np.array([4, 1, 4, 3, 0, 0]), 3)
     found = recency(histories, 5, length=2, decay=0.5).toarray()
