@@ -197,12 +197,14 @@ class History(Section):
 
     pools: how the towers without a sequence of their own see them (mean, sum, max, last, attention: mean by a learned
     weight, decay: mean by decay ** places back, one field for each of `decays`, which learn_decays makes parameters).
+    fields: an item of a history is a linear map of its own columns (features.columns.item) added to its id's embedding.
     """
 
     length: Annotated[int, Field(ge=0)] = 20
     pools: tuple[Literal["mean", "sum", "max", "last", "decay", "attention"], ...] = ("mean", "decay")
     decays: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.7,)
     learn_decays: bool = False
+    fields: bool = False
 
 
 class Activity(Section):
@@ -226,6 +228,9 @@ class Features(Section):
     id_dim: width of an item id's embedding, shared by items and histories (and of what a sequence tower computes in).
     user_id_dim: width of a user id's; 0 leaves it out, so that users unknown in training are answered by what they did.
     max_embedding_gib: the largest embedding table that is not refused.
+    item_ids: false leaves item ids out, in the item tower and in histories: items are told apart by their columns alone.
+    catalogue: the items that are embedded and served, those with a positive in train or all of the items table; the latter
+    by their columns alone, as the id of an item that nobody took has learned nothing.
     """
 
     columns: FeatureColumns = FeatureColumns()
@@ -234,6 +239,8 @@ class Features(Section):
     id_dim: Annotated[int, Field(ge=1)] = 32
     user_id_dim: Annotated[int, Field(ge=0)] = 0
     max_embedding_gib: Annotated[float, Field(gt=0)] = 2.0
+    item_ids: bool = True
+    catalogue: Literal["positives", "table"] = "positives"
 
     @model_validator(mode="after")
     def _hashed_tables_fit(self) -> Features:
@@ -241,6 +248,18 @@ class Features(Section):
         sizes = [(feature.column, feature.rows, feature.dim) for side in sides for feature in side if feature.rows]
         if problems := too_large(sizes, self.max_embedding_gib):
             raise ValueError("; ".join(problems))
+        return self
+
+    @model_validator(mode="after")
+    def _items_are_told_apart(self) -> Features:
+        if self.history.fields and not self.columns.item:
+            raise ValueError("history.fields shows columns of items, but columns.item names none: name some, or set it to false")
+        if not self.item_ids and not self.columns.item:
+            raise ValueError("item_ids is false and columns.item names none: nothing would tell items apart")
+        if not self.item_ids and self.history.length and not self.history.fields:
+            raise ValueError("without item_ids a history shows nothing: set history.fields to true, or history.length to 0")
+        if self.catalogue == "table" and self.item_ids:
+            raise ValueError("catalogue 'table' serves items that nobody took in train, whose ids are noise: set item_ids to false")
         return self
 
 

@@ -59,6 +59,6 @@ class Encoder:
 
 def load_towers(folder: Path, config: Config, prepared: Prepared) -> TwoTower:
     """The trained model in a folder with towers.safetensors, ready to embed, on the CPU."""
-    model = TwoTower(config, prepared.schema)
+    model = TwoTower(config, prepared.schema, prepared.items)
     model.load_state_dict(load_file(folder / "towers.safetensors"))
     return model.eval()

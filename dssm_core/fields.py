@@ -46,6 +46,10 @@ class Schema(BaseModel):
     user: Side
     item: Side
 
+    def lends(self, column: str) -> bool:
+        """Whether another column uses this one's embedding table."""
+        return any(other.shares == column for side in (self.user, self.item) for other in (*side.categorical, *side.multi))
+
 
 class Fields(nn.Module):
     """A field for each categorical and each multi-valued column, then all numerics as one, if there are any.

@@ -50,10 +50,11 @@ def prepare(run: Run, work: Path) -> Outcome:
     config, split = run.config, run.need("split_by_time")
     train = pd.read_parquet(run.step("split_by_time") / "train.parquet")
     positives = train[train[LABEL] == 1]
-    ids = {USER: Ids.fit(positives[USER]), ITEM: Ids.fit(positives[ITEM])}
+    tables = {side: _read(run, f"{side}s") for side in ("user", "item")}
+    served = tables["item"] if config.features.catalogue == "table" and tables["item"] is not None else positives
+    ids = {USER: Ids.fit(positives[USER]), ITEM: Ids.fit(served[ITEM])}
     for column, fitted in ids.items():
         fitted.save(work / f"{column}s.parquet", column)
-    tables = {side: _read(run, f"{side}s") for side in ("user", "item")}
     features = config.features
     items, item_side = fit_table(features, "item", tables["item"], ids[ITEM], work)
     users, user_side = fit_table(features, "user", tables["user"], ids[USER], work)

@@ -143,7 +143,7 @@ class Trainer:
         """Fresh parameters from the seed, or those of a checkpoint."""
         settings = self.config.train
         torch.manual_seed(self.config.seed)
-        self.model = TwoTower(self.config, self.prepared.schema).to(self.device)
+        self.model = TwoTower(self.config, self.prepared.schema, self.prepared.items).to(self.device)
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
