@@ -18,7 +18,7 @@ from dssm_core.indexes import INDEXES
 from dssm_core.losses import LOSSES
 from dssm_core.metrics import METRICS
 from dssm_core.samplers import SAMPLERS
-from dssm_core.schema import ITEM
+from dssm_core.schema import ITEM, LABEL, USER
 from dssm_core.sources import SOURCES
 from dssm_core.splits import SPLITS, Split
 from dssm_core.towers import TOWERS
@@ -70,16 +70,18 @@ class Feature(Section):
     """One feature column.
 
     kind: `categorical` (an id), `multi` (several ids in one cell, see `separator`), `text` (letter trigrams of its words,
-    as in the DSSM paper), `numeric`.
+    as in the DSSM paper), `numeric`, `target_mean` (how much better than all rows the rows with the column's value did so
+    far; the column may be the id itself).
     dim: width of the embedding. buckets: hash into so many rows instead of fitting a vocabulary: for vocabularies that are
     open or too large, and always for text (30,000 if not said). pooling: of the several values into one field. most: values
     of a row that are kept, the first ones. normaliser: of a number, fitted on train (see normalise.Normaliser).
     shares: the item column (or `item_id`) whose vocabulary and embedding this one uses, such as a user's interests in the
-    categories of items.
+    categories of items. target: the column of interactions that is averaged, `label` or a number such as a rating;
+    smoothing: so many rows of the general mean are added to each value's own.
     """
 
     column: str
-    kind: Literal["categorical", "multi", "text", "numeric"]
+    kind: Literal["categorical", "multi", "text", "numeric", "target_mean"]
     separator: str = "|"
     dim: Annotated[int, Field(ge=1)] = 8
     buckets: Annotated[int, Field(ge=1)] | None = None
@@ -87,6 +89,8 @@ class Feature(Section):
     most: Annotated[int, Field(ge=1)] = 100
     normaliser: Normalising = "standard"
     shares: str | None = None
+    target: str = LABEL
+    smoothing: Annotated[float, Field(gt=0)] = 10.0
 
     @model_validator(mode="after")
     def _settings_of_its_kind(self) -> Feature:
@@ -97,6 +101,11 @@ class Feature(Section):
         if self.shares and (twice := [name for name in ("dim", "buckets") if name in changed]):
             raise ValueError(f"column {self.column!r} shares the table of {self.shares!r}: leave out {' and '.join(twice)}")
         return self
+
+    @property
+    def in_table(self) -> bool:
+        """Whether its column must stand in a users or items table: a mean of the ids themselves needs none."""
+        return not (self.kind == "target_mean" and self.column in (USER, ITEM))
 
     @property
     def rows(self) -> int | None:
@@ -110,6 +119,7 @@ SETTINGS_OF = {
     "multi": ("dim", "buckets", "shares", "separator", "pooling", "most"),
     "text": ("dim", "buckets", "shares", "pooling", "most"),
     "numeric": ("normaliser",),
+    "target_mean": ("target", "smoothing"),
 }
 
 
@@ -135,7 +145,7 @@ class FeatureColumns(Section):
 
     def _twice(self) -> Iterator[str]:
         for side in ("user", "item", "context"):
-            names = [feature.column for feature in getattr(self, side)]
+            names = [feature.column for feature in getattr(self, side) if feature.kind != "target_mean"]
             yield from (f"{side} column {name!r} is named twice: once is enough" for name in sorted(set(names)) if names.count(name) > 1)
 
     def _lenders(self) -> Iterator[str]:
@@ -155,9 +165,13 @@ class FeatureColumns(Section):
         alike = lender is not None and lender.kind != "numeric" and (lender.kind == "text") == (feature.kind == "text")
         return side == "user" and alike and lender is not None and not lender.shares
 
+    def targets(self) -> list[str]:
+        """The columns of interactions that target means are taken of, `label` left out: every log has one."""
+        return sorted({feature.target for feature in (*self.user, *self.item) if feature.kind == "target_mean"} - {LABEL})
+
     def lender(self, feature: Feature) -> Feature | None:
         """The item column whose table a feature shares; None where it has its own, or the items' ids."""
-        return next((other for other in self.item if other.column == feature.shares), None)
+        return next((other for other in self.item if other.column == feature.shares and other.kind != "target_mean"), None)
 
 
 class Data(Section):
@@ -241,6 +255,16 @@ class Features(Section):
     max_embedding_gib: Annotated[float, Field(gt=0)] = 2.0
     item_ids: bool = True
     catalogue: Literal["positives", "table"] = "positives"
+
+    @model_validator(mode="after")
+    def _means_have_refreshes(self) -> Features:
+        means = [feature.column for feature in (*self.columns.user, *self.columns.item) if feature.kind == "target_mean"]
+        if means and not self.activity.enabled:
+            raise ValueError(
+                f"target_mean of {', '.join(means)} is taken as of each refresh, which there is only with item activity:"
+                " set features.activity.enabled to true, or leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _hashed_tables_fit(self) -> Features:

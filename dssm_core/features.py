@@ -168,12 +168,59 @@ class Log:
 
 
 @dataclass(frozen=True)
+class Means:
+    """Targets of train rows by (group, time), for means as of any moment; see target_mean.py. F features.
+
+    group: [codes, F] int64, 0 = none; everyone: [F], the group of all rows; key: [R] int64 sorted, group * span + ms since
+    the window's start; total: [R + 1] float64, targets before each key; scale: [2, F] smoothing and deviation; window: [2] ms.
+    """
+
+    group: Tensor
+    everyone: Tensor
+    key: Tensor
+    total: Tensor
+    scale: Tensor
+    window: Tensor
+
+    @classmethod
+    def none(cls) -> Self:
+        """Of no feature."""
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return cls(nothing.reshape(0, 0), nothing, nothing, torch.zeros(1).double(), torch.zeros(2, 0).double(), torch.zeros(2).long())
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        return type(self)(*(getattr(self, part.name).to(device) for part in fields(self)))
+
+    def as_of(self, code: Tensor, moment: Tensor) -> Tensor:
+        """How much better than all rows the code's group did before a moment. code, moment (ms): [n] → [n, F] float32.
+
+        (sum - n * mean of all) / (n + smoothing) / deviation: 0 where nothing is known, shrunk where little is.
+        """
+        if not len(self.everyone):
+            return torch.zeros(len(code), 0, device=code.device)
+        group = self.group[code]  # [n, F]
+        count, total = self._before(group, moment)
+        all_count, all_total = self._before(self.everyone.expand_as(group), moment)
+        excess = total - count * all_total / all_count.clamp(min=1)
+        return (excess / (count + self.scale[0]) / self.scale[1]).float()
+
+    def _before(self, group: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of each group before a moment, and the sum of their targets. group: [n, F]; moment: [n] → 2 x [n, F]."""
+        span = self.window[1] - self.window[0] + 1
+        since = torch.minimum((moment - self.window[0]).clamp(min=0), span - 1)
+        begin, end = torch.searchsorted(self.key, group * span), torch.searchsorted(self.key, group * span + since[:, None])
+        return end - begin, self.total[end] - self.total[begin]
+
+
+@dataclass(frozen=True)
 class Table:
-    """Static columns of users or items by code; row 0 is the unknown one, all zeros."""
+    """Static columns of users or items by code; row 0 is the unknown one, all zeros. means: of targets, as of a moment."""
 
     categorical: Tensor  # [codes, columns] int64
     multi: Tensor  # [codes, columns, values] int64
     numeric: Tensor  # [codes, columns] float32, standardised
+    means: Means = field(default_factory=Means.none, metadata={"of": Means})
 
     def to(self, device: torch.device | str) -> Self:
         """The same table on another device."""
@@ -198,9 +245,9 @@ def item_inputs(log: Log, table: Table, item: Tensor, as_of: int, features: Feat
 
     item: [N] codes; as_of: ms; scale: [2, activity columns] mean and standard deviation of `activity` on train.
     """
-    multi, numeric = table.multi[item], table.numeric[item]
+    moments = torch.full_like(item, as_of)
+    multi, numeric = table.multi[item], torch.cat([table.numeric[item], table.means.as_of(item, moments)], dim=1)
     if features.activity.enabled:
-        moments = torch.full_like(item, as_of)
         raw = activity(log, item, moments, features.activity.windows_h)
         numeric = torch.cat([numeric, (raw - scale[0]) / scale[1]], dim=1)
         multi = _side_by_side(multi, log.audience(item, moments, features.activity.audience))
@@ -213,14 +260,16 @@ def _side_by_side(one: Tensor, other: Tensor) -> Tensor:
     return torch.cat([pad(part, (0, width - part.shape[2])) for part in (one, other)], dim=1)
 
 
-def user_inputs(table: Table, user: Tensor, history: Tensor, context: Tensor) -> UserInputs:
+def user_inputs(table: Table, user: Tensor, history: Tensor, context: Tensor, as_of: Tensor | None = None) -> UserInputs:
     """What the user tower sees of users with these histories and latest contexts.
 
-    user: [B] codes; history: [B, L] item codes, oldest first, then 0; context: [B, columns] codes.
+    user: [B] codes; history: [B, L] item codes, oldest first, then 0; context: [B, columns] codes; as_of: [B] ms, the end
+    of the train window if not said, as in serving.
     """
+    means = table.means.as_of(user, table.means.window[1].expand_as(user) if as_of is None else as_of)
     length = (history > 0).sum(1, keepdim=True).float().log1p()
     categorical = torch.cat([table.categorical[user], context], dim=1)
-    return UserInputs(user, history, categorical, table.multi[user], torch.cat([table.numeric[user], length], dim=1))
+    return UserInputs(user, history, categorical, table.multi[user], torch.cat([table.numeric[user], means, length], dim=1))
 
 
 def sequence_inputs(table: Table, user: Tensor, history: Tensor, context: Tensor) -> UserInputs:
@@ -239,7 +288,7 @@ def sequence_inputs(table: Table, user: Tensor, history: Tensor, context: Tensor
 def users_as_of(log: Log, table: Table, user: Tensor, as_of: Tensor, features: Features) -> UserInputs:
     """What the user tower sees of known users as of each moment. user, as_of: [B]."""
     history, context = log.history(user, as_of, features.history.length)
-    return user_inputs(table, user, history, context)
+    return user_inputs(table, user, history, context, as_of)
 
 
 def refresh_times(start: int, cutoff: int, features: Features) -> list[int]:
@@ -253,9 +302,18 @@ def refresh_times(start: int, cutoff: int, features: Features) -> list[int]:
 
 def as_named(prefix: str, value: Any) -> dict[str, Tensor]:
     """A dataclass of tensors as `prefix.field` → tensor, ready for safetensors."""
-    return {f"{prefix}.{part.name}": getattr(value, part.name).contiguous() for part in fields(value)}
+    named: dict[str, Tensor] = {}
+    for part in fields(value):
+        held = getattr(value, part.name)
+        named |= as_named(f"{prefix}.{part.name}", held) if "of" in part.metadata else {f"{prefix}.{part.name}": held.contiguous()}
+    return named
 
 
 def from_named(kind: type[Any], prefix: str, tensors: dict[str, Tensor]) -> Any:
     """What `as_named` took apart."""
-    return kind(*(tensors[f"{prefix}.{part.name}"] for part in fields(kind)))
+    return kind(
+        *(
+            from_named(part.metadata["of"], f"{prefix}.{part.name}", tensors) if "of" in part.metadata else tensors[f"{prefix}.{part.name}"]
+            for part in fields(kind)
+        )
+    )

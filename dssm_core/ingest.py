@@ -78,7 +78,7 @@ def number_columns(config: Config) -> set[str]:
     """The columns that must be numbers: the one that `positive` compares, and the numeric features."""
     columns = config.features.columns
     numeric = {feature.column for feature in (*columns.user, *columns.item, *columns.context) if feature.kind == "numeric"}
-    return numeric | {parse_positive(config.data.positive).column}
+    return numeric | set(columns.targets()) | {parse_positive(config.data.positive).column}
 
 
 def _typed(relation: DuckDBPyRelation, numbers: set[str]) -> DuckDBPyRelation:

@@ -26,6 +26,7 @@ from dssm_core.schema import CREATED, DAY_MS, HOUR_MS, ITEM, LABEL, TIME, USER
 from dssm_core.splits.days import Days
 from dssm_core.static import fit_context, fit_table, refuse_large
 from dssm_core.steps import Outcome
+from dssm_core.target_mean import fit_means
 
 SCALE_PAIRS = 100_000  # (item, moment) pairs that the activity's mean and deviation are taken over
 
@@ -60,6 +61,8 @@ def prepare(run: Run, work: Path) -> Outcome:
     users, user_side = fit_table(features, "user", tables["user"], ids[USER], work)
     context, context_columns = fit_context(features, positives, work)
     window = (split.info["start_ms"], split.info["cutoff_ms"])
+    items = replace(items, means=fit_means(features.columns.item, "item", tables["item"], ids[ITEM], train, window))
+    users = replace(users, means=fit_means(features.columns.user, "user", tables["user"], ids[USER], train, window))
     log = replace(_log(positives, ids, context, tables["item"], window), **_shown(train[train[LABEL] == 0], ids))
     scale = _activity_scale(log, config)
     schema = _schema(config, ids, user_side, item_side, context_columns, scale.shape[1])

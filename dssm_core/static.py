@@ -32,19 +32,24 @@ def fit_table(settings: Features, side: str, rows: pd.DataFrame | None, ids: Ids
     features: tuple[Feature, ...] = getattr(columns, side)
     found = _rows_of(features, side, rows, ids)
     for feature in features:
-        _fit(feature, side, found[feature.column], work)
+        if feature.kind != "target_mean":
+            _fit(feature, side, found[feature.column], work)
     coded = encode_table(columns, side, found, work)
-    table = Table(*(torch.cat([torch.zeros_like(part[:1]), part]) for part in (coded.categorical, coded.multi, coded.numeric)))
+    table = Table(_with_unknown(coded.categorical), _with_unknown(coded.multi), _with_unknown(coded.numeric))
     several = [feature for feature in features if feature.kind in SEVERAL]
     places = torch.arange(1, table.multi.shape[2] + 1)
     widths = [int(((table.multi[:, place] > 0) * places).max().clamp(min=1)) for place in range(len(several))]
     single = [_column(settings, side, feature, work) for feature in features if feature.kind == "categorical"]
     lists = [_column(settings, side, feature, work, values) for feature, values in zip(several, widths, strict=True)]
-    return table, Side(categorical=tuple(single), multi=tuple(lists), numeric=table.numeric.shape[1])
+    means = sum(feature.kind == "target_mean" for feature in features)
+    return table, Side(categorical=tuple(single), multi=tuple(lists), numeric=table.numeric.shape[1] + means)
 
 
 def encode_table(columns: FeatureColumns, side: str, rows: pd.DataFrame, folder: Path) -> Table:
-    """Rows [n] of a users or items table as towers take them, by what `fit_table` wrote into `folder`; also rows it never saw."""
+    """Rows [n] of a users or items table as towers take them, by what `fit_table` wrote into `folder`; also rows it never saw.
+
+    Without target means, which are those of the train window's users and items.
+    """
     features: tuple[Feature, ...] = getattr(columns, side)
     of = {kind: [feature for feature in features if feature.kind == kind] for kind in ("categorical", "numeric")}
     single = [coder(columns, side, feature, folder).encode(rows[feature.column]) for feature in of["categorical"]]
@@ -52,12 +57,11 @@ def encode_table(columns: FeatureColumns, side: str, rows: pd.DataFrame, folder:
     width = max((codes.shape[1] for codes in several), default=1)
     padded = [np.pad(codes, ((0, 0), (0, width - codes.shape[1]))) for codes in several]
     numeric = [_normaliser(folder, side, feature).apply(rows[feature.column]) for feature in of["numeric"]]
-    parts = (
-        _stacked(single, (len(rows), 0), np.int64),
-        _stacked(padded, (len(rows), 0, width), np.int64),
-        _stacked(numeric, (len(rows), 0), np.float32),
+    return Table(
+        torch.from_numpy(_stacked(single, (len(rows), 0), np.int64)),
+        torch.from_numpy(_stacked(padded, (len(rows), 0, width), np.int64)),
+        torch.from_numpy(_stacked(numeric, (len(rows), 0), np.float32)),
     )
-    return Table(*map(torch.from_numpy, parts))
 
 
 def fit_context(settings: Features, rows: pd.DataFrame, work: Path) -> tuple[Tensor, list[Column]]:
@@ -114,6 +118,7 @@ class _Shared:
 
 def _rows_of(features: tuple[Feature, ...], side: str, rows: pd.DataFrame | None, ids: Ids) -> pd.DataFrame:
     """The table's rows in the order of the ids; ConfigError or DataError where it or columns of it are missing."""
+    features = tuple(feature for feature in features if feature.in_table)
     if features and rows is None:
         raise ConfigError(f"features.columns.{side} names columns, but the source has no {side}s table")
     found = rows.set_index(f"{side}_id").reindex(ids.index) if rows is not None else pd.DataFrame(index=ids.index)
@@ -184,6 +189,11 @@ def _beside(row: Codes, codes: Codes, rows: int, most: int) -> Codes:
     out = np.zeros((rows, min(most, max(1, int(counts.max(initial=0))))), dtype=np.int64)
     out[row[kept], place[kept]] = codes[kept]
     return out
+
+
+def _with_unknown(rows: Tensor) -> Tensor:
+    """Rows [n, …] after one of zeros. → [n + 1, …]."""
+    return torch.cat([rows.new_zeros(1, *rows.shape[1:]), rows])
 
 
 def _stacked(columns: list[Any], empty: tuple[int, ...], kind: Any) -> Any:

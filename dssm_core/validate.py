@@ -158,8 +158,10 @@ def _wanted(config: Config, table: str) -> list[str]:
     """The columns that the config speaks of and the table must have."""
     columns = config.features.columns
     features: dict[str, tuple[Feature, ...]] = {INTERACTIONS: columns.context, USERS: columns.user, ITEMS: columns.item}
-    wanted = [feature.column for feature in features[table]]
+    wanted = [feature.column for feature in features[table] if feature.in_table]
     positive = parse_positive(config.data.positive).column
+    if table == INTERACTIONS:
+        wanted += columns.targets()
     if table == INTERACTIONS and positive != LABEL:  # without `label` every row is a positive
         wanted.append(positive)
     return wanted

@@ -26,6 +26,8 @@ COLUMNS = {
         {"column": "saved", "kind": "multi", "shares": "item_id", "pooling": "sum"},
         {"column": "query", "kind": "text", "shares": "title"},
         {"column": "age", "kind": "numeric", "normaliser": "standard"},
+        {"column": "country", "kind": "target_mean"},
+        {"column": "user_id", "kind": "target_mean", "target": "seconds"},
     ],
     "item": [
         {"column": "section", "kind": "categorical", "dim": 6},
@@ -34,6 +36,7 @@ COLUMNS = {
         {"column": "price", "kind": "numeric", "normaliser": "rank"},
         {"column": "views", "kind": "numeric", "normaliser": "log"},
         {"column": "share", "kind": "numeric", "normaliser": "none"},
+        {"column": "section", "kind": "target_mean", "smoothing": 2},
     ],
     "context": [{"column": "device", "kind": "categorical", "buckets": 7}],
 }
@@ -71,6 +74,7 @@ def write_log(folder):
             "item_id": rng.integers(0, items, clicks),
             "timestamp": np.sort(rng.integers(T0, T0 + 4 * DAY, clicks)),
             "label": rng.integers(0, 4, clicks) > 0,
+            "seconds": rng.integers(0, 100, clicks),
             "device": rng.choice(["phone", "desk"], clicks),
         }
     ).astype({"label": int}).to_csv(folder / "log.csv", index=False)
@@ -85,6 +89,8 @@ def served(tmp_path_factory):
     raw = small_config(features={"columns": COLUMNS}, split={"test_day": "2024-03-04", "train_days": 3})
     raw["data"] = {"source": {"kind": "delimited", "path": str(folder), **tables}}
     raw["train"] |= {"epochs": 1, "negatives": 16, "batch_size": 64}
+    raw["evaluation"] |= {"ks": [20]}
+    raw["gate"] |= {"k": 20}
     run = artifacts.create_run(parse_config(raw), folder / "runs", "kinds")
     for name in list(steps.STEPS)[: list(steps.STEPS).index("build_index") + 1]:
         steps.execute(run, name)
