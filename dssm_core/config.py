@@ -402,7 +402,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Config:
-        if problems := [*_gate_problems(self), *_time_problems(self)]:
+        if problems := [*_gate_problems(self), *_time_problems(self), *_history_problems(self)]:
             raise ValueError("; ".join(problems))
         return self
 
@@ -415,6 +415,16 @@ class Config(Section):
 def _gate_problems(config: Config) -> list[str]:
     k = config.gate.k
     return [] if k in config.evaluation.ks else [f"evaluation.ks must hold {k}: the gate judges recall@{k} (gate.k)"]
+
+
+def _history_problems(config: Config) -> list[str]:
+    """What the towers cannot make of a history."""
+    problems = []
+    width = config.features.id_dim
+    heads = config.tower.settings.get("heads", 2) if config.tower.kind == "sequence" else 1
+    if isinstance(heads, int) and heads > 0 and width % heads:
+        problems.append(f"tower.heads {heads} does not divide features.id_dim {width}, the width it works in")
+    return problems
 
 
 def _time_problems(config: Config) -> list[str]:

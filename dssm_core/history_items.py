@@ -30,9 +30,11 @@ class HistoryItems(nn.Module):
         """codes: [...] int64, 0 = none → [..., width]."""
         parts = [ids(codes) for ids in self._lent.values()]
         if self.fields is not None and self.project is not None and self._items is not None:
+            distinct, place = codes.unique(return_inverse=True)
             table = self._items
-            fields = self.fields(table.categorical[codes], table.multi[codes], table.numeric[codes])
-            parts.append(self.project(cat(fields, dim=-1)))
+            fields = self.fields(table.categorical[distinct], table.multi[distinct], table.numeric[distinct])
+            told = self.project(cat(fields, dim=-1)).index_select(0, place.flatten())  # its gradient is summed in one order
+            parts.append(told.view(*codes.shape, -1))
         out: Tensor = sum(parts[1:], start=parts[0])
         return out
 

@@ -22,6 +22,30 @@ class Logits(NamedTuple):
     catalogue: int
 
 
+class Comparison(NamedTuple):
+    """A batch's n events, their own items and the candidates, as vectors: all that logits are made of.
+
+    items are codes; log_count_* as in Logits.
+    """
+
+    user: Tensor  # [n, D]
+    own: Tensor  # [n, D]
+    candidate: Tensor  # [C, D], or [n, C, D] where each event has its own
+    temperature: Tensor  # []
+    own_items: Tensor  # [n]
+    candidate_items: Tensor  # [C] or [n, C]
+    log_count_positive: Tensor  # [n]
+    log_count_negative: Tensor  # [C] or [n, C]
+    catalogue: int
+
+    @property
+    def logits(self) -> Logits:
+        """Each event's own item and its candidates, the own item masked among them."""
+        positive, negative = logits(self.user, self.own, self.candidate, self.temperature)
+        negative = mask_accidental_hits(negative, self.own_items, self.candidate_items)
+        return Logits(positive, negative, self.log_count_positive, self.log_count_negative, self.catalogue)
+
+
 def similarity(user: Tensor, item: Tensor) -> Tensor:
     """Dot products in full precision, also inside mixed precision: ranks differ by less than bf16 can tell.
 
@@ -42,19 +66,6 @@ def side_by_side(candidates: list[Tensor]) -> Tensor:
     """Candidates of several samplers as one: [C] where all are shared, else [B, C], the shared ones said again for each event."""
     rows = max((part.shape[:-1] for part in candidates), key=len)
     return torch.cat([part.expand(*rows, -1) for part in candidates], dim=-1)
-
-
-def embed_once(candidates: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Codes to embed, and each candidate's place among them: shared ones [C] as they are (None), own ones [B, C] once each."""
-    return (candidates, None) if candidates.dim() == 1 else torch.unique(candidates, return_inverse=True)
-
-
-def own_rows(embedded: Tensor, where: Tensor | None) -> Tensor:
-    """What `embed_once` put together, taken apart. embedded: [N, D]; where: [B, C] → [B, C, D]; None → [N, D].
-
-    By index_select: the gradient of a subscript is added up in the order in which threads come.
-    """
-    return embedded if where is None else embedded.index_select(0, where.flatten()).unflatten(0, where.shape)
 
 
 def mask_accidental_hits(negative: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from dssm_core import families
 from dssm_core.batches import Batch, Events, examples
 from dssm_core.config import Config
 from dssm_core.features import Log, item_inputs
-from dssm_core.logits import Logits, embed_once, logits, mask_accidental_hits, own_rows, side_by_side
+from dssm_core.logits import Comparison, side_by_side
 from dssm_core.losses import LOSSES
 from dssm_core.prepare import Prepared, bucket_times, load_sampler_tables, samplers_of
 from dssm_core.samplers.protocol import Sampler, Tables
@@ -58,23 +58,29 @@ class Objective:
 
     def __call__(self, model: TwoTower, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Loss of the batch at `rows` (on the CPU, as `examples.batches` gives them). → []."""
-        return cast(Tensor, self.loss(self._logits(model, self.examples.take(rows, generator), generator)))
+        batch = self.examples.take(rows, generator)
+        compared = self._compare(model, batch, self._candidates(batch.bucket, batch.events, generator))
+        fused = getattr(self.loss, "fused", None) if compared.candidate.dim() == 2 else None
+        return cast(Tensor, fused(compared) if fused else self.loss(compared.logits))
 
-    def _logits(self, model: TwoTower, batch: Batch, generator: torch.Generator) -> Logits:
-        """Every event against its own item and the candidates; an item that several events share is embedded once."""
-        features, events = self.config.features, batch.events
-        candidates = self._candidates(batch.bucket, events, generator)
-        distinct, place = torch.unique(events.item, return_inverse=True)
-        compared, where = embed_once(candidates.items)
-        codes = torch.cat([distinct, compared])
-        embedded = model.items(item_inputs(self.log, self.items, codes, int(self.times[batch.bucket]), features, self.scale))
+    def _compare(self, model: TwoTower, batch: Batch, candidates: Candidates) -> Comparison:
+        """Vectors of every event's user, its own item and the candidates; each distinct item is embedded once."""
+        events, features = batch.events, self.config.features
         users = model.users(batch.inputs) if batch.places is None else model.users(batch.inputs, True).flatten(0, 1)[batch.places]
-        own = embedded.index_select(0, place)  # by subscript, threads would add up its gradient in any order
-        temperature = torch.ones_like(model.temperature) if self.loss.on_scores else model.temperature
-        positive, negative = logits(users, own, own_rows(embedded[len(distinct) :], where), temperature)
-        negative = mask_accidental_hits(negative, events.item, candidates.items)
-        log_count = candidates.log_count(events.item[:, None], events).squeeze(1)
-        return Logits(positive, negative, log_count, candidates.log_count(candidates.items, events), len(self.log.created) - 1)
+        distinct, place = torch.cat([events.item, candidates.items.flatten()]).unique(return_inverse=True)
+        embedded = model.items(item_inputs(self.log, self.items, distinct, int(self.times[batch.bucket]), features, self.scale))
+        own, others = embedded.index_select(0, place).split([len(events.item), candidates.items.numel()])  # its gradient has one order
+        return Comparison(
+            user=users,
+            own=own,
+            candidate=others.view(*candidates.items.shape, -1),
+            temperature=torch.ones_like(model.temperature) if self.loss.on_scores else model.temperature,
+            own_items=events.item,
+            candidate_items=candidates.items,
+            log_count_positive=candidates.log_count(events.item[:, None], events).squeeze(1),
+            log_count_negative=candidates.log_count(candidates.items, events),
+            catalogue=len(self.log.created) - 1,
+        )
 
     def _candidates(self, bucket: int, events: Events, generator: torch.Generator) -> Candidates:
         """What the samplers draw (the batch's own items among it, where the loss wants them); every item, where there is none."""

@@ -81,11 +81,13 @@ class Pools(nn.Module):
 
 
 def scan(keep: Tensor, new: Tensor) -> Tensor:
-    """h[t] = keep[t] * h[t - 1] + new[t] with h[-1] = 0, by a parallel scan. keep, new: [B, L, E] → [B, L, E].
+    """h[t] = keep[t] * h[t - 1] + new[t] with h[-1] = 0. keep, new: [B, L, E] → [B, L, E].
 
-    log2(L) passes over the whole sequence (Hillis & Steele 1986) instead of L steps.
+    On a GPU log2(L) passes over the whole sequence (Hillis & Steele 1986); on a CPU, where a pass over memory costs more
+    than the L small steps that stay in its cache, step by step.
     """
-    return _Scan.apply(keep, new)  # type: ignore[no-any-return, no-untyped-call]
+    states: Tensor = _Scan.apply(keep, new)  # type: ignore[no-untyped-call]
+    return states
 
 
 class _Scan(torch.autograd.Function):
@@ -93,7 +95,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, keep: Tensor, new: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        states = _doubling(keep, new)
+        states = _recurrence(keep, new)
         ctx.save_for_backward(keep, states)
         return states
 
@@ -101,12 +103,26 @@ class _Scan(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
         keep, states = ctx.saved_tensors
         following = torch.cat([keep[:, 1:], torch.zeros_like(keep[:, :1])], 1)
-        grad_new = _doubling(following.flip(1), grad.flip(1)).flip(1)
+        grad_new = _recurrence(following.flip(1), grad.flip(1)).flip(1)
         before = torch.cat([torch.zeros_like(states[:, :1]), states[:, :-1]], 1)
         return grad_new * before, grad_new
 
 
-def _doubling(keep: Tensor, new: Tensor) -> Tensor:
+def _recurrence(keep: Tensor, new: Tensor) -> Tensor:
+    return by_doubling(keep, new) if new.is_cuda else by_step(keep, new)
+
+
+def by_step(keep: Tensor, new: Tensor) -> Tensor:
+    """`scan` without its gradient, one place after the other."""
+    states = torch.empty_like(new, memory_format=torch.contiguous_format)
+    states[:, 0] = new[:, 0]
+    for place in range(1, new.shape[1]):
+        torch.addcmul(new[:, place], keep[:, place], states[:, place - 1], out=states[:, place])
+    return states
+
+
+def by_doubling(keep: Tensor, new: Tensor) -> Tensor:
+    """`scan` without its gradient, each pass reaching twice as far back."""
     keep, states = keep.clone(), new.clone()
     for power in range(math.ceil(math.log2(max(2, new.shape[1])))):
         step = 2**power

@@ -82,6 +82,12 @@ def learning_rate(settings: Train, done: int, total: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warm) / max(1.0, total - warm)))
 
 
+def _decayed(model: TwoTower, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: matrices decay; biases, gains and the temperature do not."""
+    matrices, others = ([p for p in model.parameters() if (p.ndim > 1) == wanted] for wanted in (True, False))
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
 class Trainer:
     """The loop: step, schedule, clip, average, log, evaluate, checkpoint. `fit` is all there is to call.
 
@@ -145,9 +151,7 @@ class Trainer:
         torch.manual_seed(self.config.seed)
         self.model = TwoTower(self.config, self.prepared.schema, self.prepared.items).to(self.device)
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        )
+        self.optimizer = torch.optim.AdamW(_decayed(self.model, settings.weight_decay), lr=settings.learning_rate, fused=True)
         self.saved_at = self.told_at = time.monotonic()
         self.best: dict[str, Tensor] = state["best"] if state else {}
         for name, part in self._parts().items() if state else ():

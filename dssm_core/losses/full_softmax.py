@@ -7,7 +7,8 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from dssm_core.logits import Logits
+from dssm_core.fused import softmax_cross_entropy
+from dssm_core.logits import Comparison, Logits
 from dssm_core.losses.sampled_softmax import cross_entropy
 
 
@@ -22,3 +23,7 @@ class FullSoftmax(BaseModel):
     def __call__(self, batch: Logits) -> Tensor:
         """Mean over events. → []."""
         return cross_entropy(batch)
+
+    def fused(self, compared: Comparison) -> Tensor:
+        """See Loss. → []."""
+        return softmax_cross_entropy(compared, None)

@@ -8,7 +8,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from dssm_core.logits import Logits, importance_weighted
+from dssm_core.fused import softmax_cross_entropy
+from dssm_core.logits import Comparison, Logits, importance_weighted
 
 
 class SampledSoftmax(BaseModel):
@@ -23,6 +24,10 @@ class SampledSoftmax(BaseModel):
     def __call__(self, batch: Logits) -> Tensor:
         """Mean over events. → []."""
         return cross_entropy(importance_weighted(batch) if self.log_q else batch)
+
+    def fused(self, compared: Comparison) -> Tensor:
+        """See Loss. → []."""
+        return softmax_cross_entropy(compared, compared.log_count_negative if self.log_q else None)
 
 
 def cross_entropy(batch: Logits) -> Tensor:

@@ -12,6 +12,7 @@ class SequenceUser(nn.Module):
     """A user side of residual layers over the whole history. See Tower.user.
 
     layers: each (x [B, L, E], held [B, L]) → an update [B, L, E]. positions: an embedding of places, or None.
+    dropout: share of the embedded history that is zeroed in training.
     """
 
     def __init__(
@@ -19,15 +20,15 @@ class SequenceUser(nn.Module):
     ) -> None:
         super().__init__()
         self.layers, self.positions, self.dropout = nn.ModuleList(layers), positions, nn.Dropout(dropout)
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width + sum(field_dims), dim)
+        self.first, self.last, self.head = nn.LayerNorm(width), nn.LayerNorm(width), nn.Linear(width + sum(field_dims), dim)
 
     def forward(self, history: Tensor, held: Tensor, fields: list[Tensor], every: bool) -> Tensor:
         """See Tower.user."""
-        x = history if self.positions is None else history + self.positions.weight[: history.shape[1]]
-        x = self.dropout(x)
+        x = self.first(history)
+        x = self.dropout(x if self.positions is None else x + self.positions.weight[: history.shape[1]])
         for layer in self.layers:
             x = x + layer(x, held)
-        x = self.norm(x if every else newest(x, held))
+        x = self.last(x if every else newest(x, held))
         out: Tensor = self.head(torch.cat([x, *fields], -1))
         return out
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from dssm_core.config import History
 from dssm_core.pooling import scan
@@ -16,7 +17,8 @@ from dssm_core.towers.linear import Sum
 
 
 class Recurrent(BaseModel):
-    """`blocks` of a recurrence, then a feed-forward layer `expansion` times as wide; `dropout` after each.
+    """`blocks` of a recurrence, then a feed-forward layer `expansion` times as wide; `dropout` after each, `embedding_dropout`
+    of the embedded history.
 
     Each unit remembers for its own time: decays begin spread from 2 to 64 places.
     """
@@ -25,13 +27,14 @@ class Recurrent(BaseModel):
     blocks: Annotated[int, Field(ge=1)] = 2
     expansion: Annotated[float, Field(gt=0)] = 2.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    embedding_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
 
     def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
         """See Tower."""
         layers: list[nn.Module] = []
         for _ in range(self.blocks):
             layers += [_Recurrence(width, self.dropout), FeedForward(width, self.expansion, self.dropout)]
-        return SequenceUser(layers, None, width, field_dims, dim, self.dropout)
+        return SequenceUser(layers, None, width, field_dims, dim, self.embedding_dropout)
 
     def item(self, field_dims: list[int], dim: int) -> nn.Module:
         """See Tower."""
@@ -43,7 +46,7 @@ class _Recurrence(nn.Module):
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(dropout)
+        self.norm, self.states, self.dropout = nn.LayerNorm(width), nn.LayerNorm(width), nn.Dropout(dropout)
         self.inputs, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
         spans = torch.logspace(math.log10(2), math.log10(64), width)
         with torch.no_grad():
@@ -52,5 +55,5 @@ class _Recurrence(nn.Module):
     def forward(self, x: Tensor, held: Tensor) -> Tensor:
         keep, value, gate = self.inputs(self.norm(x)).chunk(3, -1)
         keep = keep.float().sigmoid()
-        states = scan(keep, (1 - keep) * value.float()).to(gate.dtype)
-        return torch.as_tensor(self.dropout(self.output(states * gate.sigmoid())))
+        states = scan(keep, (1 - keep) * value.float())
+        return torch.as_tensor(self.dropout(self.output(self.states(states) * silu(gate))))

@@ -17,7 +17,8 @@ from dssm_core.towers.linear import Sum
 class Sequence(BaseModel):
     """`blocks` of attention with `heads`, then a feed-forward layer `expansion` times as wide.
 
-    dropout: after the embedding and each layer, not on attention weights, which would forbid the fused kernels.
+    dropout: after each layer, not on attention weights, which would forbid the fused kernels; embedding_dropout: of the
+    embedded history.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -25,6 +26,7 @@ class Sequence(BaseModel):
     heads: Annotated[int, Field(ge=1)] = 2
     expansion: Annotated[float, Field(gt=0)] = 2.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    embedding_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
 
     def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
         """See Tower. ValueError where the heads do not divide the width: config.py asks first."""
@@ -33,7 +35,7 @@ class Sequence(BaseModel):
             layers += [_Attention(width, self.heads, self.dropout), FeedForward(width, self.expansion, self.dropout)]
         positions = nn.Embedding(max(history.length, 1), width)
         nn.init.normal_(positions.weight, std=0.02)
-        return SequenceUser(layers, positions, width, field_dims, dim, self.dropout)
+        return SequenceUser(layers, positions, width, field_dims, dim, self.embedding_dropout)
 
     def item(self, field_dims: list[int], dim: int) -> nn.Module:
         """See Tower."""

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dssm_core.logits import Logits, embed_once, logits, mask_accidental_hits, own_rows, similarity
+from dssm_core.logits import Logits, logits, mask_accidental_hits, similarity
 from dssm_core.losses.bce import Bce
 from dssm_core.losses.bpr import Bpr
 from dssm_core.losses.ccl import Ccl
@@ -35,18 +35,12 @@ def test_similarities_keep_full_precision_inside_mixed_precision():
 
 
 def test_own_candidates_by_hand():
-    """[B, C] candidates: each distinct item is embedded once, then each event meets its own."""
+    """[B, C, D] candidates: each event meets its own."""
     candidates = torch.tensor([[5, 3], [3, 3]])
-    codes, where = embed_once(candidates)
-    assert codes.tolist() == [3, 5]
-    embedded = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-    got = similarity(torch.tensor([[3.0, 4.0], [5.0, 6.0]]), own_rows(embedded, where))
+    three, five = [1.0, 0.0], [0.0, 2.0]
+    got = similarity(torch.tensor([[3.0, 4.0], [5.0, 6.0]]), torch.tensor([[five, three], [three, three]]))
     assert got.tolist() == [[8.0, 3.0], [5.0, 5.0]]
     assert mask_accidental_hits(got, torch.tensor([3, 4]), candidates).tolist() == [[8.0, -math.inf], [5.0, 5.0]]
-    shared, nowhere = embed_once(candidates[0])
-    assert own_rows(embedded, nowhere) is embedded
-    assert shared is not None
-    assert shared.tolist() == [5, 3]
 
 
 def test_accidental_hits_cannot_be_negatives():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dssm_core.config import History
-from dssm_core.pooling import Pools, scan
+from dssm_core.pooling import Pools, by_doubling, by_step, scan
 
 torch.manual_seed(0)
 VALUES = torch.randn(2, 5, 3)
@@ -59,7 +59,8 @@ def test_the_scan_is_the_recurrence(length):
     for place in range(length):
         state = keep[:, place] * state + new[:, place]
         states.append(state)
-    torch.testing.assert_close(scan(keep, new), torch.stack(states, 1))
+    for found in (scan(keep, new), by_step(keep, new), by_doubling(keep, new)):
+        torch.testing.assert_close(found, torch.stack(states, 1))
 
 
 def test_the_scan_has_the_gradient_of_the_recurrence():

@@ -77,7 +77,7 @@ def test_gradients_of_a_large_batch_do_not_depend_on_the_threads(prepared_run):
     prepared = load_prepared(samples)
     objective = Objective(run.config, prepared, prepared.log, samples, "refit")
     torch.manual_seed(0)
-    model, rows = TwoTower(run.config, prepared.schema), objective.examples.batches(4096, 0)[0]
+    model, rows = TwoTower(run.config, prepared.schema, prepared.items), objective.examples.batches(4096, 0)[0]
     before = torch.get_num_threads()
     torch.set_num_threads(max(2, before))
     gradients = []
@@ -183,7 +183,7 @@ def test_patience_ends_the_search_for_epochs(prepared_run, tmp_path):
 def test_validation_recall_equals_a_loop(plain):
     config, prepared = plain.config, load_prepared(plain.step("sample_negatives"))
     torch.manual_seed(0)
-    model = TwoTower(config, prepared.schema).eval()
+    model = TwoTower(config, prepared.schema, prepared.items).eval()
     config = config.model_copy(update={"train": config.train.model_copy(update={"metric": "recall@20"})})
     log, as_of = prepared.log, prepared.log.end - 24 * 3_600_000
     got = Validation(config, log).score(model, prepared)

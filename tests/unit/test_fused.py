@@ -1,0 +1,41 @@
+"""The fused softmax against the same loss from whole logits."""
+
+import pytest
+import torch
+
+from dssm_core import fused
+from dssm_core.logits import Comparison
+from dssm_core.losses.full_softmax import FullSoftmax
+from dssm_core.losses.sampled_softmax import SampledSoftmax
+
+
+def compared():
+    torch.manual_seed(0)
+    user, own, candidate = (torch.randn(size, 8, requires_grad=True) for size in (50, 50, 30))
+    items, temperature = (torch.randint(20, (50,)), torch.randint(20, (30,))), torch.tensor(0.5, requires_grad=True)
+    return Comparison(user, own, candidate, temperature, *items, torch.zeros(50), torch.randn(30), 20)
+
+
+@pytest.mark.parametrize("loss", [SampledSoftmax(), SampledSoftmax(log_q=False), FullSoftmax()], ids=repr)
+@pytest.mark.parametrize("at_once", [1, 70, 10**6])
+def test_loss_and_gradients_are_those_of_the_logits(monkeypatch, loss, at_once):
+    monkeypatch.setitem(fused.LOGITS_AT_ONCE, "cpu", at_once)
+    given = compared()
+    one, other = loss.fused(given), loss(given.logits)
+    torch.testing.assert_close(one, other)
+    torch.testing.assert_close(torch.autograd.grad(one, given[:4]), torch.autograd.grad(other, given[:4]))
+
+
+def test_mixed_precision_is_close():
+    given = compared()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = SampledSoftmax().fused(given)
+    assert loss.item() == pytest.approx(SampledSoftmax()(given.logits).item(), rel=0.01)
+    loss.backward()
+    assert given.user.grad.dtype == torch.float32
+
+
+def test_an_event_without_any_other_candidate_costs_nothing():
+    given = compared()
+    alone = given._replace(candidate=given.own[:1], candidate_items=torch.tensor([3]), own_items=torch.full((50,), 3))
+    assert FullSoftmax().fused(alone).item() == 0
