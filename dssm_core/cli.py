@@ -94,11 +94,12 @@ def run(
 @RUNS
 def runs(runs: str) -> None:
     """List the runs: dataset, test day, steps done, recall and verdict."""
-    table = Table("run", "test day", "steps", "recall@200", "gate", "version", box=None, header_style="bold")
+    table = Table("run", "test day", "steps", "recall", "gate", "version", box=None, header_style="bold")
     for found in artifacts.find_runs(runs):
         result = pipeline.summary(found)
         verdict = {None: "", True: "passed", False: "refused"}[result["gate"]["passed"] if result["gate"] else None]
-        served = f"{result['metrics']['served']['recall@200']:.4f}" if result["metrics"] else ""
+        key = f"recall@{found.config.gate.k}"
+        served = f"{result['metrics']['served'][key]:.4f} ({key})" if result["metrics"] else ""
         done = f"{len(result['seconds'])}/{len(STEPS)}"
         table.add_row(f"{found.config.name}/{found.id}", result["test_day"], done, served, verdict, str(result["version"] or ""))
     Console().print(table)
@@ -152,8 +153,9 @@ def show(result: JSON, out: Console = console) -> None:
     rows = {name: metrics.get(name, {}) for name in ("served", "exact", *metrics.get("baselines", {}), "ceiling")} | metrics.get(
         "baselines", {}
     )
-    names = [name for name in rows["served"] if name.startswith("recall@") and name[-1].isdigit()] + ["ndcg@200", "coverage@200"]
-    table = Table("", title=f"test day {result['test_day']}, users and items seen in train", box=None, header_style="bold")
+    names = [name for name in rows["served"] if name.startswith("recall@") and name[-1].isdigit()]
+    names += [f"{name}@{result['gate']['k']}" for name in ("ndcg", "coverage")]
+    table = Table("", title=f"test: {result['test_day']}, users and items seen in train", box=None, header_style="bold")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for title, values in rows.items():

@@ -346,6 +346,7 @@ class Train(Section):
 class Evaluation(Section):
     """Cut-offs of the ranked lists, and resamples of users for the confidence intervals.
 
+    exclude_seen: items of a query's own history are left out of everybody's answers.
     baselines: by name, or with settings: `[hot, {kind: recent_hot, windows_h: [6, 24]}]`; `name` where one kind comes twice.
     """
 

@@ -11,17 +11,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from dssm_core import evaluate, plots, registry
+from dssm_core import evaluate, plots, queries, registry
 from dssm_core.artifacts import JSON, Run, disk_errors, write_atomically
 from dssm_core.bundle import Bundle, open_bundle
 from dssm_core.config import Config, Gate
 from dssm_core.errors import DssmError
-from dssm_core.evaluate import GATE_K
 from dssm_core.metrics import Doubles
 from dssm_core.splits.days import Days
 from dssm_core.steps import Outcome
-
-KEY = f"recall@{GATE_K}"
 
 
 @dataclass(frozen=True)
@@ -46,14 +43,14 @@ def judge(run: Run, work: Path) -> Outcome:
 
     info: passed, reasons, metrics (see evaluate). MLflow gets the verdict, the metrics and both files.
     """
-    window = evaluate.read_window(run)
+    window, key = queries.read_window(run), metric(run.config.gate)
     report = evaluate.evaluate(run, window)
     champion, curves = measure_champion(run, window)
-    metrics = report.metrics | ({"champion": {KEY: champion.recall, "version": champion.version}} if champion else {})
+    metrics = report.metrics | ({"champion": {key: champion.recall, "version": champion.version}} if champion else {})
     checks = decide(metrics, run.config.gate, champion)
     info: JSON = {"passed": all(check.passed for check in checks), "reasons": [check.reason for check in checks], "metrics": metrics}
     with disk_errors(work):
-        plots.recall_curve(report.curves | curves, work / "recall_curve.png", GATE_K)
+        plots.recall_curve(report.curves | curves, work / "recall_curve.png", run.config.gate.k)
     write_atomically(work / "gate.json", json.dumps(info, indent=2, allow_nan=False).encode())
     registry.log_gate(run, work, info)
     return Outcome(rows=metrics["queries"], info=info)
@@ -61,33 +58,39 @@ def judge(run: Run, work: Path) -> Outcome:
 
 def decide(metrics: Mapping[str, Any], gate: Gate, champion: Champion | None = None) -> list[Check]:
     """Every rule on measured numbers, in the order people read them. What was not measured (None, NaN) never passes."""
-    served, exact = number(metrics["served"][KEY]), number(metrics["exact"][KEY])
-    checks = [at_least(served, gate.floor, f"the floor {gate.floor:.3f}")]
-    baselines = {name: number(scores[KEY]) for name, scores in metrics["baselines"].items()}
+    key = metric(gate)
+    served, exact = number(metrics["served"][key]), number(metrics["exact"][key])
+    checks = [at_least(key, served, gate.floor, f"the floor {gate.floor:.3f}")]
+    baselines = {name: number(scores[key]) for name, scores in metrics["baselines"].items()}
     if baselines:
         best = max(baselines, key=lambda name: -1.0 if math.isnan(baselines[name]) else baselines[name])
-        checks.append(at_least(served, baselines[best], f"the best baseline, {best}, at {baselines[best]:.3f}"))
-    checks.append(index_check(served, exact, gate.min_index_ratio))
+        checks.append(at_least(key, served, baselines[best], f"the best baseline, {best}, at {baselines[best]:.3f}"))
+    checks.append(index_check(key, served, exact, gate.min_index_ratio))
     if champion is not None:
-        checks.append(champion_check(served, champion, gate.champion_tolerance))
+        checks.append(champion_check(key, served, champion, gate.champion_tolerance))
     return checks
 
 
-def at_least(served: float, wanted: float, what: str) -> Check:
+def metric(gate: Gate) -> str:
+    """The number that is judged."""
+    return f"recall@{gate.k}"
+
+
+def at_least(key: str, served: float, wanted: float, what: str) -> Check:
     """served >= wanted, in a sentence."""
     passed = served >= wanted
-    return Check(passed, f"served {KEY} {served:.3f} is {'at least' if passed else 'not at least'} {what}")
+    return Check(passed, f"served {key} {served:.3f} is {'at least' if passed else 'not at least'} {what}")
 
 
-def index_check(served: float, exact: float, wanted: float) -> Check:
+def index_check(key: str, served: float, exact: float, wanted: float) -> Check:
     """served / exact >= wanted; an exact recall of 0 leaves nothing to compare and does not pass."""
     ratio = served / exact if exact > 0 else math.nan
     passed = ratio >= wanted
-    compared = f"{ratio:.3f} of exact search's {KEY} ({served:.3f} of {exact:.3f})"
+    compared = f"{ratio:.3f} of exact search's {key} ({served:.3f} of {exact:.3f})"
     return Check(passed, f"the served index keeps {compared}, {'at least' if passed else 'not'} {wanted:.3f}")
 
 
-def champion_check(served: float, champion: Champion, tolerance: float) -> Check:
+def champion_check(key: str, served: float, champion: Champion, tolerance: float) -> Check:
     """served >= champion - tolerance; a champion that could not be measured does not let anyone pass."""
     note = f" ({champion.note})" if champion.note else ""
     if champion.recall is None:
@@ -95,10 +98,10 @@ def champion_check(served: float, champion: Champion, tolerance: float) -> Check
     passed = served >= champion.recall - tolerance
     word = "is no worse than" if passed else "is worse than"
     what = f"champion version {champion.version} on the same queries, {champion.recall:.3f} less the tolerance {tolerance:.3f}"
-    return Check(passed, f"served {KEY} {served:.3f} {word} {what}{note}")
+    return Check(passed, f"served {key} {served:.3f} {word} {what}{note}")
 
 
-def measure_champion(run: Run, window: evaluate.Window) -> tuple[Champion | None, dict[str, Doubles]]:
+def measure_champion(run: Run, window: queries.Window) -> tuple[Champion | None, dict[str, Doubles]]:
     """The champion's own bundle on this run's warm queries, and its curve; (None, {}) where there is no champion."""
     with tempfile.TemporaryDirectory(dir=run.root, prefix=".champion-") as folder:
         found = registry.champion(run, Path(folder))
@@ -110,17 +113,17 @@ def measure_champion(run: Run, window: evaluate.Window) -> tuple[Champion | None
         except (DssmError, RuntimeError) as error:  # RuntimeError: torch's, for weights of another shape
             advice = "promote a version that this code can run, or remove the alias champion"
             return Champion(found.version, None, f"its bundle cannot be run: {error}; {advice}"), {}
-        champion = Champion(found.version, measured.scores[KEY], overlap(bundle.config, run.config))
+        champion = Champion(found.version, measured.scores[metric(run.config.gate)], overlap(bundle.config, run.config))
         return champion, {f"champion v{found.version}": measured.curve}
 
 
-def ask(bundle: Bundle, run: Run, window: evaluate.Window) -> evaluate.Measured:
-    """Tell a bundle what train knows of each warm user, and measure its answers."""
+def ask(bundle: Bundle, run: Run, window: queries.Window) -> evaluate.Measured:
+    """Tell a bundle what is known of each warm query, and measure its answers."""
     config = bundle.config
     context = tuple(feature.column for feature in config.features.columns.context)
-    frame = evaluate.users_frame(run, window.warm, config.features.history.length, context)
-    search = evaluate.bundle_search(bundle, frame, window.items, max(run.config.evaluation.ks))
-    return evaluate.measure(search, window.warm, run.config.evaluation, run.config.seed)
+    frame = queries.users_frame(run, window.warm, config.features.history.length, context)
+    search = evaluate.bundle_search(bundle, frame, window.items)
+    return evaluate.measure(search, window.warm, run.config)
 
 
 def overlap(champion: Config, challenger: Config) -> str:

@@ -57,3 +57,13 @@ class Histories:
         age = np.repeat(self.ptr[1:], self.counts) - np.arange(len(self.items))  # 1 = newest
         kept = age <= length
         return Histories(np.concatenate([[0], np.cumsum(np.minimum(self.counts, length))]).astype(np.int64), self.items[kept])
+
+    def drop_from(self, rows: Ints) -> Ints:
+        """Lists without what their query has taken: the others move up, -1 follows. rows: [B, K], -1 = none → [B, K]."""
+        stride = max(rows.max(initial=0), self.items.max(initial=0)) + 1
+        taken = np.sort(self.query * stride + self.items)
+        keys = np.arange(len(rows))[:, None] * stride + rows
+        at = np.minimum(np.searchsorted(taken, keys), max(len(taken) - 1, 0))
+        gone = (rows < 0) | ((taken[at] == keys) if len(taken) else False)
+        order = np.argsort(gone, axis=1, kind="stable")
+        return np.take_along_axis(np.where(gone, -1, rows), order, 1)

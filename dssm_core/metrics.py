@@ -31,7 +31,7 @@ class Relevant:
 
     @classmethod
     def of(cls, queries: Ints, rows: Ints, n_queries: int, n_items: int) -> Relevant:
-        """From distinct pairs [P]: query 0..n_queries-1 and item row (-1: not in the catalogue)."""
+        """From distinct pairs [P]: query 0..n_queries-1 and item row (-1: not in the catalogue, each one of its own)."""
         counts = np.bincount(queries, minlength=n_queries).astype(np.int64)
         known = rows >= 0
         return cls(np.sort(queries[known] * n_items + rows[known]), counts, n_items)
@@ -76,6 +76,39 @@ def ndcg(hits: Bools, relevant: Ints, k: int) -> Doubles:
 
 
 METRICS = {"recall": recall, "precision": precision, "map": average_precision, "ndcg": ndcg, "hit_rate": hit_rate}
+
+
+def auc(scores: Doubles, labels: Ints) -> float:
+    """Chance that a row of label 1 scores above one of label 0, ties half. Both [n]; both labels must occur."""
+    from sklearn.metrics import roc_auc_score  # takes a second: only here
+
+    return float(roc_auc_score(labels, scores))
+
+
+def gauc(scores: Doubles, labels: Ints, users: Ints) -> float | None:
+    """Mean of the AUC within each user, weighted by the user's rows (Zhu et al. 2017, "Optimized cost per click").
+
+    All [n]. Users whose rows are all of one label say nothing of an order and are left out; None where all are.
+    """
+    user = np.unique(users, return_inverse=True)[1]
+    _, tied, size = np.unique(np.stack([user, np.unique(scores, return_inverse=True)[1]]), axis=1, return_inverse=True, return_counts=True)
+    rows = np.bincount(user)
+    rank = (np.cumsum(size) - (size - 1) / 2)[tied.ravel()] - (np.cumsum(rows) - rows)[user]  # 1.. within the user, ties' mean
+    positive = np.bincount(user, labels)
+    pairs = positive * (rows - positive)
+    told = pairs > 0
+    if not told.any():
+        return None
+    above = np.bincount(user, rank * labels) - positive * (positive + 1) / 2
+    return float(np.average(above[told] / pairs[told], weights=rows[told]))
+
+
+def log_loss(logits: Doubles, labels: Ints) -> float:
+    """Mean of -log of the probability, sigmoid(logit), that a row's own label has. Both [n]."""
+    from scipy.special import expit
+    from sklearn.metrics import log_loss as loss
+
+    return float(loss(labels, expit(logits), labels=[0, 1]))
 
 
 def coverage(seen: Bools) -> float:

@@ -63,7 +63,7 @@ STEPS = {
             "split_by_time",
             "dssm_core.split:split",
             "train before the cutoff, test after it (or as split.kind says)",
-            ("data", "split", "evaluation"),
+            ("data", "split", "evaluation.ks"),
             ("ingest_data", "validate_data"),
         ),
         Step(

@@ -35,9 +35,14 @@ def clicks(run, rows):
 def fabricate(tmp_path):
     """A function (run id, test day, gate settings) -> a Run finished up to build_index."""
 
-    def make(run_id="one", test_day="2024-01-07", **gate):
+    def make(run_id="one", test_day="2024-01-07", exclude_seen=False, **gate):
         data = {"source": {"kind": "synthetic"}}
-        evaluation = {"ks": [1, 2, 200], "bootstrap": 50, "baselines": ["hot", {"kind": "recent_hot", "windows_h": [1, 24]}]}
+        evaluation = {
+            "ks": [1, 2, 200],
+            "bootstrap": 50,
+            "baselines": ["hot", {"kind": "recent_hot", "windows_h": [1, 24]}],
+            "exclude_seen": exclude_seen,
+        }
         raw = {"name": "made", "data": data, "split": {"test_day": test_day}, "evaluation": evaluation, "gate": gate}
         run = create_run(parse_config(raw), tmp_path / "runs", run_id)
         folder = run.step("split_by_time")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from dssm_core import evaluate
-from dssm_core.config import Evaluation
-from dssm_core.evaluate import measure, one_list, pad, read_window, users_frame
+from dssm_core.evaluate import answer, measure, one_list, pad
+from dssm_core.queries import make_slice, read_window, users_frame
 
 
 def test_warm_holds_users_and_items_of_train_positives(fabricate):
@@ -72,7 +72,7 @@ def without_seconds(metrics):
 def test_a_query_has_its_users_train_clicks_and_the_unknown_none(fabricate):
     window = read_window(fabricate())
     assert window.all.codes.tolist() == [1, 2, 3, 0]
-    past = evaluate.histories(window.train, window.all.codes)
+    past = window.all.histories
     # rows: item 10 is 0, 20 is 1, 30 is 2; user 3 was shown item 40 and did not take it
     assert [past.part(query, query + 1).items.tolist() for query in range(4)] == [[2, 0], [2, 1], [2], []]
 
@@ -82,9 +82,62 @@ def test_a_baselines_cost_is_told(fabricate):
         assert scores["seconds"] >= 0
 
 
-def test_nobody_to_ask_is_none_and_not_zero():
-    nobody = evaluate.make_slice(*(np.array([], dtype=np.int64) for _ in range(3)), 4)
-    scores = measure(one_list(np.array([1])), nobody, Evaluation(), 0).scores
+def test_micro_recall_is_hits_over_all_that_was_to_be_found(fabricate):
+    served = evaluate.evaluate(fabricate()).metrics["served"]
+    # of three relevant items (user 1: 10, 20; user 2: 20) the first place of each finds one
+    assert served["micro_recall@1"] == pytest.approx(2 / 3)
+    assert served["recall@1"] == pytest.approx(3 / 4)
+    assert served["micro_recall@200"] == 1
+
+
+def test_what_a_query_has_taken_is_left_out_of_every_answer(fabricate):
+    run = fabricate(exclude_seen=True)
+    metrics = evaluate.evaluate(run).metrics
+    # user 1 has taken 30 and 10, user 2 30 and 20: user 1 still finds 20 (of 10 and 20), user 2 can no longer find 20
+    for who in (metrics["served"], metrics["exact"], metrics["baselines"]["hot"]):
+        assert who["recall@2"] == pytest.approx((1 / 2 + 0) / 2)
+    assert metrics["ceiling"]["recall@200"] == pytest.approx((1 / 2 + 0) / 2)
+    assert metrics["baselines"]["recent_hot"]["by_window"]["24h"] == pytest.approx((1 / 2 + 0) / 2)
+
+
+def test_leaving_out_equals_brute_force(fabricate):
+    asked, rng = read_window(fabricate()).all, np.random.default_rng(3)
+    lists = np.array([rng.permutation(4) for _ in range(4)])
+    got = answer(lambda first, last, k: lists[first:last, :k], asked, 1, 4, 2, exclude_seen=True)
+    past = [set(asked.histories.part(query, query + 1).items.tolist()) for query in range(4)]
+    wanted = [[row for row in lists[query] if row not in past[query]][:2] for query in range(1, 4)]
+    assert got.tolist() == wanted
+    assert answer(lambda first, last, k: lists[first:last, :k], asked, 1, 4, 2, exclude_seen=False).tolist() == lists[1:, :2].tolist()
+
+
+def test_pairs_are_judged_where_both_labels_are(fabricate):
+    found = evaluate.evaluate(fabricate()).metrics["pointwise"]
+    # warm rows: user 1 with 10, 10, 20 (scores 1, 1, 0) and user 2 with 20 (1) as positives; user 2 with 10 (0) as negative
+    assert (found["rows"], found["positives"]) == (5, 4)
+    assert found["auc"] == pytest.approx((3 + 0.5) / 4)
+    assert found["gauc"] == 1  # user 1 has positives only
+    assert found["log_loss"] is None  # no towers: no temperature
+
+
+def test_log_loss_divides_by_the_towers_temperature(fabricate, finish):
+    run = fabricate()
+    run.step("train_towers").mkdir()
+    finish(run, "train_towers", info={"temperature": 0.5})
+    likely, even = 1 / (1 + np.exp(-2)), 0.5  # scores 1 and 0 over 0.5
+    wanted = -(3 * np.log(likely) + 2 * np.log(even)) / 5
+    assert evaluate.evaluate(run).metrics["pointwise"]["log_loss"] == pytest.approx(wanted)
+
+
+def test_the_gates_k_is_a_setting(fabricate):
+    metrics = evaluate.evaluate(fabricate(k=2)).metrics
+    assert metrics["ceiling"].keys() == {"recall@2"}
+    assert "recall@2_low" in metrics["served"]
+    assert "recall@200_low" not in metrics["served"]
+
+
+def test_nobody_to_ask_is_none_and_not_zero(fabricate):
+    nobody = make_slice(*(np.array([], dtype=np.int64) for _ in range(3)), 4)
+    scores = measure(one_list(np.array([1])), nobody, fabricate().config).scores
     assert scores["recall@200"] is None
     assert scores["recall@200_low"] is None
 

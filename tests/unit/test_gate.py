@@ -13,7 +13,7 @@ RULES = Gate(floor=0.5, min_index_ratio=0.98, champion_tolerance=0.01)
 
 
 def metrics(served=0.6, exact=0.6, hot=0.3, recent=0.55):
-    key = gate.KEY
+    key = "recall@200"
     return {"served": {key: served}, "exact": {key: exact}, "baselines": {"hot": {key: hot}, "recent_hot": {key: recent}}}
 
 

@@ -3,6 +3,14 @@ import numpy as np
 from dssm_core.histories import Histories
 
 
+def test_lists_lose_what_was_taken_and_close_up():
+    past = Histories.of(np.array([0, 0, 2]), np.array([3, 1, 0]), 3)
+    lists = np.array([[1, 2, 3, 0], [3, -1, -1, -1], [0, -1, 2, -1]])
+    assert past.drop_from(lists).tolist() == [[2, 0, -1, -1], [3, -1, -1, -1], [2, -1, -1, -1]]
+    nothing = Histories.of(np.array([], dtype=np.int64), np.array([], dtype=np.int64), 1)
+    assert nothing.drop_from(np.array([[1, 0]])).tolist() == [[1, 0]]
+
+
 def test_events_are_grouped_by_query_and_keep_their_order():
     found = Histories.of(np.array([2, 0, 2, 0, 2]), np.array([5, 1, 6, 2, 5]), 3)
     assert found.ptr.tolist() == [0, 2, 2, 5]

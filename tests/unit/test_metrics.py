@@ -11,6 +11,36 @@ HITS = np.array([[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]], dtype=bool)
 COUNTS = np.array([3, 2, 1])
 
 
+def test_auc_by_hand():
+    scores, labels = np.array([3.0, 2.0, 2.0, 1.0]), np.array([1, 1, 0, 0])
+    assert metrics.auc(scores, labels) == pytest.approx((2 + 1 + 0.5) / 4)  # the pair that ties counts half
+
+
+def test_gauc_weighs_users_by_rows_and_leaves_out_those_of_one_label():
+    users = np.array([5, 5, 5, 8, 8, 9, 9, 9])
+    scores = np.array([0.9, 0.1, 0.5, 0.2, 0.2, 7.0, 8.0, 9.0])
+    labels = np.array([1, 1, 0, 1, 0, 1, 1, 1])
+    # user 5: one pair right, one wrong (1/2), 3 rows; user 8: a tie (1/2), 2 rows; user 9 says nothing
+    assert metrics.gauc(scores, labels, users) == pytest.approx(0.5)
+    better = np.array([0.9, 0.6, 0.5, 0.2, 0.2, 7.0, 8.0, 9.0])
+    assert metrics.gauc(better, labels, users) == pytest.approx((3 * 1 + 2 * 0.5) / 5)
+    assert metrics.gauc(scores, np.ones(8, np.int64), users) is None
+
+
+def test_gauc_is_the_weighted_mean_of_every_users_auc():
+    rng = np.random.default_rng(1)
+    users, labels = rng.integers(0, 20, 300), rng.integers(0, 2, 300)
+    scores = rng.integers(0, 6, 300).astype(float)  # many ties
+    told = [user for user in range(20) if len(set(labels[users == user])) == 2]
+    aucs = [metrics.auc(scores[users == user], labels[users == user]) for user in told]
+    wanted = np.average(aucs, weights=[(users == user).sum() for user in told])
+    assert metrics.gauc(scores, labels, users) == pytest.approx(wanted)
+
+
+def test_log_loss_by_hand():
+    assert metrics.log_loss(np.array([0.0, np.log(3)]), np.array([1, 0])) == pytest.approx(-(np.log(0.5) + np.log(0.25)) / 2)
+
+
 def test_recall_by_hand():
     assert metrics.recall(HITS, COUNTS, 4).tolist() == [2 / 3, 0, 1]
     assert metrics.recall(HITS, COUNTS, 1).tolist() == [1 / 3, 0, 0]

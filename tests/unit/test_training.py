@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dssm_core import artifacts, bundle, evaluate, steps
+from dssm_core import artifacts, bundle, queries, steps
 from dssm_core.checkpoint import load_checkpoint, save_checkpoint
 from dssm_core.config import Train, parse_config
 from dssm_core.encoder import Encoder
@@ -216,12 +216,11 @@ def test_a_served_user_equals_the_exported_one(prepared_run, monkeypatch, tmp_pa
         steps.execute(run, name)
     folder = bundle.assemble(run, tmp_path / "bundle")
     encoder = Encoder(folder)
-    names = encoder.user_ids.index[:50]
-    asked = evaluate.make_slice(names.to_numpy(), np.arange(1, 51), np.zeros(50, dtype=np.int64), 1)
+    asked = queries.read_window(run).all
     columns = tuple(feature.column for feature in run.config.features.columns.context)
-    frame = evaluate.users_frame(run, asked, run.config.features.history.length, columns)
+    frame = queries.users_frame(run, asked, run.config.features.history.length, columns)
     exported = np.load(folder / "user_embeddings.npy")
-    np.testing.assert_allclose(encoder.users(frame), exported[1:51], atol=1e-5)
+    np.testing.assert_allclose(encoder.users(frame), exported[asked.codes], atol=1e-5)
     items = np.load(folder / "item_embeddings.npy")
     np.testing.assert_allclose(np.linalg.norm(items, axis=1), 1, atol=1e-5)
     assert len(items) == len(encoder.item_ids.index)
