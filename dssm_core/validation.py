@@ -33,6 +33,8 @@ class Validation:
         self.as_of = self.known.end
         held_out = log.time >= self.as_of if config.split.by_time else log.last_of_each()
         seen = torch.zeros_like(log.created, dtype=torch.bool).index_fill_(0, self.known.item, True)
+        if config.features.catalogue == "table" or not seen[log.item[held_out]].any():
+            seen = torch.ones_like(seen)  # items are served that nobody took, or nothing held out was taken before: rank them all
         known = (log.created < self.as_of) if config.split.by_time else seen
         self.items = known[1:].nonzero().squeeze(1) + 1
         pairs = np.unique(torch.stack([log.user[held_out], log.item[held_out]], 1).cpu().numpy(), axis=0)
