@@ -23,7 +23,9 @@ from dssm_core.bundle import HISTORY
 from dssm_core.histories import Histories
 from dssm_core.ids import Ids
 from dssm_core.metrics import Ints, Relevant
+from dssm_core.positive import parse_positive
 from dssm_core.schema import ITEM, LABEL, TIME, USER
+from dssm_core.splits.last_n import LastN
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def read_window(run: Run) -> Window:
 
 def make_window(run: Run, users: Ids, items: Ids) -> Window:
     """Train and test of a run in the codes of given vocabularies; rows with label 0 are no clicks."""
-    folder, n_items, by_row = run.step("split_by_time"), len(items) - 1, run.config.split.by_row
+    folder, n_items, split = run.step("split_by_time"), len(items) - 1, run.config.split
+    by_row = split.by_row
     train_frame, test = positives(folder / "train.parquet", [USER, ITEM, TIME]), pd.read_parquet(folder / "test.parquet")
     train = _clicks(train_frame, users, items)
     rows, codes, label = items.encode(test[ITEM]) - 1, users.encode(test[USER]), test[LABEL].to_numpy(dtype=np.int64)
@@ -120,6 +123,8 @@ def make_window(run: Run, users: Ids, items: Ids) -> Window:
         told = None if before is None else before[kept]
         return _slice(test[USER].to_numpy()[kept], codes[kept], rows[kept], n_items, past, told, each_row)
 
+    if isinstance(split, LastN) and split.relevant:
+        positive &= parse_positive(split.relevant).holds(test)
     wanted = positive if by_row else positive & ~test[[USER, ITEM, LABEL]].duplicated().to_numpy()
     judged = known if label.any() and not label.all() else np.zeros_like(known)
     pairs = Pairs(asked(judged, True, past if by_row else _past(train_frame[:0], test[:0], items)), rows[judged], label[judged])

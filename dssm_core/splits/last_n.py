@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from dssm_core.positive import COMPARISON
 from dssm_core.schema import ROW, USER
 from dssm_core.splits.protocol import CLEAN, Window
 
@@ -16,6 +17,7 @@ class LastN(BaseModel):
 
     Each positive test row is a query of its own: one item is relevant, the history holds the positives up to the row
     before, earlier test rows among them (the protocol of MetaSpore's MovieLens benchmark, with n = 3).
+    relevant: a comparison such as `rating > 2` that a positive test row must meet to be a query; the others are history only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,6 +25,14 @@ class LastN(BaseModel):
     by_row: ClassVar[bool] = True
     kind: Literal["last_n"] = "last_n"
     n: Annotated[int, Field(ge=1)] = 3
+    relevant: str | None = None
+
+    @field_validator("relevant")
+    @classmethod
+    def _a_comparison(cls, value: str | None) -> str | None:
+        if value is not None and not COMPARISON.fullmatch(value):
+            raise ValueError("write a column, one of == != > >= < <=, and a number, such as `rating > 2`")
+        return value
 
     @property
     def title(self) -> str:

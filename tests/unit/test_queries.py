@@ -6,8 +6,10 @@ import pytest
 
 from dssm_core import evaluate
 from dssm_core.config import parse_config
+from dssm_core.errors import DataError
 from dssm_core.ids import Ids
 from dssm_core.queries import make_window, users_frame
+from dssm_core.splits.last_n import LastN
 
 TRAIN = [("a", 10, 1), ("b", 20, 1), ("a", 30, 0), ("a", 20, 1), ("b", 10, 1)]
 # a's newest three and b's; 99 is in no train row; b's first was not taken
@@ -42,6 +44,17 @@ def test_each_positive_row_asks_with_all_that_came_before_it(rolling):
     # 99 and 30 are in no train positive: warm are a's 10 and b's 20
     assert told(window.warm) == [("a", [0, 1, 2]), ("b", [1, 0, 2])]
     assert window.test_counts.tolist() == [1, 1, 0, 0]
+
+
+def test_only_relevant_rows_ask_and_the_others_stay_history(rolling):
+    run, *vocabularies = rolling
+    file = run.step("split_by_time") / "test.parquet"
+    pd.read_parquet(file).assign(rating=[5, 5, 2, 3, 1, 3]).to_parquet(file)
+    run.__dict__["config"] = run.config.model_copy(update={"split": LastN(relevant="rating >= 3")})
+    assert told(make_window(run, *vocabularies).all) == [("a", [0, 1]), ("a", [0, 1, 2]), ("b", [1, 0, 2])]
+    run.__dict__["config"] = run.config.model_copy(update={"split": LastN(relevant="stars > 2")})
+    with pytest.raises(DataError, match="'stars' is compared with 2, but the rows have only"):
+        make_window(run, *vocabularies)
 
 
 def test_a_row_of_label_0_is_judged_with_the_past_before_it(rolling):
