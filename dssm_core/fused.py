@@ -18,10 +18,10 @@ def softmax_cross_entropy(compared: Comparison, log_count: Tensor | None) -> Ten
     """
     kind = compared.user.device.type
     low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-    user, taken = compared.user / compared.temperature, torch.zeros(len(compared.candidate), device=compared.user.device)
-    given = (user, compared.own, compared.candidate, taken if log_count is None else log_count)
-    summed: Tensor = _Chunked.apply(*given, compared.own_items, compared.candidate_items, low)  # type: ignore[no-untyped-call]
-    return summed / len(user)
+    given = (compared.user / compared.temperature, compared.own, compared.candidate, log_count)
+    codes = None if compared.whole else compared.candidate_items
+    summed: Tensor = _Chunked.apply(*given, compared.own_items, codes, low)  # type: ignore[no-untyped-call]
+    return summed / len(compared.user)
 
 
 class _Chunked(torch.autograd.Function):
@@ -31,24 +31,33 @@ class _Chunked(torch.autograd.Function):
     def forward(ctx, user, own, candidate, log_count, target, codes, dtype) -> Tensor:  # type: ignore[no-untyped-def]
         positive = (user.float() * own.float()).sum(1, keepdim=True)
         users, candidates = user.to(dtype), candidate.to(dtype)
-        share = torch.empty_like(positive)
-        grad_user, grad_candidate = torch.empty_like(users), torch.zeros_like(candidate, dtype=torch.float32)
-        loss, rows = torch.zeros((), device=user.device), max(1, LOGITS_AT_ONCE[user.device.type] // len(codes))
+        share, grad_user = torch.empty_like(positive), torch.empty(user.shape, device=user.device)
+        grad_candidate = torch.zeros(candidate.shape, device=user.device)
+        loss, rows = torch.zeros((), device=user.device), max(1, LOGITS_AT_ONCE[user.device.type] // len(candidates))
         for first in range(0, len(users), rows):
             at = slice(first, first + rows)
-            logits = (users[at] @ candidates.T).float().sub_(log_count)
-            logits.masked_fill_(target[at, None] == codes, -torch.inf)
-            total = torch.logaddexp(positive[at], logits.logsumexp(1, keepdim=True))
-            loss += (total - positive[at]).sum()
-            share[at] = (positive[at] - total).exp() - 1
-            shares = logits.sub_(total).exp_().to(dtype)
-            torch.mm(shares, candidates, out=grad_user[at])
-            grad_candidate += shares.T @ users[at]
+            odds = _masked((users[at] @ candidates.T).float(), log_count, target[at, None], codes)
+            highest = torch.maximum(odds.amax(1, keepdim=True), positive[at])
+            odds.sub_(highest).exp_()
+            own_odds = (positive[at] - highest).exp()
+            total = odds.sum(1, keepdim=True) + own_odds
+            loss += (total.log() - (positive[at] - highest)).sum()
+            share[at] = own_odds / total - 1
+            odds = odds.to(dtype)  # not divided by the total: that costs less after the products
+            grad_user[at] = (odds @ candidates) / total
+            grad_candidate += odds.T @ (user[at] / total).to(dtype)
         ctx.save_for_backward(user, own, share, grad_user, grad_candidate)
         return loss
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         user, own, share, grad_user, grad_candidate = ctx.saved_tensors
-        to_user, to_own = grad_user.to(user.dtype) + share * own, share * user
-        return grad * to_user, grad * to_own, grad * grad_candidate, None, None, None, None
+        return grad * (grad_user + share * own), grad * share * user, grad * grad_candidate, None, None, None, None
+
+
+def _masked(logits: Tensor, log_count: Tensor | None, target: Tensor, codes: Tensor | None) -> Tensor:
+    """Logits less log_count, the event's own item left out. logits: [b, C], changed; target: [b, 1]; codes: [C], None: 1..C."""
+    if codes is None:
+        return logits.scatter_(1, target - 1, -torch.inf)
+    logits = logits if log_count is None else logits.sub_(log_count)
+    return logits.masked_fill_(target == codes, -torch.inf)

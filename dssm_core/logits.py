@@ -37,6 +37,7 @@ class Comparison(NamedTuple):
     log_count_positive: Tensor  # [n]
     log_count_negative: Tensor  # [C] or [n, C]
     catalogue: int
+    whole: bool = False  # the candidates are every item, in the order of their codes
 
     @property
     def logits(self) -> Logits:

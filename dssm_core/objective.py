@@ -80,6 +80,7 @@ class Objective:
             log_count_positive=candidates.log_count(events.item[:, None], events).squeeze(1),
             log_count_negative=candidates.log_count(candidates.items, events),
             catalogue=len(self.log.created) - 1,
+            whole=not self.samplers,
         )
 
     def _candidates(self, bucket: int, events: Events, generator: torch.Generator) -> Candidates:

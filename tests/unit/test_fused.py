@@ -26,6 +26,16 @@ def test_loss_and_gradients_are_those_of_the_logits(monkeypatch, loss, at_once):
     torch.testing.assert_close(torch.autograd.grad(one, given[:4]), torch.autograd.grad(other, given[:4]))
 
 
+def test_a_whole_catalogue_leaves_each_events_own_item_out_by_its_code():
+    given = compared()
+    user, candidate, items = given.user, torch.randn(20, 8, requires_grad=True), given.own_items.clamp(min=1)
+    whole = given._replace(candidate=candidate, own=candidate[items - 1], own_items=items, candidate_items=torch.arange(1, 21), whole=True)
+    one = FullSoftmax().fused(whole)
+    other = torch.nn.functional.cross_entropy(user @ candidate.T / given.temperature, items - 1)
+    torch.testing.assert_close(one, other)
+    torch.testing.assert_close(torch.autograd.grad(one, (user, candidate)), torch.autograd.grad(other, (user, candidate)))
+
+
 def test_mixed_precision_is_close():
     given = compared()
     with torch.autocast("cpu", torch.bfloat16):
