@@ -98,7 +98,8 @@ def refuse_large(schema: Schema, features: Features) -> None:
     """ConfigError naming every embedding table that would not fit `features.max_embedding_gib`."""
     of = [*schema.user.categorical, *schema.user.multi, *schema.item.categorical, *schema.item.multi]
     tables = {(column.column, column.size, column.dim) for column in of if column.shares is None}
-    tables |= {(ITEM, schema.items, features.id_dim), (USER, schema.users, features.user_id_dim)}
+    known = schema.items if features.item_ids or schema.lends(ITEM) else 1  # as in TwoTower
+    tables |= {(ITEM, known, features.id_dim), (USER, schema.users, features.user_id_dim)}
     if problems := too_large(sorted(tables), features.max_embedding_gib):
         raise ConfigError("\n".join(problems))
 

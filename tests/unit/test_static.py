@@ -142,6 +142,8 @@ def test_tables_that_would_not_fit_are_named_at_once():
     with pytest.raises(ConfigError, match=r"(?s)'item_id' needs .*100,000,000 x 32 = 11\.9 GiB.*'url' needs .* = 8\.94 GiB.*`buckets`"):
         refuse_large(schema, Features())
     refuse_large(schema, Features(max_embedding_gib=12))
+    blind = {"item_ids": False, "history": {"length": 0}, "columns": {"item": [{"column": "kind", "kind": "categorical"}]}}
+    refuse_large(schema, Features.model_validate({"max_embedding_gib": 10, **blind}))  # item ids take no table then
 
 
 def test_the_unknown_row_is_all_zero(tmp_path):
