@@ -146,9 +146,17 @@ def test_a_step_reads_only_the_settings_of_its_key(runs, monkeypatch):
     config, seen = run.config, set()
 
     class Watched:
+        """Notes what is read: a section, or the setting in it where the step declares settings of that section."""
+
+        def __init__(self, watched, opened, prefix=""):
+            self.watched, self.opened, self.prefix = watched, opened, prefix
+
         def __getattr__(self, name):
-            seen.add(name)
-            return getattr(config, name)
+            value, path = getattr(self.watched, name), self.prefix + name
+            if path in self.opened:
+                return Watched(value, (), f"{path}.")
+            seen.add(path)
+            return value
 
     for name, step in steps.STEPS.items():
         if not step.reusable:
@@ -159,7 +167,7 @@ def test_a_step_reads_only_the_settings_of_its_key(runs, monkeypatch):
         part = run.root / f".{name}.part"
         part.mkdir()
         seen.clear()
-        run.__dict__["config"] = Watched()
+        run.__dict__["config"] = Watched(config, {name.partition(".")[0] for name in step.reads if "." in name})
         steps._function(step)(run, part)
         run.__dict__["config"] = config
         assert seen <= {*step.reads, "name", "model_dump", "model_dump_json", "model_name"}, name
