@@ -81,8 +81,9 @@ def main() -> None:
         print(f"\nspread {spread}: chosen in {time.perf_counter() - started:.0f} s\n")
         print(f"| index | settings | recall@{args.k} | queries/s |\n|---|---|---|---|")
         best = next((t for t in chosen.trials if (t.kind, t.settings) == (chosen.choice.kind, chosen.choice.settings)), None)
-        rows = [*chosen.trials, *([annoy(vectors, queries, args.k)] if args.annoy else [])]
-        print(*(row(trial, trial is best) for trial in rows), sep="\n", flush=True)
+        print(*(row(trial, trial is best) for trial in chosen.trials), sep="\n", flush=True)
+        if args.annoy:
+            print(row(annoy(vectors, queries, args.k), False), flush=True)
 
 
 if __name__ == "__main__":
