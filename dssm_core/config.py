@@ -314,7 +314,8 @@ class Train(Section):
     trained anew on everything for the epochs that were best (refit: false keeps the best towers of the selection).
     target: what a place of a history is trained toward where item activity is off, the `next` item or a random
     `future` one. ema_decay: the weights that are evaluated and exported are an exponential moving average over steps
-    (0 takes the latest).
+    (0 takes the latest). sparse_rows: embedding tables with more rows than this are neither averaged nor decayed, and only
+    the rows of a batch are updated (lazy Adam), so that a step's cost does not grow with the vocabulary.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 5
@@ -333,6 +334,7 @@ class Train(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checkpoint_every_s: Annotated[float, Field(ge=0)] = 30.0
+    sparse_rows: Annotated[int, Field(ge=0)] = 200_000
 
     @field_validator("metric")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -14,7 +15,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dssm_core.artifacts import Run, write_atomically
 from dssm_core.checkpoint import load_checkpoint, save_checkpoint, save_tensors
@@ -82,9 +82,26 @@ def learning_rate(settings: Train, done: int, total: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warm) / max(1.0, total - warm)))
 
 
-def _decayed(model: TwoTower, weight_decay: float) -> list[dict[str, Any]]:
+def _share_large_tables(model: TwoTower, average: TwoTower, rows: int) -> list[Tensor]:
+    """Give embedding tables of more than `rows` rows sparse gradients, and both models one copy of them; these tables.
+
+    Their cost then follows the batch, not the vocabulary; an average over steps would touch every row.
+    """
+    large: list[Tensor] = []
+    for one, other in zip(model.modules(), average.modules(), strict=True):
+        if isinstance(one, torch.nn.Embedding) and isinstance(other, torch.nn.Embedding) and one.num_embeddings > rows:
+            one.sparse, other.weight = True, one.weight
+            large.append(one.weight)
+    return large
+
+
+def _without(model: TwoTower, tables: list[Tensor]) -> list[Tensor]:
+    return [parameter for parameter in model.parameters() if all(parameter is not table for table in tables)]
+
+
+def _decayed(parameters: list[Tensor], weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups: matrices decay; biases, gains and the temperature do not."""
-    matrices, others = ([p for p in model.parameters() if (p.ndim > 1) == wanted] for wanted in (True, False))
+    matrices, others = ([p for p in parameters if (p.ndim > 1) == wanted] for wanted in (True, False))
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
@@ -143,15 +160,19 @@ class Trainer:
         return model
 
     def _averaged(self) -> TwoTower:
-        return cast(TwoTower, self.average.module).eval()
+        return self.average
 
     def _start(self, state: dict[str, Any] | None) -> None:
         """Fresh parameters from the seed, or those of a checkpoint."""
         settings = self.config.train
         torch.manual_seed(self.config.seed)
         self.model = TwoTower(self.config, self.prepared.schema, self.prepared.items).to(self.device)
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
-        self.optimizer = torch.optim.AdamW(_decayed(self.model, settings.weight_decay), lr=settings.learning_rate, fused=True)
+        self.average = copy.deepcopy(self.model).eval()
+        large = _share_large_tables(self.model, self.average, settings.sparse_rows)
+        self.dense, self.averaged = _without(self.model, large), _without(self.average, large)
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(_decayed(self.dense, settings.weight_decay), fused=True)]
+        if large:
+            self.optimizers.append(torch.optim.SparseAdam(large))
         self.saved_at = self.told_at = time.monotonic()
         self.best: dict[str, Tensor] = state["best"] if state else {}
         for name, part in self._parts().items() if state else ():
@@ -187,18 +208,26 @@ class Trainer:
 
     def _step(self, rows: Tensor) -> Tensor:
         """One update from the events at `rows` [B]; the loss, detached, without waiting for the device. → []."""
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self._learning_rate()
         self.generator.manual_seed(self._seed(self.progress.step))
         torch.manual_seed(self._seed(self.progress.step))  # for dropout
         with self.autocast:
             loss = self.objective(self.model, rows, self.generator)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip_norm)
-        self.optimizer.step()
-        self.average.update_parameters(self.model)
+        torch.nn.utils.clip_grad_norm_(self.dense, self.config.train.clip_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self._average()
         return loss.detach()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the averaged weights towards the latest; the first step's are taken as they are."""
+        first = self.progress.epoch == self.progress.batch == 0
+        weight = 1.0 if first else 1 - self.config.train.ema_decay
+        torch._foreach_lerp_(self.averaged, self.dense, weight)
 
     def _judge(self, validation: Validation) -> None:
         """Ask the averaged towers on the validation slice; the best epoch is the one with the most."""
@@ -241,7 +270,8 @@ class Trainer:
         log.info(text, progress.phase, progress.epoch + 1, epochs, progress.batch, batches, progress.history[-1]["train_loss"])
 
     def _parts(self) -> dict[str, Any]:
-        return {"model": self.model, "average": self.average, "optimizer": self.optimizer}
+        optimizers = {f"optimizer_{place}": optimizer for place, optimizer in enumerate(self.optimizers)}
+        return {"model": self.model, "average": self.average, **optimizers}
 
     def _save(self) -> None:
         """Everything needed to go on exactly."""

@@ -14,6 +14,7 @@ from dssm_core.config import Train, parse_config
 from dssm_core.encoder import Encoder
 from dssm_core.objective import Objective
 from dssm_core.prepare import load_prepared
+from dssm_core.towers import TOWERS
 from dssm_core.trainer import Trainer, choose_device, learning_rate
 from dssm_core.two_tower import TwoTower
 from dssm_core.validation import Validation
@@ -146,6 +147,62 @@ def test_a_knob_of_the_same_shapes_changes_the_towers(changes, prepared_run, tra
 def test_a_knob_of_shapes_changes_the_parameters(changes, prepared_run, trained, tmp_path):
     model, _ = fit(prepared_run(**changes), tmp_path)
     assert len(weights(model)) != len(weights(trained[0]))
+
+
+PLACES = {"features__activity": {"enabled": False}, "sampler": {"kind": "uniform"}, "evaluation__baselines": ["hot"]}
+
+
+@pytest.fixture(scope="module")
+def by_place(prepared_run, tmp_path_factory):
+    return fit(prepared_run(**PLACES), tmp_path_factory.mktemp("places"))[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train__target": "future"},
+        {"train__refit": False},
+        {"train__sparse_rows": 10},
+        {"model__similarity": "dot"},
+        {"features__history": {"learn_decays": True}},
+        {"loss": {"kind": "full_softmax"}, "sampler": {"kind": "active"}},
+        {"tower": {"kind": "mlp", "dropout": 0.3}},
+    ],
+    ids=str,
+)
+def test_a_knob_of_training_by_place_changes_the_towers(changes, prepared_run, by_place, tmp_path):
+    model, _ = fit(prepared_run(**PLACES | changes), tmp_path)
+    assert weights(model).isfinite().all()
+    assert not torch.equal(weights(model), weights(by_place))
+
+
+@pytest.mark.parametrize("kind", sorted(TOWERS))
+def test_every_tower_trains_by_place_and_by_refresh_and_learns(kind, prepared_run, tmp_path):
+    for place, ways in enumerate((PLACES, {})):
+        run = prepared_run(**ways, tower={"kind": kind}, train={"epochs": 2, "batch_size": 64, "negatives": 128, "refit": False})
+        (tmp_path / str(place)).mkdir()
+        _, trainer = fit(run, tmp_path / str(place))
+        losses = [point["train_loss"] for point in trainer.progress.history if "train_loss" in point]
+        assert losses[-1] < losses[0] - 0.1
+
+
+def test_large_tables_are_updated_by_row_and_left_out_of_the_average(prepared_run, tmp_path):
+    model, trainer = fit(prepared_run(**PLACES, train__sparse_rows=10, train__epochs=1), tmp_path)
+    assert model.item_id.weight is trainer.model.item_id.weight
+    assert trainer.model.item_id.weight.grad.is_sparse
+    assert not torch.equal(weights(model.item_tower), weights(trainer.model.item_tower))
+    assert len(trainer.optimizers) == 2
+
+
+def test_a_lazy_step_is_adams_first_step_on_the_rows_it_touches():
+    rows, dense, sparse = torch.tensor([1, 3, 3]), torch.nn.Embedding(5, 2), torch.nn.Embedding(5, 2, sparse=True)
+    sparse.load_state_dict(dense.state_dict())
+    before = dense.weight.detach().clone()
+    for table, optimizer in ((dense, torch.optim.Adam), (sparse, torch.optim.SparseAdam)):
+        table(rows).square().sum().backward()
+        optimizer(table.parameters(), lr=0.1).step()
+    torch.testing.assert_close(sparse.weight, dense.weight)
+    assert torch.equal(sparse.weight[[0, 2, 4]], before[[0, 2, 4]])
 
 
 def test_divergence_is_an_error_that_says_what_to_lower(prepared_run, tmp_path):
