@@ -1,11 +1,13 @@
-"""Negatives drawn per second by each sampler, on a made-up week of news clicks."""
+"""Negatives drawn per second by each sampler, on a made-up week of news clicks; and the row-wise loops of the tutorials."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from statistics import median
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -16,47 +18,118 @@ from dssm_core.batches import Events
 from dssm_core.config import Member
 from dssm_core.features import Log
 from dssm_core.samplers import SAMPLERS
+from dssm_core.samplers.protocol import Sampler, Tables
 from dssm_core.schema import DAY_MS
 
+SHARED = ("active", "frequency_bands", "popularity", "ralm", "uniform")
+OWN = ({"kind": "unseen"}, {"kind": "unseen", "of": {"kind": "popularity", "alpha": 0.75}})
+NEGATIVES = 10
 
-def made_up_log(clicks: int, items: int, days: int = 6) -> Log:
-    """Zipf-like clicks on items, evenly over the days; only what samplers read is filled in."""
+
+def made_up_log(clicks: int, items: int, users: int, days: int = 6) -> Log:
+    """Zipf-like clicks on items, evenly over users and days; only what samplers read is filled in."""
     generator = torch.Generator().manual_seed(0)
     weights = 1 / torch.arange(1, items + 1).double()
     item = torch.multinomial(weights, clicks, replacement=True, generator=generator) + 1
+    user = torch.randint(1, users + 1, (clicks,), generator=generator)
     when = torch.randint(days * DAY_MS, (clicks,), generator=generator).sort().values
     created = torch.full((items + 1,), days * DAY_MS).scatter_reduce(0, item, when, "amin")
-    nothing = torch.zeros(clicks, 0, dtype=torch.int64)
-    return Log(torch.ones_like(item), item, when, nothing, created, torch.tensor([0, days * DAY_MS]))
+    return Log(user, item, when, torch.zeros(clicks, 0, dtype=torch.int64), created, torch.tensor([0, days * DAY_MS]))
 
 
-def rate(kind: str, log: Log, as_of: Tensor, count: int, repeats: int) -> float:
-    """Median draws per second; in_batch hands back the batch and is not drawn from."""
-    sampler = families.build(SAMPLERS, Member(kind=kind))
-    tables, generator = sampler.fit(log, as_of, {}), torch.Generator().manual_seed(0)
-    batch = Events(log.user[:1024], log.item[:1024], torch.zeros_like(log.item[:1024]), log.time[:1024])
-    seconds = []
-    for _ in range(repeats + 1):  # the first one warms up
+def fitted(settings: dict[str, object], log: Log, as_of: Tensor) -> tuple[Sampler, Tables]:
+    """A sampler and its tables."""
+    sampler: Sampler = families.build(SAMPLERS, Member.model_validate(settings))
+    return sampler, sampler.fit(log, as_of, {})
+
+
+def seconds(work: Callable[[], object], repeats: int) -> float:
+    """Median time of a call, after one to warm up."""
+    times = []
+    for _ in range(repeats + 1):
         started = time.perf_counter()
-        sampler.draw(tables, len(as_of) - 1, count, batch, generator)
-        seconds.append(time.perf_counter() - started)
-    return count / median(seconds[1:])
+        work()
+        times.append(time.perf_counter() - started)
+    return median(times[1:])
+
+
+def all_rows(log: Log) -> Events:
+    """Every click as an event."""
+    return Events(log.user, log.item, torch.zeros_like(log.item), log.time)
+
+
+def notebook_loop(log: Log, rows: int) -> None:
+    """A row at a time: draw evenly, throw away what the user has clicked, until there are enough (as tutorials do)."""
+    users, items, known = log.user.tolist(), log.item.tolist(), np.arange(1, len(log.created))
+    clicked: dict[int, set[int]] = {}
+    for user, item in zip(users, items, strict=True):
+        clicked.setdefault(user, set()).add(item)
+    rng = np.random.default_rng(0)
+    for user in users[:rows]:
+        found: list[int] = []
+        while len(found) < NEGATIVES:
+            item = int(rng.choice(known))
+            if item not in clicked[user]:
+                found.append(item)
+
+
+def weighted_loop(log: Log, rows: int) -> None:
+    """A row at a time: np.random.choice by popularity, without exclusion."""
+    share = torch.bincount(log.item, minlength=len(log.created))[1:].double().pow(0.75)
+    known, share = np.arange(1, len(log.created)), (share / share.sum()).numpy()
+    rng = np.random.default_rng(0)
+    for _ in range(rows):
+        rng.choice(known, NEGATIVES, p=share)
+
+
+def shared_table(log: Log, draws: list[int], repeats: int) -> Table:
+    """Candidates that a batch shares, so many a call."""
+    as_of = torch.arange(1, 6) * DAY_MS
+    table = Table("sampler", *(f"{count:,} a call" for count in draws), title="million negatives a second, shared by a batch")
+    batch = Events(*(part[:1024] for part in vars(all_rows(log)).values()))
+    for kind in SHARED:
+        sampler, tables = fitted({"kind": kind}, log, as_of)
+        generator = torch.Generator().manual_seed(0)
+        rates = [
+            count / seconds(lambda count=count: sampler.draw(tables, 4, count, batch, generator), repeats)  # type: ignore[misc]
+            for count in draws
+        ]
+        table.add_row(kind, *(f"{rate / 1e6:.1f}" for rate in rates))
+    return table
+
+
+def own_table(log: Log, repeats: int, loop_rows: int) -> Table:
+    """10 negatives a row for every click of the log, the user's own items excluded."""
+    table = Table("what", "thousand rows a second", title=f"{NEGATIVES} negatives a row, {torch.get_num_threads()} threads")
+    events = all_rows(log)
+    for settings in OWN:
+        sampler, tables = fitted(settings, log, torch.tensor([0]))
+        generator = torch.Generator().manual_seed(0)
+        took = seconds(lambda: sampler.draw(tables, 0, NEGATIVES, events, generator), repeats)  # noqa: B023
+        table.add_row(f"unseen of {settings.get('of', {'kind': 'uniform'})['kind']}", f"{len(events.user) / took / 1e3:,.0f}")  # type: ignore[attr-defined]
+    for name, loop in (("loop: draw until unseen", notebook_loop), ("loop: choice(p), nothing excluded", weighted_loop)):
+        started = time.perf_counter()
+        loop(log, 0)  # what is not a row's: the sets of clicked items, the weights
+        before = time.perf_counter() - started
+        started = time.perf_counter()
+        loop(log, loop_rows)
+        table.add_row(name, f"{loop_rows / (time.perf_counter() - started - before) / 1e3:,.1f}")
+    return table
 
 
 def main() -> None:
-    """Print a table."""
+    """Print two tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clicks", type=int, default=1_300_000)
     parser.add_argument("--items", type=int, default=22_000)
+    parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--draws", type=int, nargs="+", default=[1024, 100_000, 2_000_000], help="negatives per call")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--loop-rows", type=int, default=5_000, help="rows that the loops are timed on")
     args = parser.parse_args()
-    log = made_up_log(args.clicks, args.items)
-    as_of = torch.arange(1, 6) * DAY_MS
-    table = Table("sampler", *(f"{draws:,} a call" for draws in args.draws), title="million negatives a second")
-    for kind in sorted(set(SAMPLERS) - {"in_batch"}):
-        table.add_row(kind, *(f"{rate(kind, log, as_of, draws, args.repeats) / 1e6:.1f}" for draws in args.draws))
-    Console().print(table)
+    log = made_up_log(args.clicks, args.items, args.users)
+    Console().print(shared_table(log, args.draws, args.repeats))
+    Console().print(own_table(log, args.repeats, args.loop_rows))
 
 
 if __name__ == "__main__":
