@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +24,10 @@ from dssm_core.samplers.protocol import Sampler, Tables
 from dssm_core.schema import DAY_MS
 
 SHARED = ("active", "frequency_bands", "popularity", "ralm", "uniform")
-OWN = ({"kind": "unseen"}, {"kind": "unseen", "of": {"kind": "popularity", "alpha": 0.75}})
+OWN: dict[str, dict[str, Any]] = {
+    "unseen, uniform": {"kind": "unseen"},
+    "unseen, popularity": {"kind": "unseen", "of": {"kind": "popularity", "alpha": 0.75}},
+}
 NEGATIVES = 10
 
 
@@ -37,20 +42,20 @@ def made_up_log(clicks: int, items: int, users: int, days: int = 6) -> Log:
     return Log(user, item, when, torch.zeros(clicks, 0, dtype=torch.int64), created, torch.tensor([0, days * DAY_MS]))
 
 
-def fitted(settings: dict[str, object], log: Log, as_of: Tensor) -> tuple[Sampler, Tables]:
+def fitted(settings: dict[str, Any], log: Log, as_of: Tensor) -> tuple[Sampler, Tables]:
     """A sampler and its tables."""
     sampler: Sampler = families.build(SAMPLERS, Member.model_validate(settings))
     return sampler, sampler.fit(log, as_of, {})
 
 
-def seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median time of a call, after one to warm up."""
+def seconds(work: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Median wall-clock and CPU time of a call, after one to warm up; CPU time counts all threads."""
     times = []
     for _ in range(repeats + 1):
-        started = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         work()
-        times.append(time.perf_counter() - started)
-    return median(times[1:])
+        times.append((time.perf_counter() - wall, time.process_time() - cpu))
+    return median(wall for wall, _ in times[1:]), median(cpu for _, cpu in times[1:])
 
 
 def all_rows(log: Log) -> Events:
@@ -58,14 +63,10 @@ def all_rows(log: Log) -> Events:
     return Events(log.user, log.item, torch.zeros_like(log.item), log.time)
 
 
-def notebook_loop(log: Log, rows: int) -> None:
+def notebook_loop(users: list[int], clicked: dict[int, set[int]], known: Any) -> None:
     """A row at a time: draw evenly, throw away what the user has clicked, until there are enough (as tutorials do)."""
-    users, items, known = log.user.tolist(), log.item.tolist(), np.arange(1, len(log.created))
-    clicked: dict[int, set[int]] = {}
-    for user, item in zip(users, items, strict=True):
-        clicked.setdefault(user, set()).add(item)
     rng = np.random.default_rng(0)
-    for user in users[:rows]:
+    for user in users:
         found: list[int] = []
         while len(found) < NEGATIVES:
             item = int(rng.choice(known))
@@ -73,12 +74,10 @@ def notebook_loop(log: Log, rows: int) -> None:
                 found.append(item)
 
 
-def weighted_loop(log: Log, rows: int) -> None:
+def weighted_loop(users: list[int], known: Any, share: Any) -> None:
     """A row at a time: np.random.choice by popularity, without exclusion."""
-    share = torch.bincount(log.item, minlength=len(log.created))[1:].double().pow(0.75)
-    known, share = np.arange(1, len(log.created)), (share / share.sum()).numpy()
     rng = np.random.default_rng(0)
-    for _ in range(rows):
+    for _ in users:
         rng.choice(known, NEGATIVES, p=share)
 
 
@@ -90,30 +89,35 @@ def shared_table(log: Log, draws: list[int], repeats: int) -> Table:
     for kind in SHARED:
         sampler, tables = fitted({"kind": kind}, log, as_of)
         generator = torch.Generator().manual_seed(0)
-        rates = [
-            count / seconds(lambda count=count: sampler.draw(tables, 4, count, batch, generator), repeats)  # type: ignore[misc]
-            for count in draws
-        ]
-        table.add_row(kind, *(f"{rate / 1e6:.1f}" for rate in rates))
+        took = [seconds(partial(sampler.draw, tables, 4, count, batch, generator), repeats)[0] for count in draws]
+        table.add_row(kind, *(f"{count / each / 1e6:.1f}" for count, each in zip(draws, took, strict=True)))
     return table
 
 
 def own_table(log: Log, repeats: int, loop_rows: int) -> Table:
-    """10 negatives a row for every click of the log, the user's own items excluded."""
-    table = Table("what", "thousand rows a second", title=f"{NEGATIVES} negatives a row, {torch.get_num_threads()} threads")
-    events = all_rows(log)
-    for settings in OWN:
+    """10 negatives a row for every click of the log, the user's own items excluded; the loops on some rows."""
+    title = f"{NEGATIVES} negatives a row, {torch.get_num_threads()} threads: thousand rows a second"
+    table = Table("what", "of wall-clock time", "of CPU time", title=title)
+
+    def add(name: str, work: Callable[[], object], rows: int, repeats: int) -> None:
+        table.add_row(name, *(f"{rows / took / 1e3:,.1f}" for took in seconds(work, repeats)))
+
+    events, generator = all_rows(log), torch.Generator().manual_seed(0)
+    for name, settings in OWN.items():
         sampler, tables = fitted(settings, log, torch.tensor([0]))
-        generator = torch.Generator().manual_seed(0)
-        took = seconds(lambda: sampler.draw(tables, 0, NEGATIVES, events, generator), repeats)  # noqa: B023
-        table.add_row(f"unseen of {settings.get('of', {'kind': 'uniform'})['kind']}", f"{len(events.user) / took / 1e3:,.0f}")  # type: ignore[attr-defined]
-    for name, loop in (("loop: draw until unseen", notebook_loop), ("loop: choice(p), nothing excluded", weighted_loop)):
-        started = time.perf_counter()
-        loop(log, 0)  # what is not a row's: the sets of clicked items, the weights
-        before = time.perf_counter() - started
-        started = time.perf_counter()
-        loop(log, loop_rows)
-        table.add_row(name, f"{loop_rows / (time.perf_counter() - started - before) / 1e3:,.1f}")
+        add(name, partial(sampler.draw, tables, 0, NEGATIVES, events, generator), len(log.user), repeats)
+    users, known = log.user.tolist(), np.arange(1, len(log.created))
+    clicked: dict[int, set[int]] = {}
+    for user, item in zip(users, log.item.tolist(), strict=True):
+        clicked.setdefault(user, set()).add(item)
+    share = torch.bincount(log.item, minlength=len(log.created))[1:].double().pow(0.75)
+    add("a loop, until unseen", partial(notebook_loop, users[:loop_rows], clicked, known), loop_rows, 1)
+    add(
+        "a loop of choice(p=…), nothing excluded",
+        partial(weighted_loop, users[:loop_rows], known, (share / share.sum()).numpy()),
+        loop_rows,
+        1,
+    )
     return table
 
 

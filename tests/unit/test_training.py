@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.nn.functional import cross_entropy, softplus
 
 from dssm_core import artifacts, bundle, queries, steps
 from dssm_core.checkpoint import load_checkpoint, save_checkpoint
 from dssm_core.config import Train, parse_config
 from dssm_core.encoder import Encoder
+from dssm_core.features import item_inputs
 from dssm_core.objective import Objective
 from dssm_core.prepare import load_prepared
 from dssm_core.towers import TOWERS
@@ -116,7 +118,10 @@ KNOBS = [
     {"loss": {"kind": "bce"}},
     {"loss": {"kind": "bce", "log_q": False}},
     {"loss": {"kind": "in_batch_softmax"}},
+    {"loss": {"kind": "in_batch_softmax", "streaming": {"step": 0.05}}},
     {"loss": {"kind": "full_softmax"}},
+    {"sampler": {"kind": "unseen"}, "train__negatives": 10},
+    {"sampler": {"kind": "mixed", "parts": [{"kind": "frequency_bands", "share": 0.5}, {"kind": "ralm", "share": 0.5}]}},
     {"loss": {"kind": "triplet"}},
     {"loss": {"kind": "bpr"}},
     {"loss": {"kind": "ccl"}},
@@ -226,6 +231,54 @@ def test_in_batch_log_q_counts_training_events_only(prepared_run, loss):
     ((name, sampler),) = objective.samplers.items()
     got = sampler.log_q(objective.tables[name], bucket, items, events).exp()
     torch.testing.assert_close(got, counts / counts.sum())
+
+
+def some_events(prepared_run, **changes):
+    """An objective, a model, and a batch of it."""
+    run = prepared_run(**changes)
+    samples = run.step("sample_negatives")
+    prepared = load_prepared(samples)
+    torch.manual_seed(0)
+    objective, model = Objective(run.config, prepared, prepared.log, samples, "refit"), TwoTower(run.config, prepared.schema).eval()
+    rows = objective.examples.batches(16, 0)[0]
+    return objective, model, rows, objective.examples.take(rows, torch.Generator().manual_seed(3))
+
+
+def scores_of(objective, model, batch, n, items):
+    """Logits of the n-th event against some items, embedded by themselves."""
+    as_of, config = int(objective.times[batch.bucket]), objective.config
+    vectors = model.items(item_inputs(objective.log, objective.items, items, as_of, config.features, objective.scale))
+    return model.users(batch.inputs)[n] @ vectors.T / model.temperature
+
+
+@torch.no_grad()
+def test_own_negatives_equal_a_loop(prepared_run):
+    """Binary cross-entropy with 5 negatives a row that the row's user has not clicked."""
+    changes = {"sampler": {"kind": "unseen"}, "loss": {"kind": "bce", "log_q": False}, "train__negatives": 5}
+    objective, model, rows, batch = some_events(prepared_run, **changes)
+    drawn = objective.samplers["sampler"].draw(objective.tables["sampler"], batch.bucket, 5, batch.events, torch.Generator().manual_seed(3))
+    losses = []
+    for n, (user, own) in enumerate(zip(batch.events.user.tolist(), batch.events.item.tolist(), strict=True)):
+        assert not set(drawn[n].tolist()) & set(objective.log.item[objective.log.user == user].tolist())
+        scores = scores_of(objective, model, batch, n, torch.tensor([own, *drawn[n].tolist()]))
+        losses.append(softplus(-scores[0]) + softplus(scores[1:]).sum())
+    torch.testing.assert_close(objective(model, rows, torch.Generator().manual_seed(3)), torch.stack(losses).mean())
+
+
+@torch.no_grad()
+def test_full_softmax_is_cross_entropy_over_all_items(prepared_run):
+    objective, model, rows, batch = some_events(prepared_run, loss={"kind": "full_softmax"})
+    items = torch.arange(1, len(objective.log.created))
+    scores = torch.stack([scores_of(objective, model, batch, n, items) for n in range(len(batch.events.item))])
+    torch.testing.assert_close(objective(model, rows, torch.Generator()), cross_entropy(scores, batch.events.item - 1))
+
+
+@torch.no_grad()
+def test_ccl_sees_cosines_not_logits(prepared_run):
+    """No candidate reaches cosine 0.999, so that a loss is one minus the positive's cosine."""
+    objective, model, rows, batch = some_events(prepared_run, loss={"kind": "ccl", "margin": 0.999})
+    own = [scores_of(objective, model, batch, n, item[None])[0] * model.temperature for n, item in enumerate(batch.events.item)]
+    torch.testing.assert_close(objective(model, rows, torch.Generator()), 1 - torch.stack(own).mean())
 
 
 def test_patience_ends_the_search_for_epochs(prepared_run, tmp_path):
