@@ -50,7 +50,8 @@ class Unseen(BaseModel):
         keys = keys[(taken < 1 - 1e-9)[keys // codes]]
         ptr = torch.searchsorted(keys, torch.arange(users + 1) * codes)
         left = torch.where(taken < 1 - 1e-9, 1 - taken, 1.0)
-        return tables | {"keys": keys, "taken": keys % codes, "of_user": ptr, "left": left, "codes": torch.tensor(codes)}
+        narrow = {"keep": tables["keep"].float(), "alias": tables["alias"].int(), "taken": (keys % codes).int()}  # more fits the cache
+        return tables | narrow | {"keys": keys, "of_user": ptr, "left": left, "codes": torch.tensor(codes)}
 
     def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
         """[B, count] item codes: compiled on the CPU, in array operations on a GPU; each from the generator alone."""
