@@ -386,7 +386,7 @@ class Config(Section):
     validation: Validation = Validation()
     split: Split
     features: Features = Features()
-    sampler: Member = Member(kind="active")
+    sampler: Member = Member(kind="active")  # not asked by a loss over the whole catalogue
     tower: Member = Member(kind="mlp")
     item_tower: Member | None = None
     loss: Member = Member(kind="sampled_softmax")
@@ -525,17 +525,12 @@ def _needs_times(config: Config) -> list[str]:
 def _misfits(config: Config) -> list[str]:
     """Why this loss, this sampler and these features cannot work together; each with what to do instead."""
     loss, sampler = families.build(LOSSES, config.loss), config.sampler
-    if loss.whole_catalogue:
-        if sampler == Member(kind="active"):  # the default
-            return []
-        return [
-            f"loss {config.loss.kind!r} compares with every item and draws none, so sampler {sampler.kind!r} would have no effect: "
-            "remove sampler (in the form: choose active), or take loss 'sampled_softmax'"
-        ]
+    if loss.whole_catalogue:  # compares with every item: the sampler, which the form always names, is not asked
+        return []
     kinds, problems = _kinds(sampler.model_dump()), []
     if "active" in kinds and not config.features.activity.enabled:
         problems.append("sampler 'active' draws by activity: set features.activity.enabled to true or take another sampler")
-    if config.loss.kind == "gbce" and kinds - {"uniform", "unseen"}:
+    if config.loss.kind == "gbce" and kinds - {"uniform", "unseen", "mixed"}:
         problems.append(
             f"loss 'gbce' is calibrated for uniform negatives, not for sampler {sampler.kind!r}: take sampler 'uniform' or loss 'bce'"
         )

@@ -95,7 +95,7 @@ class Fields(nn.Module):
 def embedding(size: int, dim: int) -> nn.Embedding:
     """A table whose row 0, the unknown, is and stays zero."""
     table = nn.Embedding(size, dim, padding_idx=0)
-    nn.init.normal_(table.weight, std=0.05)
+    nn.init.normal_(table.weight, std=0.02)
     with torch.no_grad():
         table.weight[0] = 0
     return table

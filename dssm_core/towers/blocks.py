@@ -6,10 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from dssm_core.pooling import newest
+from dssm_core.towers.linear import Sum
 
 
 class SequenceUser(nn.Module):
     """A user side of residual layers over the whole history. See Tower.user.
+
+    Where the history's width is the model's, what the layers give is added to the fields' projections as it is: users
+    then live in the space of the items that they start from.
 
     layers: each (x [B, L, E], held [B, L]) → an update [B, L, E]. positions: an embedding of places, or None.
     dropout: share of the embedded history that is zeroed in training.
@@ -20,7 +24,7 @@ class SequenceUser(nn.Module):
     ) -> None:
         super().__init__()
         self.layers, self.positions, self.dropout = nn.ModuleList(layers), positions, nn.Dropout(dropout)
-        self.first, self.last, self.head = nn.LayerNorm(width), nn.LayerNorm(width), nn.Linear(width + sum(field_dims), dim)
+        self.first, self.last, self.head = nn.LayerNorm(width), nn.LayerNorm(width), Sum([width, *field_dims], dim)
 
     def forward(self, history: Tensor, held: Tensor, fields: list[Tensor], every: bool) -> Tensor:
         """See Tower.user."""
@@ -29,7 +33,7 @@ class SequenceUser(nn.Module):
         for layer in self.layers:
             x = x + layer(x, held)
         x = self.last(x if every else newest(x, held))
-        out: Tensor = self.head(torch.cat([x, *fields], -1))
+        out: Tensor = self.head([x, *fields])
         return out
 
 

@@ -47,7 +47,6 @@ def test_every_shipped_config_is_valid(file):
         ({"split": {"kind": "leave_one_out"}}, "split 'leave_one_out' has no cutoff in time: leave recent_hot out"),
         ({"split": {"kind": "last_n"}}, "split 'last_n' has no cutoff in time: set features.activity.enabled to false"),
         ({"features": {"activity": {"enabled": False}}}, "sampler 'active' draws by activity"),
-        ({"loss": {"kind": "full_softmax"}, "sampler": {"kind": "uniform"}}, "so sampler 'uniform' would have no effect: remove sampler"),
         ({"loss": {"kind": "gbce"}, "sampler": {"kind": "popularity"}}, "take sampler 'uniform' or loss 'bce'"),
         (
             {"loss": {"kind": "in_batch_softmax"}, "sampler": {"kind": "in_batch", "streaming": {}}},
@@ -102,7 +101,7 @@ def test_a_split_without_a_kind_goes_by_days():
     "changes",
     [
         {"loss": {"kind": "full_softmax"}, "features": {"activity": {"enabled": False}}},
-        {"loss": {"kind": "full_softmax"}, "sampler": {"kind": "active"}},
+        {"loss": {"kind": "full_softmax"}, "sampler": {"kind": "uniform"}},
         {"loss": {"kind": "gbce"}, "sampler": {"kind": "uniform"}},
         {"loss": {"kind": "in_batch_softmax"}, "sampler": {"kind": "in_batch"}},
         {"loss": {"kind": "gbce"}, "sampler": {"kind": "unseen"}},
