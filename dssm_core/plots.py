@@ -1,9 +1,10 @@
-"""Pictures for the MLflow run, as PNG files."""
+"""Pictures for the MLflow run and for docs/benchmarks.md, as PNG files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,57 @@ def sampling(probabilities: Doubles, clicks: Doubles, file: Path) -> None:
         axes.plot(places, np.where(clicks[order] > 0, clicks[order], np.nan), color="black", linewidth=1.4, label="clicked in train")
         axes.set(xscale="log", yscale="log", xlabel="item, by its clicks", ylabel="share", title="Negatives against clicks")
         axes.legend(loc="lower left", frameon=False, markerscale=5)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A system's figure: mean and standard deviation over seeds, what others have published of it, whether it is ours."""
+
+    label: str
+    mean: float | None
+    spread: float
+    published: float | None
+    ours: bool
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One table's bars, best read from the top."""
+
+    title: str
+    figure: str
+    bars: Sequence[Bar]
+
+
+def bars(panels: Sequence[Panel], file: Path) -> None:
+    """Horizontal bars, a panel under the other: whiskers are the spread, diamonds published figures, ours are coloured."""
+    rows = [max(len(panel.bars), 1) for panel in panels]
+    size = (SIZE[0], 0.9 * len(panels) + 0.26 * sum(rows) + 0.5)
+    figure, grid = plt.subplots(len(panels), 1, figsize=size, layout="constrained", squeeze=False, height_ratios=rows)
+    try:
+        for axes, panel in zip(grid[:, 0], panels, strict=True):
+            _bars(axes, panel)
+        figure.savefig(file, dpi=120)
+    finally:
+        plt.close(figure)
+
+
+def _bars(axes: Any, panel: Panel) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_axisbelow(True)
+    for place, bar in enumerate(panel.bars):
+        if bar.mean is not None:
+            axes.barh(place, bar.mean, xerr=bar.spread or None, color="tab:blue" if bar.ours else "silver", height=0.7, capsize=3)
+            axes.annotate(f"{bar.mean:.3f}", (bar.mean + bar.spread, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
+        if bar.published is not None:
+            axes.plot(bar.published, place, "D", color="tab:orange", markersize=6, markeredgecolor="white", label="published")
+    axes.set_yticks(range(len(panel.bars)), [bar.label for bar in panel.bars])
+    axes.set(xlabel=panel.figure, title=panel.title, ylim=(max(len(panel.bars), 1) - 0.5, -0.5))
+    axes.set_xlim(0, 1.1 * axes.get_xlim()[1])
+    if any(bar.published is not None for bar in panel.bars):
+        handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+        axes.legend(handles.values(), handles.keys(), frameon=False, loc="lower right")
 
 
 def _line(axes: Any, history: Sequence[Mapping[str, Any]], key: str, **style: Any) -> None:

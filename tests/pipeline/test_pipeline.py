@@ -237,7 +237,7 @@ def test_cli_lists_the_steps_in_their_order():
     commands = [
         line.split()[0] for line in cli("--help").stdout.split("Commands:")[1].splitlines() if line.startswith("  ") and line[2] != " "
     ]
-    assert commands == ["run", "runs", "promote", *steps.STEPS]
+    assert commands == ["run", "runs", "promote", "bench", *steps.STEPS]
 
 
 def test_a_run_may_end_at_a_step(first, runs, tmp_path):
