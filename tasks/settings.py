@@ -29,7 +29,7 @@ SETTINGS = {
 def config_files() -> dict[str, Path]:
     """The configs a run can start from, by name: the YAML files of $DSSM_CONFIGS (default: configs/)."""
     folder = Path(os.environ.get("DSSM_CONFIGS", REPO / "configs"))
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"), key=lambda file: file.stem)}
 
 
 def overrides(params: Mapping[str, Any]) -> list[str]:
