@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from dssm_core.config import Pooling
 
+INIT_STD = 0.05  # of a new table's values; features.init_std rescales a model's
+
 
 class Column(BaseModel):
     """A categorical or multi-valued column: rows of its embedding table (unknown included) and their width.
@@ -95,7 +97,7 @@ class Fields(nn.Module):
 def embedding(size: int, dim: int) -> nn.Embedding:
     """A table whose row 0, the unknown, is and stays zero."""
     table = nn.Embedding(size, dim, padding_idx=0)
-    nn.init.normal_(table.weight, std=0.02)
+    nn.init.normal_(table.weight, std=INIT_STD)
     with torch.no_grad():
         table.weight[0] = 0
     return table

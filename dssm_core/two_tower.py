@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from dssm_core import families
 from dssm_core.config import Config
 from dssm_core.features import ItemInputs, Table, UserInputs
-from dssm_core.fields import Fields, Schema, embedding
+from dssm_core.fields import INIT_STD, Fields, Schema, embedding
 from dssm_core.history_items import HistoryItems
 from dssm_core.schema import ITEM
 from dssm_core.towers import TOWERS
@@ -38,6 +38,9 @@ class TwoTower(nn.Module):
         user_dims = [own, *self.user_fields.dims] if own else self.user_fields.dims
         self.user_tower = tower.user(config.features.history, width, user_dims, config.model.dim)
         self.item_tower = item_tower.item([*([width] if self.item_ids else []), *self.item_fields.dims], config.model.dim)
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                module.weight.data.mul_(config.features.init_std / INIT_STD)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.model.temperature)), requires_grad=config.model.learn_temperature)
 
     @property

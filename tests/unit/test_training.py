@@ -104,6 +104,7 @@ KNOBS = [
     {"train__ema_decay": 0.5},
     {"train__precision": "bf16"},
     {"model__temperature": 0.2},
+    {"features__init_std": 0.01},
     {"model__learn_temperature": False},
     {"features__history": {"length": 3}},
     {"features__history": {"decays": [0.2]}},
