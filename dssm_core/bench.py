@@ -114,6 +114,7 @@ class Bench:
     name: str
     title: str
     tables: tuple[Table, ...]
+    parts: bool = False
 
     def only(self, patterns: Sequence[str]) -> Bench:
         """The same with the rows whose titles match (see choose_rows); all where no pattern is given."""
@@ -198,7 +199,7 @@ def read_bench(name: str, checkout: Path = CHECKOUT, seeds: Sequence[int] = ()) 
         table = _checked(Table, _yaml(_file(part, checkout)), _file(part, checkout))
         rows = choose_rows(table.rows, titles) if titles else table.rows
         tables.append(table.model_copy(update={"rows": rows, "seeds": tuple(seeds) or parts.seeds}))
-    return Bench(name, parts.title, tuple(tables))
+    return Bench(name, parts.title, tuple(tables), parts=True)
 
 
 def choose_rows(rows: Sequence[Row], patterns: Iterable[str]) -> tuple[Row, ...]:

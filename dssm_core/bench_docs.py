@@ -13,6 +13,7 @@ from dssm_core.artifacts import JSON, write_atomically
 from dssm_core.bench import CHECKOUT, Bench, Job, Row, Table, jobs_of
 
 TRAINING = ("sample_negatives", "train_towers")
+SAME_PROTOCOL = "By the protocol of the table of that name."
 DOCS = "docs/benchmarks.md"
 
 
@@ -66,9 +67,9 @@ def section(bench: Bench, by_job: Mapping[str, JSON], command: str, checkout: Pa
     parts = [f"```\n{command}\n```", machine(by_job.values())]
     for table in bench.tables:
         lines = [line for line in lines_of(table, by_job, checkout) if by_job or line.row.published]
-        title = [f"### {table.title}"] if len(bench.tables) > 1 else []
-        parts += [*title, table.protocol.strip(), markdown(table, lines) if lines else "", *remarks(lines), table.note.strip()]
-    if any(panel.bars for panel in panels(bench, by_job, checkout)):
+        head = [f"### {table.title}, {len(table.seeds)} seeds", SAME_PROTOCOL] if bench.parts else [table.protocol.strip()]
+        parts += [*head, markdown(table, lines) if lines else "", *remarks(lines), table.note.strip()]
+    if panels(bench, by_job, checkout):
         parts.append(f"![{bench.title}](images/bench-{bench.name}.png)")
     return "\n\n".join(part for part in parts if part)
 
@@ -116,7 +117,7 @@ def write(bench: Bench, by_job: Mapping[str, JSON], command: str, checkout: Path
     docs = checkout / DOCS
     text = docs.read_text(encoding="utf-8") if docs.is_file() else "# Benchmarks\n"
     write_atomically(docs, filled(text, bench, section(bench, by_job, command, checkout)).encode())
-    if drawn := [panel for panel in panels(bench, by_job, checkout) if panel.bars]:
+    if drawn := panels(bench, by_job, checkout):
         image = docs.parent / "images" / f"bench-{bench.name}.png"
         image.parent.mkdir(exist_ok=True)
         plots.bars(drawn, image)
@@ -133,8 +134,9 @@ def filled(text: str, bench: Bench, content: str) -> str:
 
 
 def panels(bench: Bench, by_job: Mapping[str, JSON], checkout: Path = CHECKOUT) -> list[plots.Panel]:
-    """The first column of each table as bars."""
-    return [_panel(table, lines_of(table, by_job, checkout)) for table in bench.tables]
+    """The first column of each table as bars; a table of which nothing is measured has no picture."""
+    drawn = [_panel(table, lines_of(table, by_job, checkout)) for table in bench.tables]
+    return [panel for panel in drawn if any(bar.mean is not None for bar in panel.bars)]
 
 
 def _panel(table: Table, lines: Sequence[Line]) -> plots.Panel:
@@ -174,7 +176,7 @@ def _system(line: Line) -> str:
 def _published(row: Row, table: Table) -> list[str]:
     if not row.published:
         return ["", "", ""]
-    figures = ", ".join(f"{table.columns[name]} {value:g}" for name, value in row.published.items())
+    figures = ", ".join(f"{table.columns[name]} {_places(value)}" for name, value in row.published.items())
     same = {True: "yes", False: "no"}.get(row.same_data, row.same_data) if isinstance(row.same_data, bool) else row.same_data
     return [figures, str(same), str(row.source)]
 
@@ -190,6 +192,11 @@ def _cost(line: Line) -> list[str]:
     peak = max(record["peak_gib"] for record in line.measured)
     parameters = line.measured[0]["parameters"]
     return [f"{train:.0f}", f"{run:.0f}", f"{peak:.1f}", _count(parameters) if parameters else "–"]
+
+
+def _places(value: float) -> str:
+    """Three decimals, or a fourth that is not 0."""
+    return f"{value:.4f}".removesuffix("0")
 
 
 def _count(value: int) -> str:

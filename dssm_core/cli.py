@@ -160,6 +160,7 @@ def bench(
     benches.all_jobs(chosen, root)  # a mistake anywhere in the table is told before anything runs
     command = " ".join(["dssm bench", name, *(["--data FOLDER"] if any(table.data for table in chosen.tables) else [])])
     command += f" --seeds {seeds}" if seeds else ""
+    command += " --fresh" if chosen.parts else ""  # what the tables by themselves have measured is otherwise taken over
     records: list[JSON] = []
     if not docs_only:
         todo = benches.all_jobs(chosen.only(rows), root)

@@ -122,12 +122,12 @@ def test_a_table_is_run_kept_and_written(checkout, ran):
     # seeds 1, 2, 3: recalls 0.1, 0.2, 0.3, so mean 0.2 and standard deviation 0.1; two steps of 2 s, one of them training
     peak = f"{max(record['peak_gib'] for record in records(checkout)):.1f}"
     assert cells(checkout, "ours]") == [
-        "**0.200** ± 0.100", "**0.020** ± 0.010", "**0.010**", "recall@20 0.25", "users 1-9", "Doe 2020", "3", "2", "4", peak, "1.50 M",
+        "**0.200** ± 0.100", "**0.020** ± 0.010", "**0.010**", "recall@20 0.250", "users 1-9", "Doe 2020", "3", "2", "4", peak, "1.50 M",
     ]  # fmt: skip
     assert cells(checkout, "hot ") == ["0.050", "–", "–", "", "", "", "3", "0.2", "–", "–", "–"]
     assert cells(checkout, "hot, best")[:2] == ["0.300", "–"]
     assert cells(checkout, "ceiling")[0] == "0.900"
-    assert cells(checkout, "theirs")[:7] == ["–", "–", "–", "recall@200 0.5, recall@20 0.4", "yes", "Roe 2021", "–"]
+    assert cells(checkout, "theirs")[:7] == ["–", "–", "–", "recall@200 0.500, recall@20 0.400", "yes", "Roe 2021", "–"]
     assert r"[ours\|bce](../configs/small.yaml)" in text
     assert (checkout / "docs" / "images" / "bench-trial.png").read_bytes().startswith(b"\x89PNG")
     assert str(checkout) not in (checkout / "benchmarks" / "results" / "trial.jsonl").read_text(), "no path of this machine is kept"
@@ -205,9 +205,20 @@ def test_parts_of_tables_run_with_their_own_seeds(checkout, ran):
     assert dssm(checkout, "parts").exit_code == 0
     assert ran() == ["plain 4 1", "plain 5 1"]
     text = (checkout / "docs" / "benchmarks.md").read_text()
+    assert "dssm bench parts --fresh\n" in text
+    assert "### A trial, 2 seeds\n\nBy the protocol of" in text
     assert "\n## Seeds\n\n<!-- bench:parts -->\n" in text, "a section without markers is added"
     assert "old" in text, "the other table's section is left alone"
     assert cells(checkout, "ours]")[0] == "**0.450** ± 0.071"
+
+
+def test_nothing_measured_is_said_so_and_not_drawn(checkout):
+    assert dssm(checkout, "trial", "--docs-only").exit_code == 0
+    text = (checkout / "docs" / "benchmarks.md").read_text()
+    assert "Not run yet." in text
+    assert cells(checkout, "theirs")[3] == "recall@200 0.500, recall@20 0.400"
+    assert "| hot" not in text
+    assert not (checkout / "docs" / "images").exists()
 
 
 def test_the_command_is_one_process_up_to_the_gate(checkout):
