@@ -107,10 +107,11 @@ def _bars(axes: Any, panel: Panel) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
+    widest = max((max(bar.mean or 0.0, bar.published or 0.0) for bar in panel.bars), default=1.0)
     for place, bar in enumerate(panel.bars):
         if bar.mean is not None:
             axes.barh(place, bar.mean, xerr=bar.spread or None, color="tab:blue" if bar.ours else "silver", height=0.7, capsize=3)
-            axes.annotate(f"{bar.mean:.3f}", (bar.mean + bar.spread, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
+            axes.annotate(f"{bar.mean:.3f}", (_end(bar, widest), place), (5, 0), textcoords="offset points", va="center", fontsize=8)
         if bar.published is not None:
             axes.plot(bar.published, place, "D", color="tab:orange", markersize=6, markeredgecolor="white", label="published")
     axes.set_yticks(range(len(panel.bars)), [bar.label for bar in panel.bars])
@@ -119,6 +120,13 @@ def _bars(axes: Any, panel: Panel) -> None:
     if any(bar.published is not None for bar in panel.bars):
         handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
         axes.legend(handles.values(), handles.keys(), frameon=False, loc="lower right")
+
+
+def _end(bar: Bar, widest: float) -> float:
+    """Where a bar's number may stand: after the whisker, and after a mark that would lie under the number."""
+    end = (bar.mean or 0.0) + bar.spread
+    under = bar.published is not None and end - 0.01 * widest <= bar.published <= end + 0.1 * widest
+    return bar.published if under and bar.published is not None else end
 
 
 def _line(axes: Any, history: Sequence[Mapping[str, Any]], key: str, **style: Any) -> None:

@@ -25,3 +25,13 @@ def test_loss_curve(tmp_path, points):
 def test_sampling(tmp_path):
     plots.sampling(np.array([0.5, 0.5, 0.0]), np.array([0.9, 0.1, 0.0]), tmp_path / "a.png")
     assert is_png(tmp_path / "a.png")
+
+
+def test_bars(tmp_path):
+    marked, plain = plots.Bar("a", 0.5, 0.01, 0.52, True), plots.Bar("b", 0.2, 0.0, None, False)
+    published = plots.Bar("c", None, 0.0, 0.9, False)
+    plots.bars([plots.Panel("one", "recall", [marked, plain, published]), plots.Panel("two", "recall", [plain])], tmp_path / "a.png")
+    assert is_png(tmp_path / "a.png")
+    assert plots._end(marked, 0.9) == 0.52, "the number does not cover the mark"
+    assert plots._end(plots.Bar("far", 0.5, 0.01, 0.8, True), 0.9) == 0.51
+    assert plots._end(plain, 0.9) == 0.2
