@@ -111,7 +111,10 @@ def _bars(axes: Any, panel: Panel) -> None:
     for place, bar in enumerate(panel.bars):
         if bar.mean is not None:
             axes.barh(place, bar.mean, xerr=bar.spread or None, color="tab:blue" if bar.ours else "silver", height=0.7, capsize=3)
-            axes.annotate(f"{bar.mean:.3f}", (_end(bar, widest), place), (5, 0), textcoords="offset points", va="center", fontsize=8)
+            inside = bar.mean > 0.12 * widest  # at the foot of the bar, away from whisker and published mark
+            color = "white" if inside and bar.ours else "black"
+            at = 0.0 if inside else bar.mean + bar.spread
+            axes.annotate(f"{bar.mean:.3f}", (at, place), (5, 0), textcoords="offset points", va="center", fontsize=8, color=color)
         if bar.published is not None:
             axes.plot(bar.published, place, "D", color="tab:orange", markersize=6, markeredgecolor="white", label="published")
     axes.set_yticks(range(len(panel.bars)), [bar.label for bar in panel.bars])
@@ -120,13 +123,6 @@ def _bars(axes: Any, panel: Panel) -> None:
     if any(bar.published is not None for bar in panel.bars):
         handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
         axes.legend(handles.values(), handles.keys(), frameon=False, loc="lower right")
-
-
-def _end(bar: Bar, widest: float) -> float:
-    """Where a bar's number may stand: after the whisker, and after a mark that would lie under the number."""
-    end = (bar.mean or 0.0) + bar.spread
-    under = bar.published is not None and end - 0.01 * widest <= bar.published <= end + 0.1 * widest
-    return bar.published if under and bar.published is not None else end
 
 
 def _line(axes: Any, history: Sequence[Mapping[str, Any]], key: str, **style: Any) -> None:
