@@ -13,6 +13,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from dssm_core.towers import TOWERS
 from tests.conftest import small_config, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -51,6 +52,13 @@ def test_airflow_finds_no_fault_with_our_files(airflow):
     assert airflow.get("importErrors")["import_errors"] == []
     assert airflow.get("dagWarnings")["dag_warnings"] == []
     assert airflow.get("pools/gpu")["slots"] == 1
+
+
+def test_every_tower_of_the_form_is_trained_and_judged(airflow):
+    runs = {kind: airflow.trigger(DAG, {"config": "small", "epochs": 1, "tower": kind}) for kind in sorted(TOWERS)}
+    ended = {kind: finish(airflow, run_id) for kind, run_id in runs.items()}
+    assert {kind: state for kind, (state, _, _) in ended.items()} == dict.fromkeys(runs, "success"), [logs for _, _, logs in ended.values()]
+    assert all(states["recall_gate"] == "success" for _, states, _ in ended.values())
 
 
 def test_a_run_ends_as_a_registered_version(airflow, mlflow, site):
