@@ -112,6 +112,7 @@ class ByPlace:
 
     def __init__(self, config: Config, log: Log, users: Table) -> None:
         self.log, self.users, self.future = log, users, config.train.target == "future"
+        self.length = config.features.history.length
         self.order, ptr = log.sequences()
         self.begin, self.end = stretches(ptr, max(1, config.features.history.length))
         self.lengths = (self.end - self.begin - 1).cpu()
@@ -133,7 +134,7 @@ class ByPlace:
         if self.future:
             ahead = ahead + (torch.rand(place.shape, generator=generator, device=place.device) * (last - place)).long()
         toward = self.order[torch.minimum(ahead, last)].flatten()[places]
-        history = torch.where(held, self.log.item[seen], 0)
+        history = torch.where(held, self.log.item[seen], 0) if self.length else torch.zeros_like(place)
         inputs = sequence_inputs(self.users, self.log.user[seen[:, 0]], history, self.log.context[seen])
         log = self.log
         return Batch(inputs, Events(log.user[toward], log.item[toward], torch.zeros_like(toward), log.time[toward]), 0, places)

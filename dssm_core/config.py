@@ -424,7 +424,17 @@ def _gate_problems(config: Config) -> list[str]:
 
 def _history_problems(config: Config) -> list[str]:
     """What the towers cannot make of a history."""
-    problems = []
+    problems, history, kind = [], config.features.history, config.tower.kind
+    if not history.length and kind in ("sequence", "recurrent"):
+        problems.append(f"tower {kind!r} reads histories, but features.history.length is 0: give it 20 or more, or take tower mlp")
+    if "decay" in history.pools and not history.decays:
+        problems.append("features.history.pools names decay, but features.history.decays is empty: give a decay such as 0.7")
+    if history.learn_decays and "decay" not in history.pools:
+        problems.append("features.history.learn_decays has nothing to learn: add decay to features.history.pools")
+    if config.train.target == "future" and config.features.activity.enabled:
+        problems.append("train.target 'future' is for training by place: set features.activity.enabled to false, or target to next")
+    if config.model.similarity == "dot" and config.index.kind == "annoy":
+        problems.append("index 'annoy' ranks by cosine, not by model.similarity 'dot': take a faiss index, or cosine")
     width = config.features.id_dim
     heads = config.tower.settings.get("heads", 2) if config.tower.kind == "sequence" else 1
     if isinstance(heads, int) and heads > 0 and width % heads:
@@ -530,6 +540,10 @@ def _misfits(config: Config) -> list[str]:
     if loss.whole_catalogue:  # compares with every item: the sampler, which the form always names, is not asked
         return []
     kinds, problems = _kinds(sampler.model_dump()), []
+    if config.train.target == "future" and (loss.in_batch or "in_batch" in kinds):
+        problems.append("in-batch candidates have no exact log-Q under train.target 'future': take sampler uniform, or target next")
+    if config.model.similarity == "dot" and loss.on_scores and config.loss.kind in ("ccl", "triplet"):
+        problems.append(f"loss {config.loss.kind!r} has its margin in cosines: set model.similarity to cosine")
     if "active" in kinds and not config.features.activity.enabled:
         problems.append("sampler 'active' draws by activity: set features.activity.enabled to true or take another sampler")
     if config.loss.kind == "gbce" and kinds - {"uniform", "unseen", "mixed"}:

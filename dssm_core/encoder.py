@@ -21,6 +21,8 @@ from dssm_core.schema import ITEM, USER
 from dssm_core.static import encode_context
 from dssm_core.two_tower import TwoTower
 
+PLACES_AT_ONCE = 160_000  # of histories embedded at a time: a tower over sequences holds some tensors of users times places
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -44,7 +46,9 @@ class Encoder:
         user = torch.from_numpy(self.user_ids.encode(frame[USER]))
         history = self._history(frame["history"], features.history.length)
         context = encode_context(features.columns, frame, self.folder)
-        return self.model.users(user_inputs(self.prepared.users, user, history, context)).numpy()
+        parts = zip(*(part.split(PLACES_AT_ONCE // max(1, history.shape[1]) + 1) for part in (user, history, context)), strict=True)
+        vectors = [self.model.users(user_inputs(self.prepared.users, *part)) for part in parts]
+        return torch.cat(vectors).numpy()
 
     def _history(self, lists: pd.Series[Any], length: int) -> Tensor:
         """The newest `length` known items of each list, oldest first, then 0. → [n, length] codes."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from dssm_core import families
 from dssm_core.artifacts import Run
 from dssm_core.config import Config
-from dssm_core.encoder import load_towers
+from dssm_core.encoder import PLACES_AT_ONCE, load_towers
 from dssm_core.features import item_inputs, users_as_of
 from dssm_core.indexes import INDEXES, measure
 from dssm_core.prepare import Prepared, load_prepared
@@ -24,7 +24,7 @@ from dssm_core.two_tower import TwoTower
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 8192  # rows embedded at a time
+AT_ONCE = 8192  # items embedded at a time
 TOO_FEW = "index %s finds %.1f %% of exact search's %d items (%d users asked): raise its settings, or set index.kind to auto or faiss_flat"
 
 Floats = npt.NDArray[np.float32]
@@ -62,7 +62,12 @@ def embed_users(model: TwoTower, prepared: Prepared, config: Config) -> Floats:
     def embed(part: Tensor) -> Tensor:
         return model.users(users_as_of(log, table, part, torch.full_like(part, log.end), config.features))
 
-    return torch.cat([embed(part) for part in codes.split(AT_ONCE)]).numpy()
+    return torch.cat([embed(part) for part in codes.split(users_at_once(config))]).numpy()
+
+
+def users_at_once(config: Config) -> int:
+    """Users embedded at a time: a tower over sequences holds some tensors of users times places."""
+    return max(1, PLACES_AT_ONCE // max(1, config.features.history.length))
 
 
 def build_index(run: Run, work: Path) -> Outcome:

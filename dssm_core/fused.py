@@ -19,8 +19,7 @@ def softmax_cross_entropy(compared: Comparison, log_count: Tensor | None) -> Ten
     kind = compared.user.device.type
     low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
     given = (compared.user / compared.temperature, compared.own, compared.candidate, log_count)
-    codes = None if compared.whole else compared.candidate_items
-    summed: Tensor = _Chunked.apply(*given, compared.own_items, codes, low)  # type: ignore[no-untyped-call]
+    summed: Tensor = _Chunked.apply(*given, compared, low)  # type: ignore[no-untyped-call]
     return summed / len(compared.user)
 
 
@@ -28,7 +27,7 @@ class _Chunked(torch.autograd.Function):
     """The gradient is at hand while a chunk's logits are, so it is taken there (as in Liger Kernel, Hsu et al. 2024)."""
 
     @staticmethod
-    def forward(ctx, user, own, candidate, log_count, target, codes, dtype) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, user, own, candidate, log_count, compared, dtype) -> Tensor:  # type: ignore[no-untyped-def]
         positive = (user.float() * own.float()).sum(1, keepdim=True)
         users, candidates = user.to(dtype), candidate.to(dtype)
         share, grad_user = torch.empty_like(positive), torch.empty(user.shape, device=user.device)
@@ -36,7 +35,7 @@ class _Chunked(torch.autograd.Function):
         loss, rows = torch.zeros((), device=user.device), max(1, LOGITS_AT_ONCE[user.device.type] // len(candidates))
         for first in range(0, len(users), rows):
             at = slice(first, first + rows)
-            odds = _masked((users[at] @ candidates.T).float(), log_count, target[at, None], codes)
+            odds = _masked((users[at] @ candidates.T).float(), log_count, compared, at)
             highest = torch.maximum(odds.amax(1, keepdim=True), positive[at])
             odds.sub_(highest).exp_()
             own_odds = (positive[at] - highest).exp()
@@ -52,12 +51,12 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         user, own, share, grad_user, grad_candidate = ctx.saved_tensors
-        return grad * (grad_user + share * own), grad * share * user, grad * grad_candidate, None, None, None, None
+        return grad * (grad_user + share * own), grad * share * user, grad * grad_candidate, None, None, None
 
 
-def _masked(logits: Tensor, log_count: Tensor | None, target: Tensor, codes: Tensor | None) -> Tensor:
-    """Logits less log_count, the event's own item left out. logits: [b, C], changed; target: [b, 1]; codes: [C], None: 1..C."""
-    if codes is None:
-        return logits.scatter_(1, target - 1, -torch.inf)
+def _masked(logits: Tensor, log_count: Tensor | None, compared: Comparison, at: slice) -> Tensor:
+    """Logits of the events `at` less log_count, -inf for what is no negative of theirs. logits: [b, C], changed."""
+    if compared.whole:
+        return logits.scatter_(1, compared.own_items[at, None] - 1, -torch.inf)
     logits = logits if log_count is None else logits.sub_(log_count)
-    return logits.masked_fill_(target == codes, -torch.inf)
+    return logits.masked_fill_(compared.left_out(at), -torch.inf)

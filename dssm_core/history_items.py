@@ -33,7 +33,7 @@ class HistoryItems(nn.Module):
             distinct, place = codes.unique(return_inverse=True)
             table = self._items
             fields = self.fields(table.categorical[distinct], table.multi[distinct], table.numeric[distinct])
-            told = self.project(cat(fields, dim=-1)).index_select(0, place.flatten())  # its gradient is summed in one order
+            told = self.project(cat(fields, dim=-1)).float().index_select(0, place.flatten())  # its gradient is summed in one order
             parts.append(told.view(*codes.shape, -1))
         out: Tensor = sum(parts[1:], start=parts[0])
         return out

@@ -89,6 +89,5 @@ class Hashed:
 def as_text(values: Any) -> pd.Series[Any]:
     """Values as text, nulls kept; whole numbers have no decimals, though a null beside them made them floats. [n] → [n]."""
     series = pd.Series(values).reset_index(drop=True)
-    if pd.api.types.is_float_dtype(series) and (series.dropna() % 1 == 0).all():
-        series = series.astype("Int64")
-    return series.astype(object).where(series.notna(), None).map(str, na_action="ignore")
+    written = series.astype(object).where(series.notna(), None).map(str, na_action="ignore")
+    return written.str.replace(r"^(-?\d+)\.0+$", r"\1", regex=True)

@@ -78,7 +78,13 @@ def number_columns(config: Config) -> set[str]:
     """The columns that must be numbers: the one that `positive` compares, and the numeric features."""
     columns = config.features.columns
     numeric = {feature.column for feature in (*columns.user, *columns.item, *columns.context) if feature.kind == "numeric"}
-    return numeric | set(columns.targets()) | {parse_positive(config.data.positive).column}
+    return numeric | set(columns.targets()) | compared(config)
+
+
+def compared(config: Config) -> set[str]:
+    """The columns of interactions that a comparison of the config speaks of: data.positive and, where there is one, split.relevant."""
+    relevant = getattr(config.split, "relevant", None)
+    return {parse_positive(text).column for text in (config.data.positive, relevant) if text}
 
 
 def _typed(relation: DuckDBPyRelation, numbers: set[str]) -> DuckDBPyRelation:

@@ -38,12 +38,24 @@ class Comparison(NamedTuple):
     log_count_negative: Tensor  # [C] or [n, C]
     catalogue: int
     whole: bool = False  # the candidates are every item, in the order of their codes
+    own_users: Tensor | None = None  # [n] codes, where candidates are other events' items
+    candidate_users: Tensor | None = None  # [C] codes of the users whose items they are, -1 for a drawn item
+
+    def left_out(self, at: slice) -> Tensor:
+        """Candidates that are no negatives of the events `at`: their own item, and what their own user took in the batch.
+
+        A batch holds whole stretches of histories: without this a user's other items would be drawn far too often. → [b, C].
+        """
+        hits = self.own_items[at, None] == (self.candidate_items if self.candidate_items.dim() == 1 else self.candidate_items[at])
+        if self.own_users is None or self.candidate_users is None:
+            return hits
+        return hits | (self.own_users[at, None] == self.candidate_users)
 
     @property
     def logits(self) -> Logits:
         """Each event's own item and its candidates, the own item masked among them."""
         positive, negative = logits(self.user, self.own, self.candidate, self.temperature)
-        negative = mask_accidental_hits(negative, self.own_items, self.candidate_items)
+        negative = negative.masked_fill(self.left_out(slice(None)), -torch.inf)
         return Logits(positive, negative, self.log_count_positive, self.log_count_negative, self.catalogue)
 
 
@@ -67,11 +79,6 @@ def side_by_side(candidates: list[Tensor]) -> Tensor:
     """Candidates of several samplers as one: [C] where all are shared, else [B, C], the shared ones said again for each event."""
     rows = max((part.shape[:-1] for part in candidates), key=len)
     return torch.cat([part.expand(*rows, -1) for part in candidates], dim=-1)
-
-
-def mask_accidental_hits(negative: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
-    """-inf where a candidate is the row's own positive. negative: [B, C]; positives: [B]; candidates: [C] or [B, C] codes."""
-    return negative.masked_fill(positives[:, None] == candidates, -torch.inf)
 
 
 def importance_weighted(batch: Logits) -> Logits:

@@ -17,6 +17,7 @@ from dssm_core.features import Log, item_inputs
 from dssm_core.logits import Comparison, side_by_side
 from dssm_core.losses import LOSSES
 from dssm_core.prepare import Prepared, bucket_times, load_sampler_tables, samplers_of
+from dssm_core.samplers.in_batch import InBatch
 from dssm_core.samplers.protocol import Sampler, Tables
 from dssm_core.two_tower import TwoTower
 
@@ -26,11 +27,13 @@ class Candidates:
     """What every event of a batch is compared with, and how each came there.
 
     items: codes, [C], or [B, C] where each event has its own; samplers: (sampler, its tables, how many of the candidates
-    it gave), one or two of them, none where the candidates are the whole catalogue.
+    it gave), one or two of them, none where the candidates are the whole catalogue. users: [C] whose items they are, -1 for
+    drawn ones; None where all are drawn.
     """
 
     items: Tensor
     bucket: int
+    users: Tensor | None
     samplers: list[tuple[Sampler, Tables, int]]
 
     def log_count(self, items: Tensor, events: Events) -> Tensor:
@@ -69,7 +72,8 @@ class Objective:
         users = model.users(batch.inputs) if batch.places is None else model.users(batch.inputs, True).flatten(0, 1)[batch.places]
         distinct, place = torch.cat([events.item, candidates.items.flatten()]).unique(return_inverse=True)
         embedded = model.items(item_inputs(self.log, self.items, distinct, int(self.times[batch.bucket]), features, self.scale))
-        own, others = embedded.index_select(0, place).split([len(events.item), candidates.items.numel()])  # its gradient has one order
+        vectors = embedded.float().index_select(0, place)  # its gradient is summed in one order, and in full precision
+        own, others = vectors.split([len(events.item), candidates.items.numel()])
         return Comparison(
             user=users,
             own=own,
@@ -81,13 +85,17 @@ class Objective:
             log_count_negative=candidates.log_count(candidates.items, events),
             catalogue=len(self.log.created) - 1,
             whole=not self.samplers,
+            own_users=events.user,
+            candidate_users=candidates.users,
         )
 
     def _candidates(self, bucket: int, events: Events, generator: torch.Generator) -> Candidates:
         """What the samplers draw (the batch's own items among it, where the loss wants them); every item, where there is none."""
         if not self.samplers:
-            return Candidates(torch.arange(1, len(self.log.created), device=events.item.device), bucket, [])
+            return Candidates(torch.arange(1, len(self.log.created), device=events.item.device), bucket, None, [])
         count = self.config.train.negatives
         drawn = {name: sampler.draw(self.tables[name], bucket, count, events, generator) for name, sampler in self.samplers.items()}
         given = [(sampler, self.tables[name], drawn[name].shape[-1]) for name, sampler in self.samplers.items()]
-        return Candidates(side_by_side(list(drawn.values())), bucket, given)
+        users = [events.user if isinstance(part[0], InBatch) else torch.full_like(events.user[:1], -1).expand(part[2]) for part in given]
+        from_batch = any(isinstance(part[0], InBatch) for part in given)
+        return Candidates(side_by_side(list(drawn.values())), bucket, torch.cat(users) if from_batch else None, given)

@@ -53,6 +53,8 @@ def prepare(run: Run, work: Path) -> Outcome:
     positives = train[train[LABEL] == 1]
     tables = {side: _read(run, f"{side}s") for side in ("user", "item")}
     served = tables["item"] if config.features.catalogue == "table" and tables["item"] is not None else positives
+    listed = positives[ITEM].isin(served[ITEM])
+    unlisted, positives = int((~listed).sum()), positives[listed]
     ids = {USER: Ids.fit(positives[USER]), ITEM: Ids.fit(served[ITEM])}
     for column, fitted in ids.items():
         fitted.save(work / f"{column}s.parquet", column)
@@ -73,6 +75,7 @@ def prepare(run: Run, work: Path) -> Outcome:
     tabulated = _sampler_tables(config, log, ids)
     save_tensors(work / "sampler.safetensors", tabulated)
     rows = {"positives": len(log.item), "users": len(ids[USER].index), "items": len(ids[ITEM].index)}
+    rows |= {"unlisted": unlisted} if unlisted else {}  # of an item that the table of items, the catalogue, does not hold
     return Outcome(rows, {"sampler": config.sampler.kind, "refreshes": len(bucket_times(config, log))})
 
 

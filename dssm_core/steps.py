@@ -150,6 +150,7 @@ def step_key(run: Run, step: Step) -> str:
             "settings": {name: _setting(settings, name) for name in step.reads} if step.reusable else settings,
             "inputs": {name: _content(run.need(name)) for name in step.needs},
             "source": source_files(run) if not step.needs else None,
+            "sampler": sampler_files(run) if step.name == "sample_negatives" else None,
         }
     )
 
@@ -164,6 +165,14 @@ def source_files(run: Run) -> dict[str, str]:
     from dssm_core.ingest import open_source
 
     return {name: sha256(file) for name, file in open_source(run.config).files().items()}
+
+
+def sampler_files(run: Run) -> dict[str, str]:
+    """sha256 of each file that a sampler reads beside the log, by name: a previous model's vectors."""
+    from dssm_core.prepare import samplers_of
+
+    read: list[dict[str, Path]] = [getattr(sampler, "files", dict)() for sampler in samplers_of(run.config).values()]
+    return {str(file): sha256(file) for files in read for file in files.values()}
 
 
 def _content(manifest: Manifest) -> JSON:

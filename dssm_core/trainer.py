@@ -155,6 +155,8 @@ class Trainer:
             self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
             self._save()
         model = self._averaged()
+        if not all(parameter.isfinite().all() for parameter in model.parameters()):
+            raise ConfigError(f"training diverged at the end of the {phase} phase: lower train.learning_rate or train.clip_norm")
         if phase == "select" and not self.config.train.refit:
             model.load_state_dict(self.best)
         return model

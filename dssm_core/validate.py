@@ -23,7 +23,7 @@ from dssm_core.artifacts import Run
 from dssm_core.config import Config, Feature
 from dssm_core.errors import DataError
 from dssm_core.families import did_you_mean
-from dssm_core.ingest import connect, number, number_columns, numbered, one_row, write_parquet
+from dssm_core.ingest import compared, connect, number, number_columns, numbered, one_row, write_parquet
 from dssm_core.positive import parse_positive
 from dssm_core.schema import CREATED, INTERACTIONS, ITEM, ITEMS, LABEL, REASON, ROW, TIME, USER, USERS
 from dssm_core.sources.columns import RAW, quote, text
@@ -159,11 +159,10 @@ def _wanted(config: Config, table: str) -> list[str]:
     columns = config.features.columns
     features: dict[str, tuple[Feature, ...]] = {INTERACTIONS: columns.context, USERS: columns.user, ITEMS: columns.item}
     wanted = [feature.column for feature in features[table] if feature.in_table]
-    positive = parse_positive(config.data.positive).column
     if table == INTERACTIONS:
         wanted += columns.targets()
-    if table == INTERACTIONS and positive != LABEL:  # without `label` every row is a positive
-        wanted.append(positive)
+    if table == INTERACTIONS:
+        wanted += sorted(compared(config) - {LABEL})  # without `label` every row is a positive
     return wanted
 
 

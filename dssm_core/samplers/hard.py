@@ -41,6 +41,11 @@ class Hard(BaseModel):
             raise ValueError(f"sampler.band is {list(self.band)}: give [first, last) with first below last, such as [100, 500]")
         return self
 
+    def files(self) -> dict[str, Path]:
+        """What `fit` reads, by name: it is part of the step's key, so that a model trained anew is seen."""
+        folder = vectors_folder(Path(self.bundle))
+        return {name: folder / name for name in ("user_embeddings.npy", "item_embeddings.npy") if (folder / name).is_file()}
+
     def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
         """A list of items for each user. ArtifactError where the bundle cannot be read, DataError where it does not fit."""
         users, items, theirs = read_vectors(Path(self.bundle), ids)
@@ -78,11 +83,16 @@ class Hard(BaseModel):
         return key.gather(1, front.gather(1, evenly.clamp(max=key.shape[1] - 1)))[place < wanted]
 
 
+def vectors_folder(folder: Path) -> Path:
+    """Where a run, or a bundle, keeps its vectors."""
+    return folder / "export_embeddings" if (folder / "export_embeddings").is_dir() else folder
+
+
 def read_vectors(folder: Path, ids: FittedIds) -> tuple[Tensor, Tensor, Tensor]:
     """A previous model's vectors of the present users, [codes, D], NaN where it knows none; of its items, [M, D]; and these
     items' present codes, [M], 0 where unknown.
     """
-    folder = folder / "export_embeddings" if (folder / "export_embeddings").is_dir() else folder
+    folder = vectors_folder(folder)
     try:
         users, items = (np.load(folder / f"{side}_embeddings.npy", allow_pickle=False) for side in ("user", "item"))
         their_users, their_items = (Ids.load(folder / f"{column}s.parquet") for column in (USER, ITEM))

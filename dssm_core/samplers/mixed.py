@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 import torch
@@ -49,6 +50,10 @@ class Mixed(BaseModel):
     def own(self) -> bool:
         """Whether any part gives events candidates of their own."""
         return any(sampler.own for sampler in self.samplers)
+
+    def files(self) -> dict[str, Path]:
+        """What the parts' `fit` reads, by path."""
+        return {str(file): file for sampler in self.samplers for file in getattr(sampler, "files", dict)().values()}
 
     def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
         """Every part's tables, `number.name`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
 from duckdb import DuckDBPyConnection
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from dssm_core.errors import DataError
 from dssm_core.schema import ITEM, ITEMS, PART, TIME, USER, USERS
@@ -39,6 +39,8 @@ class Sequences(BaseModel):
     path: a folder, or the one file of lines. Words are separated by blanks or tabs. A user's second line goes on where the
     first ended; a line with nothing but a user holds no interaction; empty lines are passed over. With `parts` every
     place in test comes after every place in train. users, items: optional tables as in `delimited`.
+    shuffle: a seed, where the order of a line says nothing (many published lists are sorted by id): places are then in
+    the order of a hash of seed, user and item, so that a user's last item is any of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +50,7 @@ class Sequences(BaseModel):
     parts: Parts | None = None
     users: TextTable | None = None
     items: TextTable | None = None
+    shuffle: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -67,7 +70,7 @@ class Sequences(BaseModel):
             for name, table in ((USERS, self.users), (ITEMS, self.items))
         )
         columns = [USER, ITEM, TIME, *([PART] if self.parts else [])]
-        return Tables(con.sql(_events(self._files_by_part())).project(", ".join(columns)), users, items)
+        return Tables(con.sql(_events(self._files_by_part(), self.shuffle)).project(", ".join(columns)), users, items)
 
     @property
     def _patterns(self) -> dict[str, str]:
@@ -85,7 +88,7 @@ class Sequences(BaseModel):
         return found
 
 
-def _events(files: Mapping[str, list[Path]]) -> str:
+def _events(files: Mapping[str, list[Path]], shuffle: int | None) -> str:
     """SQL: an event a row (user_id, item_id, timestamp, part), in the order of the lines, a line's items in theirs.
 
     Places are reckoned by line, of which there are few: only the unnesting touches every event.
@@ -93,6 +96,8 @@ def _events(files: Mapping[str, list[Path]]) -> str:
     raw = " UNION ALL ".join(_lines(part, paths) for part, paths in files.items())
     before = f"sum(len(words) - 1) OVER (PARTITION BY {PART}, {USER} ORDER BY line ROWS UNBOUNDED PRECEDING) - (len(words) - 1)"
     item = id_text("word", "VARCHAR")
+    by_hash = f"row_number() OVER (PARTITION BY {PART}, {USER} ORDER BY md5(concat_ws(':', {shuffle}, {USER}, word)), line, place) - 1"
+    place = "before + place" if shuffle is None else by_hash
     return (
         f"WITH raw AS ({raw}),"
         f" numbered AS (SELECT {PART}, words, row_number() OVER () AS line FROM raw WHERE words[1] <> ''),"
@@ -101,7 +106,7 @@ def _events(files: Mapping[str, list[Path]]) -> str:
         f" longest AS (SELECT coalesce(max(before + len(words) - 1), 0) AS shift FROM placed WHERE {PART} = '{TRAIN}'),"
         f" events AS (SELECT {USER}, {PART}, line, before, unnest(words[2:]) AS word, generate_subscripts(words[2:], 1) - 1 AS place"
         " FROM placed)"
-        f" SELECT {USER}, {item} AS {ITEM}, before + place + CASE WHEN {PART} = '{TEST}' THEN shift ELSE 0 END AS {TIME}, {PART}"
+        f" SELECT {USER}, {item} AS {ITEM}, {place} + CASE WHEN {PART} = '{TEST}' THEN shift ELSE 0 END AS {TIME}, {PART}"
         " FROM events, longest ORDER BY line, place"
     )
 

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dssm_core.positive import COMPARISON
-from dssm_core.schema import ROW, USER
+from dssm_core.schema import LABEL, ROW, USER
 from dssm_core.splits.protocol import CLEAN, Window
 
 
@@ -32,6 +32,8 @@ class LastN(BaseModel):
     def _a_comparison(cls, value: str | None) -> str | None:
         if value is not None and not COMPARISON.fullmatch(value):
             raise ValueError("write a column, one of == != > >= < <=, and a number, such as `rating > 2`")
+        if value is not None and value.split()[0] == LABEL:
+            raise ValueError("positives hold one label: name another column, such as `rating > 2`, and let data.positive take both")
         return value
 
     @property

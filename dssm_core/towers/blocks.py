@@ -15,21 +15,22 @@ class SequenceUser(nn.Module):
     Where the history's width is the model's, what the layers give is added to the fields' projections as it is: users
     then live in the space of the items that they start from.
 
-    layers: each (x [B, L, E], held [B, L]) → an update [B, L, E]. positions: an embedding of places, or None.
+    layers: each (x [B, L, E], held [B, L]) → an update [B, L, E]. positions: [longest, E], added by place, or None.
     dropout: share of the embedded history that is zeroed in training.
     """
 
     def __init__(
-        self, layers: list[nn.Module], positions: nn.Embedding | None, width: int, field_dims: list[int], dim: int, dropout: float
+        self, layers: list[nn.Module], positions: Tensor | None, width: int, field_dims: list[int], dim: int, dropout: float
     ) -> None:
         super().__init__()
-        self.layers, self.positions, self.dropout = nn.ModuleList(layers), positions, nn.Dropout(dropout)
+        self.layers, self.dropout = nn.ModuleList(layers), nn.Dropout(dropout)
+        self.positions = None if positions is None else nn.Parameter(positions)
         self.first, self.last, self.head = nn.LayerNorm(width), nn.LayerNorm(width), Sum([width, *field_dims], dim)
 
     def forward(self, history: Tensor, held: Tensor, fields: list[Tensor], every: bool) -> Tensor:
         """See Tower.user."""
         x = self.first(history)
-        x = self.dropout(x if self.positions is None else x + self.positions.weight[: history.shape[1]])
+        x = self.dropout(x if self.positions is None else x + self.positions[: history.shape[1]])
         for layer in self.layers:
             x = x + layer(x, held)
         x = self.last(x if every else newest(x, held))

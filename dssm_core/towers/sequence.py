@@ -33,8 +33,7 @@ class Sequence(BaseModel):
         layers: list[nn.Module] = []
         for _ in range(self.blocks):
             layers += [_Attention(width, self.heads, self.dropout), FeedForward(width, self.expansion, self.dropout)]
-        positions = nn.Embedding(max(history.length, 1), width)
-        nn.init.normal_(positions.weight, std=0.02)
+        positions = torch.randn(history.length, width) * 0.02
         return SequenceUser(layers, positions, width, field_dims, dim, self.embedding_dropout)
 
     def item(self, field_dims: list[int], dim: int) -> nn.Module:

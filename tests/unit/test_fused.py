@@ -26,6 +26,12 @@ def test_loss_and_gradients_are_those_of_the_logits(monkeypatch, loss, at_once):
     torch.testing.assert_close(torch.autograd.grad(one, given[:4]), torch.autograd.grad(other, given[:4]))
 
 
+def test_what_the_own_user_took_is_left_out_alike():
+    users = {"own_users": torch.arange(50) % 4, "candidate_users": torch.arange(30) % 6 - 1}
+    given = compared()._replace(**users)
+    torch.testing.assert_close(SampledSoftmax().fused(given), SampledSoftmax()(given.logits))
+
+
 def test_a_whole_catalogue_leaves_each_events_own_item_out_by_its_code():
     given = compared()
     user, candidate, items = given.user, torch.randn(20, 8, requires_grad=True), given.own_items.clamp(min=1)

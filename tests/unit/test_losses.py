@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dssm_core.logits import Logits, logits, mask_accidental_hits, similarity
+from dssm_core.logits import Comparison, Logits, logits, similarity
 from dssm_core.losses.bce import Bce
 from dssm_core.losses.bpr import Bpr
 from dssm_core.losses.ccl import Ccl
@@ -40,12 +40,27 @@ def test_own_candidates_by_hand():
     three, five = [1.0, 0.0], [0.0, 2.0]
     got = similarity(torch.tensor([[3.0, 4.0], [5.0, 6.0]]), torch.tensor([[five, three], [three, three]]))
     assert got.tolist() == [[8.0, 3.0], [5.0, 5.0]]
-    assert mask_accidental_hits(got, torch.tensor([3, 4]), candidates).tolist() == [[8.0, -math.inf], [5.0, 5.0]]
+    assert comparison(torch.tensor([3, 4]), candidates).left_out(slice(None)).tolist() == [[False, True], [False, False]]
+
+
+def comparison(own_items, candidate_items, **more):
+    zeros = torch.zeros(len(own_items), 1)
+    shape = (*candidate_items.shape, 1)
+    counts = torch.zeros(len(own_items)), torch.zeros(candidate_items.shape)
+    return Comparison(zeros, zeros, torch.zeros(shape), torch.ones(()), own_items, candidate_items, *counts, 9, **more)
 
 
 def test_accidental_hits_cannot_be_negatives():
-    masked = mask_accidental_hits(torch.zeros(2, 3), torch.tensor([7, 8]), torch.tensor([8, 7, 9]))
+    masked = comparison(torch.tensor([7, 8]), torch.tensor([8, 7, 9])).logits.negative
     assert masked.tolist() == [[0, -math.inf, 0], [-math.inf, 0, 0]]
+
+
+def test_a_users_other_items_of_the_batch_are_no_negatives_of_theirs():
+    """Users 1 and 2 took 7 and 8; a batch's items come with who took them, -1 for what was drawn beside them."""
+    users = {"own_users": torch.tensor([1, 1, 2]), "candidate_users": torch.tensor([1, 1, 2, -1])}
+    masked = comparison(torch.tensor([7, 8, 6]), torch.tensor([7, 8, 6, 8]), **users).logits.negative
+    out = -math.inf
+    assert masked.tolist() == [[out, out, 0, 0], [out, out, 0, out], [0, 0, out, 0]]
 
 
 def test_sampled_softmax_by_hand():
@@ -110,7 +125,7 @@ def test_log_q_makes_the_sampled_softmax_estimate_the_full_one():
     q /= q.sum()
     count, target = 200_000, 7
     drawn = torch.multinomial(q, count, replacement=True, generator=generator)
-    negative = mask_accidental_hits(scores[drawn][None], torch.tensor([target]), drawn)
+    negative = scores[drawn][None].masked_fill(drawn == target, -torch.inf)
     log_count = math.log(count) + q.log()
     batch = Logits(scores[target : target + 1], negative, log_count[target : target + 1], log_count[drawn], 50)
     full = scores.logsumexp(0) - scores[target]

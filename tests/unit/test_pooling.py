@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dssm_core.config import History
-from dssm_core.pooling import Pools, by_doubling, by_step, scan
+from dssm_core.pooling import Pools, by_doubling, by_step, running_attention, scan
 
 torch.manual_seed(0)
 VALUES = torch.randn(2, 5, 3)
@@ -35,6 +35,12 @@ def test_attention_weighs_by_the_softmax_of_its_score():
     for place in range(5):
         past = VALUES[0, : place + 1]
         torch.testing.assert_close(every[0, place], (pools.score(past).softmax(0) * past).sum(0))
+
+
+def test_attention_does_not_look_ahead():
+    values, held = torch.tensor([[[1.0], [2.0], [9.0]]]), torch.ones(1, 3, dtype=torch.bool)
+    pooled = running_attention(values, held, torch.tensor([[0.0, 0.0, 25.0]]))
+    assert pooled[0, :2, 0].tolist() == pytest.approx([1.0, 1.5])
 
 
 def test_nothing_held_pools_to_nothing():

@@ -202,6 +202,21 @@ def test_a_sequence_may_be_longer_than_a_usual_line(tmp_path: Path) -> None:
         assert rows.aggregate(f"count(*), count(*) FILTER ({TIME} = CAST({ITEM} AS BIGINT))").fetchall() == [(400_001, 400_000)]
 
 
+def test_shuffled_sequences_hold_the_same_items_in_another_order_test_after_train(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("1 " + " ".join(map(str, range(20))) + "\n2 5 6\n")
+    (tmp_path / "test.txt").write_text("1 20 21\n")
+    settings = {"path": str(tmp_path), "parts": {"train": "train.txt", "test": "test.txt"}}
+
+    def rows(shuffle: int | None) -> list[tuple[object, ...]]:
+        return sorted(read(Sequences.model_validate(settings | {"shuffle": shuffle}), f"{USER}, {TIME}, {ITEM}, {PART}"))
+
+    plain, shuffled = rows(None), rows(1)
+    assert shuffled == rows(1)
+    assert len({tuple(rows(seed)) for seed in (None, 1, 2)}) == 3
+    assert sorted(row[::2] + row[3:] for row in shuffled) == sorted(row[::2] + row[3:] for row in plain)
+    assert [row[:2] + row[3:] for row in shuffled] == [row[:2] + row[3:] for row in plain]  # the same places
+
+
 @pytest.mark.parametrize("settings", [{}, {"lines": "*", "parts": {"train": "a", "test": "b"}}, {"parts": {"train": "../a", "test": "b"}}])
 def test_sequences_need_lines_or_parts(tmp_path: Path, settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=r"either `lines`|must stay inside"):
