@@ -51,7 +51,7 @@ class Step:
 STEPS = {
     step.name: step
     for step in (
-        Step("ingest_data", "dssm_core.ingest:ingest", "read the log into canonical tables", ("data", "features")),
+        Step("ingest_data", "dssm_core.ingest:ingest", "read the log into canonical tables", ("data", "features", "split.relevant")),
         Step(
             "validate_data",
             "dssm_core.validate:validate",
@@ -156,8 +156,8 @@ def step_key(run: Run, step: Step) -> str:
 
 
 def _setting(settings: Any, name: str) -> Any:
-    """The section, or the setting in it (`section.name`), that a step reads."""
-    return reduce(lambda node, key: node[key], name.split("."), settings)
+    """The section, or the setting in it (`section.name`; None where this kind of section has none), that a step reads."""
+    return reduce(lambda node, key: node.get(key), name.split("."), settings)
 
 
 def source_files(run: Run) -> dict[str, str]:
