@@ -54,13 +54,6 @@ def test_airflow_finds_no_fault_with_our_files(airflow):
     assert airflow.get("pools/gpu")["slots"] == 1
 
 
-def test_every_tower_of_the_form_is_trained_and_judged(airflow):
-    runs = {kind: airflow.trigger(DAG, {"config": "small", "epochs": 1, "tower": kind}) for kind in sorted(TOWERS)}
-    ended = {kind: finish(airflow, run_id) for kind, run_id in runs.items()}
-    assert {kind: state for kind, (state, _, _) in ended.items()} == dict.fromkeys(runs, "success"), [logs for _, _, logs in ended.values()]
-    assert all(states["recall_gate"] == "success" for _, states, _ in ended.values())
-
-
 def test_a_run_ends_as_a_registered_version(airflow, mlflow, site):
     run_id = airflow.trigger(DAG, {"config": "small", "epochs": 1})
     link = wait_until(lambda: airflow.xcom(DAG, run_id, "train_towers", "mlflow_run"), "the MLflow button has its address")
@@ -143,3 +136,10 @@ def gate_metrics(run):
     from dssm_core.artifacts import open_run
 
     return open_run(run).need("recall_gate").info["metrics"]
+
+
+def test_every_tower_of_the_form_is_trained_and_judged(airflow):
+    runs = {kind: airflow.trigger(DAG, {"config": "small", "epochs": 1, "tower": kind}) for kind in sorted(TOWERS)}
+    ended = {kind: finish(airflow, run_id) for kind, run_id in runs.items()}
+    assert {kind: state for kind, (state, _, _) in ended.items()} == dict.fromkeys(runs, "success"), [logs for _, _, logs in ended.values()]
+    assert all(states["recall_gate"] == "success" for _, states, _ in ended.values())
