@@ -135,7 +135,12 @@ def run_without_airflow(site, tmp_path, settings):
 def gate_metrics(run):
     from dssm_core.artifacts import open_run
 
-    return open_run(run).need("recall_gate").info["metrics"]
+    return without_seconds(open_run(run).need("recall_gate").info["metrics"])
+
+
+def without_seconds(found):
+    """Metrics less what the baselines took, which is the machine's affair."""
+    return {key: without_seconds(value) for key, value in found.items() if key != "seconds"} if isinstance(found, dict) else found
 
 
 def test_every_tower_of_the_form_is_trained_and_judged(airflow):
