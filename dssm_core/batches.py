@@ -114,7 +114,7 @@ class ByPlace:
         self.log, self.users, self.future = log, users, config.train.target == "future"
         self.length = config.features.history.length
         self.order, ptr = log.sequences()
-        self.begin, self.end = stretches(ptr, max(1, config.features.history.length))
+        self.begin, self.end = stretches(ptr, max(1, self.length))
         self.lengths = (self.end - self.begin - 1).cpu()
         self.count = int(self.lengths.sum())
 

@@ -316,7 +316,7 @@ class Train(Section):
     trained anew on everything for the epochs that were best (refit: false keeps the best towers of the selection).
     target: what a place of a history is trained toward where item activity is off, the `next` item or a random
     `future` one. ema_decay: the weights that are evaluated and exported are an exponential moving average over steps
-    (0 takes the latest). sparse_rows: embedding tables with more rows than this are neither averaged nor decayed, and only
+    (0 takes the latest). sparse_rows: embedding tables with more rows than this are neither averaged, decayed nor clipped, and only
     the rows of a batch are updated (lazy Adam), so that a step's cost does not grow with the vocabulary.
     """
 
@@ -423,7 +423,7 @@ def _gate_problems(config: Config) -> list[str]:
 
 
 def _history_problems(config: Config) -> list[str]:
-    """What the towers cannot make of a history."""
+    """Settings of history, target and similarity that would have no effect, or nothing to work on."""
     problems, history, kind = [], config.features.history, config.tower.kind
     if not history.length and kind in ("sequence", "recurrent"):
         problems.append(f"tower {kind!r} reads histories, but features.history.length is 0: give it 20 or more, or take tower mlp")
@@ -435,10 +435,6 @@ def _history_problems(config: Config) -> list[str]:
         problems.append("train.target 'future' is for training by place: set features.activity.enabled to false, or target to next")
     if config.model.similarity == "dot" and config.index.kind == "annoy":
         problems.append("index 'annoy' ranks by cosine, not by model.similarity 'dot': take a faiss index, or cosine")
-    width = config.features.id_dim
-    heads = config.tower.settings.get("heads", 2) if config.tower.kind == "sequence" else 1
-    if isinstance(heads, int) and heads > 0 and width % heads:
-        problems.append(f"tower.heads {heads} does not divide features.id_dim {width}, the width it works in")
     return problems
 
 
@@ -520,7 +516,7 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
         config, problems = None, [_explain(error, "", Config)]
     problems += [problem for where in FAMILIES for problem in _check_members(raw, where)]
     if config and not problems:
-        problems = _needs_times(config) + _misfits(config)
+        problems = _needs_times(config) + _tower_problems(config) + _misfits(config)
     if problems or config is None:
         raise ConfigError("\n".join(problems))
     return config
@@ -532,6 +528,12 @@ def _needs_times(config: Config) -> list[str]:
     if not config.features.activity.enabled or getattr(source, "timed", True):
         return []
     return [f"source {config.data.source.kind!r} has no times, which item activity is counted by: set features.activity.enabled to false"]
+
+
+def _tower_problems(config: Config) -> list[str]:
+    """Attention heads that cannot share the width of a history."""
+    heads, width = getattr(families.build(TOWERS, config.tower), "heads", 1), config.features.id_dim
+    return [f"tower.heads {heads} does not divide features.id_dim {width}, the width it works in"] if width % heads else []
 
 
 def _misfits(config: Config) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dssm_core.config import Config
+from dssm_core.config import Config, Features
 from dssm_core.features import user_inputs
 from dssm_core.histories import Histories
 from dssm_core.ids import Ids
@@ -21,7 +21,7 @@ from dssm_core.schema import ITEM, USER
 from dssm_core.static import encode_context
 from dssm_core.two_tower import TwoTower
 
-PLACES_AT_ONCE = 160_000  # of histories embedded at a time: a tower over sequences holds some tensors of users times places
+PLACES_AT_ONCE = 160_000  # of histories
 
 Floats = npt.NDArray[np.float32]
 
@@ -38,7 +38,7 @@ class Encoder:
 
     @torch.no_grad()
     def users(self, frame: pd.DataFrame) -> Floats:
-        """Unit vectors of users. frame: user_id, history (lists of item ids, newest last), context columns if known → [n, D].
+        """Vectors of users. frame: user_id, history (lists of item ids, newest last), context columns if known → [n, D].
 
         What is unknown (a user, an item of a history, a missing context column) counts as code 0.
         """
@@ -46,7 +46,7 @@ class Encoder:
         user = torch.from_numpy(self.user_ids.encode(frame[USER]))
         history = self._history(frame["history"], features.history.length)
         context = encode_context(features.columns, frame, self.folder)
-        parts = zip(*(part.split(PLACES_AT_ONCE // max(1, history.shape[1]) + 1) for part in (user, history, context)), strict=True)
+        parts = zip(*(part.split(users_at_once(features)) for part in (user, history, context)), strict=True)
         vectors = [self.model.users(user_inputs(self.prepared.users, *part)) for part in parts]
         return torch.cat(vectors).numpy()
 
@@ -59,6 +59,11 @@ class Encoder:
         history = np.zeros((len(lists), length), dtype=np.int64)
         history[newest.query, np.arange(len(newest.items)) - newest.ptr[newest.query]] = newest.items
         return torch.from_numpy(history)
+
+
+def users_at_once(features: Features) -> int:
+    """Users embedded at a time: a tower over sequences holds some tensors of users times places."""
+    return max(1, PLACES_AT_ONCE // max(1, features.history.length))
 
 
 def load_towers(folder: Path, config: Config, prepared: Prepared) -> TwoTower:

@@ -15,7 +15,7 @@ from torch import Tensor
 from dssm_core import families
 from dssm_core.artifacts import Run
 from dssm_core.config import Config
-from dssm_core.encoder import PLACES_AT_ONCE, load_towers
+from dssm_core.encoder import load_towers, users_at_once
 from dssm_core.features import item_inputs, users_as_of
 from dssm_core.indexes import INDEXES, measure
 from dssm_core.prepare import Prepared, load_prepared
@@ -62,12 +62,7 @@ def embed_users(model: TwoTower, prepared: Prepared, config: Config) -> Floats:
     def embed(part: Tensor) -> Tensor:
         return model.users(users_as_of(log, table, part, torch.full_like(part, log.end), config.features))
 
-    return torch.cat([embed(part) for part in codes.split(users_at_once(config))]).numpy()
-
-
-def users_at_once(config: Config) -> int:
-    """Users embedded at a time: a tower over sequences holds some tensors of users times places."""
-    return max(1, PLACES_AT_ONCE // max(1, config.features.history.length))
+    return torch.cat([embed(part) for part in codes.split(users_at_once(config.features))]).numpy()
 
 
 def build_index(run: Run, work: Path) -> Outcome:

@@ -28,9 +28,14 @@ def load(family: Mapping[str, str], kind: str) -> type[Any]:
     """The class of the member called `kind`; ConfigError when there is none."""
     if kind not in family:
         raise ConfigError(f"unknown kind {kind!r}: {did_you_mean(kind, list(family))}")
-    module, _, name = family[kind].partition(":")
-    member: type[Any] = getattr(import_module(module), name)
+    member: type[Any] = named(family[kind])
     return member
+
+
+def named(path: str) -> Any:
+    """What `module:name` names, its module imported now."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
 
 
 def build(family: Mapping[str, str], member: Member) -> Any:

@@ -32,6 +32,11 @@ def open_source(config: Config) -> Source:
     return source
 
 
+def source_files(run: Run) -> dict[str, Path]:
+    """Each file the run's source reads, by path relative to `data.source.path`."""
+    return open_source(run.config).files()
+
+
 @contextmanager
 def connect(near: Path) -> Iterator[DuckDBPyConnection]:
     """An in-memory DuckDB that keeps row order and spills into a folder beside `near`, removed afterwards.

@@ -186,6 +186,12 @@ def samplers_of(config: Config) -> dict[str, Sampler]:
     return {"sampler": families.build(SAMPLERS, config.sampler), **batch}
 
 
+def sampler_files(run: Run) -> dict[str, Path]:
+    """Each file that a sampler reads beside the log, by path: a previous model's vectors."""
+    read: list[dict[str, Path]] = [getattr(sampler, "files", dict)() for sampler in samplers_of(run.config).values()]
+    return {str(file): file for files in read for file in files.values()}
+
+
 def _sampler_tables(config: Config, log: Log, ids: FittedIds) -> Tables:
     """`phase.sampler.table`: for both phases of training, so that selection draws by no click of its validation day."""
     return {

@@ -10,7 +10,6 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from functools import cache, reduce
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from filelock import FileLock
 
 from dssm_core.artifacts import JSON, Manifest, Run, digest, disk_errors, find_twins, link, sha256, write_atomically
 from dssm_core.errors import ArtifactError, ConfigError
-from dssm_core.families import did_you_mean
+from dssm_core.families import did_you_mean, named
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +37,7 @@ class Step:
 
     function: `module:name`, called as `function(run, work)`, writes files into the folder `work`, returns an Outcome.
     reusable: whether a finished twin in another run of the same window may stand in (False: it changes the world).
+    outside: `module:name`, called as `outside(run)`, names the files that the step reads from outside the run, by name.
     """
 
     name: str
@@ -46,12 +46,19 @@ class Step:
     reads: tuple[str, ...]
     needs: tuple[str, ...] = ()
     reusable: bool = True
+    outside: str | None = None
 
 
 STEPS = {
     step.name: step
     for step in (
-        Step("ingest_data", "dssm_core.ingest:ingest", "read the log into canonical tables", ("data", "features", "split.relevant")),
+        Step(
+            "ingest_data",
+            "dssm_core.ingest:ingest",
+            "read the log into canonical tables",
+            ("data", "features", "split.relevant"),
+            outside="dssm_core.ingest:source_files",
+        ),
         Step(
             "validate_data",
             "dssm_core.validate:validate",
@@ -72,6 +79,7 @@ STEPS = {
             "fit ids on train, write the log and the sampler's tables",
             ("features", "sampler", "loss", "split"),
             ("validate_data", "split_by_time"),
+            outside="dssm_core.prepare:sampler_files",
         ),
         Step(
             "train_towers",
@@ -141,7 +149,7 @@ def execute(run: Run, name: str) -> Manifest:
 
 
 def step_key(run: Run, step: Step) -> str:
-    """Hash of the code, the settings a step reads, its inputs' content, and (at the start) the source files."""
+    """Hash of the code, the settings a step reads, its inputs' content, and the files that it reads from outside the run."""
     settings = run.config.model_dump(mode="json")
     return digest(
         {
@@ -149,8 +157,7 @@ def step_key(run: Run, step: Step) -> str:
             "code": code_version(),
             "settings": {name: _setting(settings, name) for name in step.reads} if step.reusable else settings,
             "inputs": {name: _content(run.need(name)) for name in step.needs},
-            "source": source_files(run) if not step.needs else None,
-            "sampler": sampler_files(run) if step.name == "sample_negatives" else None,
+            "outside": outside_files(run, step),
         }
     )
 
@@ -160,19 +167,12 @@ def _setting(settings: Any, name: str) -> Any:
     return reduce(lambda node, key: node.get(key), name.split("."), settings)
 
 
-def source_files(run: Run) -> dict[str, str]:
-    """sha256 of each file the run's source reads, by path relative to `data.source.path`."""
-    from dssm_core.ingest import open_source
-
-    return {name: sha256(file) for name, file in open_source(run.config).files().items()}
-
-
-def sampler_files(run: Run) -> dict[str, str]:
-    """sha256 of each file that a sampler reads beside the log, by name: a previous model's vectors."""
-    from dssm_core.prepare import samplers_of
-
-    read: list[dict[str, Path]] = [getattr(sampler, "files", dict)() for sampler in samplers_of(run.config).values()]
-    return {str(file): sha256(file) for files in read for file in files.values()}
+def outside_files(run: Run, step: Step) -> dict[str, str]:
+    """sha256 of each file that a step reads from outside the run, by name."""
+    if step.outside is None:
+        return {}
+    files: dict[str, Path] = named(step.outside)(run)
+    return {name: sha256(file) for name, file in files.items()}
 
 
 def _content(manifest: Manifest) -> JSON:
@@ -187,7 +187,8 @@ def code_version() -> str:
     package = Path(__file__).parent
     sources = sorted(package.rglob("*.py"))
     code = [(str(file.relative_to(package)), hashlib.sha256(file.read_bytes()).hexdigest()) for file in sources]
-    return digest([code, [version(name) for name in ("duckdb", "faiss-cpu", "numpy", "pandas", "torch")]])
+    computing = ("duckdb", "faiss-cpu", "implicit", "numba", "numpy", "pandas", "scikit-learn", "scipy", "torch")
+    return digest([code, [version(name) for name in computing]])
 
 
 def _twin(run: Run, step: Step, key: str) -> Run | None:
@@ -246,8 +247,7 @@ def _publish(run: Run, step: Step, part: Path, manifest: Manifest) -> Manifest:
 
 
 def _function(step: Step) -> Any:
-    module, _, name = step.function.partition(":")
-    return getattr(import_module(module), name)
+    return named(step.function)
 
 
 def _fresh(folder: Path) -> Path:

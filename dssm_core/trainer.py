@@ -154,15 +154,12 @@ class Trainer:
                 self._judge(validation)
             self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
             self._save()
-        model = self._averaged()
+        model = self.average
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
             raise ConfigError(f"training diverged at the end of the {phase} phase: lower train.learning_rate or train.clip_norm")
         if phase == "select" and not self.config.train.refit:
             model.load_state_dict(self.best)
         return model
-
-    def _averaged(self) -> TwoTower:
-        return self.average
 
     def _start(self, state: dict[str, Any] | None) -> None:
         """Fresh parameters from the seed, or those of a checkpoint."""
@@ -210,10 +207,11 @@ class Trainer:
 
     def _step(self, rows: Tensor) -> Tensor:
         """One update from the events at `rows` [B]; the loss, detached, without waiting for the device. → []."""
+        rate, seed = self._learning_rate(), self._seed(self.progress.step)
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-            group["lr"] = self._learning_rate()
-        self.generator.manual_seed(self._seed(self.progress.step))
-        torch.manual_seed(self._seed(self.progress.step))  # for dropout
+            group["lr"] = rate
+        self.generator.manual_seed(seed)
+        torch.manual_seed(seed)  # for dropout
         with self.autocast:
             loss = self.objective(self.model, rows, self.generator)
         self.model.zero_grad(set_to_none=True)
@@ -235,13 +233,13 @@ class Trainer:
         """Ask the averaged towers on the validation slice; the best epoch is the one with the most."""
         progress, name = self.progress, self.config.train.metric
         with self.autocast:
-            value = validation.score(self._averaged(), self.prepared)
+            value = validation.score(self.average, self.prepared)
         self._log({f"valid_{name}": value, "epoch": progress.epoch + 1})
         log.info("epoch %d: %s %.4f on the validation slice", progress.epoch + 1, name, value)
         if value > progress.best_value:
             progress.best_value, progress.best_epoch = value, progress.epoch + 1
             if not self.config.train.refit:
-                self.best = {key: part.clone() for key, part in self._averaged().state_dict().items()}
+                self.best = {key: part.clone() for key, part in self.average.state_dict().items()}
 
     def _learning_rate(self) -> float:
         done = self.progress.epoch * self.steps_per_epoch + self.progress.batch

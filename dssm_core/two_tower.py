@@ -1,4 +1,4 @@
-"""The model: a user tower and an item tower over shared item-id embeddings, compared by cosine. No loss inside."""
+"""The model: a user tower and an item tower over shared item-id embeddings, compared by cosine or dot product. No loss inside."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from threadpoolctl import threadpool_limits
 
 from dssm_core.artifacts import JSON
-from dssm_core.baselines.protocol import Clicks, Ints, fill, popular
-from dssm_core.baselines.scores import Csr, Floats, best, blocks, click_matrix, recency
+from dssm_core.baselines.protocol import Clicks, Ints, popular
+from dssm_core.baselines.scores import Csr, Floats, best, click_matrix, ranked, recency
 from dssm_core.histories import Histories
 
 
@@ -65,17 +65,18 @@ class Factors:
 
     def lists(self, histories: Histories, k: int) -> Ints:
         """See Fitted."""
-        found = [np.empty((0, k), dtype=np.int64)]
         n = len(self.clicked)
         if not self.clicked.any():
             return np.full((len(histories), k), -1)
-        for first, last in blocks(len(histories), n):
-            past = recency(histories.part(first, last), n, self.settings.history, self.settings.decay)
+
+        def rank(part: Histories) -> Ints:
+            past = recency(part, n, self.settings.history, self.settings.decay)
             scores = self._scores(past)
             scores[:, ~self.clicked] = -np.inf
             scores[np.diff(past.indptr) == 0] = -np.inf  # nothing to go by: the popular ones
-            found.append(best(scores, k))
-        return fill(np.concatenate(found), self.popular)
+            return best(scores, k)
+
+        return ranked(histories, k, n, rank, self.popular)
 
     def _scores(self, past: Csr) -> Floats:
         """[B, N]"""

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import linalg
 
 from dssm_core.artifacts import JSON
-from dssm_core.baselines.protocol import Clicks, Ints, fill, popular
-from dssm_core.baselines.scores import Floats, best, blocks, click_matrix, distinct, recency
+from dssm_core.baselines.protocol import Clicks, Ints, popular
+from dssm_core.baselines.scores import Floats, best, click_matrix, distinct, ranked, recency
 from dssm_core.errors import DataError
 from dssm_core.histories import Histories
 
@@ -66,11 +66,12 @@ class Linear:
 
     def lists(self, histories: Histories, k: int) -> Ints:
         """See Fitted."""
-        found = [np.empty((0, k), dtype=np.int64)]
         names = np.append(self.items, -1)  # its row -1 stays -1
-        for first, last in blocks(len(histories), len(self.items)):
-            past = recency(histories.part(first, last), self.n_items, self.length, self.decay)[:, self.items]
+
+        def rank(part: Histories) -> Ints:
+            past = recency(part, self.n_items, self.length, self.decay)[:, self.items]
             scores = past @ self.weights  # [b, n]
             scores[np.diff(past.indptr) == 0] = -np.inf  # nothing to go by: the popular ones
-            found.append(names[best(scores, k)])
-        return fill(np.concatenate(found), self.popular)
+            return names[best(scores, k)]
+
+        return ranked(histories, k, len(self.items), rank, self.popular)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,12 +34,19 @@ class Neighbours:
 
     def lists(self, histories: Histories, k: int) -> Ints:
         """See Fitted."""
-        found = [np.empty((0, k), dtype=np.int64)]
-        widest = min(self.similar.shape[0], self.length * int(np.diff(self.similar.indptr).max(initial=1)))
-        for first, last in blocks(len(histories), widest):
-            past = recency(histories.part(first, last), self.similar.shape[0], self.length, self.decay)
-            found.append(best_of_sparse(past @ self.similar, k)[0])
-        return fill(np.concatenate(found), self.popular)
+        n_items = self.similar.shape[0]
+        widest = min(n_items, self.length * int(np.diff(self.similar.indptr).max(initial=1)))
+
+        def rank(part: Histories) -> Ints:
+            return best_of_sparse(recency(part, n_items, self.length, self.decay) @ self.similar, k)[0]
+
+        return ranked(histories, k, widest, rank, self.popular)
+
+
+def ranked(histories: Histories, k: int, width: int, rank: Callable[[Histories], Ints], popular: Ints) -> Ints:
+    """Lists [Q, k] of all queries: `rank` answers blocks of them that score `width` items each, popular items fill up what is short."""
+    found = [rank(histories.part(first, last)) for first, last in blocks(len(histories), width)]
+    return fill(np.concatenate([np.empty((0, k), dtype=np.int64), *found]), popular)
 
 
 def blocks(n: int, width: int) -> Iterator[tuple[int, int]]:

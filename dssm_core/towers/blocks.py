@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +38,11 @@ class SequenceUser(nn.Module):
         x = self.last(x if every else newest(x, held))
         out: Tensor = self.head([x, *fields])
         return out
+
+
+def stacked(blocks: int, mixing: Callable[[], nn.Module], width: int, expansion: float, dropout: float) -> list[nn.Module]:
+    """`blocks` times a layer that mixes places, as `mixing` makes one, and a feed-forward layer."""
+    return [layer for _ in range(blocks) for layer in (mixing(), FeedForward(width, expansion, dropout))]
 
 
 class FeedForward(nn.Module):

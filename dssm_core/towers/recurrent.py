@@ -12,7 +12,7 @@ from torch.nn.functional import silu
 
 from dssm_core.config import History
 from dssm_core.pooling import scan
-from dssm_core.towers.blocks import FeedForward, SequenceUser
+from dssm_core.towers.blocks import SequenceUser, stacked
 from dssm_core.towers.linear import Sum
 
 
@@ -31,9 +31,7 @@ class Recurrent(BaseModel):
 
     def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
         """See Tower."""
-        layers: list[nn.Module] = []
-        for _ in range(self.blocks):
-            layers += [_Recurrence(width, self.dropout), FeedForward(width, self.expansion, self.dropout)]
+        layers = stacked(self.blocks, lambda: _Recurrence(width, self.dropout), width, self.expansion, self.dropout)
         return SequenceUser(layers, None, width, field_dims, dim, self.embedding_dropout)
 
     def item(self, field_dims: list[int], dim: int) -> nn.Module:

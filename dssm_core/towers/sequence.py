@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from dssm_core.config import History
-from dssm_core.towers.blocks import FeedForward, SequenceUser
+from dssm_core.towers.blocks import SequenceUser, stacked
 from dssm_core.towers.linear import Sum
 
 
@@ -30,9 +30,7 @@ class Sequence(BaseModel):
 
     def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
         """See Tower. ValueError where the heads do not divide the width: config.py asks first."""
-        layers: list[nn.Module] = []
-        for _ in range(self.blocks):
-            layers += [_Attention(width, self.heads, self.dropout), FeedForward(width, self.expansion, self.dropout)]
+        layers = stacked(self.blocks, lambda: _Attention(width, self.heads, self.dropout), width, self.expansion, self.dropout)
         positions = torch.randn(history.length, width) * 0.02
         return SequenceUser(layers, positions, width, field_dims, dim, self.embedding_dropout)
 

@@ -12,7 +12,7 @@ from dssm_core.artifacts import Run, create_run
 from dssm_core.config import parse_config
 from dssm_core.errors import DataError, ServiceError
 from dssm_core.ingest import connect, ingest, open_source, write_parquet
-from dssm_core.steps import source_files
+from dssm_core.steps import STEPS, outside_files
 
 
 def run_on(folder: Path, features: dict[str, object] | None = None, **data: object) -> Run:
@@ -100,10 +100,10 @@ def test_no_rows(tmp_path: Path, content: str, message: str) -> None:
 def test_source_files_are_what_is_hashed(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\n1,2,3\n")
     run = run_on(tmp_path)
-    before = source_files(run)
+    before = outside_files(run, STEPS["ingest_data"])
     assert list(before) == list(open_source(run.config).files()) == ["a.csv"]
     (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\n1,2,4\n")
-    assert source_files(run) != before
+    assert outside_files(run, STEPS["ingest_data"]) != before
 
 
 def test_a_full_disk_is_worth_a_retry_once_there_is_space(tmp_path: Path) -> None:
