@@ -1,8 +1,10 @@
-"""Batches of training events, in one of two ways.
+"""Batches of training events, in one of three ways.
 
 With item activity on, every event is a row: all events of a batch share one refresh, so that they can share candidates,
 and its user is seen as of that refresh. With activity off nothing but the order of a history matters: a batch is some
-stretches of histories, and every place of a stretch is an event, trained toward what followed, in one pass.
+stretches of histories, and every place of a stretch is an event, trained toward what followed, in one pass. Where the
+order says nothing either (train.target `rest`), a batch is some users, each with a random part of what they took as their
+history and every other item as an event.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import torch
 from torch import Tensor
 
 from dssm_core.config import Config
-from dssm_core.features import Log, Table, UserInputs, sequence_inputs, users_as_of
+from dssm_core.features import Log, Table, UserInputs, sequence_inputs, user_inputs, users_as_of
+from dssm_core.ragged import ranges
 
 SORTED_TOGETHER = 50  # batches' worth of stretches sorted by length, so that little is padding
 
@@ -37,13 +40,15 @@ class Events:
 class Batch:
     """A batch's users and its n events, all of one bucket (a place in the refreshes).
 
-    places: [n] of each event's vector among the flattened [B * L] ones; None where a row is an event.
+    places: [n] of each event's vector among the flattened [B * L] ones; rows: [n] of each event's user among the B, where
+    several events share one. Neither where a user is an event's own.
     """
 
     inputs: UserInputs
     events: Events
     bucket: int
     places: Tensor | None = None
+    rows: Tensor | None = None
 
 
 class Examples(Protocol):
@@ -64,7 +69,7 @@ def examples(config: Config, log: Log, users: Table, times: Tensor) -> Examples:
     """How this config sees a log. times: [buckets] ms, see prepare.bucket_times."""
     if config.features.activity.enabled:
         return ByRefresh(config, log, users, times)
-    return ByPlace(config, log, users)
+    return ByUser(config, log, users) if config.train.target == "rest" else ByPlace(config, log, users)
 
 
 def training_events(log: Log, times: Tensor) -> Events:
@@ -140,14 +145,63 @@ class ByPlace:
         return Batch(inputs, Events(log.user[toward], log.item[toward], torch.zeros_like(toward), log.time[toward]), 0, places)
 
 
+class ByUser:
+    """Whole users, whose vector is trained toward all that is not in their history at once: the order does not count.
+
+    A random share of a user's items is the history, so that it never holds what is learned toward, as in denoising
+    autoencoders (Liang et al. 2018). With features.history.length 0 every item is learned toward.
+    """
+
+    def __init__(self, config: Config, log: Log, users: Table) -> None:
+        self.log, self.users, self.length = log, users, config.features.history.length
+        self.order, self.ptr = log.sequences()
+        lengths = self.ptr.diff()
+        self.known = (lengths > (1 if self.length else 0)).nonzero().squeeze(1)  # a history leaves an item to learn
+        self.lengths = lengths[self.known].cpu()
+        self.count = int(self.lengths.sum())
+
+    def batches(self, size: int, seed: int) -> list[Tensor]:
+        """See Examples."""
+        order = torch.randperm(len(self.lengths), generator=torch.Generator().manual_seed(seed))
+        batch = (self.lengths[order].cumsum(0) - 1) // size
+        return list(order.split(batch.unique_consecutive(return_counts=True)[1].tolist()))
+
+    def take(self, rows: Tensor, generator: torch.Generator) -> Batch:
+        """See Examples."""
+        user = self.known[rows.to(self.known.device)]
+        row, at = ranges(self.ptr[user], self.ptr[user + 1])
+        log, taken = self.log, self.order[at]
+        shown = random_part(row, len(user), self.length, generator)
+        history = torch.zeros(len(user), max(1, self.length), dtype=torch.int64, device=user.device)
+        held = shown >= 0
+        history[row[held], shown[held]] = log.item[taken[held]]
+        toward = taken[~held]
+        inputs = user_inputs(self.users, user, history, log.context[self.order[self.ptr[user]]])
+        return Batch(inputs, Events(log.user[toward], log.item[toward], torch.zeros_like(toward), log.time[toward]), 0, rows=row[~held])
+
+
+def random_part(row: Tensor, users: int, length: int, generator: torch.Generator) -> Tensor:
+    """The place of each of the users' items in a random part of them, -1 for the rest, which is never empty.
+
+    row: [n] ascending, whose item it is; at most `length` of a user's are in the part; its share is uniform in [0, 1).
+    """
+    if not length:
+        return torch.full_like(row, -1)
+    counts = row.bincount(minlength=users)
+    shuffled = (row.double() + torch.rand(len(row), generator=generator, device=row.device, dtype=torch.double)).argsort()
+    nth = torch.empty_like(row)
+    nth[shuffled] = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    size = (torch.rand(users, generator=generator, device=row.device) * counts).long().clamp(max=length)
+    return torch.where(nth < size[row], nth, -1)
+
+
 def stretches(ptr: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """Where to cut every user's events, the newest stretch whole: `length` + 1 events at most, 2 at least.
 
     ptr: [users + 1], where each user's events begin → begin, end: 2 x [stretches].
     """
-    parts = ((ptr.diff() - 1).clamp(min=0) + length - 1) // length
-    user = torch.repeat_interleave(torch.arange(len(parts), device=ptr.device), parts)
-    nth = torch.arange(len(user), device=ptr.device) - (parts.cumsum(0) - parts)[user]
+    pieces = ((ptr.diff() - 1).clamp(min=0) + length - 1) // length
+    user, nth = ranges(torch.zeros_like(pieces), pieces)
     end = ptr[1:][user] - nth * length
     return torch.maximum(ptr[:-1][user], end - length - 1), end
 

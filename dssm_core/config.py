@@ -315,9 +315,11 @@ class Train(Section):
     `metric` every `judge_every` epochs, stopping after `patience` of these without a better one; then both towers are
     trained anew on everything for the epochs that were best (refit: false keeps the best towers of the selection).
     target: what a place of a history is trained toward where item activity is off, the `next` item or a random
-    `future` one. ema_decay: the weights that are evaluated and exported are an exponential moving average over steps
-    (0 takes the latest). sparse_rows: embedding tables with more rows than this are neither averaged, decayed nor clipped, and only
-    the rows of a batch are updated (lazy Adam), so that a step's cost does not grow with the vocabulary.
+    `future` one; or, for data without an order, the `rest`: all of a user's items but a random part that is the history
+    (with features.history.length 0 all of them). ema_decay: the weights that are evaluated and exported are an exponential
+    moving average over steps (0 takes the latest). sparse_rows: embedding tables with more rows than this are neither
+    averaged, decayed nor clipped, and only the rows of a batch are updated (lazy Adam), so that a step's cost does not grow
+    with the vocabulary.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 5
@@ -332,7 +334,7 @@ class Train(Section):
     metric: str = "recall@200"
     judge_every: Annotated[int, Field(ge=1)] = 1
     refit: bool = True
-    target: Literal["next", "future"] = "next"
+    target: Literal["next", "future", "rest"] = "next"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checkpoint_every_s: Annotated[float, Field(ge=0)] = 30.0
@@ -431,8 +433,11 @@ def _history_problems(config: Config) -> list[str]:
         problems.append("features.history.pools names decay, but features.history.decays is empty: give a decay such as 0.7")
     if history.learn_decays and "decay" not in history.pools:
         problems.append("features.history.learn_decays has nothing to learn: add decay to features.history.pools")
-    if config.train.target == "future" and config.features.activity.enabled:
-        problems.append("train.target 'future' is for training by place: set features.activity.enabled to false, or target to next")
+    target = config.train.target
+    if target != "next" and config.features.activity.enabled:
+        problems.append(f"train.target {target!r} is for training by place: set features.activity.enabled to false, or target to next")
+    if target == "rest" and config.features.columns.context:
+        problems.append("train.target 'rest' knows no latest context: leave features.columns.context out, or set target to next")
     if config.model.similarity == "dot" and config.index.kind == "annoy":
         problems.append("index 'annoy' ranks by cosine, not by model.similarity 'dot': take a faiss index, or cosine")
     return problems
@@ -542,8 +547,9 @@ def _misfits(config: Config) -> list[str]:
     if loss.whole_catalogue:  # compares with every item: the sampler, which the form always names, is not asked
         return []
     kinds, problems = _kinds(sampler.model_dump()), []
-    if config.train.target == "future" and (loss.in_batch or "in_batch" in kinds):
-        problems.append("in-batch candidates have no exact log-Q under train.target 'future': take sampler uniform, or target next")
+    if config.train.target != "next" and (loss.in_batch or "in_batch" in kinds):
+        target = config.train.target
+        problems.append(f"in-batch candidates have no exact log-Q under train.target {target!r}: take sampler uniform, or target next")
     if config.model.similarity == "dot" and loss.on_scores and config.loss.kind in ("ccl", "triplet"):
         problems.append(f"loss {config.loss.kind!r} has its margin in cosines: set model.similarity to cosine")
     if "active" in kinds and not config.features.activity.enabled:
@@ -643,7 +649,10 @@ def _sentence(problem: dict[str, Any], prefix: str, model: type[BaseModel]) -> s
         return f"unknown key {where!r}: {families.did_you_mean(str(loc[-1]), _siblings(loc, model))}"
     if problem["type"] == "missing":
         return f"{where!r} is missing: add it to the config or give --set {where}=…"
-    return f"{where!r} is {problem['input']!r}: {problem['msg']}"
+    text = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], Mapping):  # a section whose settings do not go together: they need not all be shown
+        return f"{where}: {text}" if where else text
+    return f"{where!r} is {problem['input']!r}: {text}"
 
 
 def _siblings(loc: tuple[str | int, ...], model: Any) -> list[str]:

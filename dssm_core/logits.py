@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dssm_core.ragged import ranges
+
 
 class Logits(NamedTuple):
     """A batch's logits before any correction, and what the corrections need.
@@ -25,10 +27,10 @@ class Logits(NamedTuple):
 class Comparison(NamedTuple):
     """A batch's n events, their own items and the candidates, as vectors: all that logits are made of.
 
-    items are codes; log_count_* as in Logits.
+    items are codes; log_count_* as in Logits. rows: the user of each event; where it is None, each event has its own.
     """
 
-    user: Tensor  # [n, D]
+    user: Tensor  # [n, D], or [B, D] where several events share a user
     own: Tensor  # [n, D]
     candidate: Tensor  # [C, D], or [n, C, D] where each event has its own
     temperature: Tensor  # []
@@ -40,12 +42,15 @@ class Comparison(NamedTuple):
     whole: bool = False  # the candidates are every item, in the order of their codes
     own_users: Tensor | None = None  # [n] codes, where candidates are other events' items
     candidate_users: Tensor | None = None  # [C] codes of the users whose items they are, -1 for a drawn item
+    rows: Tensor | None = None  # [n] ascending places in `user`
 
     def left_out(self, at: slice) -> Tensor:
-        """Candidates that are no negatives of the events `at`: their own item, and what their own user took in the batch.
+        """Candidates that are no negatives of the users at the rows `at`: their own items, and what they took in the batch.
 
         A batch holds whole stretches of histories: without this a user's other items would be drawn far too often. → [b, C].
         """
+        if self.rows is not None and self.candidate_items.dim() == 1:
+            return self._own_among_shared(at)
         hits = self.own_items[at, None] == (self.candidate_items if self.candidate_items.dim() == 1 else self.candidate_items[at])
         if self.own_users is None or self.candidate_users is None:
             return hits
@@ -54,9 +59,31 @@ class Comparison(NamedTuple):
     @property
     def logits(self) -> Logits:
         """Each event's own item and its candidates, the own item masked among them."""
-        positive, negative = logits(self.user, self.own, self.candidate, self.temperature)
-        negative = negative.masked_fill(self.left_out(slice(None)), -torch.inf)
+        user, left_out = self.user, self.left_out(slice(None))
+        if self.rows is not None:
+            user = user.index_select(0, self.rows)
+            left_out = left_out[self.rows] if self.candidate_items.dim() == 1 else left_out
+        positive, negative = logits(user, self.own, self.candidate, self.temperature)
+        negative = negative.masked_fill(left_out, -torch.inf)
         return Logits(positive, negative, self.log_count_positive, self.log_count_negative, self.catalogue)
+
+    def events_of(self, at: slice) -> tuple[slice, Tensor]:
+        """The events of the users at the rows `at`, and the place of each one's user in it. → a slice of n, [e]."""
+        if self.rows is None:
+            return at, torch.arange(len(self.user[at]), device=self.user.device)
+        first, last, _ = at.indices(len(self.user))
+        begin, end = torch.searchsorted(self.rows, self.rows.new_tensor([first, last])).tolist()
+        return slice(begin, end), self.rows[begin:end] - first
+
+    def _own_among_shared(self, at: slice) -> Tensor:
+        """Where the shared candidates are items of a row's own events. → [b, C]."""
+        events, row = self.events_of(at)
+        ordered, place = self.candidate_items.sort()
+        first, last = (torch.searchsorted(ordered, self.own_items[events], right=right) for right in (False, True))
+        event, found = ranges(first, last)
+        hits = torch.zeros(len(self.user[at]), len(ordered), dtype=torch.bool, device=row.device)
+        hits[row[event], place[found]] = True
+        return hits
 
 
 def similarity(user: Tensor, item: Tensor) -> Tensor:

@@ -87,6 +87,7 @@ class Objective:
             whole=not self.samplers,
             own_users=events.user,
             candidate_users=candidates.users,
+            rows=batch.rows,
         )
 
     def _candidates(self, bucket: int, events: Events, generator: torch.Generator) -> Candidates:

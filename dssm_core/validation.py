@@ -14,6 +14,7 @@ from dssm_core.features import Log, item_inputs, users_as_of
 from dssm_core.logits import similarity
 from dssm_core.metrics import METRICS, Relevant
 from dssm_core.prepare import Prepared, selection_log
+from dssm_core.ragged import ranges
 from dssm_core.two_tower import TwoTower
 
 MOST_USERS = 20_000  # an even sample of the users is enough to choose an epoch by
@@ -68,8 +69,6 @@ class Validation:
     def _without_seen(self, scores: Tensor, users: Tensor) -> Tensor:
         """-inf for what each user took before. scores: [B, N]; users: [B] codes."""
         order, ptr = self.known.sequences()
-        counts = ptr[users + 1] - ptr[users]
-        query = torch.repeat_interleave(torch.arange(len(users), device=users.device), counts)
-        place = torch.arange(len(query), device=users.device) - (counts.cumsum(0) - counts)[query] + ptr[users][query]
+        query, place = ranges(ptr[users], ptr[users + 1])
         column = torch.searchsorted(self.items, self.known.item[order[place]])
         return scores.index_put_((query, column), torch.tensor(-torch.inf, device=scores.device))

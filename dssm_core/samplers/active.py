@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dssm_core.batches import Events
 from dssm_core.features import Log
+from dssm_core.ragged import ranges
 from dssm_core.samplers.protocol import FittedIds, Tables, categorical, draw_categorical, share_of, tally
 from dssm_core.schema import HOUR_MS
 
@@ -66,6 +67,5 @@ def _recent_clicks(log: Log, as_of: Tensor, window_h: int) -> tuple[Tensor, Tens
     hour, item, clicks = tally((log.time - log.start) // HOUR_MS, log.item, torch.ones(len(log.item)))
     last = (as_of - log.start) // HOUR_MS
     begin, end = torch.searchsorted(hour, last - window_h), torch.searchsorted(hour, last)
-    bucket = torch.repeat_interleave(torch.arange(len(as_of)), end - begin)
-    row = torch.arange(len(bucket)) + torch.repeat_interleave(end - (end - begin).cumsum(0), end - begin)
+    bucket, row = ranges(begin, end)
     return tally(bucket, item[row], clicks[row])

@@ -1,6 +1,6 @@
 import torch
 
-from dssm_core.batches import ByPlace, epoch_batches, length_batches, stretches, training_events
+from dssm_core.batches import ByPlace, ByUser, epoch_batches, length_batches, random_part, stretches, training_events
 from dssm_core.config import parse_config
 from dssm_core.features import Log, Table
 from tests.conftest import small_config
@@ -53,10 +53,11 @@ def sequence_log():
     return Log(user, item, torch.arange(5), context, torch.zeros(6, dtype=torch.int64), torch.tensor([0, 5]))
 
 
-def by_place(**train):
-    config = parse_config(small_config(features={"activity": {"enabled": False}}, sampler={"kind": "uniform"}, train=train))
+def by_place(kind=ByPlace, length=20, **train):
+    features = {"activity": {"enabled": False}, "history": {"length": length}}
+    config = parse_config(small_config(features=features, sampler={"kind": "uniform"}, train=train))
     users = Table(torch.arange(3)[:, None] * 10, torch.zeros(3, 0, 1, dtype=torch.int64), torch.zeros(3, 0))
-    return ByPlace(config, sequence_log(), users)
+    return kind(config, sequence_log(), users)
 
 
 def test_every_place_is_an_event_toward_the_next():
@@ -89,3 +90,41 @@ def test_stretches_of_like_length_share_a_batch():
     padded = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
     assert padded < 1.1 * int(lengths.sum())
     assert max(int(lengths[batch].sum()) for batch in batches) <= 400 + 49
+
+
+def test_the_rest_of_a_users_items_is_learned_toward_and_never_in_the_history():
+    found, generator, histories = by_place(ByUser, target="rest"), torch.Generator().manual_seed(0), set()
+    (rows,) = found.batches(100, seed=0)
+    for _ in range(50):
+        batch = found.take(rows.sort().values, generator)
+        for row, items in enumerate(({1, 2, 3}, {4, 5})):
+            shown = set(batch.inputs.history[row].tolist()) - {0}
+            toward = batch.events.item[batch.rows == row].tolist()
+            assert toward
+            assert sorted([*shown, *toward]) == sorted(items)
+            assert batch.inputs.numeric[row, -1].item() == torch.tensor(len(shown)).log1p().item()
+            histories.add(frozenset(shown))
+        assert batch.events.user.tolist() == [row + 1 for row in batch.rows.tolist()]
+    assert histories == {frozenset(part) for part in ((), (1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (4,), (5,))}
+
+
+def test_without_a_history_the_rest_is_everything():
+    found = by_place(ByUser, length=0, target="rest")
+    batch = found.take(torch.tensor([0, 1]), torch.Generator())
+    assert found.count == 5
+    assert batch.rows.tolist() == [0, 0, 0, 1, 1]
+    assert batch.events.item.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_a_random_part_is_short_of_the_whole_and_as_long_as_it_may():
+    row, generator = torch.tensor([0] * 50 + [2] * 3 + [3]), torch.Generator().manual_seed(1)
+    drawn = torch.stack([random_part(row, 4, 10, generator) for _ in range(300)])
+    sizes = (drawn[:, :50] >= 0).sum(1)
+    assert sizes.max() == 10
+    assert sizes.min() == 0
+    assert set((drawn[:, 50:53] >= 0).sum(1).tolist()) == {0, 1, 2}
+    assert (drawn[:, 53] == -1).all()
+    for one in drawn[:20, :50]:
+        assert sorted(one[one >= 0].tolist()) == list(range(int((one >= 0).sum())))
+    share = (drawn[:, 50:53] >= 0).float().mean(0)  # each item equally often: (0 + 1 + 2) / 3 of 3
+    torch.testing.assert_close(share, torch.full((3,), 1 / 3), atol=0.1, rtol=0)

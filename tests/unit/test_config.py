@@ -26,6 +26,17 @@ def test_every_shipped_config_is_valid(file):
         ({"features": {"history": {"pools": ["decay"], "decays": []}}}, "features.history.decays is empty: give a decay"),
         ({"features": {"history": {"pools": ["mean"], "learn_decays": True}}}, "learn_decays has nothing to learn: add decay"),
         ({"train": {"target": "future"}}, "train.target 'future' is for training by place"),
+        (
+            {"features": {"activity": {"enabled": False}}, "train": {"target": "rest"}, "sampler": {"kind": "in_batch"}},
+            "in-batch candidates have no exact log-Q under train.target 'rest'",
+        ),
+        (
+            {
+                "features": {"activity": {"enabled": False}, "columns": {"context": [{"column": "device", "kind": "categorical"}]}},
+                "train": {"target": "rest"},
+            },
+            "train.target 'rest' knows no latest context",
+        ),
         ({"model": {"similarity": "dot"}, "index": {"kind": "annoy"}}, "index 'annoy' ranks by cosine"),
         ({"model": {"similarity": "dot"}, "loss": {"kind": "triplet"}}, "loss 'triplet' has its margin in cosines"),
         ({"tower": {"kind": "sequence", "heads": 5}}, "tower.heads 5 does not divide features.id_dim 32"),
@@ -51,7 +62,7 @@ def test_every_shipped_config_is_valid(file):
         ({"split": {}}, "'split.test_day' is missing"),
         ({"split": {"kind": "leave_one"}}, "split: unknown kind 'leave_one': did you mean 'leave_one_out'?"),
         ({"split": {"kind": "last_n", "test_day": "2024-03-07"}}, "unknown key 'split.test_day': choose one of n, relevant."),
-        ({"split": {"kind": "last_n", "relevant": "rating"}}, "'split.relevant' is 'rating': Value error, write a column"),
+        ({"split": {"kind": "last_n", "relevant": "rating"}}, "'split.relevant' is 'rating': write a column"),
         ({"split": {"kind": "holdout", "share": 2}}, "'split.share' is 2"),
         ({"split": {"test_day": "2024-03-07", "train_days": 3, "validation_days": 3}}, "validation_days 3 leaves none of 3 train_days"),
         ({"split": {"kind": "leave_one_out"}}, "split 'leave_one_out' has no cutoff in time: leave recent_hot out"),

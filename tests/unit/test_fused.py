@@ -32,6 +32,23 @@ def test_what_the_own_user_took_is_left_out_alike():
     torch.testing.assert_close(SampledSoftmax().fused(given), SampledSoftmax()(given.logits))
 
 
+@pytest.mark.parametrize("at_once", [1, 70, 10**6])
+@pytest.mark.parametrize("loss", [SampledSoftmax(), FullSoftmax()], ids=repr)
+def test_events_that_share_a_user_are_as_events_with_copies_of_it(monkeypatch, loss, at_once):
+    """Against whole logits; and a user's own items are negatives of none of the user's events."""
+    monkeypatch.setitem(fused.LOGITS_AT_ONCE, "cpu", at_once)
+    given = compared()
+    rows = torch.randint(12, (50,)).sort().values.unique(return_inverse=True)[1]
+    shared = given._replace(user=given.user[: rows.max() + 1].detach().requires_grad_(), rows=rows)
+    mine = [set(given.own_items[rows == row].tolist()) for row in rows.tolist()]
+    out = torch.tensor([[item in own for item in given.candidate_items.tolist()] for own in mine])
+    negative = (shared.user[rows] @ given.candidate.T / given.temperature).masked_fill(out, -torch.inf)
+    torch.testing.assert_close(shared.logits.negative, negative)
+    one, other = loss.fused(shared), loss(shared.logits)
+    torch.testing.assert_close(one, other)
+    torch.testing.assert_close(torch.autograd.grad(one, shared[:4]), torch.autograd.grad(other, shared[:4]))
+
+
 def test_a_whole_catalogue_leaves_each_events_own_item_out_by_its_code():
     given = compared()
     user, candidate, items = given.user, torch.randn(20, 8, requires_grad=True), given.own_items.clamp(min=1)

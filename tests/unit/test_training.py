@@ -167,6 +167,7 @@ def by_place(prepared_run, tmp_path_factory):
     "changes",
     [
         {"train__target": "future"},
+        {"train__target": "rest", "features__columns": {"context": []}},
         {"train__refit": False},
         {"train__sparse_rows": 10},
         {"model__similarity": "dot"},
