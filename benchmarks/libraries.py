@@ -209,9 +209,9 @@ def contenders() -> dict[str, tuple[str, str, Any]]:
     """Name → (whose: `ours`, or the other environment's), what it does, function of the watch."""
     uniform = {"sampler": {"kind": "uniform"}}
 
-    def own(base: dict[str, Any], batch: int, loss: str, **more: Any) -> Any:
-        shape = base | uniform | {"loss": {"kind": loss}} | more
-        return lambda watch: ours(watch, shape | {"train": {"batch_size": batch, "negatives": more.get("negatives", 1024)}})
+    def own(base: dict[str, Any], batch: int, loss: Any, negatives: int = 1024, **more: Any) -> Any:
+        shape = base | uniform | {"loss": {"kind": loss} if isinstance(loss, str) else loss} | more
+        return lambda watch: ours(watch, shape | {"train": {"batch_size": batch, "negatives": negatives}})
 
     return {
         "rechub": ("other", "torch-rechub DSSM, pointwise, 3 negatives each", lambda watch: rechub(watch, False, 0)),
@@ -221,6 +221,11 @@ def contenders() -> dict[str, tuple[str, str, Any]]:
             lambda watch: rechub(watch, False, 2),
         ),
         "rechub-in-batch": ("other", "torch-rechub DSSM, in-batch negatives", lambda watch: rechub(watch, True, 0)),
+        "mlp-pointwise": (
+            "ours",
+            "`mlp`, bce, 3 negatives each, none of them the user's own",
+            own(MLP, POSITIVES, {"kind": "bce", "log_q": False}, 3, sampler={"kind": "unseen"}),
+        ),
         "mlp": ("ours", "`mlp`, sampled softmax, 1,024 shared negatives", own(MLP, POSITIVES, "sampled_softmax")),
         "mlp-in-batch": (
             "ours",
