@@ -106,6 +106,12 @@ def test_the_sentence_names_thing_value_and_remedy(changes, sentence):
     assert sentence in str(error.value)
 
 
+def test_a_section_whose_settings_do_not_go_together_is_not_printed_whole():
+    with pytest.raises(ConfigError) as error:
+        parse_config(small_config(features__history={"learn_decays": True, "pools": ["mean"]}))
+    assert str(error.value).startswith("features.history.learn_decays has nothing to learn")
+
+
 def test_a_split_without_a_kind_goes_by_days():
     config = parse_config(small_config())
     assert (config.split.kind, config.split.title) == ("days", "2024-03-07")
