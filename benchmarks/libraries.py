@@ -209,8 +209,8 @@ def contenders() -> dict[str, tuple[str, str, Any]]:
     """Name → (whose: `ours`, or the other environment's), what it does, function of the watch."""
     uniform = {"sampler": {"kind": "uniform"}}
 
-    def own(base: dict[str, Any], batch: int, loss: Any, negatives: int = 1024, **more: Any) -> Any:
-        shape = base | uniform | {"loss": {"kind": loss} if isinstance(loss, str) else loss} | more
+    def own(base: dict[str, Any], batch: int, loss: dict[str, Any], negatives: int = 1024, **more: Any) -> Any:
+        shape = base | uniform | {"loss": loss} | more
         return lambda watch: ours(watch, shape | {"train": {"batch_size": batch, "negatives": negatives}})
 
     return {
@@ -226,15 +226,15 @@ def contenders() -> dict[str, tuple[str, str, Any]]:
             "`mlp`, bce, 3 negatives each, none of them the user's own",
             own(MLP, POSITIVES, {"kind": "bce", "log_q": False}, 3, sampler={"kind": "unseen"}),
         ),
-        "mlp": ("ours", "`mlp`, sampled softmax, 1,024 shared negatives", own(MLP, POSITIVES, "sampled_softmax")),
+        "mlp": ("ours", "`mlp`, sampled softmax, 1,024 shared negatives", own(MLP, POSITIVES, {"kind": "sampled_softmax"})),
         "mlp-in-batch": (
             "ours",
             "`mlp`, in-batch softmax, in-batch negatives",
-            own(MLP, POSITIVES, "in_batch_softmax", sampler={"kind": "in_batch"}),
+            own(MLP, POSITIVES, {"kind": "in_batch_softmax"}, sampler={"kind": "in_batch"}),
         ),
         "rectools": ("other", "RecTools SASRec, full softmax", lambda watch: rectools(watch, 0)),
-        "sequence": ("ours", "`sequence`, sampled softmax, 1,024 shared negatives", own(SASREC, TOKENS, "sampled_softmax")),
-        "sequence-full": ("ours", "`sequence`, full softmax", own(SASREC, TOKENS, "full_softmax")),
+        "sequence": ("ours", "`sequence`, sampled softmax, 1,024 shared negatives", own(SASREC, TOKENS, {"kind": "sampled_softmax"})),
+        "sequence-full": ("ours", "`sequence`, full softmax", own(SASREC, TOKENS, {"kind": "full_softmax"})),
     }
 
 

@@ -141,8 +141,7 @@ class ByPlace:
         toward = self.order[torch.minimum(ahead, last)].flatten()[places]
         history = torch.where(held, self.log.item[seen], 0) if self.length else torch.zeros_like(place)
         inputs = sequence_inputs(self.users, self.log.user[seen[:, 0]], history, self.log.context[seen])
-        log = self.log
-        return Batch(inputs, Events(log.user[toward], log.item[toward], torch.zeros_like(toward), log.time[toward]), 0, places)
+        return Batch(inputs, timeless(self.log, toward), 0, places)
 
 
 class ByUser:
@@ -163,21 +162,25 @@ class ByUser:
     def batches(self, size: int, seed: int) -> list[Tensor]:
         """See Examples."""
         order = torch.randperm(len(self.lengths), generator=torch.Generator().manual_seed(seed))
-        batch = (self.lengths[order].cumsum(0) - 1) // size
-        return list(order.split(batch.unique_consecutive(return_counts=True)[1].tolist()))
+        return filled(order, self.lengths, size)
 
     def take(self, rows: Tensor, generator: torch.Generator) -> Batch:
         """See Examples."""
         user = self.known[rows.to(self.known.device)]
         row, at = ranges(self.ptr[user], self.ptr[user + 1])
-        log, taken = self.log, self.order[at]
+        taken = self.order[at]
         shown = random_part(row, len(user), self.length, generator)
         history = torch.zeros(len(user), max(1, self.length), dtype=torch.int64, device=user.device)
         held = shown >= 0
-        history[row[held], shown[held]] = log.item[taken[held]]
-        toward = taken[~held]
-        inputs = user_inputs(self.users, user, history, log.context[self.order[self.ptr[user]]])
-        return Batch(inputs, Events(log.user[toward], log.item[toward], torch.zeros_like(toward), log.time[toward]), 0, rows=row[~held])
+        history[row[held], shown[held]] = self.log.item[taken[held]]
+        context = self.log.context[self.order[self.ptr[user]]]  # of no columns: config.py refuses them
+        inputs = user_inputs(self.users, user, history, context)
+        return Batch(inputs, timeless(self.log, taken[~held]), 0, rows=row[~held])
+
+
+def timeless(log: Log, rows: Tensor) -> Events:
+    """The log's rows [n] as events of the only bucket there is without item activity."""
+    return Events(log.user[rows], log.item[rows], torch.zeros_like(rows), log.time[rows])
 
 
 def random_part(row: Tensor, users: int, length: int, generator: torch.Generator) -> Tensor:
@@ -187,10 +190,8 @@ def random_part(row: Tensor, users: int, length: int, generator: torch.Generator
     """
     if not length:
         return torch.full_like(row, -1)
-    counts = row.bincount(minlength=users)
-    shuffled = (row.double() + torch.rand(len(row), generator=generator, device=row.device, dtype=torch.double)).argsort()
-    nth = torch.empty_like(row)
-    nth[shuffled] = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    counts, nth = row.bincount(minlength=users), torch.empty_like(row)
+    nth[shuffled_within(row, generator)] = ranges(torch.zeros_like(counts), counts)[1]
     size = (torch.rand(users, generator=generator, device=row.device) * counts).long().clamp(max=length)
     return torch.where(nth < size[row], nth, -1)
 
@@ -212,9 +213,19 @@ def length_batches(lengths: Tensor, size: int, seed: int) -> list[Tensor]:
     order = torch.randperm(len(lengths), generator=generator)
     group = lengths[order].cumsum(0) // (size * SORTED_TOGETHER)
     order = order[(group * (int(lengths.max()) + 1) + lengths[order]).argsort(stable=True)]
-    batch = (lengths[order].cumsum(0) - 1) // size
-    batches = order.split(batch.unique_consecutive(return_counts=True)[1].tolist())
+    batches = filled(order, lengths, size)
     return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def filled(order: Tensor, lengths: Tensor, size: int) -> list[Tensor]:
+    """`order` in parts of about `size` events. order: [n] rows; lengths: [n] events of each row."""
+    batch = (lengths[order].cumsum(0) - 1) // size
+    return list(order.split(batch.unique_consecutive(return_counts=True)[1].tolist()))
+
+
+def shuffled_within(group: Tensor, generator: torch.Generator) -> Tensor:
+    """An order of the rows that keeps groups together, ascending, and shuffles each. group: [n], on the generator's device."""
+    return (group.double() + torch.rand(len(group), generator=generator, device=group.device, dtype=torch.double)).argsort()
 
 
 def epoch_batches(bucket: Tensor, size: int, seed: int) -> list[Tensor]:
@@ -223,10 +234,8 @@ def epoch_batches(bucket: Tensor, size: int, seed: int) -> list[Tensor]:
     The same seed gives the same batches, which is what lets a killed run go on where it was.
     """
     generator = torch.Generator().manual_seed(seed)
-    order = (bucket.double() + torch.rand(len(bucket), generator=generator, dtype=torch.double)).argsort()
-    counts = bucket.bincount()
-    sizes = [size_ for count in counts.tolist() for size_ in _even(count, size)]
-    batches = order.split(sizes)
+    sizes = [size_ for count in bucket.bincount().tolist() for size_ in _even(count, size)]
+    batches = shuffled_within(bucket, generator).split(sizes)
     return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
 
 

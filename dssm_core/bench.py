@@ -247,6 +247,7 @@ def measure(
 ) -> list[JSON]:
     """Run jobs, `at_once` at a time with the cores divided among them; a record each, appended to results.jsonl as they end.
 
+    Jobs of one config file, day and seed run one after the other: what they share is then trained once and reused.
     started: told the log that a job writes; tick: called about twice a second. A job that fails leaves a record with its error.
     """
     folder = runs / "bench" / bench.name
@@ -266,14 +267,17 @@ def measure(
 
     records = []
     with ThreadPoolExecutor(at_once) as pool:
-        waiting: dict[Future[JSON], Job] = {pool.submit(work, job): job for job in jobs}
+        waiting: dict[Future[JSON], list[Job]] = {pool.submit(work, queue[0]): queue for queue in queues(jobs)}
         try:
             while waiting:
                 done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
+                    job, *others = waiting.pop(future)
                     records.append(future.result() | {"threads": threads})
                     append(folder / "results.jsonl", records[-1])
-                    ended(waiting.pop(future), records[-1])
+                    ended(job, records[-1])
+                    if others:
+                        waiting[pool.submit(work, others[0])] = others
                 tick()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -281,6 +285,14 @@ def measure(
                 process.terminate()
             raise
     return records
+
+
+def queues(jobs: Iterable[Job]) -> list[list[Job]]:
+    """Jobs that may share a training, together and in their order: those of one config file, day and seed."""
+    found: dict[tuple[str, date | None, int], list[Job]] = {}
+    for job in jobs:
+        found.setdefault((job.config, job.test_day, job.seed), []).append(job)
+    return list(found.values())
 
 
 def run_job(job: Job, folder: Path, data: Path | None, environment: dict[str, str], running: set[subprocess.Popen[bytes]]) -> JSON:

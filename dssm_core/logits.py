@@ -48,6 +48,7 @@ class Comparison(NamedTuple):
         """Candidates that are no negatives of the users at the rows `at`: their own items, and what they took in the batch.
 
         A batch holds whole stretches of histories: without this a user's other items would be drawn far too often. → [b, C].
+        Where events have candidates of their own, `at` are events.
         """
         if self.rows is not None and self.candidate_items.dim() == 1:
             return self._own_among_shared(at)

@@ -223,7 +223,7 @@ def _work(run: Run, step: Step, key: str) -> Manifest:
         write_atomically(mark, json.dumps(key).encode())
     started = time.perf_counter()
     with disk_errors(part):
-        outcome: Outcome = _function(step)(run, part)
+        outcome: Outcome = named(step.function)(run, part)
     mark.unlink()
     for left in part.rglob(".*.part"):  # by a write that was killed
         left.unlink()
@@ -244,10 +244,6 @@ def _publish(run: Run, step: Step, part: Path, manifest: Manifest) -> Manifest:
     shutil.rmtree(run.step(step.name), ignore_errors=True)
     os.replace(part, run.step(step.name))
     return manifest
-
-
-def _function(step: Step) -> Any:
-    return named(step.function)
 
 
 def _fresh(folder: Path) -> Path:

@@ -144,6 +144,7 @@ def without_seconds(found):
 
 
 def test_every_tower_of_the_form_is_trained_and_judged(airflow):
+    """The last test: one of its runs may equal one of those above, and an equal bundle is registered once."""
     runs = {kind: airflow.trigger(DAG, {"config": "small", "epochs": 1, "tower": kind}) for kind in sorted(TOWERS)}
     ended = {kind: finish(airflow, run_id) for kind, run_id in runs.items()}
     assert {kind: state for kind, (state, _, _) in ended.items()} == dict.fromkeys(runs, "success"), [logs for _, _, logs in ended.values()]

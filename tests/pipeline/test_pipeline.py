@@ -19,6 +19,7 @@ from dssm_core.bundle import open_bundle
 from dssm_core.cli import main
 from dssm_core.config import parse_config
 from dssm_core.errors import ArtifactError
+from dssm_core.families import named
 from tests.conftest import small_config
 
 TO_TRAIN = list(steps.STEPS)[: list(steps.STEPS).index("train_towers")]
@@ -168,7 +169,7 @@ def test_a_step_reads_only_the_settings_of_its_key(runs, monkeypatch):
         part.mkdir()
         seen.clear()
         run.__dict__["config"] = Watched(config, {name.partition(".")[0] for name in step.reads if "." in name})
-        steps._function(step)(run, part)
+        named(step.function)(run, part)
         run.__dict__["config"] = config
         assert seen <= {*step.reads, "name", "model_dump", "model_dump_json", "model_name"}, name
         part.rename(run.root / f"{name}.watched")
@@ -208,12 +209,10 @@ def test_killed_training_goes_on_to_the_same_towers(tmp_path, runs):
 
 def test_a_step_that_fails_leaves_nothing_and_can_run_again(runs, tmp_path, monkeypatch):
     run = artifacts.create_run(tiny(seed=4), tmp_path, "run")
-    original = steps._function
-    monkeypatch.setattr(steps, "_function", lambda step: _full_disk)
-    with pytest.raises(artifacts.ServiceError, match=r"cannot write .*No space left.*free space"):
+    with monkeypatch.context() as patch, pytest.raises(artifacts.ServiceError, match=r"cannot write .*No space left.*free space"):
+        patch.setattr(steps, "named", lambda name: _full_disk)
         steps.execute(run, "ingest_data")
     assert run.manifest("ingest_data") is None
-    monkeypatch.setattr(steps, "_function", original)
     assert steps.execute(run, "ingest_data").rows["read"] == 12_000
 
 

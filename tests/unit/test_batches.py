@@ -53,7 +53,7 @@ def sequence_log():
     return Log(user, item, torch.arange(5), context, torch.zeros(6, dtype=torch.int64), torch.tensor([0, 5]))
 
 
-def by_place(kind=ByPlace, length=20, **train):
+def examples_of(kind=ByPlace, length=20, **train):
     features = {"activity": {"enabled": False}, "history": {"length": length}}
     config = parse_config(small_config(features=features, sampler={"kind": "uniform"}, train=train))
     users = Table(torch.arange(3)[:, None] * 10, torch.zeros(3, 0, 1, dtype=torch.int64), torch.zeros(3, 0))
@@ -61,7 +61,7 @@ def by_place(kind=ByPlace, length=20, **train):
 
 
 def test_every_place_is_an_event_toward_the_next():
-    found = by_place()
+    found = examples_of()
     assert found.count == 3
     (rows,) = found.batches(100, seed=0)
     batch = found.take(rows.sort().values, torch.Generator())
@@ -74,7 +74,7 @@ def test_every_place_is_an_event_toward_the_next():
 
 
 def test_toward_the_future_any_later_event_of_the_user_is_a_target():
-    found = by_place(target="future")
+    found = examples_of(target="future")
     generator, seen = torch.Generator().manual_seed(0), set()
     for _ in range(50):
         items = found.take(torch.tensor([0]), generator).events.item.tolist()
@@ -93,7 +93,7 @@ def test_stretches_of_like_length_share_a_batch():
 
 
 def test_the_rest_of_a_users_items_is_learned_toward_and_never_in_the_history():
-    found, generator, histories = by_place(ByUser, target="rest"), torch.Generator().manual_seed(0), set()
+    found, generator, histories = examples_of(ByUser, target="rest"), torch.Generator().manual_seed(0), set()
     (rows,) = found.batches(100, seed=0)
     for _ in range(50):
         batch = found.take(rows.sort().values, generator)
@@ -109,7 +109,7 @@ def test_the_rest_of_a_users_items_is_learned_toward_and_never_in_the_history():
 
 
 def test_without_a_history_the_rest_is_everything():
-    found = by_place(ByUser, length=0, target="rest")
+    found = examples_of(ByUser, length=0, target="rest")
     batch = found.take(torch.tensor([0, 1]), torch.Generator())
     assert found.count == 5
     assert batch.rows.tolist() == [0, 0, 0, 1, 1]

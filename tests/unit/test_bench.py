@@ -190,6 +190,12 @@ def test_runs_side_by_side_share_the_cores(checkout, ran, monkeypatch):
     assert {record["threads"] for record in records(checkout)} == {2}
 
 
+def test_jobs_that_may_share_a_training_are_not_run_side_by_side(checkout):
+    jobs = list(bench.all_jobs(bench.read_bench("trial", checkout, seeds=[1, 2]), checkout))
+    queues = bench.queues(jobs)
+    assert [[(bool(job.overrides), job.seed) for job in queue] for queue in queues] == [[(False, 1), (True, 1)], [(False, 2), (True, 2)]]
+
+
 def test_days_have_lines_of_their_own(checkout, ran):
     rows = [TABLE["rows"][2], TABLE["rows"][4]]
     write(checkout, "trial", TABLE | {"rows": rows, "test_days": [date(2024, 3, 6), date(2024, 3, 7)], "seeds": [1]})
