@@ -209,9 +209,10 @@ def test_killed_training_goes_on_to_the_same_towers(tmp_path, runs):
 
 def test_a_step_that_fails_leaves_nothing_and_can_run_again(runs, tmp_path, monkeypatch):
     run = artifacts.create_run(tiny(seed=4), tmp_path, "run")
-    with monkeypatch.context() as patch, pytest.raises(artifacts.ServiceError, match=r"cannot write .*No space left.*free space"):
-        patch.setattr(steps, "named", lambda name: _full_disk)
+    monkeypatch.setattr("dssm_core.ingest.ingest", _full_disk)
+    with pytest.raises(artifacts.ServiceError, match=r"cannot write .*No space left.*free space"):
         steps.execute(run, "ingest_data")
+    monkeypatch.undo()
     assert run.manifest("ingest_data") is None
     assert steps.execute(run, "ingest_data").rows["read"] == 12_000
 
