@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from datetime import date
 from pathlib import Path
 
@@ -194,6 +195,24 @@ def test_jobs_that_may_share_a_training_are_not_run_side_by_side(checkout):
     jobs = list(bench.all_jobs(bench.read_bench("trial", checkout, seeds=[1, 2]), checkout))
     queues = bench.queues(jobs)
     assert [[(bool(job.overrides), job.seed) for job in queue] for queue in queues] == [[(False, 1), (True, 1)], [(False, 2), (True, 2)]]
+
+
+def test_queued_jobs_wait_for_each_other(checkout, monkeypatch):
+    running, together = set(), []
+
+    def run_job(job, *_):
+        together.append((job.config, job.seed) in running)
+        running.add((job.config, job.seed))
+        time.sleep(0.05)
+        running.remove((job.config, job.seed))
+        return {"job": job.id, "error": None}
+
+    monkeypatch.setattr(bench, "run_job", run_job)
+    found = bench.read_bench("trial", checkout, seeds=[1, 2])
+    jobs = list(bench.all_jobs(found, checkout))
+    done = bench.measure(found, jobs, checkout / "runs", None, at_once=4)
+    assert sorted(record["job"] for record in done) == sorted(job.id for job in jobs)
+    assert together == [False] * 4
 
 
 def test_days_have_lines_of_their_own(checkout, ran):
