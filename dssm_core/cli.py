@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import logging
 import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +25,7 @@ from dssm_core.steps import STEPS, find_step
 
 if TYPE_CHECKING:
     from dssm_core.bench import Bench, Job
+    from dssm_core.promotion import Action, Decision, Reign
 
 console = Console(stderr=True)
 RUNS = click.option("--runs", envvar="DSSM_RUNS", default="runs", show_default=True, show_envvar=True, help="Folder of all runs.")
@@ -110,17 +114,89 @@ def runs(runs: str) -> None:
     Console().print(table)
 
 
+BY = click.option("--by", default=getpass.getuser, show_default="you", help="Who decides.")
+
+
 @main.command()
 @click.argument("model")
 @click.option("--version", help="The version to promote; by default the challenger.")
-@click.option("--reason", help="Why; kept as a tag of the version.")
+@click.option("--reason", default="", help="Why.")
+@BY
 @RUNS
-def promote(model: str, version: str | None, reason: str | None, runs: str) -> None:
-    """Make a version of MODEL (such as dssm-demo) the champion; the old champion becomes previous_champion."""
-    from dssm_core import registry
+def promote(model: str, version: str | None, reason: str, by: str, runs: str) -> None:
+    """Make a version of MODEL (such as dssm-demo) the champion; the old champion becomes previous_champion.
 
-    done = registry.promote(model, version, runs, {"dssm.promotion_reason": reason} if reason else None)
-    click.echo(json.dumps(done))
+    It is loaded and asked first. Who, why and when become tags of the version and a line of `dssm history`.
+    """
+    _decide("promote", model, version, reason, by, runs)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--version", help="The version to go back to; by default previous_champion.")
+@click.option("--reason", required=True, help="Why.")
+@BY
+@RUNS
+def rollback(model: str, version: str | None, reason: str, by: str, runs: str) -> None:
+    """Make the previous champion of MODEL the champion again, or any version given."""
+    _decide("rollback", model, version, reason, by, runs)
+
+
+def _decide(action: Action, model: str, version: str | None, reason: str, by: str, runs: str) -> None:
+    from dssm_core import promotion, registry
+
+    def check(store: registry.Registered, number: str) -> None:
+        console.print(f"loading and asking version {number} ...", highlight=False)
+        registry.answers(store.name, number, Path(runs))
+
+    done = promotion.decide(action, model, Path(runs), _now(), by, reason, version, check=check)
+    click.echo(done.model_dump_json())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--decisions", is_flag=True, help="Every decision, those too that left the champion as it was.")
+@click.option("--json", "as_json", is_flag=True, help="The decisions as JSON, a line each.")
+@RUNS
+def history(model: str, decisions: bool, as_json: bool, runs: str) -> None:
+    """Which version of MODEL was champion from when to when, by whose decision and why.
+
+    A champion that was set in MLflow itself is noticed and written down first.
+    """
+    from dssm_core import promotion
+
+    promotion.notice(model, Path(runs), _now())
+    known = promotion.history(model, Path(runs))
+    if as_json:
+        click.echo("\n".join(made.model_dump_json() for made in known))
+    else:
+        show_decisions(known) if decisions else show_reigns(promotion.reigns(known))
+
+
+def show_reigns(reigns: Sequence[Reign]) -> None:
+    """The champions as a table, newest last."""
+    table = Table("version", "champion from", "until", "by", "reason", box=None, header_style="bold")
+    for reign in reigns:
+        table.add_row(
+            reign.version, _minute(reign.since), _minute(reign.until) if reign.until else "today", escape(reign.by), escape(reign.reason)
+        )
+    Console().print(table)
+
+
+def show_decisions(decisions: Sequence[Decision]) -> None:
+    """The decisions as a table, newest last."""
+    table = Table("at", "decision", "version", "champion", "by", "reason", box=None, header_style="bold")
+    for made in decisions:
+        table.add_row(_minute(made.at), made.action, made.version, made.champion, escape(made.by), escape(made.reason))
+    Console().print(table)
+
+
+def _minute(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 @main.command()

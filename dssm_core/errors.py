@@ -19,3 +19,7 @@ class ArtifactError(DssmError):
 
 class ServiceError(DssmError):
     """A service (MLflow, a disk) did not do its part. Worth a retry once it is back."""
+
+
+class ConflictError(DssmError):
+    """Somebody else has decided in between. Look at what they did, then decide again; never worth a retry."""

@@ -11,10 +11,13 @@ import logging
 import math
 import os
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +37,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
-HASH = "dssm.content_hash"
+HASH, DAY = "dssm.content_hash", "dssm.test_day"
 TAG_LENGTH, BATCH = 4000, 100  # what MLflow takes in a tag, and params in a request
+ANSWER_TIMEOUT_S = 600
 PAUSE_S = 30.0  # after a failed live point: how long training goes on without trying again
 NEEDS = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "PyYAML", "torch", "safetensors", "faiss-cpu")
 
@@ -156,31 +160,84 @@ def register(run: Run, work: Path) -> Outcome:
     tags = _version_tags(run, gate, content_hash(bundle))
     with told(tracking_uri(_runs(run))):
         number = _registered(client, name, tags[HASH]) or _log_model(run, run_id, bundle, tags)
-        client.set_registered_model_alias(name, CHALLENGER, number)
+        if not newer_day(_challenger_day(client, name), tags[DAY]):  # a backfill of past days leaves it where it is
+            client.set_registered_model_alias(name, CHALLENGER, number)
         client.set_tag(run_id, "dssm.version", f"{name}/{number}")
         client.set_terminated(run_id, "FINISHED")
     return Outcome(info={"model": name, "version": number, "content_hash": tags[HASH], "run_id": run_id})
 
 
-def promote(model_name: str, number: str | int | None = None, runs: Path | str = "runs", tags: Mapping[str, str] | None = None) -> JSON:
-    """Move `champion` to a version (None: today's challenger) and `previous_champion` to the one it replaces.
+@dataclass(frozen=True)
+class Registered:
+    """A registered model of the MLflow at `uri`: the aliases and tags of its versions."""
 
-    tags: put on the version, such as who promoted it and why. Promoting today's champion again changes nothing; promoting
-    `previous_champion`'s version is the way back. Returns model, version, previous. ConfigError: no such model or version.
+    name: str
+    uri: str
+    client: MlflowClient
+
+    def aliases(self) -> dict[str, str]:
+        """Alias → version, all as of one moment; empty where there is no such model."""
+        from mlflow.exceptions import MlflowException
+
+        with told(self.uri):
+            try:
+                return {alias: str(version) for alias, version in self.client.get_registered_model(self.name).aliases.items()}
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+        return {}
+
+    def tags(self, version: str) -> dict[str, str]:
+        """A version's tags. ConfigError naming those that there are where it is not one of them."""
+        with told(self.uri):
+            found = {str(each.version): dict(each.tags) for each in self.client.search_model_versions(f"name = '{self.name}'")}
+        if version not in found:
+            raise ConfigError(
+                f"model {self.name!r} has no version {version}: it has {sorted(map(int, found), reverse=True)[:20] or 'none'}"
+            )
+        return found[version]
+
+    def tag(self, version: str, tags: Mapping[str, str]) -> None:
+        """Put tags on a version; what it has of other names stays."""
+        with told(self.uri):
+            for key, value in tags.items():
+                self.client.set_model_version_tag(self.name, version, key, value[:TAG_LENGTH])
+
+    def point(self, alias: str, version: str) -> None:
+        """Let an alias name a version, at once for all readers."""
+        with told(self.uri):
+            self.client.set_registered_model_alias(self.name, alias, version)
+
+
+def registered(model_name: str, runs: Path) -> Registered:
+    """The model of that name, whether or not it has versions; ServiceError where MLflow does not answer."""
+    return Registered(model_name, tracking_uri(runs), connect(runs))
+
+
+def newer_day(one: str, other: str) -> bool:
+    """Whether test day `one` is after test day `other`; never where one of them is no day."""
+    try:
+        return date.fromisoformat(one) > date.fromisoformat(other)
+    except ValueError:
+        return False  # a split without days
+
+
+def answers(model_name: str, version: str, runs: Path) -> None:
+    """Load `models:/NAME/VERSION` as its servers do, in a process and with code of its own, and ask it as an unknown user.
+
+    ServiceError with what it said where it cannot be loaded or finds nothing.
     """
-    client, uri = connect(Path(runs)), tracking_uri(Path(runs))
-    with told(uri):
-        wanted = _alias(client, model_name, CHALLENGER) if number is None else str(number)
-        if wanted is None:
-            raise ConfigError(f"model {model_name!r} in {uri} has no {CHALLENGER}: run the pipeline, or give a version")
-        _need_version(client, model_name, wanted)
-        before = _alias(client, model_name, CHAMPION)
-        if before is not None and before != wanted:
-            client.set_registered_model_alias(model_name, PREVIOUS, before)
-        client.set_registered_model_alias(model_name, CHAMPION, wanted)
-        for key, value in (tags or {}).items():
-            client.set_model_version_tag(model_name, wanted, key, value[:TAG_LENGTH])
-        return {"model": model_name, "version": wanted, "previous": _alias(client, model_name, PREVIOUS)}
+    asked = {"dataframe_split": {"columns": [USER], "data": [[None]]}, "params": {"k": 1}}
+    with tempfile.TemporaryDirectory() as folder:
+        question, answer = Path(folder) / "question.json", Path(folder) / "answer.json"
+        question.write_text(json.dumps(asked))
+        command = [sys.executable, "-m", "mlflow", "models", "predict", "-m", f"models:/{model_name}/{version}", "--env-manager", "local"]
+        command += ["-i", str(question), "-o", str(answer)]
+        environment = os.environ | {"MLFLOW_TRACKING_URI": tracking_uri(runs)}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_TIMEOUT_S, check=False, env=environment, cwd=folder)
+        if done.returncode or not json.loads(answer.read_text())["predictions"][0]["item_ids"]:
+            told_last = (done.stderr.strip().splitlines() or ["it finds nothing for an unknown user"])[-1]
+            raise ServiceError(f"version {version} of {model_name!r} was loaded and asked, and did not answer: {told_last[:300]}")
 
 
 def champion(run: Run, folder: Path) -> Found | None:
@@ -287,7 +344,7 @@ def _find(run: Run, client: MlflowClient) -> Any:
 def _create(run: Run, client: MlflowClient) -> Any:
     from mlflow.entities import Param
 
-    tags = {"dssm.run": run.id, "dssm.folder": str(run.root), "dssm.test_day": run.config.split.title}
+    tags = {"dssm.run": run.id, "dssm.folder": str(run.root), DAY: run.config.split.title}
     tags |= {"mlflow.source.name": "dssm", "mlflow.source.type": "JOB"} | _commit()
     created = client.create_run(_experiment(run, client), tags=tags, run_name=run.id)
     flat = flatten(run.config.model_dump(mode="json"))
@@ -417,7 +474,7 @@ def _note(info: JSON) -> str:
 def _version_tags(run: Run, gate: JSON, digest: str) -> dict[str, str]:
     served = {f"gate.{metric_name(key)}": f"{value:.4f}" for key, value in gate["metrics"]["served"].items() if _finite(value)}
     day = run.config.split.title
-    return {HASH: digest, "dssm.run": run.id, "dssm.test_day": day, "gate.reasons": "\n".join(gate["reasons"])[:TAG_LENGTH], **served}
+    return {HASH: digest, "dssm.run": run.id, DAY: day, "gate.reasons": "\n".join(gate["reasons"])[:TAG_LENGTH], **served}
 
 
 def _registered(client: MlflowClient, name: str, digest: str) -> str | None:
@@ -504,7 +561,7 @@ def _alias(client: MlflowClient, name: str, alias: str) -> str | None:
         raise
 
 
-def _need_version(client: MlflowClient, name: str, number: str) -> None:
-    known = sorted((int(each.version) for each in client.search_model_versions(f"name = '{name}'")), reverse=True)
-    if number not in map(str, known):
-        raise ConfigError(f"model {name!r} has no version {number}: it has {known[:20] or 'none'}")
+def _challenger_day(client: MlflowClient, name: str) -> str:
+    """The test day of today's challenger; empty where there is none."""
+    number = _alias(client, name, CHALLENGER)
+    return client.get_model_version(name, number).tags.get(DAY, "") if number else ""

@@ -1,0 +1,204 @@
+"""Promotion, rollback and their history on a SQLite MLflow: versions without content, days and aliases by hand."""
+
+import itertools
+import json
+import multiprocessing
+import random
+import shutil
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from click.testing import CliRunner
+
+from dssm_core import promotion, registry
+from dssm_core.cli import main
+from dssm_core.errors import ConfigError, ConflictError, ServiceError
+from dssm_core.promotion import Reign, decide, history, notice, reigns
+
+MODEL = "dssm-made"
+NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
+DAYS = ("2024-02-01", "2024-02-02", "2024-02-03")
+
+
+def at(minutes):
+    return NOON + timedelta(minutes=minutes)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """An MLflow with three versions of a model, tested on three days; the last is the challenger."""
+    runs = tmp_path_factory.mktemp("template")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        client = registry.connect(runs)
+    client.create_registered_model(MODEL)
+    for day in DAYS:
+        client.create_model_version(MODEL, source=str(runs), tags={registry.DAY: day})
+    client.set_registered_model_alias(MODEL, "challenger", "3")
+    return runs / "mlflow.db"
+
+
+@pytest.fixture
+def runs(monkeypatch, database, tmp_path):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copyfile(database, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+@pytest.fixture
+def store(runs):
+    return registry.registered(MODEL, runs)
+
+
+def test_a_champions_life_by_hand(runs, store):
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    decide("keep", MODEL, runs, at(1), "bob", "not yet")
+    decide("promote", MODEL, runs, at(2), "bob", "better")
+    assert store.aliases() == {"champion": "3", "previous_champion": "1", "challenger": "3"}
+    decide("rollback", MODEL, runs, at(3), "cid", "complaints")
+    assert store.aliases() == {"champion": "1", "previous_champion": "3", "challenger": "3"}
+    decide("reject", MODEL, runs, at(4), "cid", "complaints", 3)
+    known = history(MODEL, runs)
+    assert [(made.action, made.version, made.champion, made.previous) for made in known] == [
+        ("promote", "1", "1", None),
+        ("keep", "3", "1", None),
+        ("promote", "3", "3", "1"),
+        ("rollback", "1", "1", "3"),
+        ("reject", "3", "1", "3"),
+    ]
+    assert reigns(known) == [
+        Reign("1", at(0), at(2), "ann", "first"),
+        Reign("3", at(2), at(3), "bob", "better"),
+        Reign("1", at(3), None, "cid", "complaints"),
+    ]
+    tags = store.tags("3")
+    assert (tags["dssm.decision.action"], tags["dssm.decision.by"]) == ("reject", "cid")
+    assert (tags["dssm.decision.reason"], tags["dssm.decision.at"]) == ("complaints", at(4).isoformat())
+
+
+def test_the_same_decision_twice_is_one(runs):
+    for _ in range(2):
+        decide("promote", MODEL, runs, at(0), "ann", "good")
+        decide("keep", MODEL, runs, at(1), "ann", "good", 2)
+    decide("promote", MODEL, runs, at(5), "bob", "me too")
+    assert [(made.action, made.by) for made in history(MODEL, runs)] == [("promote", "ann"), ("keep", "ann")]
+
+
+def test_what_is_not_there_is_said(runs):
+    with pytest.raises(ConfigError, match=r"'dssm-made' has no version 9: it has \[3, 2, 1\]"):
+        decide("promote", MODEL, runs, at(0), "ann", version=9)
+    with pytest.raises(ConfigError, match=r"has no previous_champion: nothing was champion before"):
+        decide("rollback", MODEL, runs, at(0), "ann")
+    with pytest.raises(ConfigError, match=r"'dssm-none' .* has no challenger: run the pipeline"):
+        decide("promote", "dssm-none", runs, at(0), "ann")
+    with pytest.raises(ConfigError, match=r"'\.\./x' must be letters"):
+        history("../x", runs)
+
+
+def test_a_past_day_does_not_replace_a_newer_champion(runs, store):
+    decide("promote", MODEL, runs, at(0), "ann", "newest", 3)
+    with pytest.raises(ConfigError, match=r"version 2 .* 2024-02-02, champion version 3 on 2024-02-03.*rollback"):
+        decide("promote", MODEL, runs, at(1), "backfill", version=2)
+    assert decide("rollback", MODEL, runs, at(2), "ann", "on purpose", 2).champion == "2"
+    assert store.aliases()["previous_champion"] == "3"
+
+
+def test_a_champion_that_moved_meanwhile_is_told(runs, store):
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    decide("promote", MODEL, runs, at(1), "bob", "quicker", 2, seen="1")
+    with pytest.raises(ConflictError, match=r"version 3 .* against champion 1, but bob made it 2 at 2024-03-01 12:01:00 UTC"):
+        decide("promote", MODEL, runs, at(2), "ann", "slower", 3, seen="1")
+    with pytest.raises(ConflictError, match="against champion none, but bob"):
+        decide("promote", MODEL, runs, at(2), "ann", "slower", 3, seen="")
+    assert store.aliases()["champion"] == "2"
+
+
+def test_what_does_not_answer_is_not_promoted(runs, store):
+    def broken(model, version):
+        raise ServiceError(f"version {version} does not answer")
+
+    with pytest.raises(ServiceError, match="version 3 does not answer"):
+        decide("promote", MODEL, runs, at(0), "ann", check=broken)
+    assert "champion" not in store.aliases()
+    assert history(MODEL, runs) == []
+
+
+def test_a_champion_set_in_mlflow_is_noticed_once(runs, store):
+    assert notice(MODEL, runs, at(0)) is None
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    store.point("champion", "2")
+    found = notice(MODEL, runs, at(7))
+    assert (found.action, found.version, found.champion, found.by, found.at) == ("moved", "2", "2", "MLflow", at(7))
+    assert notice(MODEL, runs, at(8)) is None
+    store.point("champion", "1")  # its tags still tell of the first promotion, which is written already
+    assert notice(MODEL, runs, at(9)).action == "moved"
+    store.client.delete_registered_model_alias(MODEL, "champion")
+    assert decide("promote", MODEL, runs, at(10), "ann", "again", 3).champion == "3"
+    assert [(made.action, made.champion) for made in history(MODEL, runs)[-2:]] == [("moved", None), ("promote", "3")]
+
+
+@pytest.mark.parametrize("killed_at", ["tag", "point", "_append"])
+def test_a_killed_promotion_is_completed_by_the_next_look(runs, store, monkeypatch, killed_at):
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion if killed_at == "_append" else registry.Registered, killed_at, kill)
+        with pytest.raises(KeyboardInterrupt):
+            decide("promote", MODEL, runs, at(1), "bob", "better", 2)
+    found = notice(MODEL, runs, at(9))
+    assert (found is not None) == (killed_at == "_append")
+    again = decide("promote", MODEL, runs, at(1), "bob", "better", 2)
+    assert history(MODEL, runs)[1:] == [again]
+    assert (again.by, again.reason, again.at) == ("bob", "better", at(1))
+    assert store.aliases()["champion"] == "2"
+
+
+def at_random(runs, seed, times):
+    generator = random.Random(seed)
+    for nth in range(times):
+        action, version = generator.choice(["promote", "rollback"]), generator.choice([1, 2, 3])
+        try:
+            decide(action, MODEL, runs, at(nth), f"process {seed}", f"{nth}", version)
+        except (ConfigError, ConflictError):
+            continue
+
+
+def test_four_processes_at_random_leave_a_history_that_replays(runs, store):
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=at_random, args=(runs, seed, 12)) for seed in range(4)]
+    for process in processes:
+        process.start()
+    seen = []
+    while any(process.is_alive() for process in processes):
+        seen.append(store.aliases().get("champion"))
+    known, now = history(MODEL, runs), store.aliases()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert None not in seen
+    assert (known[-1].champion, known[-1].previous) == (now["champion"], now["previous_champion"])
+    assert all(after.previous == before.champion for before, after in itertools.pairwise(known))
+    assert {made.by for made in known} == {"ann", *(f"process {seed}" for seed in range(4))}
+
+
+def test_the_commands(runs, monkeypatch):
+    asked = []
+    monkeypatch.setattr(registry, "answers", lambda name, version, folder: asked.append((name, version)))
+
+    def dssm(*arguments):
+        return CliRunner().invoke(main, [*arguments, "--runs", str(runs)])
+
+    done = dssm("promote", MODEL, "--version", "1", "--by", "ann", "--reason", "first [of all]")
+    assert json.loads(done.stdout)["champion"] == "1"
+    assert dssm("promote", MODEL, "--by", "bob").exit_code == 0
+    assert json.loads(dssm("rollback", MODEL, "--by", "cid", "--reason", "bad day").stdout)["champion"] == "1"
+    assert asked == [(MODEL, "1"), (MODEL, "3"), (MODEL, "1")]
+    assert dssm("rollback", MODEL).exit_code == 2  # without a reason
+    lines = dssm("history", MODEL).stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["1", "3", "1"]
+    assert "first [of all]" in lines[1]
+    assert "today" in lines[3]
+    assert len(dssm("history", MODEL, "--json").stdout.splitlines()) == 3
+    assert "rollback" in dssm("history", MODEL, "--decisions").stdout
