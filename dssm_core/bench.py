@@ -14,8 +14,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from fnmatch import fnmatch
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
+from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError, model_validator
 
 from dssm_core import artifacts
@@ -371,6 +373,18 @@ def step_of(log: Path) -> str:
     """The step that a running process has last begun."""
     text = log.read_text(errors="replace") if log.is_file() else ""
     return next((line.split()[1] for line in reversed(text.splitlines()) if line.startswith("▶") and len(line.split()) > 1), "")
+
+
+@contextmanager
+def alone(bench: Bench, runs: Path) -> Iterator[None]:
+    """Hold a table's folder; ConfigError where another process does: what it trains would look like what a killed one left."""
+    folder = runs / "bench" / bench.name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.with_name(f".{bench.name}.lock"), timeout=0):
+            yield
+    except Timeout as error:
+        raise ConfigError(f"another `dssm bench {bench.name}` is running in {folder}: wait for it, or give another --runs") from error
 
 
 def start_afresh(bench: Bench, runs: Path) -> None:

@@ -241,7 +241,8 @@ def bench(
     if not docs_only:
         todo = benches.all_jobs(chosen.only(rows), root)
         benches.check_data(chosen, data)
-        records = run_jobs(chosen, todo, Path(runs).resolve(), data.resolve() if data else None, jobs, fresh)
+        with benches.alone(chosen, Path(runs).resolve()):
+            records = run_jobs(chosen, todo, Path(runs).resolve(), data.resolve() if data else None, jobs, fresh)
     written = bench_docs.write(chosen, benches.publish(chosen, records, root), command, root)
     console.print(f"written: {written}", highlight=False, soft_wrap=True)
     if any(record["error"] for record in records):

@@ -75,8 +75,8 @@ def _ingest(con: DuckDBPyConnection, config: Config, work: Path) -> int:
     tables = open_source(config).read(con)
     for name, table in (("users", tables.users), ("items", tables.items)):
         if table is not None:
-            _write(con, _typed(table, numbers), work / f"{name}.parquet")
-    return _write(con, _typed(tables.interactions, numbers), work / "interactions.parquet", TIME)
+            write_table(con, _typed(table, numbers), work / f"{name}.parquet")
+    return write_table(con, _typed(tables.interactions, numbers), work / "interactions.parquet", TIME)
 
 
 def number_columns(config: Config) -> set[str]:
@@ -107,7 +107,7 @@ def number(name: str) -> list[str]:
     return [f"{value} AS {quote(name)}", f"{kept_text(quote(name), 'VARCHAR', value)} AS {quote(name + RAW)}"]
 
 
-def _write(con: DuckDBPyConnection, relation: DuckDBPyRelation, file: Path, order: str | None = None) -> int:
+def write_table(con: DuckDBPyConnection, relation: DuckDBPyRelation, file: Path, order: str | None = None) -> int:
     """Write a relation to Parquet, sorted stably by `order`; returns the number of rows."""
     relation.create_view("_source", replace=True)
     query = "SELECT * FROM _source"

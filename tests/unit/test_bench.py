@@ -191,6 +191,14 @@ def test_runs_side_by_side_share_the_cores(checkout, ran, monkeypatch):
     assert {record["threads"] for record in records(checkout)} == {2}
 
 
+def test_a_table_is_run_by_one_process_at_a_time(checkout, ran):
+    with bench.alone(bench.read_bench("trial", checkout), checkout / "runs"):
+        done = dssm(checkout, "trial", "--seeds", "1")
+    assert done.exit_code == 1
+    assert "another `dssm bench trial` is running" in " ".join(done.output.split())
+    assert ran() == []
+
+
 def test_jobs_that_may_share_a_training_are_not_run_side_by_side(checkout):
     jobs = list(bench.all_jobs(bench.read_bench("trial", checkout, seeds=[1, 2]), checkout))
     queues = bench.queues(jobs)
