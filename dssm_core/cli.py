@@ -66,6 +66,7 @@ def main(verbose: bool) -> None:
 @click.option("--data", help="Folder or file of the log, instead of the config's data.source.path.")
 @click.option("--test-day", type=click.DateTime(["%Y-%m-%d"]), help="First day to test on, instead of the config's split.test_day.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Replace a setting, e.g. --set train.epochs=3.")
+@click.option("--days", help="Folder of landed days (see `dssm land`): the window is read from it, not from data.source.")
 @click.option("--run-id", help="Name of the run; by default made from the settings, so that the same command goes on where it was.")
 @click.option("--until", metavar="STEP", help="The last step to run, e.g. recall_gate: measured, but not registered.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, the last line of stdout.")
@@ -75,6 +76,7 @@ def run(
     data: str | None,
     test_day: Any,
     overrides: tuple[str, ...],
+    days: str | None,
     run_id: str | None,
     until: str | None,
     as_json: bool,
@@ -84,6 +86,7 @@ def run(
 
     A refused gate is a result, not an error: nothing is registered and the reasons are printed.
     """
+    from dssm_core import landing
     from dssm_core.config import read_config
 
     if until:
@@ -91,12 +94,33 @@ def run(
     if test_day:
         overrides = (*overrides, f"split.test_day={test_day.date()}")
     settings = read_config(config, data, overrides)
+    if days:
+        settings = landing.from_days(settings, Path(days).resolve())
     opened = artifacts.create_run(settings, runs, run_id or f"cli-{artifacts.digest(settings.model_dump(mode='json'))[:10]}")
     console.print(f"run {opened.root}", highlight=False, soft_wrap=True)
     result = pipeline.run_pipeline(opened, _before, _after, until)
     show(result)
     if as_json:
         click.echo(json.dumps(result))
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--day", "wanted", type=click.DateTime(["%Y-%m-%d"]), multiple=True, required=True, help="A local day (repeat it).")
+@click.option("--data", help="Folder or file of the log, instead of the config's data.source.path.")
+@click.option("--days", envvar="DSSM_DAYS", default="days", show_default=True, show_envvar=True, help="Folder of all landed days.")
+def land(config: Path, wanted: tuple[datetime, ...], data: str | None, days: str) -> None:
+    """Keep a day of CONFIG's log, for runs with `--days`; a day that is there already is replaced where it differs.
+
+    Days are landed one by one as they arrive. A run reads the days of its own window and nothing else.
+    """
+    from dssm_core import landing
+    from dssm_core.config import read_config
+
+    settings = read_config(config, data)
+    for moment in wanted:
+        there, changed = landing.land(settings, moment.date(), Path(days).resolve())
+        click.echo(json.dumps({"day": str(there.day), "key": there.key, "rows": there.rows, "changed": changed}))
 
 
 @main.command()

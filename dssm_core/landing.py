@@ -15,8 +15,8 @@ import duckdb
 from duckdb import DuckDBPyConnection
 from pydantic import BaseModel, ConfigDict
 
-from dssm_core.artifacts import JSON, digest, disk_errors, sha256, write_atomically
-from dssm_core.config import Config
+from dssm_core.artifacts import digest, disk_errors, sha256, write_atomically
+from dssm_core.config import Config, Member
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.ingest import connect, open_source, write_table
 from dssm_core.schema import INTERACTIONS, ITEMS, TIME, USERS
@@ -53,9 +53,8 @@ def land(config: Config, day: date, days: Path) -> tuple[Landed, bool]:
     rows = _read(config, day, part)
     if not rows["landed"]:
         shutil.rmtree(part)
-        raise DataError(
-            f"no row of {day} ({config.data.timezone}) in the log of {config.name!r}: {rows['other_days']} rows are of other days"
-        )
+        others = f"{rows['other_days']} rows are of other days"
+        raise DataError(f"the log of {config.name!r} has no row of {day} ({config.data.timezone}), {others}: check the day and --data")
     files = {file.name: sha256(file) for file in sorted(part.glob("*.parquet"))}
     made = Landed(day=day, key=digest(files)[:16], files=files, rows=rows, timezone=config.data.timezone)
     if made == before:
@@ -71,22 +70,22 @@ def landed(days: Path, dataset: str, day: date) -> Landed | None:
     return Landed.model_validate_json(file.read_bytes()) if file.is_file() else None
 
 
-def window_source(config: Config, days: Path) -> JSON:
-    """The settings of the source that reads a config's window from the landed days: each day's key is part of them.
+def from_days(config: Config, days: Path) -> Config:
+    """The config with its window's landed days as source; the key of each day is a setting, so that a replaced day is another run.
 
-    ConfigError where the split has no days; DataError naming the days that have not arrived, or that began in another time zone.
+    ConfigError where the split has no days; DataError naming days that have not arrived, or were landed in another time zone.
     """
     if not isinstance(config.split, Days):
         raise ConfigError(f"split {config.split.kind!r} has no days to wait for: take split.kind days, or give the log with --data")
     found = {day: landed(days, config.name, day) for day in config.split.days}
     if missing := [day.isoformat() for day, there in found.items() if there is None]:
-        raise DataError(
-            f"{', '.join(missing)} of {config.name!r} have not landed in {days}: run `dssm land` (or ingest_interactions) for them"
-        )
-    known = {day: there for day, there in found.items() if there}
+        said = f"{', '.join(missing)} of {config.name!r} have not landed in {days}"
+        raise DataError(f"{said}: run `dssm land`, or the Dag ingest_interactions, for them")
+    known = {day.isoformat(): there for day, there in found.items() if there}
     if other := sorted({there.timezone for there in known.values()} - {config.data.timezone}):
         raise DataError(f"days of {config.name!r} were landed in {other[0]}, but data.timezone is {config.data.timezone}: land them again")
-    return {"kind": "landed", "path": str(days / config.name), "days": {day.isoformat(): there.key for day, there in known.items()}}
+    source = Member(kind="landed", path=str(days / config.name), days={day: there.key for day, there in known.items()})
+    return config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
 
 
 def windows_with(day: date, split: Days) -> list[date]:

@@ -37,6 +37,13 @@ def _globo(folder: Path) -> dict[str, object]:
     return {"path": str(folder)}
 
 
+def _landed(folder: Path) -> dict[str, object]:
+    for day, user, item in (("2017-10-03", "1", "x"), ("2017-10-04", "2", "y")):
+        (folder / day / "key").mkdir(parents=True)
+        pq.write_table(pa.table({USER: [user], ITEM: [item], TIME: [T0]}), folder / day / "key" / "interactions.parquet")
+    return {"path": str(folder), "days": {"2017-10-03": "key", "2017-10-04": "key"}}
+
+
 def _movielens(folder: Path) -> dict[str, object]:
     (folder / "ratings.dat").write_text(f"1::7::5::{T0 // 1000}\n2::8::1::{T0 // 1000 + 5}\n")
     (folder / "users.dat").write_text("1::F::1::10::48067\n2::M::56::16::70072\n")
@@ -63,6 +70,7 @@ def _tencent(folder: Path) -> dict[str, object]:
 MAKERS = {
     "delimited": _delimited,
     "globo": _globo,
+    "landed": _landed,
     "movielens": _movielens,
     "parquet": _parquet,
     "sequences": _sequences,
@@ -102,7 +110,7 @@ def test_source_keeps_the_protocol(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", sorted(set(SOURCES) - {"synthetic"}))
 def test_source_names_the_folder_without_files(kind: str, tmp_path: Path) -> None:
     settings = MAKERS[kind](tmp_path)
-    for file in tmp_path.iterdir():
+    for file in tmp_path.rglob("*.*"):
         file.unlink()
     with pytest.raises(DataError, match=r"no file in .* matches"):
         families.build(SOURCES, Member(kind=kind, **settings)).files()
