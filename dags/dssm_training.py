@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime, timedelta
 
-from airflow.sdk import CronTriggerTimetable, ExceptionRetryPolicy, Param, RetryAction, RetryRule, dag, task
+from airflow.sdk import Param, PartitionedAssetTimetable, RollupMapper, WaitForAll, dag, task
 
-from dssm_core.errors import ConfigError, DataError
 from dssm_core.losses import LOSSES
 from dssm_core.samplers import SAMPLERS
 from dssm_core.towers import TOWERS
 from tasks import steps
+from tasks.form import TASK_DEFAULTS, config_param, data_param
 from tasks.links import MlflowRunLink
-from tasks.settings import config_files
+from tasks.windows import INTERACTIONS, WINDOW_DAYS, TrailingDaysMapper, TrailingDaysWindow
 
 DOC = """
 ### From a click log to a served retrieval model
@@ -25,7 +24,7 @@ in MLflow, alias `challenger`; what does not stays in MLflow with the reasons, a
 * **Trigger** ▶ opens a form. Empty fields keep what the config file says.
 * **MLflow run** on `train_towers` opens the curves while it trains.
 * A lost worker is retried and goes on from its last checkpoint. Bad data or settings fail at once: read the task's log.
-* Scheduled runs test the day before they fire, in the dataset's time zone, on $DSSM_CONFIG and $DSSM_DATA_PATH.
+* When `ingest_interactions` has landed the days of a window, a run for its last day starts by itself, on $DSSM_CONFIG.
 """
 
 EMPTY = {"values_display": {"null": "as the config says"}}
@@ -38,17 +37,15 @@ def choice(family: dict[str, str], title: str, text: str) -> Param:
 
 def form() -> dict[str, Param]:
     """The trigger form. Airflow refuses a value outside these schemas; tasks/settings.py checks paths."""
-    configs = list(config_files()) or ["demo"]
-    default = next((name for name in (os.environ.get("DSSM_CONFIG"), "demo") if name in configs), configs[0])
     run, model, gate = {"section": "Run"}, {"section": "Model"}, {"section": "Gate"}
     return {
-        "config": Param(default, type="string", enum=configs, title="Config", description_md="A YAML file in `configs/`.", **run),
-        "data": Param(
-            os.environ.get("DSSM_DATA_PATH") or None,
-            type=["null", "string"],
-            maxLength=1000,
-            title="Data",
-            description_md="Absolute path of the log, instead of the config's. The workers must see it.",
+        "config": config_param(),
+        "data": data_param(),
+        "landed": Param(
+            False,
+            type="boolean",
+            title="Landed days",
+            description_md="Read the window from the days that `ingest_interactions` has kept, not from the log.",
             **run,
         ),
         "test_day": Param(
@@ -56,7 +53,7 @@ def form() -> dict[str, Param]:
             type=["null", "string"],
             format="date",
             title="Test day",
-            description_md="The day to judge on; the days before it train. Empty: the config's, or yesterday's for a scheduled run.",
+            description_md="The day to judge on; the days before it train. Empty: the config's, or the window's own last day.",
             **run,
         ),
         "seed": Param(None, type=["null", "integer"], minimum=0, title="Seed", description_md="Same seed, same numbers.", **run),
@@ -93,10 +90,10 @@ def form() -> dict[str, Param]:
     }
 
 
-def schedule() -> CronTriggerTimetable | None:
-    """Daily at $DSSM_SCHEDULE (a cron line, UTC); by hand only where it is not set. The interval begins a day earlier."""
-    cron = os.environ.get("DSSM_SCHEDULE")
-    return CronTriggerTimetable(cron, timezone="UTC", interval=timedelta(days=1)) if cron else None
+def schedule() -> PartitionedAssetTimetable:
+    """A window whose days have all landed, once; its last day is the partition key. Or by hand."""
+    mapper = RollupMapper(upstream_mapper=TrailingDaysMapper(WINDOW_DAYS), window=TrailingDaysWindow(WINDOW_DAYS), wait_policy=WaitForAll())
+    return PartitionedAssetTimetable(assets=INTERACTIONS, default_partition_mapper=mapper)
 
 
 @dag(
@@ -108,17 +105,7 @@ def schedule() -> CronTriggerTimetable | None:
     params=form(),
     doc_md=DOC,
     tags=["retrieval", "dssm", "training"],
-    default_args={
-        "retries": 2,
-        "retry_delay": timedelta(seconds=10),
-        "retry_exponential_backoff": 2.0,
-        "max_retry_delay": timedelta(minutes=5),
-        "execution_timeout": timedelta(hours=1),
-        # Only what cannot get better by itself: a killed worker, a full disk or a server away are retried.
-        "retry_policy": ExceptionRetryPolicy(
-            rules=[RetryRule(exception=[ConfigError, DataError], action=RetryAction.FAIL, reason="the same data and settings fail again")]
-        ),
-    },
+    default_args=TASK_DEFAULTS,
 )
 def dssm_training() -> None:
     """Each step takes the run and hands it on: the graph is dssm_core's pipeline."""

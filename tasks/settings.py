@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -58,23 +57,29 @@ def data_path(data: str | None) -> Path | None:
     return path
 
 
+def runs_folder() -> Path:
+    """The folder of all runs: $DSSM_RUNS."""
+    return Path(os.environ.get("DSSM_RUNS", REPO / "runs"))
+
+
+def days_folder() -> Path:
+    """The folder of all landed days: $DSSM_DAYS, else `days` beside the runs."""
+    return Path(os.environ.get("DSSM_DAYS", runs_folder().parent / "days"))
+
+
 def make_run(context: Mapping[str, Any]) -> str:
-    """Create (or find again) the folder of a Dag run and return its URI."""
+    """Create (or find again) the folder of a Dag run and return its URI.
+
+    A run that landed days have started has its window's last day as partition key and reads those days; one that a person starts reads
+    the log itself, unless the form says otherwise.
+    """
     from dssm_core.artifacts import create_run, safe_run_id
     from dssm_core.config import read_config
+    from dssm_core.landing import from_days
 
     params, dag_run = context["params"], context["dag_run"]
-    file, data, settings = config_file(params["config"]), data_path(params["data"]), overrides(params)
-    config = read_config(file, data, settings)
-    if config.split.by_time and params["test_day"] is None and dag_run.run_type in ("scheduled", "backfill"):
-        day = last_day(context["data_interval_start"], config.data.timezone)
-        config = read_config(file, data, [*settings, f'split.test_day="{day}"'])
-    runs = os.environ.get("DSSM_RUNS", REPO / "runs")
-    return str(create_run(config, runs, safe_run_id(dag_run.run_id)).root)
-
-
-def last_day(interval_start: datetime, timezone: str) -> str:
-    """The day a scheduled run tests: the interval begins a day before the schedule fires, so that day is over."""
-    from zoneinfo import ZoneInfo
-
-    return interval_start.astimezone(ZoneInfo(timezone)).date().isoformat()
+    day = params["test_day"] or dag_run.partition_key
+    config = read_config(config_file(params["config"]), data_path(params["data"]), overrides({**params, "test_day": day}))
+    if dag_run.partition_key or params["landed"]:
+        config = from_days(config, days_folder())
+    return str(create_run(config, runs_folder(), safe_run_id(dag_run.run_id)).root)
