@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param, PartitionedAssetTimetable, RollupMapper, WaitForAll, dag, task
 
 from dssm_core.losses import LOSSES
@@ -14,6 +15,8 @@ from tasks.form import TASK_DEFAULTS, config_param, data_param
 from tasks.links import MlflowRunLink
 from tasks.windows import INTERACTIONS, WINDOW_DAYS, TrailingDaysMapper, TrailingDaysWindow
 
+REVIEW_WAITS = timedelta(days=7)  # without an answer by then the version stays challenger
+
 DOC = """
 ### From a click log to a served retrieval model
 
@@ -21,6 +24,7 @@ Reads seven days of clicks, trains a two-tower (DSSM) model on six and judges it
 served must recall well enough against a floor, simple baselines and today's champion. What passes becomes one version
 in MLflow, alias `challenger`; what does not stays in MLflow with the reasons, and `register_model` is skipped.
 
+* After registration a **review** waits for a person: challenger beside champion; Promote, Keep as challenger or Reject, with a reason.
 * **Trigger** ▶ opens a form. Empty fields keep what the config file says.
 * **MLflow run** on `train_towers` opens the curves while it trains.
 * A lost worker is retried and goes on from its last checkpoint. Bad data or settings fail at once: read the task's log.
@@ -100,8 +104,8 @@ def schedule() -> PartitionedAssetTimetable:
     schedule=schedule(),
     start_date=datetime(2017, 1, 1),
     catchup=False,
-    max_active_runs=1,
-    dagrun_timeout=timedelta(hours=12),
+    max_active_runs=16,  # while a review waits the next day trains; the pool keeps trainings one at a time
+    dagrun_timeout=REVIEW_WAITS + timedelta(hours=12),
     params=form(),
     doc_md=DOC,
     tags=["retrieval", "dssm", "training"],
@@ -119,7 +123,19 @@ def dssm_training() -> None:
     run = task(steps.export_embeddings)(run)
     run = task(steps.build_index)(run)
     run = task.short_circuit(steps.recall_gate, ignore_downstream_trigger_rules=False)(run)
-    task(steps.register_model)(run)
+    run = task(steps.register_model)(run)
+    review = HITLOperator(
+        task_id="review",
+        subject="Promote {{ ti.xcom_pull('register_model', key='review')['model'] }}?",
+        body="{{ ti.xcom_pull('register_model', key='review')['body'] }}",
+        options=list(steps.ANSWERS),
+        defaults="Keep as challenger",
+        params={"reason": Param("", type="string", title="Reason", maxLength=1000)},
+        execution_timeout=None,
+        response_timeout=REVIEW_WAITS,
+    )
+    run >> review
+    task(steps.promote)(run, review.output)
 
 
 dssm_training()

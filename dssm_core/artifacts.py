@@ -58,6 +58,11 @@ class Run:
         """The run id: the folder's name."""
         return self.root.name
 
+    @property
+    def runs(self) -> Path:
+        """The folder of all runs."""
+        return self.root.parents[2]
+
     @cached_property
     def config(self) -> Config:
         """The settings the run was created with; they never change."""

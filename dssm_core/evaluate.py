@@ -92,14 +92,27 @@ def evaluate(run: Run, window: Window | None = None) -> Report:
         found = _ask_everyone(run, window.warm, baselines, encode)
         everyone = _ask_everyone(run, window.all, baselines, encode)
         pointwise = judge_pairs(run, window.pairs, encode)
+        parts = {name: measure(vector_search(run, encode(part), "served"), part, light(run.config)) for name, part in window.parts.items()}
     report = _by_answerer(found)
     for name, fitted in baselines.items():
         report["baselines"][name] |= fitted.info | {"seconds": round(fitted.seconds, 3)}
     report["ceiling"] = {key: ceiling(window, run.config).scores[key]}
     report["all"] = _by_answerer(everyone)
+    report["parts"] = {name: brief(measured, window.parts[name], key) for name, measured in parts.items()}
     report["queries"] = {"warm": len(window.warm.codes), "all": len(window.all.codes)}
     report |= {"pointwise": pointwise} if pointwise else {}
     return Report(report, {name: measured.curve for name, measured in found.items()})
+
+
+def light(config: Config, resamples: int | None = None) -> Config:
+    """The config with the gate's own cut-off alone."""
+    settings = {"ks": (config.gate.k,), "bootstrap": resamples or config.evaluation.bootstrap}
+    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=settings)})
+
+
+def brief(measured: Measured, part: Slice, key: str) -> JSON:
+    """The gate's recall of a part with its interval, and how many asked."""
+    return {name: measured.scores[name] for name in (key, f"{key}_low", f"{key}_high")} | {"queries": len(part.codes)}
 
 
 def _ask_everyone(run: Run, asked: Slice, baselines: Mapping[str, Timed], encode: Encode) -> dict[str, Measured]:
@@ -255,7 +268,6 @@ def ceiling(window: Window, config: Config) -> Measured:
 
 def _by_window(window: Window, windows_h: tuple[int, ...], config: Config) -> JSON:
     """Test recall of each window, for people: nobody could have chosen by it."""
-    k = config.gate.k
-    light = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"ks": (k,), "bootstrap": 10})})
+    k, brief_config = config.gate.k, light(config, 10)
     lists = {hours: recent(window.train, window.cutoff_ms, hours, window.train.n_items) for hours in windows_h}
-    return {f"{hours}h": measure(one_list(rows), window.warm, light).scores[f"recall@{k}"] for hours, rows in lists.items()}
+    return {f"{hours}h": measure(one_list(rows), window.warm, brief_config).scores[f"recall@{k}"] for hours, rows in lists.items()}

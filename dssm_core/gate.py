@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,16 @@ from dssm_core.steps import Outcome
 
 @dataclass(frozen=True)
 class Champion:
-    """Today's champion on the same queries. recall: None where it could not be measured; note: what to know of it."""
+    """Today's champion on the same queries. recall: None where it could not be measured; note: what to know of it.
+
+    scores: of the warm queries as evaluate has them; parts: of the parts of the test rows.
+    """
 
     version: str
     recall: float | None
     note: str = ""
+    scores: JSON = field(default_factory=dict)
+    parts: JSON = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def judge(run: Run, work: Path) -> Outcome:
     window, key = queries.read_window(run), metric(run.config.gate)
     report = evaluate.evaluate(run, window)
     champion, curves = measure_champion(run, window)
-    metrics = report.metrics | ({"champion": {key: champion.recall, "version": champion.version}} if champion else {})
+    metrics = report.metrics | ({"champion": _told(champion, key)} if champion else {})
     checks = decide(metrics, run.config.gate, champion)
     info: JSON = {"passed": all(check.passed for check in checks), "reasons": [check.reason for check in checks], "metrics": metrics}
     with disk_errors(work):
@@ -54,6 +59,10 @@ def judge(run: Run, work: Path) -> Outcome:
     write_atomically(work / "gate.json", json.dumps(info, indent=2, allow_nan=False).encode())
     registry.log_gate(run, work, info)
     return Outcome(rows=metrics["queries"], info=info)
+
+
+def _told(champion: Champion, key: str) -> JSON:
+    return {**champion.scores, key: champion.recall, "version": champion.version, "parts": champion.parts}
 
 
 def decide(metrics: Mapping[str, Any], gate: Gate, champion: Champion | None = None) -> list[Check]:
@@ -109,21 +118,25 @@ def measure_champion(run: Run, window: queries.Window) -> tuple[Champion | None,
             return None, {}
         try:
             bundle = open_bundle(found.folder)
-            measured = ask(bundle, run, window)
+            measured = ask(bundle, run, window, window.warm, run.config)
+            brief = {
+                name: evaluate.brief(ask(bundle, run, window, part, evaluate.light(run.config)), part, metric(run.config.gate))
+                for name, part in window.parts.items()
+            }
         except (DssmError, RuntimeError) as error:  # RuntimeError: torch's, for weights of another shape
             advice = "promote a version that this code can run, or remove the alias champion"
             return Champion(found.version, None, f"its bundle cannot be run: {error}; {advice}"), {}
-        champion = Champion(found.version, measured.scores[metric(run.config.gate)], overlap(bundle.config, run.config))
+        recall, note = measured.scores[metric(run.config.gate)], overlap(bundle.config, run.config)
+        champion = Champion(found.version, recall, note, measured.scores, brief)
         return champion, {f"champion v{found.version}": measured.curve}
 
 
-def ask(bundle: Bundle, run: Run, window: queries.Window) -> evaluate.Measured:
-    """Tell a bundle what is known of each warm query, and measure its answers."""
-    config = bundle.config
-    context = tuple(feature.column for feature in config.features.columns.context)
-    frame = queries.users_frame(run, window.warm, config.features.history.length, context)
-    search = evaluate.bundle_search(bundle, frame, window.items)
-    return evaluate.measure(search, window.warm, run.config)
+def ask(bundle: Bundle, run: Run, window: queries.Window, asked: queries.Slice, config: Config) -> evaluate.Measured:
+    """Tell a bundle what is known of each query, and measure its answers as `config` says."""
+    features = bundle.config.features
+    context = tuple(feature.column for feature in features.columns.context)
+    frame = queries.users_frame(run, asked, features.history.length, context)
+    return evaluate.measure(evaluate.bundle_search(bundle, frame, window.items), asked, config)
 
 
 def overlap(champion: Config, challenger: Config) -> str:

@@ -25,6 +25,7 @@ from dssm_core.ids import Ids
 from dssm_core.metrics import Ints, Relevant
 from dssm_core.positive import parse_positive
 from dssm_core.schema import ITEM, LABEL, TIME, USER
+from dssm_core.slices import groups
 from dssm_core.splits.last_n import LastN
 
 
@@ -54,7 +55,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Window:
-    """A run's split in codes: train positives, both slices, all judged rows, and the test part's clicks an item [N]."""
+    """A run's split in codes: train positives, both slices, all judged rows, the test part's clicks an item [N], and parts of `all`."""
 
     items: Ids
     train: Clicks
@@ -63,6 +64,7 @@ class Window:
     all: Slice
     pairs: Pairs
     test_counts: Ints
+    parts: dict[str, Slice]
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,9 @@ def make_window(run: Run, users: Ids, items: Ids) -> Window:
     pairs = Pairs(asked(judged, True, past if by_row else _past(train_frame[:0], test[:0], items)), rows[judged], label[judged])
     counts = np.bincount(rows[positive & (rows >= 0)], minlength=n_items) * seen_items[:-1]
     cutoff_ms = run.need("split_by_time").info["cutoff_ms"]
-    return Window(items, train, cutoff_ms, asked(wanted & known, by_row), asked(wanted, by_row), pairs, counts)
+    found = groups(train, codes, np.where(seen_items[rows], rows, -1), cutoff_ms if split.by_time else None)
+    parts = {name: asked(wanted & mask, by_row) for name, mask in found.items() if (wanted & mask).any()}
+    return Window(items, train, cutoff_ms, asked(wanted & known, by_row), asked(wanted, by_row), pairs, counts, parts)
 
 
 def label_before(test: pd.DataFrame) -> Ints:

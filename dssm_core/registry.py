@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
-HASH, DAY = "dssm.content_hash", "dssm.test_day"
+HASH, DAY, ROWS = "dssm.content_hash", "dssm.test_day", "dssm.rows."  # tags of a version; rows of its train and test parts
 TAG_LENGTH, BATCH = 4000, 100  # what MLflow takes in a tag, and params in a request
 ANSWER_TIMEOUT_S = 600
 PAUSE_S = 30.0  # after a failed live point: how long training goes on without trying again
@@ -79,7 +79,7 @@ def open_tracking(run: Run) -> JSON:
 
     Remembered in mlflow.json in the run's folder. A run that had failed is running again.
     """
-    client, uri = connect(_runs(run)), tracking_uri(_runs(run))
+    client, uri = connect(run.runs), tracking_uri(run.runs)
     with told(uri):
         found = _remembered(run, client, uri) or _find(run, client) or _create(run, client)
         if found.info.status != "RUNNING":
@@ -96,7 +96,7 @@ def live_logger(run: Run) -> Callable[[Mapping[str, float], int], None]:
 
     What it missed, `log_run` adds from the history. Raises ServiceError only now, if MLflow does not answer at the start.
     """
-    run_id, client = open_tracking(run)["run_id"], connect(_runs(run))
+    run_id, client = open_tracking(run)["run_id"], connect(run.runs)
     down_until = 0.0
 
     def write(metrics: Mapping[str, float], step: int) -> None:
@@ -118,10 +118,10 @@ def live_logger(run: Run) -> Callable[[Mapping[str, float], int], None]:
 def log_run(run: Run, work: Path) -> Outcome:
     """Step function. Logs the training history, data inputs, row counts, plots, Data Docs and manifests; info: run_id, url."""
     opened = open_tracking(run)
-    client, run_id = connect(_runs(run)), opened["run_id"]
+    client, run_id = connect(run.runs), opened["run_id"]
     history = _history(run)
     _draw(run, history, work)
-    with told(tracking_uri(_runs(run))):
+    with told(tracking_uri(run.runs)):
         _complete(client, run_id, history)
         _log_metrics(client, run_id, [(0, _counts(run))])
         _log_inputs(client, run, run_id)
@@ -134,8 +134,8 @@ def log_run(run: Run, work: Path) -> Outcome:
 
 def log_gate(run: Run, work: Path, info: JSON) -> None:
     """Put the gate's verdict, reasons, numbers and files into the MLflow run; a refusal finishes the run."""
-    client, run_id = connect(_runs(run)), open_tracking(run)["run_id"]
-    with told(tracking_uri(_runs(run))):
+    client, run_id = connect(run.runs), open_tracking(run)["run_id"]
+    with told(tracking_uri(run.runs)):
         client.set_tag(run_id, "gate", "passed" if info["passed"] else "failed")
         client.set_tag(run_id, "gate.reasons", "\n".join(info["reasons"])[:TAG_LENGTH])
         client.set_tag(run_id, "mlflow.note.content", _note(info))
@@ -154,11 +154,11 @@ def register(run: Run, work: Path) -> Outcome:
     gate = run.need("recall_gate").info
     if not gate["passed"]:
         raise ConfigError(f"run {run.id!r} did not pass its gate, nothing is registered: {gate['reasons']}")
-    name, run_id, client = run.config.model_name, open_tracking(run)["run_id"], connect(_runs(run))
+    name, run_id, client = run.config.model_name, open_tracking(run)["run_id"], connect(run.runs)
     bundle = assemble(run, work / "bundle")
     open_bundle(bundle).retrieve(pd.DataFrame({USER: [None]}), 1)  # what cannot answer is not registered
     tags = _version_tags(run, gate, content_hash(bundle))
-    with told(tracking_uri(_runs(run))):
+    with told(tracking_uri(run.runs)):
         number = _registered(client, name, tags[HASH]) or _log_model(run, run_id, bundle, tags)
         if not newer_day(_challenger_day(client, name), tags[DAY]):  # a backfill of past days leaves it where it is
             client.set_registered_model_alias(name, CHALLENGER, number)
@@ -244,7 +244,7 @@ def champion(run: Run, folder: Path) -> Found | None:
     """Copy the champion's bundle of a run's model below `folder`; None where no version is champion."""
     import mlflow
 
-    client, uri, name = connect(_runs(run)), tracking_uri(_runs(run)), run.config.model_name
+    client, uri, name = connect(run.runs), tracking_uri(run.runs), run.config.model_name
     with told(uri):
         number = _alias(client, name, CHAMPION)
         if number is None:
@@ -258,7 +258,7 @@ def champion(run: Run, folder: Path) -> Found | None:
 def mark_failed(run: Run, error: str) -> None:
     """Say in the MLflow run that and why it failed, with the Data Docs where there are any; never raises."""
     try:
-        run_id, client = open_tracking(run)["run_id"], connect(_runs(run))
+        run_id, client = open_tracking(run)["run_id"], connect(run.runs)
         client.set_tag(run_id, "error", error[:TAG_LENGTH])
         _log_docs(client, run, run_id)
         client.set_terminated(run_id, "FAILED")
@@ -308,10 +308,6 @@ def patience(retries: int, timeout_s: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _runs(run: Run) -> Path:
-    return run.root.parents[2]
-
-
 def _url(uri: str, experiment_id: str, run_id: str) -> str:
     """The page of a run; a local database has none until `mlflow ui` shows it, so its own address stands in."""
     if not uri.startswith("http"):
@@ -358,7 +354,7 @@ def _experiment(run: Run, client: MlflowClient) -> str:
     from mlflow.exceptions import MlflowException
 
     name = run.config.name
-    place = None if os.environ.get("MLFLOW_TRACKING_URI") else (_runs(run) / "mlartifacts").as_uri()
+    place = None if os.environ.get("MLFLOW_TRACKING_URI") else (run.runs / "mlartifacts").as_uri()
     if (found := client.get_experiment_by_name(name)) is None:
         try:
             return str(client.create_experiment(name, artifact_location=place))
@@ -474,7 +470,8 @@ def _note(info: JSON) -> str:
 def _version_tags(run: Run, gate: JSON, digest: str) -> dict[str, str]:
     served = {f"gate.{metric_name(key)}": f"{value:.4f}" for key, value in gate["metrics"]["served"].items() if _finite(value)}
     day = run.config.split.title
-    return {HASH: digest, "dssm.run": run.id, DAY: day, "gate.reasons": "\n".join(gate["reasons"])[:TAG_LENGTH], **served}
+    rows = {f"{ROWS}{part}": str(count) for part, count in run.need("split_by_time").rows.items() if part in ("train", "test")}
+    return {HASH: digest, "dssm.run": run.id, DAY: day, **rows, "gate.reasons": "\n".join(gate["reasons"])[:TAG_LENGTH], **served}
 
 
 def _registered(client: MlflowClient, name: str, digest: str) -> str | None:
@@ -487,8 +484,8 @@ def _log_model(run: Run, run_id: str, bundle: Path, tags: dict[str, str]) -> str
     """Log the models-from-code model into the MLflow run and register it; the new version's number."""
     import mlflow
 
-    mlflow.set_tracking_uri(tracking_uri(_runs(run)))
-    mlflow.set_registry_uri(tracking_uri(_runs(run)))
+    mlflow.set_tracking_uri(tracking_uri(run.runs))
+    mlflow.set_registry_uri(tracking_uri(run.runs))
     package = Path(__file__).parent
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(

@@ -5,7 +5,14 @@ Nothing heavy is imported before a step runs: Airflow forks its workers, and a D
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from tasks.settings import make_run
+
+if TYPE_CHECKING:
+    from dssm_core.promotion import Action
+
+ANSWERS: dict[str, Action] = {"Promote": "promote", "Keep as challenger": "keep", "Reject": "reject"}
 
 
 def run_step(run: str, name: str) -> str:
@@ -81,5 +88,40 @@ def recall_gate(run: str) -> str | None:
 
 
 def register_model(run: str) -> str:
-    """Register towers, ids and index as one version, alias `challenger`."""
-    return run_step(run, "register_model")
+    """Register towers, ids and index as one version, alias `challenger`; what a person decides by is pushed beside it."""
+    from airflow.sdk import get_current_context
+
+    from dssm_core import artifacts, registry, review
+
+    run_step(run, "register_model")
+    opened = artifacts.open_run(run)
+    store = registry.registered(opened.config.model_name, opened.runs)
+    pushed = {"model": store.name, "version": opened.need("register_model").info["version"]}
+    pushed |= {"champion": store.aliases().get(registry.CHAMPION, ""), "body": review.body(opened, store)}
+    get_current_context()["ti"].xcom_push(key="review", value=pushed)
+    return run
+
+
+def promote(run: str, answer: dict[str, Any]) -> str:
+    """Apply what a person answered to the review: the version becomes champion, or stays what it is; in every case it is written down."""
+    from datetime import datetime
+
+    from airflow.sdk import get_current_context
+
+    from dssm_core import artifacts, promotion, registry
+
+    opened = artifacts.open_run(run)
+    reviewed = get_current_context()["ti"].xcom_pull(task_ids="register_model", key="review")
+    made = promotion.decide(
+        ANSWERS[answer["chosen_options"][0]],
+        reviewed["model"],
+        opened.runs,
+        datetime.fromisoformat(str(answer["responded_at"])),
+        (answer.get("responded_by_user") or {}).get("name") or "unknown",
+        answer["params_input"].get("reason", ""),
+        reviewed["version"],
+        seen=reviewed["champion"],
+        check=lambda store, version: registry.answers(store.name, version, opened.runs),
+    )
+    print(f"{made.action}: version {made.version}; champion is {made.champion or 'none'}")
+    return run

@@ -103,7 +103,10 @@ def test_the_champion_answers_the_same_queries(fabricate, tmp_path, monkeypatch)
     vectors = Bundle.vectors
     monkeypatch.setattr(Bundle, "vectors", lambda self, frame: vectors(self, frame.drop(columns="history")))
     outcome = gate.judge(run, tmp_path)
-    assert outcome.info["metrics"]["champion"] == {"recall@200": 1.0, "version": "4"}
+    champion, served = outcome.info["metrics"]["champion"], outcome.info["metrics"]["served"]
+    assert champion["version"] == "4"
+    assert {name: champion[name] for name in served} == served
+    assert champion["parts"] == outcome.info["metrics"]["parts"]
     assert outcome.info["reasons"][-1].startswith("served recall@200 1.000 is no worse than champion version 4")
 
 

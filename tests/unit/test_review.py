@@ -1,0 +1,69 @@
+"""The review's Markdown, from made-up manifests: what stands beside what."""
+
+from dssm_core import review
+
+KEY = "recall@200"
+
+
+def scores(value, low=None, high=None):
+    return {KEY: value, f"{KEY}_low": low, f"{KEY}_high": high, "ndcg@200": value / 2, "coverage@200": 0.25}
+
+
+class Store:
+    """A registered model by hand."""
+
+    def __init__(self, champion=None, tags=None):
+        self.champion, self.all = champion, {champion: tags or {}}
+
+    def aliases(self):
+        return {"champion": self.champion} if self.champion else {}
+
+    def tags(self, version):
+        return self.all[version]
+
+
+def registered(fabricate, finish, champion=None):
+    run = fabricate()
+    metrics = {"served": scores(0.6, 0.58, 0.62), "exact": {KEY: 0.61}, "baselines": {"hot": {KEY: 0.3}}}
+    metrics["parts"] = {"new_users": {**scores(0.2, 0.1, 0.3), "queries": 1200}}
+    if champion:
+        metrics["champion"] = {**scores(0.55, 0.5, 0.6), "version": champion, "parts": {"new_users": {**scores(0.25), "queries": 1200}}}
+    finish(run, "recall_gate", info={"passed": True, "reasons": ["served is fine"], "metrics": metrics})
+    finish(run, "register_model", info={"model": "dssm-made", "version": "4"})
+    return run
+
+
+def rows(text):
+    """First cell -> the other two."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
+    return {first: others for first, *others in cells}
+
+
+def test_the_first_version_stands_alone(fabricate, finish):
+    text = review.body(registered(fabricate, finish), Store())
+    assert text.startswith("**dssm-made version 4**, tested on 2024-01-07: there is no champion yet")
+    found = rows(text)
+    assert found[KEY] == ["0.600 (0.580 to 0.620)", ""]
+    assert found["index keeps of exact search"] == ["0.984", ""]
+    assert found["train rows"] == ["6", ""]
+    assert found["baseline hot"] == ["0.300", ""]
+    assert found["new users (1,200)"] == ["0.200 (0.100 to 0.300)", ""]
+    assert text.endswith("- served is fine")
+
+
+def test_the_champion_stands_beside_it(fabricate, finish):
+    store = Store("3", {"dssm.test_day": "2024-01-06", "dssm.rows.train": "5", "dssm.rows.test": "8"})
+    text = review.body(registered(fabricate, finish, "3"), store)
+    assert "against champion version 3, tested on 2024-01-06" in text
+    found = rows(text)
+    assert found[KEY] == ["0.600 (0.580 to 0.620)", "0.550 (0.500 to 0.600)"]
+    assert found["ndcg@200"] == ["0.300", "0.275"]
+    assert found["train rows"] == ["6", "5 (+20% since)"]
+    assert found["test rows"] == ["7", "8 (-12% since)"]
+    assert found["new users (1,200)"] == ["0.200 (0.100 to 0.300)", "0.250"]
+
+
+def test_a_champion_of_after_the_gate_was_not_asked(fabricate, finish):
+    text = review.body(registered(fabricate, finish, "2"), Store("3"))
+    assert rows(text)[KEY] == ["0.600 (0.580 to 0.620)", ""]
+    assert "version 3" in text
