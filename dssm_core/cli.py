@@ -106,6 +106,53 @@ def run(
 
 @main.command()
 @click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "--axis", "axes", multiple=True, required=True, metavar="KEY=VALUE,VALUE", help="Values to try (repeat it), e.g. loss=bce,bpr."
+)
+@click.option("--data", help="Folder or file of the log, instead of the config's data.source.path.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Replace a setting in all trials.")
+@RUNS
+def sweep(config: Path, axes: tuple[str, ...], data: str | None, overrides: tuple[str, ...], runs: str) -> None:
+    """Try every combination of some settings of CONFIG, and run the best.
+
+    Trials are judged by the served index on the last train day, never on the test day; the winner then runs from the log to a registered
+    model like any other. A trial that fails does not stop the others.
+    """
+    from dssm_core import sweep as sweeps
+    from dssm_core.config import read_config
+
+    wanted = sweeps.trials(sweeps.read_axes(axes))
+    made = sweeps.prepare(config, data, overrides, wanted, runs)
+    for nth, (trial, each) in enumerate(zip(wanted, made, strict=True), 1):
+        console.print(f"[bold]trial {nth} of {len(wanted)}[/]: {escape(trial.label)}", highlight=False)
+        try:
+            pipeline.run_pipeline(each, _before, _after, sweeps.LAST_STEP)
+        except DssmError as error:
+            console.print(f"[red]failed[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
+    found = sweeps.results([trial.label for trial in wanted], made)
+    show_trials(found)
+    best = sweeps.winner(found, wanted)
+    settings = read_config(config, data, [*overrides, *best.settings])
+    opened = artifacts.create_run(settings, runs, f"cli-{artifacts.digest(settings.model_dump(mode='json'))[:10]}")
+    console.print(f"the winner, {escape(best.label)}, on all days: run {opened.root}", highlight=False, soft_wrap=True)
+    show(pipeline.run_pipeline(opened, _before, _after))
+
+
+def show_trials(found: Sequence[JSON]) -> None:
+    """The trials as a table, best first."""
+    if not found:
+        return
+    key = next(name for name in found[0] if name.startswith("recall@"))
+    table = Table("trial", key, "interval", "train, s", "ms a query", box=None, header_style="bold")
+    for row in found:
+        interval = f"{row['low']:.3f} to {row['high']:.3f}" if row["low"] is not None else ""
+        asked = f"{row['ms_per_query']:.3f}" if row["ms_per_query"] is not None else ""
+        table.add_row(escape(row["label"]), f"{row[key]:.4f}", interval, f"{row['train_seconds']:.0f}", asked)
+    Console().print(table)
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
 @click.option("--day", "wanted", type=click.DateTime(["%Y-%m-%d"]), multiple=True, required=True, help="A local day (repeat it).")
 @click.option("--data", help="Folder or file of the log, instead of the config's data.source.path.")
 @click.option("--days", envvar="DSSM_DAYS", default="days", show_default=True, show_envvar=True, help="Folder of all landed days.")
