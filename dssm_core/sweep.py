@@ -1,7 +1,7 @@
 """Trials of settings against each other: every combination of some axes, judged on the last train days, never on the test day.
 
-A trial is a run of its own whose test days are the config's validation days; ingest, validation and split are executed once and
-reused. The winner's settings then go through the whole pipeline, which trains on all days and is judged on the test day.
+A trial is a run of its own whose test days are the config's validation days; ingest, validation and split are executed by the first and
+reused by the others. The winner's settings then go through the whole pipeline, which trains on all days and is judged on the test day.
 """
 
 from __future__ import annotations
@@ -20,13 +20,11 @@ from dssm_core.artifacts import JSON, Run, create_run, digest, open_run
 from dssm_core.config import Config, read_config
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.gate import metric
-from dssm_core.pipeline import run_step
 from dssm_core.splits.days import Days
 
 FAMILIES = {"tower": "tower.kind", "loss": "loss.kind", "sampler": "sampler.kind", "index": "index.kind"}  # short for their kind
 MOST_TRIALS = 200
 LAST_STEP = "recall_gate"
-SHARED = ("ingest_data", "validate_data", "split_by_time")
 
 
 @dataclass(frozen=True)
@@ -83,12 +81,6 @@ def on_validation_days(config: Config) -> Config:
         )
     settings = {"test_day": split.test_day - timedelta(days=days), "train_days": left, "test_days": days}
     return config.model_copy(update={"split": split.model_copy(update=settings)})
-
-
-def share(run: Run) -> None:
-    """Execute the steps that all trials of a sweep reuse."""
-    for name in SHARED:
-        run_step(run, name)
 
 
 def prepare(file: Path, data: Path | str | None, overrides: Sequence[str], wanted: Sequence[Trial], runs: Path | str) -> list[Run]:
