@@ -7,11 +7,8 @@ from datetime import datetime, timedelta
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param, PartitionedAssetTimetable, RollupMapper, WaitForAll, dag, task
 
-from dssm_core.losses import LOSSES
-from dssm_core.samplers import SAMPLERS
-from dssm_core.towers import TOWERS
 from tasks import steps
-from tasks.form import TASK_DEFAULTS, config_param, data_param
+from tasks.form import TASK_DEFAULTS, training_form
 from tasks.links import MlflowRunLink
 from tasks.windows import INTERACTIONS, WINDOW_DAYS, TrailingDaysMapper, TrailingDaysWindow
 
@@ -31,68 +28,6 @@ in MLflow, alias `challenger`; what does not stays in MLflow with the reasons, a
 * When `ingest_interactions` has landed the days of a window, a run for its last day starts by itself, on $DSSM_CONFIG.
 """
 
-EMPTY = {"values_display": {"null": "as the config says"}}
-
-
-def choice(family: dict[str, str], title: str, text: str) -> Param:
-    """A form field that is empty (the config's own) or one member of a family."""
-    return Param(None, type=["null", "string"], enum=[None, *sorted(family)], title=title, section="Model", description_md=text, **EMPTY)
-
-
-def form() -> dict[str, Param]:
-    """The trigger form. Airflow refuses a value outside these schemas; tasks/settings.py checks paths."""
-    run, model, gate = {"section": "Run"}, {"section": "Model"}, {"section": "Gate"}
-    return {
-        "config": config_param(),
-        "data": data_param(),
-        "landed": Param(
-            False,
-            type="boolean",
-            title="Landed days",
-            description_md="Read the window from the days that `ingest_interactions` has kept, not from the log.",
-            **run,
-        ),
-        "test_day": Param(
-            None,
-            type=["null", "string"],
-            format="date",
-            title="Test day",
-            description_md="The day to judge on; the days before it train. Empty: the config's, or the window's own last day.",
-            **run,
-        ),
-        "seed": Param(None, type=["null", "integer"], minimum=0, title="Seed", description_md="Same seed, same numbers.", **run),
-        "tower": choice(TOWERS, "Tower", "The network on each side."),
-        "loss": choice(LOSSES, "Loss", "Softmax losses correct for how negatives were drawn (log-Q)."),
-        "sampler": choice(SAMPLERS, "Sampler", "Where negatives come from. `active`: items alive in the hour of the click."),
-        "epochs": Param(
-            None,
-            type=["null", "integer"],
-            minimum=1,
-            maximum=1000,
-            title="Epochs",
-            description_md="At most so many; training stops when recall does.",
-            **model,
-        ),
-        "device": Param(
-            None,
-            type=["null", "string"],
-            enum=[None, "auto", "cpu", "cuda"],
-            title="Device",
-            description_md="`auto`: a GPU if there is one.",
-            **model,
-            **EMPTY,
-        ),
-        "gate_floor": Param(
-            None,
-            type=["null", "number"],
-            minimum=0,
-            maximum=1,
-            title="Gate floor",
-            description_md="Recall@200 that the served index must reach, 0 to 1.",
-            **gate,
-        ),
-    }
-
 
 def schedule() -> PartitionedAssetTimetable:
     """A window whose days have all landed, once; its last day is the partition key. Or by hand."""
@@ -106,7 +41,7 @@ def schedule() -> PartitionedAssetTimetable:
     catchup=False,
     max_active_runs=16,  # while a review waits the next day trains; the pool keeps trainings one at a time
     dagrun_timeout=REVIEW_WAITS + timedelta(hours=12),
-    params=form(),
+    params=training_form(),
     doc_md=DOC,
     tags=["retrieval", "dssm", "training"],
     default_args=TASK_DEFAULTS,

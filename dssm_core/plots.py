@@ -37,6 +37,20 @@ def recall_curve(curves: Mapping[str, Doubles], file: Path, mark_k: int = 200) -
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 
+def trials(found: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """A sweep's trials, best first: recall of the served index with its interval, beside the seconds that training took.
+
+    found: as sweep.results gives them.
+    """
+    key = next(name for name in found[0] if name.startswith("recall@"))
+    with _figure(file) as axes:
+        for row in found:
+            spread = None if row["low"] is None else [[row[key] - row["low"]], [row["high"] - row[key]]]
+            axes.errorbar([row["train_seconds"]], [row[key]], yerr=spread, fmt="o", capsize=3, label=f"{row['label']}: {row[key]:.3f}")
+        axes.set(xlabel="training, s", ylabel=f"{key} of the served index", title="Trials, on the last train day")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+
+
 def loss_curve(history: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Training loss (left axis) and validation metric (right axis) by step, from the trainer's history."""
     with _figure(file) as axes:

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
 HASH, DAY, ROWS = "dssm.content_hash", "dssm.test_day", "dssm.rows."  # tags of a version; rows of its train and test parts
+PARENT = "parent.json"  # in a trial's folder: the MLflow run of its sweep, and the trial's label
 TAG_LENGTH, BATCH = 4000, 100  # what MLflow takes in a tag, and params in a request
 ANSWER_TIMEOUT_S = 600
 PAUSE_S = 30.0  # after a failed live point: how long training goes on without trying again
@@ -89,6 +90,35 @@ def open_tracking(run: Run) -> JSON:
     opened = {"run_id": found.info.run_id, "url": _url(uri, found.info.experiment_id, found.info.run_id)}
     write_atomically(run.root / "mlflow.json", json.dumps(opened | {"uri": uri}, indent=2).encode())
     return opened
+
+
+def open_sweep(trials: Sequence[Run], labels: Sequence[str], name: str) -> str:
+    """Find or create the MLflow run that holds a sweep, and tell its trials that they are its children; its id."""
+    first = trials[0]
+    client, uri = connect(first.runs), tracking_uri(first.runs)
+    with told(uri):
+        experiment = _experiment(first, client)
+        found = client.search_runs([experiment], f"tags.`dssm.sweep` = '{name}'")
+        opened = found[0] if found else client.create_run(experiment, tags={"dssm.sweep": name}, run_name=f"sweep {name}")
+    for run, label in zip(trials, labels, strict=True):
+        write_atomically(run.root / PARENT, json.dumps({"run_id": opened.info.run_id, "label": label}).encode())
+    return str(opened.info.run_id)
+
+
+def close_sweep(runs: Path, parent: str, found: Sequence[JSON]) -> None:
+    """Log a sweep's table and picture, best trial first, into its MLflow run, and finish that."""
+    import mlflow
+
+    from dssm_core import plots
+
+    client, uri = connect(runs), tracking_uri(runs)
+    with told(uri), tempfile.TemporaryDirectory() as folder:
+        if found:
+            mlflow.set_tracking_uri(uri)
+            client.log_table(parent, pd.DataFrame(found), "trials.json")
+            plots.trials(found, Path(folder) / "trials.png")
+            client.log_artifact(parent, str(Path(folder) / "trials.png"))
+        client.set_terminated(parent, "FINISHED" if found else "FAILED")
 
 
 def live_logger(run: Run) -> Callable[[Mapping[str, float], int], None]:
@@ -342,7 +372,10 @@ def _create(run: Run, client: MlflowClient) -> Any:
 
     tags = {"dssm.run": run.id, "dssm.folder": str(run.root), DAY: run.config.split.title}
     tags |= {"mlflow.source.name": "dssm", "mlflow.source.type": "JOB"} | _commit()
-    created = client.create_run(_experiment(run, client), tags=tags, run_name=run.id)
+    file = run.root / PARENT
+    parent = json.loads(file.read_bytes()) if file.is_file() else {}
+    tags |= {"mlflow.parentRunId": parent["run_id"]} if parent else {}
+    created = client.create_run(_experiment(run, client), tags=tags, run_name=parent.get("label", run.id))
     flat = flatten(run.config.model_dump(mode="json"))
     params = [Param(key, str(value)[:TAG_LENGTH]) for key, value in flat.items()]
     for first in range(0, len(params), BATCH):

@@ -9,7 +9,12 @@ from typing import Any
 from airflow.sdk import ExceptionRetryPolicy, Param, RetryAction, RetryRule
 
 from dssm_core.errors import ConfigError, ConflictError, DataError
+from dssm_core.losses import LOSSES
+from dssm_core.samplers import SAMPLERS
+from dssm_core.towers import TOWERS
 from tasks.settings import config_files
+
+EMPTY: dict[str, Any] = {"values_display": {"null": "as the config says"}}
 
 TASK_DEFAULTS: dict[str, Any] = {
     "retries": 2,
@@ -45,3 +50,76 @@ def data_param() -> Param:
         section="Run",
         description_md="Absolute path of the log, instead of the config's. The workers must see it.",
     )
+
+
+def settings_param() -> Param:
+    """Any setting of the config, for those who know its name."""
+    return Param(
+        [],
+        type="array",
+        items={"type": "string", "pattern": r"^[a-z_0-9.]+=.+"},
+        title="Further settings",
+        section="Model",
+        description_md="One a line, `key.path=value`, such as `train.learning_rate=0.002`.",
+    )
+
+
+def choice(family: dict[str, str], title: str, text: str) -> Param:
+    """A form field that is empty (the config's own) or one member of a family."""
+    return Param(None, type=["null", "string"], enum=[None, *sorted(family)], title=title, section="Model", description_md=text, **EMPTY)
+
+
+def training_form() -> dict[str, Param]:
+    """The form of a training. Airflow refuses a value outside these schemas; tasks/settings.py checks paths."""
+    run, model, gate = {"section": "Run"}, {"section": "Model"}, {"section": "Gate"}
+    return {
+        "config": config_param(),
+        "data": data_param(),
+        "landed": Param(
+            False,
+            type="boolean",
+            title="Landed days",
+            description_md="Read the window from the days that `ingest_interactions` has kept, not from the log.",
+            **run,
+        ),
+        "test_day": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Test day",
+            description_md="The day to judge on; the days before it train. Empty: the config's, or the window's own last day.",
+            **run,
+        ),
+        "seed": Param(None, type=["null", "integer"], minimum=0, title="Seed", description_md="Same seed, same numbers.", **run),
+        "tower": choice(TOWERS, "Tower", "The network on each side."),
+        "loss": choice(LOSSES, "Loss", "Softmax losses correct for how negatives were drawn (log-Q)."),
+        "sampler": choice(SAMPLERS, "Sampler", "Where negatives come from. `active`: items alive in the hour of the click."),
+        "epochs": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            maximum=1000,
+            title="Epochs",
+            description_md="At most so many; training stops when recall does.",
+            **model,
+        ),
+        "device": Param(
+            None,
+            type=["null", "string"],
+            enum=[None, "auto", "cpu", "cuda"],
+            title="Device",
+            description_md="`auto`: a GPU if there is one.",
+            **model,
+            **EMPTY,
+        ),
+        "settings": settings_param(),
+        "gate_floor": Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            maximum=1,
+            title="Gate floor",
+            description_md="Recall@200 that the served index must reach, 0 to 1.",
+            **gate,
+        ),
+    }

@@ -79,7 +79,9 @@ def make_run(context: Mapping[str, Any]) -> str:
 
     params, dag_run = context["params"], context["dag_run"]
     day = params["test_day"] or dag_run.partition_key
-    config = read_config(config_file(params["config"]), data_path(params["data"]), overrides({**params, "test_day": day}))
+    config = read_config(
+        config_file(params["config"]), data_path(params["data"]), [*overrides({**params, "test_day": day}), *params["settings"]]
+    )
     if dag_run.partition_key or params["landed"]:
         config = from_days(config, days_folder())
     return str(create_run(config, runs_folder(), safe_run_id(dag_run.run_id)).root)

@@ -1,0 +1,73 @@
+"""The Dag `dssm_sweep`: settings against each other on the last train days; the best one is trained, judged and registered."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import Param, TriggerRule, dag, task, task_group
+
+from tasks import steps, sweep
+from tasks.form import TASK_DEFAULTS, training_form
+from tasks.links import MlflowRunLink
+
+DOC = """
+### Which settings are best?
+
+Every combination of the axes is a trial: trained on all but the last train days and judged by its served index on those, never on the
+test day. Reading, checking and splitting the log is done once. A trial that fails does not stop the others. The best goes to
+`dssm_training`: trained on all days, judged on the test day, registered.
+
+The sweep's MLflow run holds the comparison, its child runs the trials: select them there and press **Compare**.
+"""
+
+AXES = Param(
+    ["loss=sampled_softmax,bce", "sampler=active,popularity"],
+    type="array",
+    items={"type": "string", "pattern": r"^[a-z_0-9.]+=.+"},
+    title="Axes",
+    section="Sweep",
+    description_md="One a line, `key=value,value`: `tower`, `loss`, `sampler`, `index`, or a setting as `train.learning_rate=0.001,0.003`.",
+)
+
+
+@task_group
+def trial(given: dict[str, str]) -> None:
+    """A trial's own steps, as in dssm_training; the shared ones are taken over."""
+    run = task(sweep.begin_trial, map_index_template="{{ trial }}")(given)
+    run = task(steps.sample_negatives)(run)
+    run = task(steps.train_towers, pool="gpu", execution_timeout=timedelta(hours=6))(run)
+    run.operator.operator_extra_links = (MlflowRunLink(),)
+    run = task(steps.log_to_mlflow)(run)
+    run = task(steps.export_embeddings)(run)
+    run = task(steps.build_index)(run)
+    task(sweep.judge_trial)(run)
+
+
+@dag(
+    schedule=None,
+    start_date=datetime(2017, 1, 1),
+    catchup=False,
+    max_active_runs=4,
+    dagrun_timeout=timedelta(days=2),
+    params={"axes": AXES} | {name: param for name, param in training_form().items() if name != "landed"},
+    doc_md=DOC,
+    tags=["retrieval", "dssm", "training"],
+    default_args=TASK_DEFAULTS,
+)
+def dssm_sweep() -> None:
+    """Plan, share, try all, compare, hand on."""
+    planned = task(sweep.share_data)(task(sweep.plan_trials)())
+    tried = trial.expand(given=planned)
+    best = task(sweep.compare_trials, trigger_rule=TriggerRule.ALL_DONE)(planned)
+    tried >> best
+    best >> TriggerDagRunOperator(
+        task_id="train_winner",
+        trigger_dag_id="dssm_training",
+        trigger_run_id="sweep__{{ run_id }}",
+        conf="{{ ti.xcom_pull('compare_trials') | tojson }}",
+        skip_when_already_exists=True,
+    )
+
+
+dssm_sweep()
