@@ -18,17 +18,17 @@ DOC = """
 Keeps one local day of the log beside the others that are there. When the days of a window are complete, `dssm_training` starts for
 its last day, once.
 
-* Scheduled by $DSSM_SCHEDULE (a cron line, UTC): the day before it fires. **Backfill** a range to land past days; each day starts the
-  windows that it completes.
+* Scheduled by $DSSM_SCHEDULE (a cron line, in $DSSM_TIMEZONE, where the day begins): the day before it fires. **Backfill** a range to
+  land past days; each day starts the windows that it completes.
 * A day that is there already, unchanged, is skipped. One that **differs** replaces it, and the windows that were trained on it are
   trained anew; no other is.
 """
 
 
 def schedule() -> CronPartitionTimetable | PartitionedAtRuntime:
-    """Daily at $DSSM_SCHEDULE, for the day before; by hand only where it is not set."""
-    cron = os.environ.get("DSSM_SCHEDULE")
-    return CronPartitionTimetable(cron, timezone="UTC", run_offset=-1, key_format="%Y-%m-%d") if cron else PartitionedAtRuntime()
+    """Daily at $DSSM_SCHEDULE in $DSSM_TIMEZONE, for the day before; by hand only where it is not set."""
+    cron, timezone = os.environ.get("DSSM_SCHEDULE"), os.environ.get("DSSM_TIMEZONE", "UTC")
+    return CronPartitionTimetable(cron, timezone=timezone, run_offset=-1, key_format="%Y-%m-%d") if cron else PartitionedAtRuntime()
 
 
 @dag(

@@ -34,12 +34,13 @@ print(json.dumps({
     "stored": {name: sorted(t.downstream_task_ids) for name, t in stored.task_dict.items()},
     "tasks": {t.task_id: {
         "next": sorted(t.downstream_task_ids), "pool": t.pool, "retries": t.retries, "doc": t.doc_md,
-        "timeout_s": t.execution_timeout.total_seconds(), "links": [link.name for link in t.operator_extra_links],
+        "timeout_s": (t.execution_timeout or t.response_timeout).total_seconds(), "links": [link.name for link in t.operator_extra_links],
         "policy": [[r.action.value, sorted(e if isinstance(e, str) else e.__name__ for e in r.exception)] for r in t.retry_policy.rules],
     } for t in dag.topological_sort()},
     "defaults": {name: dag.params.get_param(name).value for name in dag.params},
     "params": {name: dag.params.get_param(name).schema for name in dag.params},
-    "timetable": repr(dag.timetable), "tags": sorted(dag.tags), "doc": dag.doc_md,
+    "timetable": type(stored.timetable).__name__, "window": sorted(stored.timetable.default_partition_mapper.to_upstream("2017-10-07")),
+    "windows": list(stored.timetable.default_partition_mapper.to_downstream("2017-10-07")), "tags": sorted(dag.tags), "doc": dag.doc_md,
 }, default=str))
 """
 
@@ -47,6 +48,7 @@ print(json.dumps({
 def parse(tmp_path_factory: pytest.TempPathFactory, **env: str) -> dict:
     home = tmp_path_factory.mktemp("airflow")
     settings = {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "false", "PYTHONPATH": str(REPO)}
+    settings |= {"AIRFLOW__CORE__PLUGINS_FOLDER": str(REPO / "plugins")}
     done = subprocess.run(
         [sys.executable, "-c", PARSE], cwd=REPO, env=os.environ | settings | env, capture_output=True, text=True, check=False
     )
@@ -74,9 +76,10 @@ def test_parsing_imports_nothing_heavy(parsed, module):
 
 
 def test_graph_is_the_pipeline(parsed):
-    names = list(STEPS)
+    names = [*STEPS, "review", "promote"]
     assert list(parsed["tasks"]) == names
-    assert [parsed["tasks"][name]["next"] for name in names] == [[after] for after in names[1:]] + [[]]
+    found = [parsed["tasks"][name]["next"] for name in names]
+    assert found == [[after] for after in [*STEPS][1:]] + [["promote", "review"], ["promote"], []]
 
 
 def test_training_has_its_pool_and_button(parsed):
@@ -89,9 +92,9 @@ def test_training_has_its_pool_and_button(parsed):
 def test_every_task_is_retried_but_not_for_bad_data(parsed):
     for task in parsed["tasks"].values():
         assert task["retries"] == 2
-        assert task["policy"] == [["fail", ["ConfigError", "DataError"]]]
-        assert 0 < task["timeout_s"] <= timedelta(hours=6).total_seconds()
-        assert task["doc"]
+        assert task["policy"] == [["fail", ["ConfigError", "ConflictError", "DataError"]]]
+        assert 0 < task["timeout_s"] <= timedelta(days=7).total_seconds()
+    assert all(task["doc"] for name, task in parsed["tasks"].items() if name != "review")
 
 
 @pytest.mark.parametrize(("field", "family"), [("tower", TOWERS), ("loss", LOSSES), ("sampler", SAMPLERS)])
@@ -110,11 +113,12 @@ def test_form_explains_every_field(parsed):
         assert schema["description_md"]
 
 
-def test_schedule_is_off_until_asked_for(parsed, tmp_path_factory):
-    assert "Null" in parsed["timetable"] or "None" in parsed["timetable"]
-    scheduled = parse(tmp_path_factory, DSSM_SCHEDULE="30 3 * * *", DSSM_CONFIG="globo", DSSM_DATA_PATH="/data/globo")
-    assert "CronTrigger" in scheduled["timetable"]
-    assert scheduled["defaults"]["config"] == "globo", "a scheduled run has no form to fill in"
+def test_a_window_of_landed_days_starts_a_run(parsed, tmp_path_factory):
+    assert parsed["timetable"].startswith("PartitionedAssetTimetable")
+    assert parsed["window"] == [f"2017-10-0{day}" for day in range(1, 8)]
+    assert parsed["windows"] == [f"2017-10-{day:02}" for day in range(7, 14)]
+    scheduled = parse(tmp_path_factory, DSSM_CONFIG="globo", DSSM_DATA_PATH="/data/globo")
+    assert scheduled["defaults"]["config"] == "globo", "such a run has no form to fill in"
     assert scheduled["defaults"]["data"] == "/data/globo"
     assert (parsed["defaults"]["config"], parsed["defaults"]["data"]) == ("demo", None)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from dssm_core import landing
 from dssm_core.artifacts import open_run
-from dssm_core.errors import ConfigError
+from dssm_core.config import read_config
+from dssm_core.errors import ConfigError, DataError
 from tasks import settings
 from tasks.links import public
 from tests.conftest import small_config
@@ -28,9 +30,9 @@ def folders(tmp_path, monkeypatch):
     return tmp_path
 
 
-def context(run_type="manual", start=None, **params):
-    dag_run = SimpleNamespace(run_id="manual__2024-01-01T00:00:00+00:00", run_type=run_type)
-    return {"params": EMPTY | {"config": "small", "data": None} | params, "dag_run": dag_run, "data_interval_start": start}
+def context(partition_key=None, **params):
+    dag_run = SimpleNamespace(run_id="manual__2024-01-01T00:00:00+00:00", partition_key=partition_key)
+    return {"params": EMPTY | {"config": "small", "data": None, "landed": False, "settings": []} | params, "dag_run": dag_run}
 
 
 def test_filled_fields_replace_settings(folders):
@@ -60,15 +62,23 @@ def test_run_id_of_airflow_becomes_a_folder(folders):
     assert open_run(settings.make_run(context())).id == "manual__2024-01-01T00-00-00-00-00"
 
 
-def test_scheduled_run_tests_the_day_before_in_the_datasets_zone(folders):
-    # Fires 2024-03-08 01:30 UTC = 2024-03-07 22:30 in Sao Paulo; the last whole day there is 03-06.
-    run = open_run(settings.make_run(context("scheduled", datetime(2024, 3, 7, 1, 30, tzinfo=UTC))))
-    assert run.config.split.test_day == date(2024, 3, 6)
+def test_further_settings_come_last(folders):
+    config = open_run(settings.make_run(context(epochs=3, settings=["train.epochs=5", "model.dim=8"]))).config
+    assert (config.train.epochs, config.model.dim) == (5, 8)
 
 
-def test_form_day_wins_over_the_schedule(folders):
-    run = open_run(settings.make_run(context("scheduled", datetime(2024, 3, 7, tzinfo=UTC), test_day="2024-03-05")))
-    assert run.config.split.test_day == date(2024, 3, 5)
+def test_a_windows_run_reads_its_landed_days(folders, monkeypatch):
+    monkeypatch.setenv("DSSM_DAYS", str(folders / "days"))
+    with pytest.raises(DataError, match=r"2024-03-01, .*2024-03-07 of 'small' have not landed"):
+        settings.make_run(context("2024-03-07"))
+    config = read_config(folders / "configs" / "small.yaml")
+    for day in range(1, 8):
+        landing.land(config, date(2024, 3, day), folders / "days")
+    run = open_run(settings.make_run(context("2024-03-07")))
+    assert run.config.split.test_day == date(2024, 3, 7)
+    assert run.config.data.source.kind == "landed"
+    by_hand = open_run(settings.make_run(context(landed=True, test_day="2024-03-07"))).config
+    assert by_hand == run.config
 
 
 @pytest.mark.parametrize("name", ["../small", "/etc/passwd", "", "small.yaml", "small; rm -rf /", "$(id)"])
