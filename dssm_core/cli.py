@@ -271,6 +271,19 @@ def _minute(at: datetime) -> str:
 
 
 @main.command()
+@click.argument("model")
+@click.option("--to", "target", required=True, help="A folder, or redis://HOST:PORT/DATABASE.")
+@click.option("--version", help="The version to publish; by default the champion.")
+@RUNS
+def publish(model: str, target: str, version: str | None, runs: str) -> None:
+    """Write MODEL's user and item embeddings where others read them. Readers see all of a version or nothing of it."""
+    from dssm_core import publish as publishing
+    from dssm_core import registry
+
+    click.echo(json.dumps(publishing.publish_registered(registry.registered(model, Path(runs)), version, target)))
+
+
+@main.command()
 @click.argument("name", required=False)
 @click.option("--data", envvar="DSSM_DATA", type=click.Path(path_type=Path), show_envvar=True, help="Folder that holds the tables' logs.")
 @click.option("--rows", multiple=True, metavar="TITLE", help="Only these rows (repeat it; `*` matches any text).")

@@ -6,6 +6,7 @@ A reader never sees half of a version: all of it is written beside the old one, 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dssm_core.artifacts import JSON, SAFE_RUN_ID, disk_errors, write_atomically
-from dssm_core.bundle import Bundle, content_hash
+from dssm_core.bundle import Bundle, content_hash, open_bundle
 from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.ids import Ids
 from dssm_core.indexes.protocol import Floats
+from dssm_core.registry import CHAMPION, Registered, fetch
 from dssm_core.schema import ITEM, USER
 
 ROWS_AT_ONCE = 20_000  # some MB of vectors
@@ -68,6 +70,16 @@ def publish(bundle: Bundle, model: str, version: str, target: str) -> JSON:
     if chosen.current(model) != about:
         chosen.publish(model, version, sides, about)
     return about | {"target": target}
+
+
+def publish_registered(store: Registered, version: str | None, target: str) -> JSON:
+    """Publish a registered version (None: the champion); see `publish`. ConfigError where there is none."""
+    wanted = version or store.aliases().get(CHAMPION)
+    if wanted is None:
+        raise ConfigError(f"model {store.name!r} in {store.uri} has no champion: promote a version, or give one")
+    store.tags(wanted)  # says which versions there are where this is none
+    with tempfile.TemporaryDirectory() as folder:
+        return publish(open_bundle(fetch(store, wanted, Path(folder)).folder), store.name, wanted, target)
 
 
 def open_target(target: str) -> Target:

@@ -272,17 +272,20 @@ def answers(model_name: str, version: str, runs: Path) -> None:
 
 def champion(run: Run, folder: Path) -> Found | None:
     """Copy the champion's bundle of a run's model below `folder`; None where no version is champion."""
+    store = registered(run.config.model_name, run.runs)
+    number = store.aliases().get(CHAMPION)
+    return fetch(store, number, folder) if number else None
+
+
+def fetch(store: Registered, version: str, folder: Path) -> Found:
+    """Copy a version's bundle below `folder`."""
     import mlflow
 
-    client, uri, name = connect(run.runs), tracking_uri(run.runs), run.config.model_name
-    with told(uri):
-        number = _alias(client, name, CHAMPION)
-        if number is None:
-            return None
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_registry_uri(uri)
-        got = mlflow.artifacts.download_artifacts(f"models:/{name}/{number}/artifacts/bundle", dst_path=str(folder))
-    return Found(number, Path(got))
+    with told(store.uri):
+        mlflow.set_tracking_uri(store.uri)
+        mlflow.set_registry_uri(store.uri)
+        got = mlflow.artifacts.download_artifacts(f"models:/{store.name}/{version}/artifacts/bundle", dst_path=str(folder))
+    return Found(version, Path(got))
 
 
 def mark_failed(run: Run, error: str) -> None:

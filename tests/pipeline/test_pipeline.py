@@ -237,7 +237,8 @@ def test_cli_lists_the_steps_in_their_order():
     commands = [
         line.split()[0] for line in cli("--help").stdout.split("Commands:")[1].splitlines() if line.startswith("  ") and line[2] != " "
     ]
-    assert commands == ["run", "runs", "promote", "bench", *steps.STEPS]
+    people = ["run", "sweep", "land", "runs", "promote", "rollback", "history", "publish", "bench"]
+    assert commands == [*people, *steps.STEPS]
 
 
 def test_a_run_may_end_at_a_step(first, runs, tmp_path):
@@ -268,5 +269,8 @@ def test_cli_says_what_is_wrong_in_a_sentence(runs, tmp_path):
 
 def test_cli_promotes(first, runs):
     done = cli("promote", "dssm-small", "--version", first[1]["version"], "--runs", runs, "--reason", "looks right")
-    assert json.loads(done.stdout) == {"model": "dssm-small", "version": first[1]["version"], "previous": None}
+    made = json.loads(done.stdout)
+    assert (made["action"], made["champion"], made["previous"], made["reason"]) == ("promote", first[1]["version"], None, "looks right")
+    listed = cli("history", "dssm-small", "--runs", runs)
+    assert "looks right" in listed.stdout
     assert os.environ.get("MLFLOW_TRACKING_URI") is None

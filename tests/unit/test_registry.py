@@ -133,7 +133,7 @@ def test_failing_to_tell_a_failure_hides_no_error(fabricate, monkeypatch):
     registry.mark_failed(fabricate(), "why")
 
 
-def test_register_promote_and_back(fabricate, finish, tmp_path):
+def test_registered_once_and_served_as_it_was_registered(fabricate, finish, tmp_path):
     import mlflow
 
     one, two = fabricate("one"), fabricate("two", "2024-01-08")
@@ -145,14 +145,9 @@ def test_register_promote_and_back(fabricate, finish, tmp_path):
     assert registry.register(one, one.step("x")).info == first  # the same content is the same version
     assert first["version"] == "1"
     assert registry.register(two, two.step("x")).info["version"] == "2"
-    name, runs = one.config.model_name, one.root.parents[2]
-    assert registry.promote(name, 1, runs) == {"model": name, "version": "1", "previous": None}
-    assert registry.promote(name, None, runs, {"promoted.by": "ann"}) == {"model": name, "version": "2", "previous": "1"}
-    assert registry.promote(name, 2, runs)["previous"] == "1"  # again: nothing moves
-    assert client(one).get_model_version(name, "2").tags["promoted.by"] == "ann"
-    assert registry.promote(name, 1, runs) == {"model": name, "version": "1", "previous": "2"}
-    with pytest.raises(ConfigError, match=r"no version 7: it has \[2, 1\]"):
-        registry.promote(name, 7, runs)
+    name, runs = one.config.model_name, one.runs
+    assert registry.registered(name, runs).aliases() == {"challenger": "2"}
+    registry.registered(name, runs).point("champion", "1")
     (tmp_path / "copy").mkdir()
     found = registry.champion(two, tmp_path / "copy")
     assert found.version == "1"
@@ -163,9 +158,29 @@ def test_register_promote_and_back(fabricate, finish, tmp_path):
     assert not list(runs.rglob("*.pkl"))
 
 
-def test_nothing_to_promote_is_said(fabricate):
-    with pytest.raises(ConfigError, match="has no challenger"):
-        registry.promote("dssm-made", None, fabricate().root.parents[2])
+def test_a_run_of_a_past_day_does_not_become_challenger(fabricate, finish):
+    newer, past = fabricate("newer", "2024-01-08"), fabricate("past", "2024-01-07")
+    for run in (newer, past):
+        finish(run, "recall_gate", info=PASSED)
+        run.step("x").mkdir()
+        registry.register(run, run.step("x"))
+    store = registry.registered(newer.config.model_name, newer.runs)
+    assert store.aliases() == {"challenger": "1"}
+    assert store.tags("2")["dssm.test_day"] == "2024-01-07"
+    assert (store.tags("1")["dssm.rows.train"], store.tags("1")["dssm.rows.test"]) == ("6", "7")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "newer"),
+    [
+        ("2024-01-08", "2024-01-07", True),
+        ("2024-01-07", "2024-01-07", False),
+        ("leave_one_out", "2024-01-07", False),
+        ("2024-01-07", "", False),
+    ],
+)
+def test_which_day_is_newer(one, other, newer):
+    assert registry.newer_day(one, other) is newer
 
 
 def test_a_refused_run_is_not_registered(fabricate, finish, tmp_path):
