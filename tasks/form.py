@@ -33,11 +33,16 @@ TASK_DEFAULTS: dict[str, Any] = {
 }
 
 
+def default_config() -> str:
+    """$DSSM_CONFIG, else demo, else the first there is."""
+    configs = list(config_files()) or ["demo"]
+    return next((name for name in (os.environ.get("DSSM_CONFIG"), "demo") if name in configs), configs[0])
+
+
 def config_param() -> Param:
     """The config files of $DSSM_CONFIGS; $DSSM_CONFIG is the default, which a scheduled run takes."""
     configs = list(config_files()) or ["demo"]
-    default = next((name for name in (os.environ.get("DSSM_CONFIG"), "demo") if name in configs), configs[0])
-    return Param(default, type="string", enum=configs, title="Config", section="Run", description_md="A YAML file in `configs/`.")
+    return Param(default_config(), type="string", enum=configs, title="Config", section="Run", description_md="A YAML file in `configs/`.")
 
 
 def data_param() -> Param:

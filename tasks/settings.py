@@ -67,6 +67,18 @@ def days_folder() -> Path:
     return Path(os.environ.get("DSSM_DAYS", runs_folder().parent / "days"))
 
 
+def publish_target() -> str:
+    """Where the champion is published: $DSSM_PUBLISH, else `published` beside the runs."""
+    return os.environ.get("DSSM_PUBLISH") or str(runs_folder().parent / "published")
+
+
+def model_name(config: str) -> str:
+    """The registered model of a config, without reading more of it than its name."""
+    from dssm_core.config import read_yaml
+
+    return f"dssm-{read_yaml(config_file(config))['name']}"
+
+
 def make_run(context: Mapping[str, Any]) -> str:
     """Create (or find again) the folder of a Dag run and return its URI.
 

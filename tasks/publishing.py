@@ -1,0 +1,54 @@
+"""The tasks of the Dags dssm_publish and dssm_rollback."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from tasks.settings import model_name, publish_target, runs_folder
+
+
+def notice_champion() -> dict[str, Any]:
+    """Write down a champion that somebody set in MLflow itself, and say whom to publish."""
+    from airflow.sdk import get_current_context
+
+    from dssm_core import promotion, registry
+
+    model = model_name(get_current_context()["params"]["config"])
+    if made := promotion.notice(model, runs_folder(), datetime.now(UTC)):
+        print(f"noticed: {made.action}, champion is {made.champion}, by {made.by}")
+    return {"model": model, "version": registry.registered(model, runs_folder()).aliases().get(registry.CHAMPION)}
+
+
+def publish_champion(found: dict[str, Any]) -> dict[str, Any]:
+    """Publish the champion; skipped where there is none. What readers see already is not written again."""
+    from airflow.sdk import get_current_context
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from dssm_core import publish, registry
+
+    if not found["version"]:
+        raise AirflowSkipException(f"{found['model']} has no champion")
+    target = get_current_context()["params"]["target"] or publish_target()
+    return publish.publish_registered(registry.registered(found["model"], runs_folder()), found["version"], target)
+
+
+def roll_back() -> dict[str, Any]:
+    """Make the previous champion, or the version of the form, champion again."""
+    from airflow.sdk import get_current_context
+
+    from dssm_core import promotion, registry
+
+    context = get_current_context()
+    params, run = context["params"], context["dag_run"]
+    made = promotion.decide(
+        "rollback",
+        model_name(params["config"]),
+        runs_folder(),
+        run.run_after,
+        getattr(run, "triggering_user_name", None) or "Airflow",
+        params["reason"],
+        params["version"],
+        check=lambda store, version: registry.answers(store.name, version, runs_folder()),
+    )
+    return {"version": made.version, "champion": made.champion, "previous": made.previous}
