@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 DONE = ("success", "failed")
+WAITS = ("awaiting_input", "deferred")  # for a person
 
 
 class Airflow:
@@ -48,6 +49,16 @@ class Airflow:
         """The run's task instances, by task."""
         found = self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
         return {task["task_id"]: task for task in found}
+
+    def settled(self, dag_id: str, run_id: str) -> bool:
+        """Whether the run has ended, or waits for a person to answer its review."""
+        review = self.tasks(dag_id, run_id).get("review", {})
+        return self.state(dag_id, run_id) in DONE or review.get("state") in WAITS
+
+    def answer(self, dag_id: str, run_id: str, option: str, reason: str = "", task_id: str = "review") -> None:
+        """Answer a review as its page would."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
+        self.call("PATCH", path, json={"chosen_options": [option], "params_input": {"reason": reason}})
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
         """What a task pushed, None if it pushed nothing."""

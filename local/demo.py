@@ -19,7 +19,7 @@ from dssm_core.cli import show
 from dssm_core.pipeline import summary
 from dssm_core.steps import STEPS
 from local import servers
-from local.airflow_api import DONE, Airflow
+from local.airflow_api import Airflow
 
 DAG = "dssm_training"
 PARSE_S = 120  # the dag-processor looks every few seconds
@@ -53,12 +53,12 @@ def await_dag(airflow: Airflow, config: str) -> None:
 
 
 def follow(airflow: Airflow, run_id: str) -> str:
-    """Show the steps as they go, until the run ends; returns its state."""
+    """Show the steps as they go, until the run ends or waits for a person; returns its state."""
     with Live(console=console, refresh_per_second=4) as live:
         while True:
             state, tasks = airflow.state(DAG, run_id), airflow.tasks(DAG, run_id)
             live.update(progress(tasks))
-            if state in DONE:
+            if airflow.settled(DAG, run_id):
                 return state
             time.sleep(0.5)
 
@@ -119,10 +119,12 @@ def run_demo(wanted: dict[str, Any]) -> int:
     else:
         console.print()
         show(summary(open_run(airflow.xcom(DAG, run_id, "ingest_data"))), console)
+    if state == "running":
+        console.print(f"Promote it or not: {site.airflow_url}/dags/{DAG}/runs/{run_id}/required_actions", soft_wrap=True)
     console.print(f"Airflow  {site.airflow_url}   {site.login}", soft_wrap=True, highlight=False)
     tracked = airflow.xcom(DAG, run_id, "train_towers", "mlflow_run")
     console.print(f"MLflow   {tracked or site.mlflow_url}\nThe servers stay up: `make down` stops them.", soft_wrap=True, highlight=False)
-    return 0 if state == "success" else 1
+    return 1 if state == "failed" else 0
 
 
 if __name__ == "__main__":
