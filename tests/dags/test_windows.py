@@ -1,0 +1,117 @@
+"""The sliding window: which windows a day is in, which days a window waits for; and the tasks of a day that arrives."""
+
+from __future__ import annotations
+
+from datetime import date
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from dssm_core import artifacts, landing
+from dssm_core.config import read_config
+from dssm_core.errors import ConfigError
+from tasks import landing as tasks
+from tasks.windows import INTERACTIONS, TrailingDaysMapper, TrailingDaysWindow
+from tests.conftest import small_config
+
+DAYS = [f"2024-02-{day:02}" for day in range(20, 30)] + [f"2024-03-{day:02}" for day in range(1, 10)]
+
+
+def test_a_window_waits_for_its_days_over_a_leap_day():
+    assert sorted(TrailingDaysWindow(7).to_upstream("2024-03-02")) == [
+        "2024-02-25",
+        "2024-02-26",
+        "2024-02-27",
+        "2024-02-28",
+        "2024-02-29",
+        "2024-03-01",
+        "2024-03-02",
+    ]
+
+
+@pytest.mark.parametrize("days", [1, 2, 7])
+def test_both_directions_agree(days):
+    mapper, window = TrailingDaysMapper(days), TrailingDaysWindow(days)
+    assert all((day in window.to_upstream(last)) == (last in mapper.to_downstream(day)) for day in DAYS for last in DAYS)
+
+
+@pytest.mark.parametrize("made", [TrailingDaysMapper(5), TrailingDaysWindow(5)])
+def test_airflow_reads_what_it_kept(made):
+    assert type(made).deserialize(made.serialize()).days == 5
+
+
+def test_nine_days_complete_three_windows():
+    landed: set[str] = set()
+    fired = []
+    for day in DAYS[:9]:
+        landed.add(day)
+        fired += [last for last in TrailingDaysMapper(7).to_downstream(day) if set(TrailingDaysWindow(7).to_upstream(last)) <= landed]
+    assert fired == DAYS[6:9]
+
+
+@pytest.fixture
+def day(tmp_path, monkeypatch):
+    """A function (form fields, partition key) -> what land_day returns."""
+    import airflow.sdk
+
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "small.yaml").write_text(yaml.safe_dump(small_config()))
+    for name in ("configs", "runs", "days"):
+        monkeypatch.setenv(f"DSSM_{name.upper()}", str(tmp_path / name))
+
+    def land(partition_key=None, **params):
+        context = {
+            "params": {"config": "small", "data": None, "day": None} | params,
+            "dag_run": SimpleNamespace(partition_key=partition_key),
+        }
+        monkeypatch.setattr(airflow.sdk, "get_current_context", lambda: context)
+        return tasks.land_day()
+
+    return land
+
+
+class Events(dict):
+    """Outlet events, as far as `announce` uses them."""
+
+    def __missing__(self, asset):
+        self[asset] = SimpleNamespace(keys=[], add_partitions=lambda *keys: self[asset].keys.extend(keys))
+        return self[asset]
+
+
+def test_a_new_day_is_announced_and_repeats_nothing(day):
+    landed = day("2024-03-02")
+    assert (landed["day"], landed["replaced"]) == ("2024-03-02", False)
+    events = Events()
+    tasks.announce(landed, events)
+    assert events[INTERACTIONS].keys == ["2024-03-02"]
+    assert tasks.stale_windows(landed) == []
+
+
+def test_the_same_day_again_wakes_nobody(day):
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    day("2024-03-02")
+    with pytest.raises(AirflowSkipException, match="2024-03-02 is there already, unchanged"):
+        day(day="2024-03-02")
+
+
+def test_a_replaced_day_repeats_what_was_trained_on_it_and_no_other(day, tmp_path):
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    config = read_config(tmp_path / "configs" / "small.yaml")
+    for nth in range(1, 8):
+        landing.land(config, date(2024, 3, nth), tmp_path / "days")
+    artifacts.create_run(landing.from_days(config, tmp_path / "days"), tmp_path / "runs", "seventh")
+    changed = small_config(data__source={"kind": "synthetic", "users": 2000, "items": 600, "clicks": 41000})
+    (tmp_path / "configs" / "small.yaml").write_text(yaml.safe_dump(changed))
+    landed = day("2024-03-02")
+    assert landed["replaced"]
+    with pytest.raises(AirflowSkipException, match="trained anew instead"):
+        tasks.announce(landed, Events())
+    assert tasks.stale_windows(landed) == [{"config": "small", "test_day": "2024-03-07", "landed": True}]
+
+
+def test_no_day_is_said(day):
+    with pytest.raises(ConfigError, match="no day is given"):
+        day()
