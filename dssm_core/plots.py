@@ -131,14 +131,12 @@ def _bars(axes: Any, panel: Panel) -> None:
             at = 0.0 if inside else bar.mean + bar.spread
             axes.annotate(f"{bar.mean:.3f}", (at, place), (5, 0), textcoords="offset points", va="center", fontsize=8, color=color)
         if bar.published is not None:
-            axes.plot(bar.published, place, "D", color="tab:orange", markersize=6, markeredgecolor="white", label="published")
+            axes.plot(bar.published, place, "D", color="tab:orange", markersize=6, markeredgecolor="white")
     axes.set_yticks(range(len(panel.bars)), [bar.label for bar in panel.bars])
     axes.set_title(textwrap.fill(panel.title, 50), loc="left")
-    axes.set(xlabel=panel.figure, ylim=(max(len(panel.bars), 1) - 0.5, -0.5))
+    note = "   (diamonds: published)" if any(bar.published is not None for bar in panel.bars) else ""
+    axes.set(xlabel=panel.figure + note, ylim=(max(len(panel.bars), 1) - 0.5, -0.5))
     axes.set_xlim(0, 1.1 * axes.get_xlim()[1])
-    if any(bar.published is not None for bar in panel.bars):
-        handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-        axes.legend(handles.values(), handles.keys(), frameon=False, loc="upper right", bbox_to_anchor=(1, -0.02))  # beside the axis' name
 
 
 def _line(axes: Any, history: Sequence[Mapping[str, Any]], key: str, **style: Any) -> None:
