@@ -1,8 +1,8 @@
 """Who was champion from when to when, by whom and why: the one way to move the alias, and the history that MLflow does not keep.
 
 MLflow knows where an alias points, not where it pointed. <runs>/history/<model>.jsonl holds a line a decision, appended under a lock
-that all processes on the runs' volume share and never rewritten. A version's tags are written before the alias moves and the line
-after it: what is killed in between is completed from the tags by whoever looks next.
+that all processes on the runs' volume share and never rewritten. A version's tags are written before `champion` moves, `previous_champion`
+and the line after it: what is killed in between is completed from the tags by whoever looks next.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ Action = Literal["promote", "rollback", "keep", "reject", "moved"]
 MOVES = ("promote", "rollback")
 DECISION = "dssm.decision"
 LOCK_TIMEOUT_S = 300.0
+REASON_LENGTH = 1000  # as in the Dags' forms
 
 
 class Decision(BaseModel):
     """A line of the history. champion, previous: the aliases once it was done; at: when it was decided.
 
-    `moved` is a champion that somebody set in MLflow itself; it is noticed afterwards.
+    `moved`: somebody set one of the aliases in MLflow itself; it is noticed afterwards.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -73,20 +74,24 @@ def decide(
     decision twice is one. ConfigError: no such version, or one of older days than the champion's; ConflictError: the champion was moved
     in between.
     """
+    if len(reason) > REASON_LENGTH:
+        raise ConfigError(f"the reason is {len(reason)} characters long, {REASON_LENGTH} fit into a version's tags: shorten it")
     store = registered(model, runs)
-    before = store.aliases()
+    with locked(model, runs):
+        _caught_up(store, runs, at)
+        before = store.aliases()
     wanted = _wanted(store, before, action, version)
     if action in MOVES and before.get(CHAMPION) != wanted:
         check(store, wanted)
     with locked(model, runs):
         known = _caught_up(store, runs, at)
-        now = store.aliases()
-        champion, expected = now.get(CHAMPION), before.get(CHAMPION) if seen is None else seen or None
+        champion, previous = _aliases_after(known)
+        expected = before.get(CHAMPION) if seen is None else seen or None
         if action in MOVES and champion == wanted:  # a task that was killed after it, or twice the same wish
             return known[-1]
         if action in MOVES and champion != expected:
             raise ConflictError(_overtaken(store, wanted, expected, known))
-        after = (wanted, champion) if action in MOVES else (champion, now.get(PREVIOUS))
+        after = (wanted, champion or previous) if action in MOVES else (champion, previous)
         made = Decision(at=at, action=action, version=wanted, by=by, reason=reason, champion=after[0], previous=after[1])
         if made not in known:
             _apply(store, made)
@@ -97,8 +102,8 @@ def decide(
 def history(model: str, runs: Path) -> list[Decision]:
     """Every decision on a model, oldest first; empty where none was made."""
     file = history_file(model, runs)
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return [Decision.model_validate_json(line) for line in lines]
+    content = file.read_bytes() if file.is_file() else b""
+    return [Decision.model_validate_json(line) for line in content[: _whole(content)].splitlines()]
 
 
 def notice(model: str, runs: Path, at: datetime) -> Decision | None:
@@ -166,34 +171,42 @@ _HINTS = {
 
 
 def _caught_up(store: Registered, runs: Path, at: datetime) -> list[Decision]:
-    """The history, with a line for a champion that it does not know of yet. The caller holds the lock."""
+    """The history, with a line for aliases that it does not know of yet. The caller holds the lock."""
     known, now = history(store.name, runs), store.aliases()
-    champion = now.get(CHAMPION)
-    if champion == (known[-1].champion if known else None):
+    champion, previous = now.get(CHAMPION), now.get(PREVIOUS)
+    if (champion, previous) == _aliases_after(known):
         return known
-    found = _unwritten(store, champion, known) or Decision(
-        at=at, action="moved", version=champion, by="MLflow", reason="", champion=champion, previous=now.get(PREVIOUS)
-    )
+    found = _unwritten(store, champion, known)
+    if found and found.previous is not None:
+        store.point(PREVIOUS, found.previous)
+    found = found or Decision(at=at, action="moved", version=champion, by="MLflow", reason="", champion=champion, previous=previous)
     _append(history_file(store.name, runs), found)
     return [*known, found]
 
 
 def _unwritten(store: Registered, champion: str | None, known: Sequence[Decision]) -> Decision | None:
-    """The decision whose process was killed between moving the alias and writing its line."""
+    """The move from the last known champion to this one whose process was killed before it wrote its line."""
     text = store.tags(champion).get(DECISION) if champion else None
     found = Decision.model_validate_json(text) if text else None
-    return found if found and found.champion == champion and found not in known else None
+    last, previous = _aliases_after(known)
+    expected = (champion, last or previous)
+    return found if found and last != champion and (found.champion, found.previous) == expected and found not in known else None
+
+
+def _aliases_after(known: Sequence[Decision]) -> tuple[str | None, str | None]:
+    """champion and previous_champion as the history leaves them."""
+    return (known[-1].champion, known[-1].previous) if known else (None, None)
 
 
 def _apply(store: Registered, made: Decision) -> None:
-    """Tags first; `champion` moves last and in one step, so that readers always find one."""
+    """Tags first; `champion` moves in one step, so that readers always find one, and with it the decision is made."""
     version = str(made.version)
     told = {"action": made.action, "by": made.by, "reason": made.reason, "at": made.at.isoformat()}
     store.tag(version, {DECISION: made.model_dump_json()} | {f"dssm.decision.{name}": text for name, text in told.items()})
     if made.action in MOVES:
+        store.point(CHAMPION, version)
         if made.previous is not None:
             store.point(PREVIOUS, made.previous)
-        store.point(CHAMPION, version)
 
 
 def _overtaken(store: Registered, wanted: str, expected: str | None, known: Sequence[Decision]) -> str:
@@ -205,15 +218,21 @@ def _overtaken(store: Registered, wanted: str, expected: str | None, known: Sequ
 
 
 def _append(file: Path, made: Decision) -> None:
-    """Add a line: all of it or, on a full disk, nothing."""
+    """Add a line: all of it or, on a full disk, nothing. What a machine that went down has left of a line makes room for it."""
     line = (made.model_dump_json() + "\n").encode()
     with disk_errors(file):
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            size = os.fstat(descriptor).st_size
+            size = _whole(file.read_bytes())
+            os.ftruncate(descriptor, size)
             if os.write(descriptor, line) != len(line):
                 os.ftruncate(descriptor, size)
                 raise OSError(28, "No space left on device")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _whole(content: bytes) -> int:
+    """How many bytes of a file are whole lines."""
+    return content.rfind(b"\n") + 1

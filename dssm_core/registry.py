@@ -14,13 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
+Point = tuple[int, Mapping[str, Any]]  # a step and its values
+T = TypeVar("T")
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
 HASH, DAY, ROWS = "dssm.content_hash", "dssm.test_day", "dssm.rows."  # tags of a version; rows of its train and test parts
@@ -42,6 +44,7 @@ PARENT = "parent.json"  # in a trial's folder: the MLflow run of its sweep, and 
 TAG_LENGTH, BATCH = 4000, 100  # what MLflow takes in a tag, and params in a request
 ANSWER_TIMEOUT_S = 600
 PAUSE_S = 30.0  # after a failed live point: how long training goes on without trying again
+_reached: set[str] = set()  # the addresses at which this process has found an MLflow
 NEEDS = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "PyYAML", "torch", "safetensors", "faiss-cpu")
 
 
@@ -59,7 +62,10 @@ def tracking_uri(runs: Path) -> str:
 
 
 def connect(runs: Path) -> MlflowClient:
-    """A client of an MLflow that answers; ServiceError within seconds where it does not."""
+    """A client of an MLflow that answers; ServiceError within seconds where it never did.
+
+    One that this process has reached before is being restarted: it is waited for, as in all other requests, for MLflow's own four minutes.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -70,8 +76,9 @@ def connect(runs: Path) -> MlflowClient:
     if uri.startswith("sqlite:"):
         runs.mkdir(parents=True, exist_ok=True)
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-    with told(uri), patience(retries=1, timeout_s=5):
+    with told(uri), nullcontext() if uri in _reached else patience(retries=1, timeout_s=5):
         client.search_experiments(max_results=1)
+    _reached.add(uri)
     return client
 
 
@@ -82,7 +89,7 @@ def open_tracking(run: Run) -> JSON:
     """
     client, uri = connect(run.runs), tracking_uri(run.runs)
     with told(uri):
-        found = _remembered(run, client, uri) or _find(run, client) or _create(run, client)
+        found = _remembered(run, client, uri) or _with_settings(run, client, _find(run, client) or _create(run, client))
         if found.info.status != "RUNNING":
             client.update_run(found.info.run_id, status="RUNNING")
             if "error" in found.data.tags:
@@ -127,6 +134,8 @@ def live_logger(run: Run) -> Callable[[Mapping[str, float], int], None]:
     What it missed, `log_run` adds from the history. Raises ServiceError only now, if MLflow does not answer at the start.
     """
     run_id, client = open_tracking(run)["run_id"], connect(run.runs)
+    with told(tracking_uri(run.runs)):
+        known = _points(client, run_id, client.get_run(run_id).data.metrics)  # of an attempt that was killed after its last checkpoint
     down_until = 0.0
 
     def write(metrics: Mapping[str, float], step: int) -> None:
@@ -135,7 +144,7 @@ def live_logger(run: Run) -> Callable[[Mapping[str, float], int], None]:
             return
         try:
             with patience(retries=0, timeout_s=3):
-                _log_metrics(client, run_id, [(step, metrics)])
+                _log_metrics(client, run_id, _missing([(step, metrics)], known))
             down_until = 0.0
         except Exception as error:  # whatever MLflow raises, training is worth more
             if down_until == 0.0:
@@ -153,7 +162,7 @@ def log_run(run: Run, work: Path) -> Outcome:
     _draw(run, history, work)
     with told(tracking_uri(run.runs)):
         _complete(client, run_id, history)
-        _log_metrics(client, run_id, [(0, _counts(run))])
+        _log_numbers(client, run_id, _counts(run))
         _log_inputs(client, run, run_id)
         for picture in sorted(work.glob("*.png")):
             client.log_artifact(run_id, str(picture), "plots")
@@ -169,7 +178,7 @@ def log_gate(run: Run, work: Path, info: JSON) -> None:
         client.set_tag(run_id, "gate", "passed" if info["passed"] else "failed")
         client.set_tag(run_id, "gate.reasons", "\n".join(info["reasons"])[:TAG_LENGTH])
         client.set_tag(run_id, "mlflow.note.content", _note(info))
-        _log_metrics(client, run_id, [(0, flatten(info["metrics"]))])
+        _log_numbers(client, run_id, flatten(info["metrics"]))
         for name in ("gate.json", "recall_curve.png"):
             client.log_artifact(run_id, str(work / name), "gate")
         if not info["passed"]:
@@ -189,7 +198,7 @@ def register(run: Run, work: Path) -> Outcome:
     open_bundle(bundle).retrieve(pd.DataFrame({USER: [None]}), 1)  # what cannot answer is not registered
     tags = _version_tags(run, gate, content_hash(bundle))
     with told(tracking_uri(run.runs)):
-        number = _registered(client, name, tags[HASH]) or _log_model(run, run_id, bundle, tags)
+        number = _registered(client, name, tags[HASH]) or _log_model(client, run, run_id, bundle, tags)
         if not newer_day(_challenger_day(client, name), tags[DAY]):  # a backfill of past days leaves it where it is
             client.set_registered_model_alias(name, CHALLENGER, number)
         client.set_tag(run_id, "dssm.version", f"{name}/{number}")
@@ -264,7 +273,10 @@ def answers(model_name: str, version: str, runs: Path) -> None:
         command = [sys.executable, "-m", "mlflow", "models", "predict", "-m", f"models:/{model_name}/{version}", "--env-manager", "local"]
         command += ["-i", str(question), "-o", str(answer)]
         environment = os.environ | {"MLFLOW_TRACKING_URI": tracking_uri(runs)}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_TIMEOUT_S, check=False, env=environment, cwd=folder)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_TIMEOUT_S, env=environment, cwd=folder)
+        except subprocess.TimeoutExpired as error:
+            raise ServiceError(f"version {version} of {model_name!r} was not loaded within {ANSWER_TIMEOUT_S} s: try again") from error
         if done.returncode or not json.loads(answer.read_text())["predictions"][0]["item_ids"]:
             told_last = (done.stderr.strip().splitlines() or ["it finds nothing for an unknown user"])[-1]
             raise ServiceError(f"version {version} of {model_name!r} was loaded and asked, and did not answer: {told_last[:300]}")
@@ -291,10 +303,11 @@ def fetch(store: Registered, version: str, folder: Path) -> Found:
 def mark_failed(run: Run, error: str) -> None:
     """Say in the MLflow run that and why it failed, with the Data Docs where there are any; never raises."""
     try:
-        run_id, client = open_tracking(run)["run_id"], connect(run.runs)
-        client.set_tag(run_id, "error", error[:TAG_LENGTH])
-        _log_docs(client, run, run_id)
-        client.set_terminated(run_id, "FAILED")
+        with patience(retries=1, timeout_s=5):
+            run_id, client = open_tracking(run)["run_id"], connect(run.runs)
+            client.set_tag(run_id, "error", error[:TAG_LENGTH])
+            _log_docs(client, run, run_id)
+            client.set_terminated(run_id, "FAILED")
     except Exception as problem:  # the caller's own error is the one to be seen
         log.warning("MLflow was not told that run %s failed: %s", run.id, problem)
 
@@ -341,6 +354,20 @@ def patience(retries: int, timeout_s: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def once(make: Callable[[], T], find: Callable[[], T | None]) -> T:
+    """Make what must not be there twice. MLflow sends a request again whose answer was lost; here the server is asked before that."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with patience(retries=0, timeout_s=120):
+            return make()
+    except MlflowException:
+        if (found := find()) is not None:
+            return found
+        with patience(retries=0, timeout_s=120):
+            return make()
+
+
 def _url(uri: str, experiment_id: str, run_id: str) -> str:
     """The page of a run; a local database has none until `mlflow ui` shows it, so its own address stands in."""
     if not uri.startswith("http"):
@@ -371,19 +398,24 @@ def _find(run: Run, client: MlflowClient) -> Any:
 
 
 def _create(run: Run, client: MlflowClient) -> Any:
-    from mlflow.entities import Param
-
     tags = {"dssm.run": run.id, "dssm.folder": str(run.root), DAY: run.config.split.title}
     tags |= {"mlflow.source.name": "dssm", "mlflow.source.type": "JOB"} | _commit()
     file = run.root / PARENT
     parent = json.loads(file.read_bytes()) if file.is_file() else {}
     tags |= {"mlflow.parentRunId": parent["run_id"]} if parent else {}
-    created = client.create_run(_experiment(run, client), tags=tags, run_name=parent.get("label", run.id))
+    experiment, name = _experiment(run, client), parent.get("label", run.id)
+    return once(lambda: client.create_run(experiment, tags=tags, run_name=name), lambda: _find(run, client))
+
+
+def _with_settings(run: Run, client: MlflowClient, found: Any) -> Any:
+    """Log the settings; a run of a killed attempt may have some of them."""
+    from mlflow.entities import Param
+
     flat = flatten(run.config.model_dump(mode="json"))
     params = [Param(key, str(value)[:TAG_LENGTH]) for key, value in flat.items()]
     for first in range(0, len(params), BATCH):
-        client.log_batch(created.info.run_id, params=params[first : first + BATCH])
-    return created
+        client.log_batch(found.info.run_id, params=params[first : first + BATCH])
+    return found
 
 
 def _experiment(run: Run, client: MlflowClient) -> str:
@@ -417,13 +449,28 @@ def _history(run: Run) -> list[JSON]:
 
 def _complete(client: MlflowClient, run_id: str, history: list[JSON]) -> None:
     """Log the points of the history that MLflow does not have yet."""
-    names = {key for point in history for key in point} - {"step"}
-    known = {(name, m.step) for name in names for m in client.get_metric_history(run_id, metric_name(name))}
-    missing = [(p["step"], {k: v for k, v in p.items() if k != "step" and (k, p["step"]) not in known}) for p in history]
-    _log_metrics(client, run_id, missing)
+    names = {metric_name(key) for point in history for key in point} - {"step"}
+    points = [(point["step"], {key: value for key, value in point.items() if key != "step"}) for point in history]
+    _log_metrics(client, run_id, _missing(points, _points(client, run_id, names)))
 
 
-def _log_metrics(client: MlflowClient, run_id: str, points: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+def _points(client: MlflowClient, run_id: str, names: Iterable[str]) -> set[tuple[str, int, float]]:
+    """What MLflow has of these metrics: (name, step, value)."""
+    return {(name, point.step, point.value) for name in names for point in client.get_metric_history(run_id, name)}
+
+
+def _missing(points: Sequence[Point], known: set[tuple[str, int, float]]) -> list[Point]:
+    """The (step, values) points without what is known of them."""
+    return [(step, {key: value for key, value in point.items() if (metric_name(key), step, value) not in known}) for step, point in points]
+
+
+def _log_numbers(client: MlflowClient, run_id: str, values: Mapping[str, Any]) -> None:
+    """Log numbers that belong to no step; what the run shows already is left out, so that a repeated step doubles none."""
+    shown = {(name, 0, value) for name, value in client.get_run(run_id).data.metrics.items()}
+    _log_metrics(client, run_id, _missing([(0, values)], shown))
+
+
+def _log_metrics(client: MlflowClient, run_id: str, points: Sequence[Point]) -> None:
     """Log the finite numbers of (step, values) points; anything else in them is not a metric."""
     from mlflow.entities import Metric
 
@@ -516,7 +563,7 @@ def _registered(client: MlflowClient, name: str, digest: str) -> str | None:
     return next((str(each.version) for each in found if each.tags.get(HASH) == digest), None)
 
 
-def _log_model(run: Run, run_id: str, bundle: Path, tags: dict[str, str]) -> str:
+def _log_model(client: MlflowClient, run: Run, run_id: str, bundle: Path, tags: dict[str, str]) -> str:
     """Log the models-from-code model into the MLflow run and register it; the new version's number."""
     import mlflow
 
@@ -533,7 +580,12 @@ def _log_model(run: Run, run_id: str, bundle: Path, tags: dict[str, str]) -> str
             input_example=_example(bundle),
             pip_requirements=requirements(run.config),
         )
-    return str(mlflow.register_model(logged.model_uri, run.config.model_name, tags=tags).version)
+    name = run.config.model_name
+    made = once(
+        lambda: mlflow.register_model(logged.model_uri, name, tags=tags).version,
+        lambda: _registered(client, name, tags[HASH]),
+    )
+    return str(made)
 
 
 def requirements(config: Config) -> list[str]:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from dssm_core import promotion, registry
 from dssm_core.cli import main
 from dssm_core.errors import ConfigError, ConflictError, ServiceError
-from dssm_core.promotion import Reign, decide, history, notice, reigns
+from dssm_core.promotion import Decision, Reign, decide, history, notice, reigns
 
 MODEL = "dssm-made"
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
@@ -137,23 +137,96 @@ def test_a_champion_set_in_mlflow_is_noticed_once(runs, store):
     assert [(made.action, made.champion) for made in history(MODEL, runs)[-2:]] == [("moved", None), ("promote", "3")]
 
 
-@pytest.mark.parametrize("killed_at", ["tag", "point", "_append"])
-def test_a_killed_promotion_is_completed_by_the_next_look(runs, store, monkeypatch, killed_at):
-    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+@pytest.fixture
+def killed(runs, store, monkeypatch):
+    """A function (moment) -> whether the decision was made: bob's promotion of 2 over ann's 1, killed as it begins that."""
 
-    def kill(*_):
-        raise KeyboardInterrupt
+    def kill(moment):
+        def dies(*arguments):
+            if moment in ("tag", "_append") or moment in arguments:
+                raise KeyboardInterrupt
+            point(*arguments)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(promotion if killed_at == "_append" else registry.Registered, killed_at, kill)
-        with pytest.raises(KeyboardInterrupt):
-            decide("promote", MODEL, runs, at(1), "bob", "better", 2)
-    found = notice(MODEL, runs, at(9))
-    assert (found is not None) == (killed_at == "_append")
+        point = registry.Registered.point
+        decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+        with monkeypatch.context() as patch:
+            where = promotion if moment == "_append" else registry.Registered
+            patch.setattr(where, moment if moment in ("tag", "_append") else "point", dies)
+            with pytest.raises(KeyboardInterrupt):
+                decide("promote", MODEL, runs, at(1), "bob", "better", 2)
+        return moment in ("previous_champion", "_append")  # once `champion` has moved
+
+    return kill
+
+
+MOMENTS = pytest.mark.parametrize("moment", ["tag", "champion", "previous_champion", "_append"])
+
+
+@MOMENTS
+def test_a_killed_promotion_is_completed_by_the_next_look(runs, store, killed, moment):
+    made = killed(moment)
+    assert (notice(MODEL, runs, at(9)) is not None) == made
+    assert_the_history_replays(store, runs)
     again = decide("promote", MODEL, runs, at(1), "bob", "better", 2)
     assert history(MODEL, runs)[1:] == [again]
     assert (again.by, again.reason, again.at) == ("bob", "better", at(1))
-    assert store.aliases()["champion"] == "2"
+    assert_the_history_replays(store, runs)
+
+
+@MOMENTS
+def test_a_rollback_of_a_killed_promotion_goes_back_to_the_champion_before(runs, store, killed, moment):
+    if killed(moment):
+        assert decide("rollback", MODEL, runs, at(9), "cid", "wrong").champion == "1"
+        assert [made.by for made in history(MODEL, runs)] == ["ann", "bob", "cid"]
+    else:
+        with pytest.raises(ConfigError, match="nothing was champion before"):
+            decide("rollback", MODEL, runs, at(9), "cid", "wrong")
+    assert_the_history_replays(store, runs)
+
+
+def assert_the_history_replays(store, runs):
+    champion = previous = None
+    for made in history(MODEL, runs):
+        if made.action in promotion.MOVES:
+            champion, previous = made.version, champion or previous
+        assert (made.champion, made.previous) == (champion, previous)
+    assert (store.aliases().get("champion"), store.aliases().get("previous_champion")) == (champion, previous)
+
+
+def test_a_line_that_a_power_cut_left_half_written_makes_room(runs, store):
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    file = promotion.history_file(MODEL, runs)
+    whole = file.read_bytes()
+    file.write_bytes(whole + whole[:50])
+    assert len(history(MODEL, runs)) == 1
+    decide("promote", MODEL, runs, at(1), "bob", "better", 2)
+    assert [made.by for made in history(MODEL, runs)] == ["ann", "bob"]
+    assert file.read_bytes().startswith(whole)
+
+
+def test_previous_champion_set_in_mlflow_is_noticed(runs, store):
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    store.point("previous_champion", "3")
+    assert (notice(MODEL, runs, at(1)).champion, history(MODEL, runs)[-1].previous) == ("1", "3")
+    assert notice(MODEL, runs, at(2)) is None
+    assert len(reigns(history(MODEL, runs))) == 1
+
+
+def test_without_a_champion_the_one_before_stays_on_record(runs, store):
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    decide("promote", MODEL, runs, at(1), "ann", "second", 2)
+    store.client.delete_registered_model_alias(MODEL, "champion")
+    assert decide("promote", MODEL, runs, at(2), "bob", "third", 3).previous == "1"
+    assert store.aliases() == {"champion": "3", "previous_champion": "1", "challenger": "3"}
+    assert notice(MODEL, runs, at(3)) is None
+
+
+def test_a_reason_that_no_tag_holds_is_refused(runs, store):
+    with pytest.raises(ConfigError, match="reason is 1001 characters long, 1000 fit"):
+        decide("promote", MODEL, runs, at(0), "ann", "x" * 1001, 1)
+    made = decide("promote", MODEL, runs, at(0), "ann", '"' * 1000, 1)
+    assert history(MODEL, runs) == [made]
+    assert Decision.model_validate_json(store.tags("1")[promotion.DECISION]) == made
 
 
 def at_random(runs, seed, times):

@@ -1,10 +1,12 @@
 """Publishing to Parquet, and to Redis where a server is there to be started: what readers see, and when."""
 
 import json
+import multiprocessing
+import os
 import shutil
-import socket
+import signal
 import subprocess
-import time
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +15,9 @@ import pytest
 from dssm_core import publish as publishing
 from dssm_core.bundle import assemble, open_bundle
 from dssm_core.errors import ConfigError, ServiceError
-from dssm_core.publish import ParquetTarget, open_target, publish
+from dssm_core.publish import ParquetTarget, Side, open_target, publish
+from local.processes import free_port
+from tests.conftest import wait_until
 from tests.unit.conftest import ITEMS, USERS
 
 
@@ -22,28 +26,37 @@ def bundle(fabricate, tmp_path):
     return open_bundle(assemble(fabricate(), tmp_path / "bundle"))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A real Redis of its own."""
+@contextmanager
+def redis_server(folder, *options, port=None):
+    """A real Redis of its own, with a client."""
     if not (program := shutil.which("redis-server")):
         pytest.skip("no redis-server on this machine")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     import redis
 
+    port = port or free_port(0)
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     client = redis.Redis(port=port)
-    for _ in range(100):
-        try:
-            client.ping()
-            break
-        except redis.ConnectionError:
-            time.sleep(0.1)
-    yield client
-    process.terminate()
-    process.wait()
+    try:
+        wait_until(lambda: answers(client), "Redis answers")
+        yield process, client
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(client):
+    import redis
+
+    with suppress(redis.RedisError):
+        return client.ping()
+    return False
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with redis_server(tmp_path_factory.mktemp("redis")) as (_, client):
+        yield client
 
 
 @pytest.fixture
@@ -86,6 +99,42 @@ def test_stopped_in_the_middle_readers_keep_the_old_version(bundle, tmp_path, mo
     assert open_target(str(tmp_path / "out")).current("dssm-made")["version"] == "3"
 
 
+def in_the_middle(act):
+    """Some ids at a time; `act` is called when a part of the items is written, and the rest is not."""
+    parts = Side.parts
+
+    def stopped(side):
+        for part in parts(side):
+            yield part
+            if side.name == "item_id":
+                act()
+
+    publishing.ROWS_AT_ONCE, Side.parts = 2, stopped
+
+
+def publish_and_die(folder, target):
+    in_the_middle(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    publish(open_bundle(folder), "dssm-made", "4", target)
+
+
+def test_parquet_killed_in_the_middle_readers_keep_the_old_version(bundle, tmp_path):
+    target, folder = str(tmp_path / "out"), tmp_path / "out" / "dssm-made"
+    publish(bundle, "dssm-made", "3", target)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    process = multiprocessing.get_context("spawn").Process(target=publish_and_die, args=(bundle.folder, target))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert sorted(file.name for file in (folder / "4").iterdir()) == ["item_id.part", "user_id.parquet"]
+    assert {file: file.read_bytes() for file in before} == before
+    assert open_target(target).current("dssm-made")["version"] == "3"
+    publish(bundle, "dssm-made", "4", target)
+    assert open_target(target).current("dssm-made")["version"] == "4"
+    for name in ("item_id.parquet", "user_id.parquet"):
+        assert pq.read_table(folder / "4" / name).equals(pq.read_table(folder / "3" / name))
+    assert sorted(file.name for file in (folder / "4").iterdir()) == ["item_id.parquet", "user_id.parquet"]
+
+
 @pytest.mark.parametrize(("model", "target"), [("../x", "out"), ("dssm-made", "s3://bucket/x")])
 def test_what_cannot_be_published_is_said(bundle, model, target):
     with pytest.raises(ConfigError, match=r"must be letters|give a folder, or redis"):
@@ -123,3 +172,38 @@ def test_redis_readers_keep_the_old_version_where_the_new_one_is_not_whole(bundl
 def test_redis_that_is_away_is_named(bundle):
     with pytest.raises(ServiceError, match=r"Redis at redis://127\.0\.0\.1:9/0|Redis at 127\.0\.0\.1:9/0"):
         publish(bundle, "dssm-made", "1", "redis://127.0.0.1:9/0")
+
+
+def held(client, version):
+    return {key.decode().partition(f":{version}:")[2]: client.get(key) for key in client.scan_iter(f"dssm-made:{version}:*")}
+
+
+@pytest.mark.parametrize("kept", ["log", "snapshot"])
+def test_redis_killed_in_the_middle_readers_keep_the_old_version(bundle, tmp_path, monkeypatch, kept):
+    """What a killed Redis comes back with, from its log of writes or from a snapshot of the worst moment."""
+    options = ("--appendonly", "yes") if kept == "log" else ("--dbfilename", "dump.rdb")
+    with redis_server(tmp_path, *options) as (process, client):
+        publish(bundle, "dssm-made", "1", address(client))
+        first = held(client, "1")
+
+        def die():
+            if kept == "snapshot":
+                client.save()
+            process.kill()
+            process.wait()
+
+        monkeypatch.setattr(publishing, "ROWS_AT_ONCE", 2)
+        monkeypatch.setattr(Side, "parts", Side.parts)
+        in_the_middle(die)
+        with pytest.raises(ServiceError, match=r"Redis at .* then publish again"):
+            publish(bundle, "dssm-made", "2", address(client))
+        monkeypatch.undo()
+        port = client.connection_pool.connection_kwargs["port"]
+    with redis_server(tmp_path, *options, port=port) as (_, client):
+        assert len(held(client, "2")) == 5  # all users and a part of the items
+        assert json.loads(client.get("dssm-made:current"))["version"] == "1"
+        assert held(client, "1") == first
+        assert len(first) == 7
+        publish(bundle, "dssm-made", "2", address(client))
+        assert json.loads(client.get("dssm-made:current"))["version"] == "2"
+        assert held(client, "2") == held(client, "1") == first

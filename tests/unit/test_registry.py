@@ -2,11 +2,14 @@
 
 import json
 import logging
+import os
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from dssm_core import registry
 from dssm_core.errors import ConfigError, ServiceError
@@ -78,6 +81,101 @@ def test_live_points_and_the_history_make_each_point_once(fabricate):
         registry._complete(client(run), run_id, history)
     points = client(run).get_metric_history(run_id, "valid_recall_at_200")
     assert [(point.step, point.value) for point in points] == [(10, 0.1), (20, 0.2)]
+
+
+def test_a_training_that_goes_on_from_its_checkpoint_logs_no_point_twice(fabricate):
+    run = fabricate()
+    for _ in range(2):
+        write = registry.live_logger(run)
+        write({"train_loss": 0.1}, 20)
+        write({"train_loss": 0.3}, 40)
+    write({"train_loss": 0.2}, 40)  # another number is another point
+    points = client(run).get_metric_history(registry.open_tracking(run)["run_id"], "train_loss")
+    assert [(point.step, point.value) for point in points] == [(20, 0.1), (40, 0.3), (40, 0.2)]
+
+
+def test_numbers_without_a_step_are_logged_once(fabricate):
+    run = fabricate()
+    run_id = registry.open_tracking(run)["run_id"]
+    for count in (3, 3, 4):
+        registry._log_numbers(client(run), run_id, {"rows.test": count, "verdict": None})
+    assert [point.value for point in client(run).get_metric_history(run_id, "rows/test")] == [3, 4]
+
+
+def lost_answer(monkeypatch, where, name, times=1):
+    """Let a request of MLflow do its work, and lose the answer."""
+    asked, ask = [], getattr(where, name)
+
+    def lose(*arguments, **named):
+        asked.append(name)
+        answer = ask(*arguments, **named)
+        if len(asked) <= times:
+            raise MlflowException("connection aborted")
+        return answer
+
+    monkeypatch.setattr(where, name, lose)
+    return asked
+
+
+def test_a_run_whose_creation_was_not_answered_is_found(fabricate, monkeypatch):
+    run = fabricate()
+    asked = lost_answer(monkeypatch, MlflowClient, "create_run")
+    opened = registry.open_tracking(run)
+    (found,) = client(run).search_runs([client(run).get_experiment_by_name("made").experiment_id])
+    assert (found.info.run_id, len(asked)) == (opened["run_id"], 1)
+    assert found.data.params["seed"] == str(run.config.seed)
+
+
+def test_settings_that_mlflow_did_not_take_are_logged_by_the_next_attempt(fabricate, monkeypatch):
+    run = fabricate()
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_batch", lambda *_, **__: (_ for _ in ()).throw(MlflowException("away")))
+        with pytest.raises(ServiceError, match="away"):
+            registry.open_tracking(run)
+    run_id = registry.open_tracking(run)["run_id"]
+    assert client(run).get_run(run_id).data.params["seed"] == str(run.config.seed)
+
+
+def test_a_version_whose_registration_was_not_answered_is_not_registered_again(fabricate, finish, monkeypatch):
+    import mlflow
+
+    run = fabricate()
+    finish(run, "recall_gate", info=PASSED)
+    run.step("x").mkdir()
+    asked = lost_answer(monkeypatch, mlflow, "register_model")
+    assert registry.register(run, run.step("x")).info["version"] == "1"
+    assert len(client(run).search_model_versions("name = 'dssm-made'")) == len(asked) == 1
+
+
+def test_what_was_not_made_is_made_and_what_cannot_be_made_is_said():
+    answers = iter([MlflowException("away"), 7])
+
+    def make():
+        if isinstance(answer := next(answers), Exception):
+            raise answer
+        return answer
+
+    assert registry.once(make, lambda: None) == 7
+    with pytest.raises(MlflowException, match="never"):
+        registry.once(lambda: (_ for _ in ()).throw(MlflowException("never")), lambda: None)
+
+
+def test_a_server_that_was_reached_is_waited_for(fabricate, monkeypatch):
+    """A new address is told within seconds; after that MLflow's own retries, minutes of them, stand."""
+    tries, run = [], fabricate()
+    monkeypatch.setattr(
+        MlflowClient, "search_experiments", lambda *_, **__: tries.append(os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES"))
+    )
+    monkeypatch.setattr(registry, "_reached", set())
+    for _ in range(2):
+        client(run)
+    assert tries == ["1", None]
+
+
+def test_a_version_that_does_not_load_in_time_is_told(fabricate, monkeypatch):
+    monkeypatch.setattr(registry, "ANSWER_TIMEOUT_S", 0.1)
+    with pytest.raises(ServiceError, match=r"version 1 of 'dssm-made' was not loaded within 0\.1 s"):
+        registry.answers("dssm-made", "1", fabricate().runs)
 
 
 def test_mlflow_going_away_costs_one_warning(fabricate, monkeypatch, caplog):
