@@ -140,13 +140,17 @@ def history_file(model: str, runs: Path) -> Path:
 def locked(model: str, runs: Path) -> Iterator[None]:
     """One decision on a model at a time, over all processes and machines that share the runs' volume."""
     file = history_file(model, runs).with_suffix(".lock")
+    lock = FileLock(file, timeout=LOCK_TIMEOUT_S)
     with disk_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ServiceError(f"{file} has been held for {LOCK_TIMEOUT_S:.0f} s: another promotion hangs; end it and try again") from error
     try:
-        with FileLock(file, timeout=LOCK_TIMEOUT_S):
-            yield
-    except Timeout as error:
-        raise ServiceError(f"{file} has been held for {LOCK_TIMEOUT_S:.0f} s: another promotion hangs; end it and try again") from error
+        yield
+    finally:
+        lock.release()
 
 
 def _wanted(store: Registered, before: dict[str, str], action: Action, version: str | int | None) -> str:

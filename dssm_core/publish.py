@@ -58,7 +58,8 @@ class Target(Protocol):
 def publish(bundle: Bundle, model: str, version: str, target: str) -> JSON:
     """Publish a bundle's users and items to a folder or a `redis://` address. ConfigError on another; ServiceError where it is away.
 
-    A version that readers see already is not written again. Returns model, version, target, dim, counts, content_hash.
+    A version that readers see already is not written again, and none of its number with other content over it. Returns model, version,
+    target, dim, counts, content_hash.
     """
     if not SAFE_RUN_ID.fullmatch(model):
         raise ConfigError(f"model name {model!r} must be letters, digits, '.', '_' and '-' only")
@@ -67,7 +68,13 @@ def publish(bundle: Bundle, model: str, version: str, target: str) -> JSON:
     about = {"model": model, "version": version, "dim": int(items.shape[1]), "content_hash": content_hash(bundle.folder)}
     about |= {f"{side.name}s": len(side.ids) - 1 for side in sides}
     chosen = open_target(target)
-    if chosen.current(model) != about:
+    there = chosen.current(model) or {}
+    if there.get("version") == version and there["content_hash"] != about["content_hash"]:  # such as of an MLflow begun anew
+        raise ConfigError(
+            f"readers see a version {version} of {model!r} with content {there['content_hash'][:12]}, this one has "
+            f"{about['content_hash'][:12]}: publish to another place, or remove that one first"
+        )
+    if there != about:
         chosen.publish(model, version, sides, about)
     return about | {"target": target}
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -43,6 +43,7 @@ HASH, DAY, ROWS = "dssm.content_hash", "dssm.test_day", "dssm.rows."  # tags of 
 PARENT = "parent.json"  # in a trial's folder: the MLflow run of its sweep, and the trial's label
 TAG_LENGTH, BATCH = 4000, 100  # what MLflow takes in a tag, and params in a request
 ANSWER_TIMEOUT_S = 600
+TRIES = 3  # to make a run or a version
 PAUSE_S = 30.0  # after a failed live point: how long training goes on without trying again
 _reached: set[str] = set()  # the addresses at which this process has found an MLflow
 NEEDS = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "PyYAML", "torch", "safetensors", "faiss-cpu")
@@ -358,14 +359,13 @@ def once(make: Callable[[], T], find: Callable[[], T | None]) -> T:
     """Make what must not be there twice. MLflow sends a request again whose answer was lost; here the server is asked before that."""
     from mlflow.exceptions import MlflowException
 
-    try:
-        with patience(retries=0, timeout_s=120):
+    for _ in range(TRIES - 1):
+        with suppress(MlflowException), patience(retries=0, timeout_s=120):
             return make()
-    except MlflowException:
         if (found := find()) is not None:
             return found
-        with patience(retries=0, timeout_s=120):
-            return make()
+    with patience(retries=0, timeout_s=120):
+        return make()
 
 
 def _url(uri: str, experiment_id: str, run_id: str) -> str:

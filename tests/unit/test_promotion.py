@@ -229,6 +229,22 @@ def test_a_reason_that_no_tag_holds_is_refused(runs, store):
     assert Decision.model_validate_json(store.tags("1")[promotion.DECISION]) == made
 
 
+def test_a_lock_that_is_held_or_cannot_be_had_is_told(runs, monkeypatch):
+    monkeypatch.setattr(promotion, "LOCK_TIMEOUT_S", 0.1)
+    with (
+        promotion.locked(MODEL, runs),
+        pytest.raises(ServiceError, match=r"dssm-made\.lock has been held for 0 s: another promotion hangs"),
+    ):
+        decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+
+    def refuse(lock):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(promotion.FileLock, "acquire", refuse)
+    with pytest.raises(ServiceError, match=r"dssm-made\.lock: No locks available"):
+        decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+
+
 def at_random(runs, seed, times):
     generator = random.Random(seed)
     for nth in range(times):

@@ -87,6 +87,14 @@ def test_a_version_that_is_there_is_not_written_again(bundle, tmp_path, monkeypa
     publish(bundle, "dssm-made", "3", str(tmp_path / "out"))
 
 
+def test_a_version_that_readers_see_is_not_replaced_under_them(bundle, tmp_path, monkeypatch):
+    publish(bundle, "dssm-made", "3", str(tmp_path / "out"))
+    monkeypatch.setattr(publishing, "content_hash", lambda folder: "f" * 64)
+    with pytest.raises(ConfigError, match=r"a version 3 of 'dssm-made' with content \w{12}, this one has f{12}: publish to another"):
+        publish(bundle, "dssm-made", "3", str(tmp_path / "out"))
+    publish(bundle, "dssm-made", "4", str(tmp_path / "out"))
+
+
 def test_stopped_in_the_middle_readers_keep_the_old_version(bundle, tmp_path, monkeypatch):
     publish(bundle, "dssm-made", "3", str(tmp_path / "out"))
 
