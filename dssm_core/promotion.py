@@ -76,10 +76,12 @@ def decide(
     """
     if len(reason) > REASON_LENGTH:
         raise ConfigError(f"the reason is {len(reason)} characters long, {REASON_LENGTH} fit into a version's tags: shorten it")
-    store = registered(model, runs)
+    store, version = registered(model, runs), None if version is None else str(version)
     with locked(model, runs):
-        _caught_up(store, runs, at)
+        known = _caught_up(store, runs, at)
         before = store.aliases()
+    if made := _made_before(known, action, at, by, reason, version):
+        return made
     wanted = _wanted(store, before, action, version)
     if action in MOVES and before.get(CHAMPION) != wanted:
         check(store, wanted)
@@ -87,7 +89,7 @@ def decide(
         known = _caught_up(store, runs, at)
         champion, previous = _aliases_after(known)
         expected = before.get(CHAMPION) if seen is None else seen or None
-        if action in MOVES and champion == wanted:  # a task that was killed after it, or twice the same wish
+        if action in MOVES and champion == wanted:  # twice the same wish
             return known[-1]
         if action in MOVES and champion != expected:
             raise ConflictError(_overtaken(store, wanted, expected, known))
@@ -136,6 +138,12 @@ def history_file(model: str, runs: Path) -> Path:
     return Path(runs) / "history" / f"{model}.jsonl"
 
 
+def _made_before(known: Sequence[Decision], action: Action, at: datetime, by: str, reason: str, version: str | None) -> Decision | None:
+    """This very decision, where a task was killed after it and tries again: the same rollback twice would go forth, not back."""
+    same = (made for made in known if (made.action, made.at, made.by, made.reason) == (action, at, by, reason))
+    return next((made for made in same if version in (None, made.version)), None)
+
+
 @contextmanager
 def locked(model: str, runs: Path) -> Iterator[None]:
     """One decision on a model at a time, over all processes and machines that share the runs' volume."""
@@ -153,10 +161,10 @@ def locked(model: str, runs: Path) -> Iterator[None]:
         lock.release()
 
 
-def _wanted(store: Registered, before: dict[str, str], action: Action, version: str | int | None) -> str:
+def _wanted(store: Registered, before: dict[str, str], action: Action, version: str | None) -> str:
     """The version that is decided on, known to MLflow."""
     alias = PREVIOUS if action == "rollback" else CHALLENGER
-    wanted = before.get(alias) if version is None else str(version)
+    wanted = before.get(alias) if version is None else version
     if wanted is None:
         raise ConfigError(f"model {store.name!r} in {store.uri} has no {alias}: " + _HINTS[alias])
     ours, champion = store.tags(wanted).get(DAY, ""), before.get(CHAMPION)

@@ -65,7 +65,7 @@ def publish(bundle: Bundle, model: str, version: str, target: str) -> JSON:
         raise ConfigError(f"model name {model!r} must be letters, digits, '.', '_' and '-' only")
     items = np.load(bundle.folder / "item_embeddings.npy", mmap_mode="r", allow_pickle=False)
     sides = [Side(USER, bundle.users, bundle.user_vectors), Side(ITEM, bundle.items, _with_unknown(items))]
-    about = {"model": model, "version": version, "dim": int(items.shape[1]), "content_hash": content_hash(bundle.folder)}
+    about: JSON = {"model": model, "version": version, "dim": int(items.shape[1]), "content_hash": content_hash(bundle.folder)}
     about |= {f"{side.name}s": len(side.ids) - 1 for side in sides}
     chosen = open_target(target)
     there = chosen.current(model) or {}

@@ -139,21 +139,20 @@ def test_a_champion_set_in_mlflow_is_noticed_once(runs, store):
 
 @pytest.fixture
 def killed(runs, store, monkeypatch):
-    """A function (moment) -> whether the decision was made: bob's promotion of 2 over ann's 1, killed as it begins that."""
+    """A function (moment, decision) -> whether the decision over ann's 1 was made: it is killed as it begins that moment."""
 
-    def kill(moment):
+    def kill(moment, *decision):
         def dies(*arguments):
             if moment in ("tag", "_append") or moment in arguments:
                 raise KeyboardInterrupt
             point(*arguments)
 
         point = registry.Registered.point
-        decide("promote", MODEL, runs, at(0), "ann", "first", 1)
         with monkeypatch.context() as patch:
             where = promotion if moment == "_append" else registry.Registered
             patch.setattr(where, moment if moment in ("tag", "_append") else "point", dies)
             with pytest.raises(KeyboardInterrupt):
-                decide("promote", MODEL, runs, at(1), "bob", "better", 2)
+                decide(*decision)
         return moment in ("previous_champion", "_append")  # once `champion` has moved
 
     return kill
@@ -164,10 +163,12 @@ MOMENTS = pytest.mark.parametrize("moment", ["tag", "champion", "previous_champi
 
 @MOMENTS
 def test_a_killed_promotion_is_completed_by_the_next_look(runs, store, killed, moment):
-    made = killed(moment)
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    better = ("promote", MODEL, runs, at(1), "bob", "better", 2)
+    made = killed(moment, *better)
     assert (notice(MODEL, runs, at(9)) is not None) == made
     assert_the_history_replays(store, runs)
-    again = decide("promote", MODEL, runs, at(1), "bob", "better", 2)
+    again = decide(*better)
     assert history(MODEL, runs)[1:] == [again]
     assert (again.by, again.reason, again.at) == ("bob", "better", at(1))
     assert_the_history_replays(store, runs)
@@ -175,12 +176,25 @@ def test_a_killed_promotion_is_completed_by_the_next_look(runs, store, killed, m
 
 @MOMENTS
 def test_a_rollback_of_a_killed_promotion_goes_back_to_the_champion_before(runs, store, killed, moment):
-    if killed(moment):
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    if killed(moment, "promote", MODEL, runs, at(1), "bob", "better", 2):
         assert decide("rollback", MODEL, runs, at(9), "cid", "wrong").champion == "1"
         assert [made.by for made in history(MODEL, runs)] == ["ann", "bob", "cid"]
     else:
         with pytest.raises(ConfigError, match="nothing was champion before"):
             decide("rollback", MODEL, runs, at(9), "cid", "wrong")
+    assert_the_history_replays(store, runs)
+
+
+@MOMENTS
+def test_a_killed_rollback_that_is_tried_again_goes_back_once(runs, store, killed, moment):
+    """`previous_champion` is another one once it is done."""
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    decide("promote", MODEL, runs, at(1), "bob", "better", 2)
+    back = ("rollback", MODEL, runs, at(9), "cid", "wrong")
+    killed(moment, *back)
+    assert decide(*back) == decide(*back)
+    assert [(made.by, made.champion) for made in history(MODEL, runs)] == [("ann", "1"), ("bob", "2"), ("cid", "1")]
     assert_the_history_replays(store, runs)
 
 
@@ -221,10 +235,10 @@ def test_without_a_champion_the_one_before_stays_on_record(runs, store):
     assert notice(MODEL, runs, at(3)) is None
 
 
-def test_a_reason_that_no_tag_holds_is_refused(runs, store):
+def test_a_reason_of_any_signs_is_kept_and_one_that_no_tag_holds_is_refused(runs, store):
     with pytest.raises(ConfigError, match="reason is 1001 characters long, 1000 fit"):
         decide("promote", MODEL, runs, at(0), "ann", "x" * 1001, 1)
-    made = decide("promote", MODEL, runs, at(0), "ann", '"' * 1000, 1)
+    made = decide("promote", MODEL, runs, at(0), "ann", '"\u2028\n' + 997 * '"', 1)
     assert history(MODEL, runs) == [made]
     assert Decision.model_validate_json(store.tags("1")[promotion.DECISION]) == made
 
