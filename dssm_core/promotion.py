@@ -79,16 +79,16 @@ def decide(
     store, version = registered(model, runs), None if version is None else str(version)
     with locked(model, runs):
         known = _caught_up(store, runs, at)
-        before = store.aliases()
     if made := _made_before(known, action, at, by, reason, version):
         return made
-    wanted = _wanted(store, before, action, version)
-    if action in MOVES and before.get(CHAMPION) != wanted:
+    before, _ = _aliases_after(known)
+    wanted = _wanted(store, known, action, version)
+    if action in MOVES and before != wanted:
         check(store, wanted)
     with locked(model, runs):
         known = _caught_up(store, runs, at)
         champion, previous = _aliases_after(known)
-        expected = before.get(CHAMPION) if seen is None else seen or None
+        expected = before if seen is None else seen or None
         if action in MOVES and champion == wanted:  # twice the same wish
             return known[-1]
         if action in MOVES and champion != expected:
@@ -161,13 +161,14 @@ def locked(model: str, runs: Path) -> Iterator[None]:
         lock.release()
 
 
-def _wanted(store: Registered, before: dict[str, str], action: Action, version: str | None) -> str:
+def _wanted(store: Registered, known: Sequence[Decision], action: Action, version: str | None) -> str:
     """The version that is decided on, known to MLflow."""
-    alias = PREVIOUS if action == "rollback" else CHALLENGER
-    wanted = before.get(alias) if version is None else version
+    champion, previous = _aliases_after(known)
+    wanted = version or (previous if action == "rollback" else store.aliases().get(CHALLENGER))
     if wanted is None:
+        alias = PREVIOUS if action == "rollback" else CHALLENGER
         raise ConfigError(f"model {store.name!r} in {store.uri} has no {alias}: " + _HINTS[alias])
-    ours, champion = store.tags(wanted).get(DAY, ""), before.get(CHAMPION)
+    ours = store.tags(wanted).get(DAY, "")
     if action == "promote" and champion and newer_day(theirs := store.tags(champion).get(DAY, ""), ours):
         raise ConfigError(  # such as of a backfill
             f"version {wanted} of {store.name!r} was tested on {ours}, champion version {champion} on {theirs}: promote a version of that "

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -31,6 +32,7 @@ from tests.conftest import REPO, small_config, wait_until
 pytestmark = pytest.mark.e2e
 OUTAGE_S = 30
 PROCESSES, OPERATIONS = 4, 125  # of each
+KILLS = 6
 EPOCHS = 30
 CURVES = ("train_loss", "learning_rate", "valid_recall_at_200", "epoch")
 
@@ -252,29 +254,49 @@ def operate(runs: Path, seed: int) -> None:
             decide(action, MODEL, runs, datetime.now(UTC), f"process {seed}", str(nth), version)
 
 
-def test_500_promotions_and_rollbacks_by_four_processes_leave_a_history_that_replays(server, tmp_path, monkeypatch):
+@pytest.fixture
+def contested(server, tmp_path, monkeypatch):
+    """A model of its own with four versions on the real server; the first is champion."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     store = registered(MODEL, tmp_path)
     store.client.create_registered_model(MODEL)
     for number in (1, 2, 3, 4):
         store.client.create_model_version(MODEL, source=f"s3://nowhere/{number}", tags={"dssm.test_day": "2024-02-01"})
     decide("promote", MODEL, tmp_path, datetime.now(UTC), "first", version=1)
-    spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=operate, args=(tmp_path, seed)) for seed in range(PROCESSES)]
-    started = time.monotonic()
-    for worker in workers:
-        worker.start()
-    seen = []
+    yield store
+    store.client.delete_registered_model(MODEL)
+
+
+def begin(runs: Path, seed: int):
+    worker = multiprocessing.get_context("spawn").Process(target=operate, args=(runs, seed))
+    worker.start()
+    return worker
+
+
+def test_500_promotions_and_rollbacks_by_four_processes_leave_a_history_that_replays(contested, tmp_path):
+    started, seen = time.monotonic(), []
+    workers = [begin(tmp_path, seed) for seed in range(PROCESSES)]
     while any(worker.is_alive() for worker in workers):
-        seen.append(store.client.get_model_version_by_alias(MODEL, "champion").version)  # raises where there is none
+        seen.append(contested.client.get_model_version_by_alias(MODEL, "champion").version)  # raises where there is none
         time.sleep(0.05)
-    took = time.monotonic() - started
-    assert [worker.exitcode for worker in workers] == [0] * PROCESSES
-    known = promotion.history(MODEL, tmp_path)
+    took, known = time.monotonic() - started, promotion.history(MODEL, tmp_path)
     print(f"\n{PROCESSES * OPERATIONS} operations in {took:.0f} s, {len(known)} moves, {len(seen)} looks")
+    assert [worker.exitcode for worker in workers] == [0] * PROCESSES
     assert {made.by for made in known} == {"first", *(f"process {seed}" for seed in range(PROCESSES))}
-    assert store.aliases() == replayed(known)
+    assert contested.aliases() == replayed(known)
     assert set(seen) <= {"1", "2", "3", "4"}
+
+
+def test_killed_at_any_moment_the_history_still_replays(contested, tmp_path):
+    for seed in range(KILLS):
+        before, worker = len(promotion.history(MODEL, tmp_path)), begin(tmp_path, seed)
+        wait_until(lambda before=before: len(promotion.history(MODEL, tmp_path)) > before + 1, "it decides")
+        time.sleep(random.Random(seed).uniform(0, 0.5))
+        worker.kill()
+        worker.join()
+        assert worker.exitcode == -signal.SIGKILL
+        promotion.notice(MODEL, tmp_path, datetime.now(UTC))
+        assert contested.aliases() == replayed(promotion.history(MODEL, tmp_path))
 
 
 def replayed(known) -> dict[str, str | None]:
