@@ -374,12 +374,16 @@ class Evaluation(Section):
 
 
 class Gate(Section):
-    """What the served index must reach; all on recall@`k` of warm users and items, shares of 1."""
+    """What the served index must reach; all on recall@`k` of warm users and items, shares of 1.
+
+    promote_margin: so far above the champion (or, without one, above the best baseline) a version is promoted without a person.
+    """
 
     k: Annotated[int, Field(ge=1)] = 200
     floor: Annotated[float, Field(ge=0, le=1)] = 0.1
     min_index_ratio: Annotated[float, Field(ge=0, le=1)] = 0.98
     champion_tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01
+    promote_margin: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class Config(Section):

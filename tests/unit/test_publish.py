@@ -3,10 +3,7 @@
 import json
 import multiprocessing
 import os
-import shutil
 import signal
-import subprocess
-from contextlib import contextmanager, suppress
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,7 +14,7 @@ from dssm_core.bundle import assemble, open_bundle
 from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.publish import ParquetTarget, Side, open_target, publish
 from local.processes import free_port
-from tests.conftest import wait_until
+from tests.conftest import running_redis
 from tests.unit.conftest import ITEMS, USERS
 
 
@@ -26,43 +23,13 @@ def bundle(fabricate, tmp_path):
     return open_bundle(assemble(fabricate(), tmp_path / "bundle"))
 
 
-@contextmanager
-def redis_server(folder, *options, port=None):
-    """A real Redis of its own, with a client."""
-    if not (program := shutil.which("redis-server")):
-        pytest.skip("no redis-server on this machine")
-    import redis
-
-    port = port or free_port(0)
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    client = redis.Redis(port=port)
-    try:
-        wait_until(lambda: answers(client), "Redis answers")
-        yield process, client
-    finally:
-        process.kill()
-        process.wait()
-
-
-def answers(client):
-    import redis
-
-    with suppress(redis.RedisError):
-        return client.ping()
-    return False
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with redis_server(tmp_path_factory.mktemp("redis")) as (_, client):
-        yield client
-
-
 @pytest.fixture
-def client(server):
-    server.flushall()
-    return server
+def client(redis_server):
+    import redis
+
+    with redis.Redis.from_url(redis_server) as found:
+        found.flushall()
+        yield found
 
 
 def address(client):
@@ -189,9 +156,13 @@ def held(client, version):
 @pytest.mark.parametrize("kept", ["log", "snapshot"])
 def test_redis_killed_in_the_middle_readers_keep_the_old_version(bundle, tmp_path, monkeypatch, kept):
     """What a killed Redis comes back with, from its log of writes or from a snapshot of the worst moment."""
-    options = ("--appendonly", "yes") if kept == "log" else ("--dbfilename", "dump.rdb")
-    with redis_server(tmp_path, *options) as (process, client):
-        publish(bundle, "dssm-made", "1", address(client))
+    import redis
+
+    options = ("--appendonly", "yes") if kept == "log" else ()
+    port = free_port(0)
+    target, client = f"redis://127.0.0.1:{port}/0", redis.Redis(port=port)
+    with running_redis(tmp_path, port, *options) as process:
+        publish(bundle, "dssm-made", "1", target)
         first = held(client, "1")
 
         def die():
@@ -204,14 +175,13 @@ def test_redis_killed_in_the_middle_readers_keep_the_old_version(bundle, tmp_pat
         monkeypatch.setattr(Side, "parts", Side.parts)
         in_the_middle(die)
         with pytest.raises(ServiceError, match=r"Redis at .* then publish again"):
-            publish(bundle, "dssm-made", "2", address(client))
+            publish(bundle, "dssm-made", "2", target)
         monkeypatch.undo()
-        port = client.connection_pool.connection_kwargs["port"]
-    with redis_server(tmp_path, *options, port=port) as (_, client):
+    with running_redis(tmp_path, port, *options):
         assert len(held(client, "2")) == 5  # all users and a part of the items
         assert json.loads(client.get("dssm-made:current"))["version"] == "1"
         assert held(client, "1") == first
         assert len(first) == 7
-        publish(bundle, "dssm-made", "2", address(client))
+        publish(bundle, "dssm-made", "2", target)
         assert json.loads(client.get("dssm-made:current"))["version"] == "2"
         assert held(client, "2") == held(client, "1") == first
