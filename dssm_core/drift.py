@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +85,17 @@ def against(ours: Drift, theirs: Drift) -> JSON:
     columns = [[name, round(_profiles(ours.profile[name], theirs.profile[name]), 4)] for name in shared]
     before = sum(theirs.rows)
     return {VOLUME: sum(ours.rows) / before - 1 if before else None, "columns": columns}
+
+
+def told(since: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How a window has moved away from the champion's, as (what, value) for people: as much as gate.since could compare."""
+    rows = []
+    if (volume := since.get(VOLUME)) is not None:
+        rows.append(("rows of the window against the champion's", f"{volume:+.1%}"))
+    if (unknown := since.get("unknown_items")) is not None:
+        rows.append(("clicks on items the champion does not know", f"{unknown:.1%}"))
+    widest = sorted(since.get("columns", []), key=lambda pair: -pair[1])[:3]
+    return rows + [(f"drift of {column.replace('|', '/')} since the champion's window, bits", f"{bits:.3f}") for column, bits in widest]
 
 
 def relative(values: Doubles) -> Doubles:

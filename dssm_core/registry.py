@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +27,9 @@ import pandas as pd
 from dssm_core.artifacts import JSON, Run, write_atomically
 from dssm_core.bundle import HISTORY, assemble, content_hash, open_bundle
 from dssm_core.config import Config
+from dssm_core.drift import FILE as DRIFT
+from dssm_core.drift import Drift
+from dssm_core.drift import load as load_drift
 from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.schema import ITEM, USER
 from dssm_core.steps import STEPS, Outcome
@@ -38,6 +41,7 @@ log = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
 HASH, DAY, ROWS = "dssm.content_hash", "dssm.test_day", "dssm.rows."  # tags of a version; rows of its train and test parts
+REPORT = "report.html"  # in the run's folder, and among its MLflow run's files
 PARENT = "parent.json"  # in a trial's folder: the MLflow run of its sweep, and the trial's label
 TAG_LENGTH, BATCH = 4000, 100  # what MLflow takes in a tag, and params in a request
 ANSWER_TIMEOUT_S = 600
@@ -47,10 +51,11 @@ NEEDS = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "PyYAML", "torch", 
 
 @dataclass(frozen=True)
 class Found:
-    """A registered version and the local folder its bundle was copied to."""
+    """A registered version and the local folder its bundle was copied to. drift: of its window, None where it was not kept."""
 
     version: str
     folder: Path
+    drift: Drift | None = None
 
 
 def tracking_uri(runs: Path) -> str:
@@ -158,6 +163,7 @@ def log_run(run: Run, work: Path) -> Outcome:
         for picture in sorted(work.glob("*.png")):
             client.log_artifact(run_id, str(picture), "plots")
         _log_docs(client, run, run_id)
+        _log_drift(client, run, run_id)
         _log_manifests(client, run, run_id)
     return Outcome({"points": len(history)}, opened)
 
@@ -172,6 +178,8 @@ def log_gate(run: Run, work: Path, info: JSON) -> None:
         _log_metrics(client, run_id, [(0, flatten(info["metrics"]))])
         for name in ("gate.json", "recall_curve.png"):
             client.log_artifact(run_id, str(work / name), "gate")
+        if (report := run.root / REPORT).is_file():
+            client.log_artifact(run_id, str(report))
         if not info["passed"]:
             client.set_terminated(run_id, "FINISHED")
 
@@ -274,7 +282,19 @@ def champion(run: Run, folder: Path) -> Found | None:
     """Copy the champion's bundle of a run's model below `folder`; None where no version is champion."""
     store = registered(run.config.model_name, run.runs)
     number = store.aliases().get(CHAMPION)
-    return fetch(store, number, folder) if number else None
+    return replace(fetch(store, number, folder), drift=_drift_of(store, number, folder)) if number else None
+
+
+def _drift_of(store: Registered, version: str, folder: Path) -> Drift | None:
+    """What a version's run has logged of its window; None where it has not: an older one, a split without days, a run that was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run_id = store.client.get_model_version(store.name, version).run_id
+        return load_drift(Path(store.client.download_artifacts(run_id, DRIFT, str(folder))).parent)
+    except (MlflowException, OSError) as error:
+        log.info("version %s of %s has no %s: %s", version, store.name, DRIFT, str(error)[:200])
+        return None
 
 
 def fetch(store: Registered, version: str, folder: Path) -> Found:
@@ -465,6 +485,18 @@ def _log_docs(client: MlflowClient, run: Run, run_id: str) -> None:
         if folder.is_dir():
             client.log_artifacts(run_id, str(folder), "data_docs")
             return
+
+
+def _log_drift(client: MlflowClient, run: Run, run_id: str) -> None:
+    """How the window's days differ, a point a day (`drift/volume`; of columns the largest), and the file that a later run compares with."""
+    found = load_drift(run.step("validate_data"))
+    if found is None:
+        return
+    names = {name: name.partition(".")[0] for name in found.changes}  # a column's name may be none that MLflow takes
+    for day in range(len(found.days)):
+        known = [(measure, value) for name, measure in names.items() if (value := found.changes[name][day]) is not None]
+        _log_metrics(client, run_id, [(day, {f"drift.{measure}": value for measure, value in sorted(known, key=lambda each: each[1])})])
+    client.log_artifact(run_id, str(run.step("validate_data") / DRIFT))
 
 
 def _log_manifests(client: MlflowClient, run: Run, run_id: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dssm_core import registry
+from dssm_core import drift, registry
 from dssm_core.errors import ConfigError, ServiceError
 
 SERVED = {"recall@200": 1.0}
@@ -105,11 +105,13 @@ def test_a_refusal_finishes_the_run_with_its_reasons(fabricate, tmp_path):
     run = fabricate()
     for name in ("gate.json", "recall_curve.png"):
         (tmp_path / name).write_text("x")
+    (run.root / "report.html").write_text("page")
     registry.log_gate(run, tmp_path, REFUSED)
     found = client(run).get_run(json.loads((run.root / "mlflow.json").read_text())["run_id"])
     assert found.info.status == "FINISHED"
     assert (found.data.tags["gate"], found.data.tags["gate.reasons"]) == ("failed", "bad")
     assert found.data.metrics == {"served/recall_at_200": 0.1}
+    assert "report.html" in [file.path for file in client(run).list_artifacts(found.info.run_id)]
 
 
 def test_a_failure_is_told_and_the_next_attempt_runs_again(fabricate):
@@ -156,6 +158,26 @@ def test_registered_once_and_served_as_it_was_registered(fabricate, finish, tmp_
     answer = model.predict(pd.DataFrame({"user_id": np.array([3, 1])}), params={"k": 1})
     assert answer.item_ids.tolist() == [[30], [10]]
     assert not list(runs.rglob("*.pkl"))
+
+
+def test_a_later_run_finds_what_the_champions_window_was_like(fabricate, finish, tmp_path):
+    run = fabricate()
+    finish(run, "recall_gate", info=PASSED)
+    run.step("x").mkdir()
+    version = registry.register(run, run.step("x")).info["version"]
+    registry.registered(run.config.model_name, run.runs).point("champion", version)
+    (tmp_path / "before").mkdir()
+    assert registry.champion(run, tmp_path / "before").drift is None
+    run.step("validate_data").mkdir()
+    changes = {"volume": [None, 0.5], "features.a%b": [None, 0.25], "features.c": [None, 0.125]}  # MLflow takes no metric named a%b
+    window = drift.Drift(["2024-01-06", "2024-01-07"], [2, 3], [None, 0.0], changes, {"os": {"x": 1.0}})
+    drift.save(window, run.step("validate_data"))
+    run_id = registry.open_tracking(run)["run_id"]
+    registry._log_drift(client(run), run, run_id)
+    (tmp_path / "after").mkdir()
+    assert registry.champion(run, tmp_path / "after").drift == window
+    points = client(run).get_metric_history(run_id, "drift/features")
+    assert [(point.step, point.value) for point in points] == [(1, 0.25)]
 
 
 def test_a_run_of_a_past_day_does_not_become_challenger(fabricate, finish):
