@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dssm_core.artifacts import JSON, Run, write_atomically
+from dssm_core.artifacts import JSON, Run, read_origin, write_atomically
 from dssm_core.bundle import HISTORY, assemble, content_hash, open_bundle
 from dssm_core.config import Config
 from dssm_core.drift import FILE as DRIFT
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
 HASH, DAY, ROWS = "dssm.content_hash", "dssm.test_day", "dssm.rows."  # tags of a version; rows of its train and test parts
 REPORT = "report.html"  # in the run's folder, and among its MLflow run's files
+MLFLOW = "mlflow.json"  # in the run's folder: its MLflow run
 PARENT = "parent.json"  # in a trial's folder: the MLflow run of its sweep, and the trial's label
 TAG_LENGTH, BATCH = 4000, 100  # what MLflow takes in a tag, and params in a request
 ANSWER_TIMEOUT_S = 600
@@ -93,8 +94,14 @@ def open_tracking(run: Run) -> JSON:
             if "error" in found.data.tags:
                 client.delete_tag(found.info.run_id, "error")
     opened = {"run_id": found.info.run_id, "url": _url(uri, found.info.experiment_id, found.info.run_id)}
-    write_atomically(run.root / "mlflow.json", json.dumps(opened | {"uri": uri}, indent=2).encode())
+    write_atomically(run.root / MLFLOW, json.dumps(opened | {"uri": uri}, indent=2).encode())
     return opened
+
+
+def page(run: Run) -> str:
+    """The address of a run's MLflow run, which must have been opened before; nothing is asked or changed."""
+    opened: JSON = json.loads((run.root / MLFLOW).read_bytes())
+    return str(opened["url"])
 
 
 def open_sweep(trials: Sequence[Run], labels: Sequence[str], name: str) -> str:
@@ -371,7 +378,7 @@ def _url(uri: str, experiment_id: str, run_id: str) -> str:
 def _remembered(run: Run, client: MlflowClient, uri: str) -> Any:
     from mlflow.exceptions import MlflowException
 
-    file = run.root / "mlflow.json"
+    file = run.root / MLFLOW
     noted = json.loads(file.read_bytes()) if file.is_file() else {}
     if noted.get("uri") != uri:
         return None
@@ -398,6 +405,7 @@ def _create(run: Run, client: MlflowClient) -> Any:
     file = run.root / PARENT
     parent = json.loads(file.read_bytes()) if file.is_file() else {}
     tags |= {"mlflow.parentRunId": parent["run_id"]} if parent else {}
+    tags |= read_origin(run)
     created = client.create_run(_experiment(run, client), tags=tags, run_name=parent.get("label", run.id))
     flat = flatten(run.config.model_dump(mode="json"))
     params = [Param(key, str(value)[:TAG_LENGTH]) for key, value in flat.items()]

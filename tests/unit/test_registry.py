@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from dssm_core import drift, registry
+from dssm_core.artifacts import note_origin
 from dssm_core.errors import ConfigError, ServiceError
 
 SERVED = {"recall@200": 1.0}
@@ -67,6 +68,19 @@ def test_one_mlflow_run_a_run(fabricate):
     assert found.info.run_name == "one"
     assert found.data.params["train.epochs"] == str(run.config.train.epochs)
     assert found.data.tags["dssm.test_day"] == "2024-01-07"
+
+
+def test_a_run_is_found_by_the_dag_run_that_made_it(fabricate):
+    from tasks.runs_page import wanted
+
+    ours, other = fabricate("ours"), fabricate("other")
+    note_origin(ours, {"airflow.dag_id": "dssm_training", "airflow.run_id": "manual__2024-03-07T00:00:00+00:00"})
+    run_id, _ = (registry.open_tracking(run)["run_id"] for run in (ours, other))
+    assert registry.page(ours) == registry.open_tracking(ours)["url"]
+    experiments = [each.experiment_id for each in client(ours).search_experiments()]
+    for filtered in (wanted("dssm_training", ""), wanted("dssm_training", "manual__2024-03-07T00:00:00+00:00")):
+        assert [run.info.run_id for run in client(ours).search_runs(experiments, filtered)] == [run_id]
+    assert not client(ours).search_runs(experiments, wanted("dssm_training", "another"))
 
 
 def test_live_points_and_the_history_make_each_point_once(fabricate):
