@@ -31,10 +31,13 @@ AXES = Param(
 )
 
 
-@task_group
+LABEL = "{{ ti.xcom_pull('plan_trials')[ti.map_index]['label'] }}"  # what Airflow's pages show instead of a number
+
+
+@task_group(default_args={"map_index_template": LABEL})
 def trial(given: dict[str, str]) -> None:
     """A trial's own steps, as in dssm_training; the shared ones are taken over."""
-    run = task(sweep.begin_trial, map_index_template="{{ trial }}")(given)
+    run = task(sweep.begin_trial)(given)
     run = task(steps.sample_negatives)(run)
     run = task(steps.train_towers, pool="gpu", execution_timeout=timedelta(hours=6))(run)
     run.operator.operator_extra_links = (MlflowRunLink(),)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param, PartitionedAssetTimetable, RollupMapper, WaitForAll, dag, task
 
 from tasks import steps
 from tasks.form import TASK_DEFAULTS, training_form
 from tasks.links import MlflowRunLink, ReportLink
+from tasks.review import Review
 from tasks.windows import INTERACTIONS, WINDOW_DAYS, TrailingDaysMapper, TrailingDaysWindow
 
 REVIEW_WAITS = timedelta(days=7)  # without an answer by then the version stays challenger
@@ -22,6 +22,7 @@ served must recall well enough against a floor, simple baselines and today's cha
 in MLflow, alias `challenger`; what does not stays in MLflow with the reasons, and `register_model` is skipped.
 
 * After registration a **review** waits for a person: challenger beside champion; Promote, Keep as challenger or Reject, with a reason.
+  With `gate.promote_margin` set, one that is so far ahead of the champion is promoted without.
 * **Trigger** ▶ opens a form. Empty fields keep what the config file says.
 * **MLflow run** on `train_towers` opens the curves while it trains; **Report** on `recall_gate` tells the whole run, also a refused one.
 * The tab **MLflow runs**, here and on each run's page, lists what came out.
@@ -61,7 +62,7 @@ def dssm_training() -> None:
     run = task.short_circuit(steps.recall_gate, ignore_downstream_trigger_rules=False)(run)
     run.operator.operator_extra_links = (MlflowRunLink(), ReportLink())
     run = task(steps.register_model)(run)
-    review = HITLOperator(
+    review = Review(
         task_id="review",
         subject="Promote {{ ti.xcom_pull('register_model', key='review')['model'] }}?",
         body="{{ ti.xcom_pull('register_model', key='review')['body'] }}",

@@ -86,7 +86,7 @@ def run(
 
     A refused gate is a result, not an error: nothing is registered and the reasons are printed.
     """
-    from dssm_core import landing
+    from dssm_core import landing, promotion
     from dssm_core.config import read_config
 
     if until:
@@ -100,6 +100,8 @@ def run(
     console.print(f"run {opened.root}", highlight=False, soft_wrap=True)
     result = pipeline.run_pipeline(opened, _before, _after, until)
     show(result)
+    if result["version"] and (reason := promotion.alone(opened)):
+        _decide("promote", settings.model_name, str(result["version"]), reason, promotion.GATE, runs)
     if as_json:
         click.echo(json.dumps(result))
 

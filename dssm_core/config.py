@@ -22,6 +22,7 @@ from dssm_core.schema import ITEM, LABEL, USER
 from dssm_core.sources import SOURCES
 from dssm_core.splits import SPLITS, Split
 from dssm_core.towers import TOWERS
+from dssm_core.yaml_files import read_yaml
 
 Pooling = Literal["sum", "mean", "max", "attention"]
 Normalising = Literal["standard", "log", "rank", "none"]
@@ -401,12 +402,16 @@ class Evaluation(Section):
 
 
 class Gate(Section):
-    """What the served index must reach; all on recall@`k` of warm users and items, shares of 1."""
+    """What the served index must reach; all on recall@`k` of warm users and items, shares of 1.
+
+    promote_margin: so far above the champion (or, without one, above the best baseline) a version is promoted without a person.
+    """
 
     k: Annotated[int, Field(ge=1)] = 200
     floor: Annotated[float, Field(ge=0, le=1)] = 0.1
     min_index_ratio: Annotated[float, Field(ge=0, le=1)] = 0.98
     champion_tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01
+    promote_margin: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class Config(Section):
@@ -509,38 +514,6 @@ def read_config(path: Path | str, data: Path | str | None = None, overrides: Ite
     if data is not None:
         _set(raw, ["data", "source", "path"], str(data))
     return parse_config(raw)
-
-
-def read_yaml(path: Path | str, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The mapping in a YAML file over those of the files it extends; not checked any further. ConfigError names the file."""
-    path = Path(path)
-    told = "".join(f", extended by {str(file)!r}" for file in extended_by[::-1])
-    if not path.is_file():
-        raise ConfigError(f"config {str(path)!r} is not a file{told}: give a YAML such as configs/demo.yaml")
-    if path.resolve() in [file.resolve() for file in extended_by]:
-        raise ConfigError(f"config {str(path)!r} extends itself{told}: remove one `extends`")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {str(path)!r} is not valid YAML{told}: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"config {str(path)!r} holds {type(raw).__name__}, not a mapping{told}: see configs/demo.yaml")
-    if "extends" not in raw:
-        return raw
-    base = raw.pop("extends")
-    if not isinstance(base, str) or not base:
-        raise ConfigError(f"config {str(path)!r}: 'extends' is {base!r}, not one file, such as ../globo.yaml")
-    return _lay_over(read_yaml(path.parent / base, (*extended_by, path)), raw)
-
-
-def _lay_over(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """base with the values of top; sections are merged, but another member (`kind`) brings none of the old one's settings."""
-    merged = dict(base)
-    for key, value in top.items():
-        below: Any = merged.get(key)
-        sections = isinstance(value, dict) and isinstance(below, dict)
-        merged[key] = _lay_over(below, value) if sections and value.get("kind", below.get("kind")) == below.get("kind") else value
-    return merged
 
 
 def parse_config(raw: Mapping[str, Any]) -> Config:

@@ -85,6 +85,23 @@ def decide(metrics: Mapping[str, Any], gate: Gate, champion: Champion | None = N
     return checks
 
 
+def stands_out(metrics: Mapping[str, Any], gate: Gate) -> str | None:
+    """Why a version may become champion without a person: `gate.promote_margin` above the champion, or above the best baseline.
+
+    None where the margin is smaller, is not asked for, or cannot be measured: then a person decides.
+    """
+    key, rivals = metric(gate), metrics["baselines"]
+    if champion := metrics.get("champion"):
+        rivals = {f"champion version {champion['version']}": champion}
+    if gate.promote_margin is None or not rivals:
+        return None
+    served, best = number(metrics["served"][key]), max(rivals, key=lambda name: number(rivals[name][key]))
+    margin = served - number(rivals[best][key])
+    if not margin >= gate.promote_margin:
+        return None
+    return f"served {key} {served:.3f} is {margin:.3f} above {best}, at least gate.promote_margin {gate.promote_margin:.3f}"
+
+
 def metric(gate: Gate) -> str:
     """The number that is judged."""
     return f"recall@{gate.k}"

@@ -84,7 +84,8 @@ def from_days(config: Config, days: Path) -> Config:
     known = {day.isoformat(): there for day, there in found.items() if there}
     if other := sorted({there.timezone for there in known.values()} - {config.data.timezone}):
         raise DataError(f"days of {config.name!r} were landed in {other[0]}, but data.timezone is {config.data.timezone}: land them again")
-    source = Member(kind="landed", path=str(days / config.name), days={day: there.key for day, there in known.items()})
+    keys = {day: there.key for day, there in known.items()}
+    source = Member.model_validate({"kind": "landed", "path": str(days / config.name), "days": keys})
     return config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
 
 

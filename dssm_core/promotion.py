@@ -18,13 +18,15 @@ from typing import Literal
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
-from dssm_core.artifacts import SAFE_RUN_ID, disk_errors
+from dssm_core import gate
+from dssm_core.artifacts import SAFE_RUN_ID, Run, disk_errors
 from dssm_core.errors import ConfigError, ConflictError, ServiceError
 from dssm_core.registry import CHALLENGER, CHAMPION, DAY, PREVIOUS, Registered, newer_day, registered
 
 Action = Literal["promote", "rollback", "keep", "reject", "moved"]
 MOVES = ("promote", "rollback")
 DECISION = "dssm.decision"
+GATE = "gate"  # who decides where no person is asked
 LOCK_TIMEOUT_S = 300.0
 
 
@@ -92,6 +94,18 @@ def decide(
             _apply(store, made)
             _append(history_file(model, runs), made)
     return made
+
+
+def alone(run: Run) -> str | None:
+    """Why a run's registered version is to be promoted without a person; None where one is to be asked.
+
+    The config must say so (gate.stands_out), the version be today's challenger, and the champion still be the one it was measured
+    against: what a past day or a slower run has made never goes live by itself.
+    """
+    metrics, version = run.need("recall_gate").info["metrics"], str(run.need("register_model").info["version"])
+    reason, now = gate.stands_out(metrics, run.config.gate), registered(run.config.model_name, run.runs).aliases()
+    measured = metrics.get("champion", {}).get("version")
+    return reason if now.get(CHALLENGER) == version and now.get(CHAMPION) == measured else None
 
 
 def history(model: str, runs: Path) -> list[Decision]:

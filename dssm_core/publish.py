@@ -145,8 +145,7 @@ class RedisTarget:
 
     @contextmanager
     def _client(self) -> Iterator[Any]:
-        import redis
-
+        redis = _redis()
         client = redis.Redis.from_url(self.address, socket_timeout=30)
         try:
             yield client
@@ -156,6 +155,14 @@ class RedisTarget:
             ) from error
         finally:
             client.close()
+
+
+def _redis() -> Any:
+    try:
+        import redis
+    except ImportError as error:
+        raise ConfigError("a redis:// target needs the extra: pip install 'dssm[redis]', or publish to a folder") from error
+    return redis
 
 
 def _check(client: Any, prefix: str, side: Side) -> None:

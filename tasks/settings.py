@@ -76,7 +76,7 @@ def publish_target() -> str:
 
 def model_name(config: str) -> str:
     """The registered model of a config, without reading more of it than its name."""
-    from dssm_core.config import read_yaml
+    from dssm_core.yaml_files import read_yaml
 
     return f"dssm-{read_yaml(config_file(config))['name']}"
 

@@ -91,13 +91,14 @@ def register_model(run: str) -> str:
     """Register towers, ids and index as one version, alias `challenger`; what a person decides by is pushed beside it."""
     from airflow.sdk import get_current_context
 
-    from dssm_core import artifacts, registry, review
+    from dssm_core import artifacts, promotion, registry, review
 
     run_step(run, "register_model")
     opened = artifacts.open_run(run)
     store = registry.registered(opened.config.model_name, opened.runs)
     pushed = {"model": store.name, "version": opened.need("register_model").info["version"]}
     pushed |= {"champion": store.aliases().get(registry.CHAMPION, ""), "body": review.body(opened, store)}
+    pushed["alone"] = promotion.alone(opened)
     get_current_context()["ti"].xcom_push(key="review", value=pushed)
     return run
 

@@ -34,12 +34,9 @@ def share_data(trials: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def begin_trial(trial: dict[str, str]) -> str:
-    """Name the trial for Airflow's pages, and take over the shared steps."""
-    from airflow.sdk import get_current_context
-
+    """Take over the shared steps."""
     from tasks.steps import run_step
 
-    get_current_context()["trial"] = trial["label"]  # what map_index_template shows
     for name in ("ingest_data", "validate_data", "split_by_time"):
         run_step(trial["run"], name)
     return trial["run"]

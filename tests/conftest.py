@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import yaml
+
+from dssm_core.sources.synthetic import Synthetic
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -58,6 +63,55 @@ def small_config(**changes: object) -> dict[str, object]:
     return raw
 
 
+DAYS = [f"2024-03-0{day}" for day in range(1, 10)]  # of the log that `daily` lands; 2024-03-01 begins in UTC
+
+
+def daily_config(log: Path) -> dict[str, object]:
+    """A log of files that arrive: nine days, the first seven are the first window."""
+    changes = {"users": 1000, "items": 400, "clicks": 30000, "days": len(DAYS)}
+    clicks = Synthetic(**changes, start=date.fromisoformat(DAYS[0])).read(con := duckdb.connect()).interactions
+    log.mkdir()
+    clicks.write_csv(str(log / "clicks.csv"), header=True)
+    con.close()
+    source = {"kind": "delimited", "path": str(log), "interactions": {"files": "*.csv"}}
+    features = {"columns": {"context": [{"column": "device", "kind": "categorical"}]}}
+    return small_config(
+        name="daily",
+        data={"source": source, "timezone": "UTC"},
+        features=features,
+        train__epochs=1,
+        evaluation={"bootstrap": 20, "baselines": ["hot"]},
+    )
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis of its own; its address. Skips where none is installed."""
+    if not (program := shutil.which("redis-server")):
+        pytest.skip("no redis-server is installed")
+    from local.processes import free_port
+
+    port = free_port(6379)
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    import redis
+
+    client = redis.Redis(port=port)
+    wait_until(lambda: answers(client.ping, redis.ConnectionError), "Redis answers")
+    yield f"redis://127.0.0.1:{port}/0"
+    process.terminate()
+    process.wait()
+
+
+def answers(call: Callable[[], Any], away: type[Exception]) -> bool:
+    """Whether a call comes back without the exception that says that a server is away."""
+    try:
+        call()
+    except away:
+        return False
+    return True
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     """MLflow and Airflow, really running, in a folder of their own; ended with all their processes after the tests."""
@@ -69,7 +123,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     (configs / "small.yaml").write_text(yaml.safe_dump(small_config()))
     # No synthetic day has a billion clicks: a log that breaks the volume rule.
     (configs / "broken.yaml").write_text(yaml.safe_dump(small_config(validation={"min_rows_per_day": 10**9}, name="broken")))
-    env = {"DSSM_CONFIGS": str(configs), "DSSM_RUNS": str(root / "runs")}
+    (configs / "daily.yaml").write_text(yaml.safe_dump(daily_config(root / "log")))
+    env = {"DSSM_CONFIGS": str(configs), "DSSM_RUNS": str(root / "runs"), "DSSM_CONFIG": "daily"}
+    # The run that the schedule starts for yesterday finds no such day in the log; backfills need a schedule.
+    env |= {"DSSM_SCHEDULE": "0 4 * * *", "DSSM_DAYS": str(root / "days"), "DSSM_PUBLISH": str(root / "published")}
     try:
         yield servers.up(root / "state", env)
     finally:

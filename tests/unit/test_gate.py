@@ -67,6 +67,29 @@ def test_what_was_not_measured_never_passes(nothing):
     assert len(failed(decide(metrics(served=0.0, exact=0.0), RULES))) == 3
 
 
+WITH_MARGIN = RULES.model_copy(update={"promote_margin": 0.05})
+
+
+@pytest.mark.parametrize(
+    ("rules", "champion", "why"),
+    [
+        (RULES, 0.1, None),  # off unless it is asked for
+        (WITH_MARGIN, 0.54, "served recall@200 0.600 is 0.060 above champion version 3, at least gate.promote_margin 0.050"),
+        (WITH_MARGIN, 0.56, None),
+        (WITH_MARGIN, None, None),  # a champion that could not be measured: a person decides
+    ],
+)
+def test_a_margin_promotes_without_a_person(rules, champion, why):
+    told = {"version": "3", "recall@200": champion}
+    assert gate.stands_out(metrics() | {"champion": told}, rules) == why
+
+
+def test_without_a_champion_the_margin_is_over_the_best_baseline():
+    assert gate.stands_out(metrics(recent=0.54), WITH_MARGIN).endswith("0.060 above recent_hot, at least gate.promote_margin 0.050")
+    assert gate.stands_out(metrics(recent=0.56), WITH_MARGIN) is None
+    assert gate.stands_out(metrics() | {"baselines": {}}, WITH_MARGIN) is None
+
+
 def test_overlap_is_said(fabricate):
     early, late = fabricate("a").config, fabricate("b", "2024-01-09").config
     assert gate.overlap(early, late) == gate.overlap(early, early) == ""

@@ -1,10 +1,6 @@
 """Publishing to Parquet, and to Redis where a server is there to be started: what readers see, and when."""
 
 import json
-import shutil
-import socket
-import subprocess
-import time
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,34 +18,13 @@ def bundle(fabricate, tmp_path):
     return open_bundle(assemble(fabricate(), tmp_path / "bundle"))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A real Redis of its own."""
-    if not (program := shutil.which("redis-server")):
-        pytest.skip("no redis-server on this machine")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+@pytest.fixture
+def client(redis_server):
     import redis
 
-    client = redis.Redis(port=port)
-    for _ in range(100):
-        try:
-            client.ping()
-            break
-        except redis.ConnectionError:
-            time.sleep(0.1)
-    yield client
-    process.terminate()
-    process.wait()
-
-
-@pytest.fixture
-def client(server):
-    server.flushall()
-    return server
+    with redis.Redis.from_url(redis_server) as found:
+        found.flushall()
+        yield found
 
 
 def address(client):

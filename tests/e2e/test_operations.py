@@ -1,0 +1,260 @@
+"""What docs/operations.md tells, on real servers: days arrive, windows train, people decide, the champion is published, one goes back."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from mlflow import MlflowClient
+
+from dssm_core import promotion
+from dssm_core.artifacts import open_run
+from tests.conftest import DAYS, wait_until
+
+pytestmark = pytest.mark.e2e
+TRAINING, INGEST, PUBLISH, ROLLBACK, SWEEP = "dssm_training", "ingest_interactions", "dssm_publish", "dssm_rollback", "dssm_sweep"
+MODEL = "dssm-daily"
+
+
+@pytest.fixture(scope="module")
+def airflow(site):
+    client = site.airflow()
+    wait_until(lambda: client.knows(TRAINING, "daily") and client.knows(INGEST, "daily"), "the Dags are parsed")
+    return client
+
+
+@pytest.fixture(scope="module")
+def mlflow(site):
+    return MlflowClient(tracking_uri=site.mlflow_url)
+
+
+@pytest.fixture(scope="module")
+def root(site):
+    return site.state.parent
+
+
+def ended(airflow, dag, run_id):
+    """The end of a run without a review; its tasks' states."""
+    wait_until(lambda: airflow.state(dag, run_id) in ("success", "failed"), f"{dag} {run_id} ends")
+    return {name: task["state"] for name, task in airflow.tasks(dag, run_id).items()}
+
+
+def land(airflow, day):
+    run_id = airflow.trigger(INGEST, {"config": "daily", "day": day})
+    states = ended(airflow, INGEST, run_id)
+    assert airflow.state(INGEST, run_id) == "success", airflow.log_text(INGEST, run_id, "land_day", 1)
+    return states
+
+
+def windows(airflow):
+    """Runs that landed days have started, by the last day of their window."""
+    found = {}
+    for run in airflow.get(f"dags/{TRAINING}/dagRuns", limit=100)["dag_runs"]:
+        if run["partition_key"]:
+            found.setdefault(run["partition_key"], []).append(run["dag_run_id"])
+    return found
+
+
+def settle(airflow, run_id):
+    wait_until(lambda: airflow.settled(TRAINING, run_id), f"{run_id} waits for its review")
+    assert airflow.tasks(TRAINING, run_id)["review"]["state"] == "awaiting_input", airflow.tasks(TRAINING, run_id)
+    return run_id
+
+
+def review(airflow, run_id, option, reason):
+    """Answer a review as its page would; the state of the task that applies the answer, and its log."""
+    settle(airflow, run_id)
+    time.sleep(2)  # an answer within a fraction of a second can fail the task
+    airflow.answer(TRAINING, run_id, option, reason)
+    wait_until(lambda: airflow.state(TRAINING, run_id) in ("success", "failed"), f"{run_id} ends")
+    task = airflow.tasks(TRAINING, run_id)["promote"]
+    return task["state"], airflow.log_text(TRAINING, run_id, "promote", max(1, task["try_number"]))
+
+
+def version(airflow, run_id):
+    return str(airflow.xcom(TRAINING, run_id, "register_model", "review")["version"])
+
+
+def alias(mlflow, name):
+    found = mlflow.get_registered_model(MODEL).aliases.get(name)
+    return str(found) if found else None
+
+
+def published(root):
+    file = root / "published" / MODEL / "current.json"
+    return json.loads(file.read_bytes())["version"] if file.is_file() else None
+
+
+def test_days_that_land_one_by_one_train_each_window_once(airflow):
+    for day in DAYS:
+        land(airflow, day)
+    wait_until(lambda: set(windows(airflow)) == set(DAYS[6:]), "the windows of days 7, 8 and 9 have started")
+    for key, (run_id,) in windows(airflow).items():  # one run each
+        run = open_run(airflow.xcom(TRAINING, settle(airflow, run_id), "ingest_data"))
+        last = DAYS.index(key)
+        assert sorted(run.config.data.source.settings["days"]) == DAYS[last - 6 : last + 1]
+        assert run.config.split.title == key
+
+
+def test_a_day_that_is_there_already_wakes_nobody(airflow):
+    before = windows(airflow)
+    assert land(airflow, DAYS[8]) == {"land_day": "skipped", "announce": "skipped", "stale_windows": "skipped", "train_again": "skipped"}
+    assert windows(airflow) == before
+
+
+def test_a_day_without_rows_is_said_and_lands_nothing(airflow, root):
+    run_id = airflow.trigger(INGEST, {"config": "daily", "day": "2024-04-01"})
+    assert ended(airflow, INGEST, run_id)["land_day"] == "failed"
+    assert "has no row of 2024-04-01" in airflow.log_text(INGEST, run_id, "land_day", 1)
+    assert not (root / "days" / "daily" / "2024-04-01" / "landed.json").exists()
+
+
+def test_a_person_promotes_and_an_older_day_never_replaces_a_newer(airflow, mlflow, root):
+    (newest,), (oldest,) = windows(airflow)[DAYS[8]], windows(airflow)[DAYS[6]]
+    body = airflow.xcom(TRAINING, settle(airflow, newest), "register_model", "review")["body"]
+    assert "there is no champion yet" in body
+    assert "baseline hot" in body
+    state, log = review(airflow, newest, "Promote", "the first one")
+    assert state == "success", log
+    champion = version(airflow, newest)
+    assert alias(mlflow, "champion") == champion
+    tags = mlflow.get_model_version(MODEL, champion).tags
+    assert (tags["dssm.decision.by"], tags["dssm.decision.reason"]) == ("admin", "the first one")
+    state, log = review(airflow, oldest, "Promote", "by mistake")
+    assert state == "failed"
+    assert f"was tested on {DAYS[6]}, champion version {champion} on {DAYS[8]}" in log
+    assert alias(mlflow, "champion") == champion
+    wait_until(lambda: published(root) == champion, "the champion is published")
+
+
+def test_two_runs_of_one_day_at_once_one_is_promoted_the_other_told(airflow, mlflow, root):
+    runs = [airflow.trigger(TRAINING, {"config": "daily", "landed": True, "test_day": DAYS[8], "seed": seed}) for seed in (1, 2)]
+    folders = {airflow.xcom(TRAINING, settle(airflow, run_id), "ingest_data") for run_id in runs}
+    assert len(folders) == 2
+    versions = [version(airflow, run_id) for run_id in runs]
+    assert len(set(versions)) == 2
+    time.sleep(2)
+    for run_id in runs:
+        airflow.answer(TRAINING, run_id, "Promote", "at once")
+    for run_id in runs:
+        wait_until(lambda run_id=run_id: airflow.state(TRAINING, run_id) in ("success", "failed"), f"{run_id} ends")
+    states = [airflow.tasks(TRAINING, run_id)["promote"]["state"] for run_id in runs]
+    assert sorted(states) == ["failed", "success"]
+    won, lost = states.index("success"), states.index("failed")
+    assert alias(mlflow, "champion") == versions[won]
+    assert f"version {versions[lost]} of '{MODEL}' was not made champion" in airflow.log_text(TRAINING, runs[lost], "promote", 1)
+    wait_until(lambda: published(root) == versions[won], "the winner is published")
+
+
+def test_a_large_margin_promotes_without_a_person(airflow, mlflow, root):
+    """The champion is measured on the same queries; a negative of luck is ruled out by more epochs."""
+    settings = ["gate.promote_margin=0.001"]
+    run_id = airflow.trigger(TRAINING, {"config": "daily", "landed": True, "test_day": DAYS[8], "epochs": 8, "settings": settings})
+    states = ended(airflow, TRAINING, run_id)
+    assert states["promote"] == "success"
+    assert alias(mlflow, "champion") == version(airflow, run_id)
+    last = promotion.history(MODEL, root / "runs")[-1]
+    assert last.by == "gate"
+    assert "at least gate.promote_margin 0.001" in last.reason
+    wait_until(lambda: published(root) == last.champion, "it is published")
+
+
+def test_a_replaced_day_repeats_the_windows_it_was_in_and_no_other(airflow, root):
+    before, log = windows(airflow), root / "log" / "clicks.csv"
+    text = log.read_text()
+    day2 = next(line for line in text.splitlines()[1:] if DAYS[1] == time.strftime("%Y-%m-%d", time.gmtime(int(line.split(",")[2]) / 1000)))
+    log.write_text(f"{text}{day2}\n")
+    assert land(airflow, DAYS[1])["announce"] == "skipped"
+    log.write_text(text)
+
+    def repeated():
+        runs = airflow.get(f"dags/{TRAINING}/dagRuns", limit=100)["dag_runs"]
+        return {run["conf"]["test_day"]: run["dag_run_id"] for run in runs if run["dag_run_id"].startswith("replaced__")}
+
+    wait_until(lambda: len(repeated()) == 2, "the windows of days 7 and 8 are trained anew")
+    assert sorted(repeated()) == DAYS[6:8]  # day 9's window begins after day 2
+    for run_id in repeated().values():
+        assert review(airflow, run_id, "Keep as challenger", "late rows")[0] == "success"
+    assert windows(airflow) == before
+
+
+def test_an_alias_moved_by_hand_is_noticed_published_and_written_down(airflow, mlflow, root):
+    by_hand = alias(mlflow, "previous_champion")
+    mlflow.set_registered_model_alias(MODEL, "champion", by_hand)
+    moved = time.monotonic()
+    wait_until(lambda: promotion.history(MODEL, root / "runs")[-1].action == "moved", "the move is in the history")
+    assert promotion.history(MODEL, root / "runs")[-1].champion == by_hand
+    wait_until(lambda: published(root) == by_hand, "it is published")
+    assert time.monotonic() - moved < 60
+
+
+def test_the_previous_champion_is_champion_again(airflow, mlflow, root):
+    """The reviews' own champion, before it was moved by hand, is named as the version to go back to."""
+    wanted = next(made.version for made in promotion.history(MODEL, root / "runs")[::-1] if made.action == "promote")
+    run_id = airflow.trigger(ROLLBACK, {"config": "daily", "version": wanted, "reason": "moved by mistake"})
+    assert ended(airflow, ROLLBACK, run_id) == {"roll_back": "success"}
+    assert alias(mlflow, "champion") == wanted
+    wait_until(lambda: published(root) == wanted, "it is published")
+    last = promotion.history(MODEL, root / "runs")[-1]
+    assert (last.action, last.by, last.reason) == ("rollback", "admin", "moved by mistake")
+    assert promotion.reigns(promotion.history(MODEL, root / "runs"))[-1].version == wanted
+
+
+def test_a_rollback_without_a_reason_is_refused(airflow):
+    with pytest.raises(RuntimeError, match="400"):
+        airflow.trigger(ROLLBACK, {"config": "daily", "reason": ""})
+
+
+def test_the_champion_is_published_to_redis(airflow, mlflow, redis_server):
+    import redis
+
+    run_id = airflow.trigger(PUBLISH, {"config": "daily", "target": redis_server})
+    assert ended(airflow, PUBLISH, run_id)["publish_champion"] == "success"
+    done = airflow.xcom(PUBLISH, run_id, "publish_champion")
+    with redis.Redis.from_url(redis_server) as client:
+        assert json.loads(client.get(f"{MODEL}:current"))["version"] == alias(mlflow, "champion")
+        keys = list(client.scan_iter(f"{MODEL}:{done['version']}:*", count=10_000))
+        assert len(keys) == done["user_ids"] + done["item_ids"]
+        assert {len(vector) for vector in client.mget(keys)} == {4 * done["dim"]}
+
+
+def test_past_days_are_backfilled_each_with_its_own_window(airflow, mlflow, root, site):
+    """The days are there already: the backfill runs every day of the range, finds nothing new, and the champion stays."""
+    champion = alias(mlflow, "champion")
+    wanted = {"dag_id": INGEST, "from_date": f"{DAYS[0]}T00:00:00Z", "to_date": f"{DAYS[8]}T23:59:59Z"}
+    made = airflow.call("POST", "backfills", json=wanted)
+    wait_until(lambda: airflow.get(f"backfills/{made['id']}")["completed_at"], "the backfill is complete")
+    runs = [run for run in airflow.get(f"dags/{INGEST}/dagRuns", limit=100)["dag_runs"] if run["run_type"] == "backfill"]
+    assert {run["partition_key"] for run in runs} >= set(DAYS[:8])
+    assert alias(mlflow, "champion") == champion
+
+
+def test_a_sweep_ends_with_one_registered_winner(airflow, mlflow):
+    axes = ["loss=sampled_softmax,bce", "sampler=popularity,uniform"]
+    run_id = airflow.trigger(SWEEP, {"config": "small", "epochs": 1, "axes": axes})
+    ended(airflow, SWEEP, run_id)
+    assert airflow.state(SWEEP, run_id) == "success"
+    trials = airflow.get(f"dags/{SWEEP}/dagRuns/{run_id}/taskInstances", limit=100)["task_instances"]
+    labels = {task["rendered_map_index"] for task in trials if task["task_id"] == "trial.train_towers"}
+    assert labels == {f"loss={loss}, sampler={sampler}" for loss in ("sampled_softmax", "bce") for sampler in ("popularity", "uniform")}
+    before = len(mlflow.search_model_versions("name='dssm-small'"))
+    training = f"sweep__{run_id}"
+    wait_until(lambda: airflow.settled(TRAINING, training), "the winner waits for its review")
+    assert review(airflow, training, "Keep as challenger", "a sweep's winner")[0] == "success"
+    winner = airflow.xcom(SWEEP, run_id, "compare_trials")["settings"]
+    trained = open_run(airflow.xcom(TRAINING, training, "ingest_data")).config
+    assert winner == [f'loss.kind="{trained.loss.kind}"', f'sampler.kind="{trained.sampler.kind}"']
+    versions = mlflow.search_model_versions("name='dssm-small'")
+    assert len(versions) - before <= 1
+    assert mlflow.get_model_version_by_alias("dssm-small", "challenger").version == version(airflow, training)
+
+
+def test_a_trial_that_fails_does_not_sink_the_others(airflow):
+    run_id = airflow.trigger(SWEEP, {"config": "small", "epochs": 1, "axes": ["train.learning_rate=0.002,1e30"]})
+    ended(airflow, SWEEP, run_id)
+    trials = airflow.get(f"dags/{SWEEP}/dagRuns/{run_id}/taskInstances", limit=100)["task_instances"]
+    states = {task["map_index"]: task["state"] for task in trials if task["task_id"] == "trial.train_towers"}
+    assert states == {0: "success", 1: "failed"}
+    assert airflow.xcom(SWEEP, run_id, "compare_trials")["settings"] == ["train.learning_rate=0.002"]
+    review(airflow, f"sweep__{run_id}", "Keep as challenger", "a sweep's winner")
