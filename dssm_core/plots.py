@@ -153,7 +153,7 @@ def calibration(planned: Doubles, drawn: Doubles, draws: int, file: File) -> Non
     planned, drawn: [n]; draws: how many were made.
     """
     with _figure(file, WIDE) as axes:
-        line = np.geomspace(max(planned[planned > 0].min(), 1e-12), planned.max(), 200)
+        line = np.geomspace(max(planned[planned > 0].min(), 1e-12) / 1.5, min(planned.max() * 1.5, 1), 200)
         spread = NORMAL_95 * np.sqrt(line * (1 - line) / draws)
         foot = 0.5 / draws
         axes.fill_between(
@@ -194,6 +194,7 @@ def tradeoff(points: Sequence[tuple[str, float, float, bool]], file: File) -> No
                 told = recall
         axes.set(xlabel="ms a query, many asked at once", ylabel="share of exact search's items")
         axes.set_xlim(0, 1.15 * axes.get_xlim()[1])
+        axes.set_ylim(min(0.9, axes.get_ylim()[0]), 1.01)
         axes.legend(loc="lower right", frameon=False)
 
 

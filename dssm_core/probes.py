@@ -17,7 +17,7 @@ from safetensors import safe_open
 from dssm_core import evaluate, families
 from dssm_core.artifacts import JSON, Run
 from dssm_core.batches import Events, training_events
-from dssm_core.config import Config, Member
+from dssm_core.config import Config, Feature, Member
 from dssm_core.features import Log
 from dssm_core.ids import Ids
 from dssm_core.indexes import INDEXES, measure
@@ -32,10 +32,14 @@ DRAWS = 200_000  # of the sampler
 CELLS = 20_000_000  # event times item, where every event has candidates of its own
 QUERIES = 2_000  # whose scores are looked at
 MAPPED = 3_000  # items on the map
-TIMED = 200  # queries that the index is timed with
+TIMED = 100  # queries that the index is timed with
 COMPARED = range(400, 200_001)  # numbers of vectors for which inverted lists are built to compare an exact index with
-EFFORT = {"faiss_ivf": ("nprobe", 1), "faiss_hnsw": ("ef_search", 16), "annoy": ("search_k", 200)}  # the knob of a search, and its least
-STEPS_DOWN, STEPS_UP = 4, 2  # of doublings around the knob as served
+EFFORT = {
+    "faiss_ivf": ("nprobe", 1),
+    "faiss_hnsw": ("ef_search", measure.K),
+    "annoy": ("search_k", measure.K),
+}  # a search's knob, its least
+STEPS_DOWN, STEPS_UP = 4, 1  # of doublings around the knob as served
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,11 @@ class Calibration:
     def distance(self) -> float:
         """Total variation between planned and drawn, 0 to 1; a sound sampler's goes to 0 with the number of draws."""
         return float(np.abs(self.planned - self.drawn).sum() / 2)
+
+    @property
+    def chance(self) -> float:
+        """What chance alone makes of the distance: half the sum of the mean absolute deviations of normal counts."""
+        return float(np.sqrt(2 / np.pi * self.planned * (1 - self.planned) / self.draws).sum() / 2)
 
 
 def calibration(run: Run) -> Calibration | None:
@@ -196,16 +205,30 @@ class Map:
 
 
 def item_map(run: Run) -> Map:
-    """The first two principal components of the items' vectors; coloured by the first categorical item column, else by age."""
+    """The first two principal components of the items' vectors.
+
+    Coloured by the first categorical or multi-valued item column (its first value), else by age, else, where times say nothing, by clicks.
+    """
     vectors: Floats = np.load(run.step("export_embeddings") / "item_embeddings.npy", mmap_mode="r")
     rows = np.sort(np.random.default_rng(run.config.seed).permutation(len(vectors))[:MAPPED])
     places, shown = principal(np.asarray(vectors[rows], dtype=np.float64))
-    columns = [feature.column for feature in run.config.features.columns.item if feature.kind == "categorical"]
-    if columns and (known := item_columns(run, columns[:1])) is not None:
-        return Map(places, known[columns[0]].astype(object).fillna("(none)").astype(str).to_numpy()[rows], columns[0], shown)
+    for feature in run.config.features.columns.item:
+        if feature.kind in ("categorical", "multi") and (known := item_columns(run, [feature.column])) is not None:
+            return Map(places, _first_values(known[feature.column].iloc[rows], feature), feature.column, shown)
     with safe_open(run.step("sample_negatives") / "log.safetensors", framework="pt") as tensors:
+        if not run.config.split.by_time:
+            clicks = np.bincount(tensors.get_tensor("log.item").numpy(), minlength=len(vectors) + 1)[1:]
+            return Map(places, clicks[rows].astype(np.float64), "clicks in train", shown)
         created, (_, end) = tensors.get_tensor("log.created").numpy()[1:], tensors.get_tensor("log.window").tolist()
     return Map(places, (end - created[rows]) / HOUR_MS, "hours since first seen", shown)
+
+
+def _first_values(values: pd.Series[Any], feature: Feature) -> npt.NDArray[Any]:
+    """Each cell's value as text, of several the first. [n] → [n]"""
+    if feature.kind == "multi":
+        values = (values.str.split(feature.separator, regex=False) if pd.api.types.is_string_dtype(values) else values).str[0]
+    texts: npt.NDArray[Any] = values.astype(object).where(values.notna(), "(none)").astype(str).to_numpy(dtype=object)
+    return texts
 
 
 def principal(vectors: Doubles) -> tuple[Doubles, float]:

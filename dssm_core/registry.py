@@ -299,7 +299,7 @@ def _drift_of(store: Registered, version: str, folder: Path) -> Drift | None:
     try:
         run_id = store.client.get_model_version(store.name, version).run_id
         return load_drift(Path(store.client.download_artifacts(run_id, DRIFT, str(folder))).parent)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, TypeError, ValueError) as error:  # the last two: written by another version of this code
         log.info("version %s of %s has no %s: %s", version, store.name, DRIFT, str(error)[:200])
         return None
 

@@ -23,6 +23,7 @@ import numpy as np
 from dssm_core import drift, plots, probes
 from dssm_core.artifacts import JSON, Run, write_atomically
 from dssm_core.errors import ArtifactError
+from dssm_core.indexes import measure
 from dssm_core.queries import Window, read_window
 from dssm_core.registry import REPORT, flatten
 from dssm_core.slices import TITLES
@@ -194,12 +195,13 @@ def data_checks(look: Look) -> Section:
     says = [
         f"Great Expectations judged {info['rules']} rules over {info['judged']:,} rows; {info['quarantine_share']:.2%} were set aside."
         " All rules and rows stand in the Data Docs beside this page (data_docs/index.html).",
-        "Every rule held, and no day drifted." if not broken else "What did not hold:",
+        "Every rule held." if not broken else "What did not hold, or is worth a look:",
     ]
     tables = [Table(("rule",), [(sentence,) for sentence in broken])] if broken else []
     found = drift.load(look.run.step("validate_data"))
     if found is None:
-        return Section("The data", [*says, "The split has no days, so drift from day to day was not measured."], tables=tables)
+        why = "it ran before there was such a thing" if isinstance(look.run.config.split, Days) else "the split has no days"
+        return Section("The data", [*says, f"Drift from day to day was not measured: {why}."], tables=tables)
     drawn = _png(plots.days, found.days, found.rows, _main_lines(found))
     tables += [Table(("day", "rows", *found.changes), _by_day(found), "Distances of every day", numbers=True, folded=True)]
     caption = (
@@ -262,10 +264,6 @@ def training(look: Look) -> Section:
 def recall_curves(look: Look) -> Section:
     """Recall by list length for all who answered."""
     metrics, key = look.metrics, look.key
-    curves = {
-        name: (np.array(each["mean"]), np.array(each["error"]))
-        for name, each in json.loads((look.gate / "curves.json").read_bytes()).items()
-    }
     caption = (
         f"Share of a user's test items among the first k that are shown; mean over {metrics['queries']['warm']:,} users who, like the"
         " items, were seen in train. Bands: 95 % intervals of the mean."
@@ -280,8 +278,21 @@ def recall_curves(look: Look) -> Section:
     rows.append((f"{SERVED}, new users and items too", *(_share(everyone.get(k)) for k in ks), _interval(everyone, key)))
     rows.append(("ceiling: the test's own most clicked, for all", *(_share(metrics.get("ceiling", {}).get(k)) for k in ks), ""))
     says = [] if theirs else ["There is no champion yet to compare with."]
-    drawn = _png(partial(plots.recall_curve, mark_k=look.run.config.gate.k), curves)
-    return Section("Recall", says, [Picture(drawn, caption)], [Table(("", *ks, f"95 % interval of {key}"), rows, numbers=True)])
+    return Section(
+        "Recall",
+        says,
+        [Picture(drawn, caption) for drawn in _curves(look)],
+        [Table(("", *ks, f"95 % interval of {key}"), rows, numbers=True)],
+    )
+
+
+def _curves(look: Look) -> list[str]:
+    """The picture of all curves; none of a run that was judged before they were kept."""
+    file = look.gate / "curves.json"
+    if not file.is_file():
+        return []
+    curves = {name: (np.array(each["mean"]), np.array(each["error"])) for name, each in json.loads(file.read_bytes()).items()}
+    return [_png(partial(plots.recall_curve, mark_k=look.run.config.gate.k), curves)]
 
 
 def slices(look: Look) -> Section:
@@ -316,7 +327,8 @@ def sampling(look: Look) -> Section:
         raise Absent("the loss compares with every item, nothing is drawn")
     says = [
         f"Sampler {look.run.config.sampler.kind}, as of the last refresh: {found.inside:.1%} of the items were drawn as often as chance"
-        f" allows (two standard deviations; about 95 % is sound). Total variation between planned and drawn: {found.distance:.3f}.",
+        " allows (two standard deviations; about 95 % is sound). Total variation between planned and drawn:"
+        f" {found.distance:.3f}; chance alone gives {found.chance:.3f}.",
         "A softmax over sampled candidates takes off the logarithm of the planned probability: were it another one, popular items would be"
         " ranked too high or too low everywhere.",
     ]
@@ -349,7 +361,7 @@ def index_tradeoff(look: Look) -> Section:
         if found[0].label == "faiss_flat"
         else ""
     )
-    says = [f"{probes.TIMED} users at most ask for {probes.measure.K} items each, all at once, the best of three times.", exact]
+    says = [f"{probes.TIMED} users at most ask for {measure.K} items each, all at once, the best of three times.", exact]
     points = [(each.label, each.recall, each.ms, each.served) for each in found]
     return Section(
         "Index: recall against latency",
@@ -375,7 +387,7 @@ def embedding_map(look: Look) -> Section:
 def nearest(look: Look) -> Section:
     """The items nearest to a few others."""
     look.run.need("export_embeddings")
-    vectors, (ids, columns) = np.load(look.run.step("export_embeddings") / "item_embeddings.npy"), probes.described(look.run)
+    vectors, (ids, columns) = np.load(look.run.step("export_embeddings") / "item_embeddings.npy", mmap_mode="r"), probes.described(look.run)
     counts = look.window.train.counts()
     chosen = probes.spread(counts, LOOKED_AT)
     near, how = probes.neighbours(vectors, chosen, NEIGHBOURS)
@@ -405,7 +417,7 @@ def users(look: Look) -> Section:
         for each in found
     ]
     k = look.run.config.gate.k
-    says = [f"From the best answered user to the worst, evenly by {look.key}. Marked: clicked on the test day."]
+    says = [f"From the best answered user to the worst, evenly by {look.key}. Marked: clicked in the test."]
     head = ("user", f"newest of the history, up to {SHOWN}", f"first {SHOWN} recalled", f"found in {k}")
     return Section("Users", says, tables=[Table(head, rows)])
 

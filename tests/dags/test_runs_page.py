@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -9,7 +10,6 @@ import sys
 
 import httpx
 import pytest
-from starlette.testclient import TestClient
 
 from tasks import runs_page
 from tests.conftest import REPO
@@ -26,6 +26,16 @@ RUN = {
         "metrics": [{"key": "served/recall_at_50", "value": 0.25}, {"key": "served/recall_at_200", "value": 0.75}],
     },
 }
+
+
+def get(**params):
+    """The application's answer."""
+
+    async def ask():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=runs_page.app), base_url="http://airflow") as client:
+            return await client.get("/runs", params=params)
+
+    return asyncio.run(ask())
 
 
 @pytest.fixture
@@ -52,7 +62,7 @@ def allowed(monkeypatch):
 
 
 def test_the_runs_of_a_dag_run_are_shown(mlflow, allowed):
-    answer = TestClient(runs_page.app).get("/runs", params={"dag_id": "dssm_training", "run_id": "manual__2024-03-07T00:00:00+00:00"})
+    answer = get(dag_id="dssm_training", run_id="manual__2024-03-07T00:00:00+00:00")
     assert answer.status_code == 200
     assert mlflow[0][:2] == ("http://mlflow:5000/api/2.0/mlflow/", "experiments/search")
     assert mlflow[1][2]["experiment_ids"] == ["7"]
@@ -69,13 +79,13 @@ def test_the_runs_of_a_dag_run_are_shown(mlflow, allowed):
 
 
 def test_all_runs_of_a_dag_need_no_run(mlflow, allowed):
-    TestClient(runs_page.app).get("/runs", params={"dag_id": "dssm_training"})
+    get(dag_id="dssm_training")
     assert mlflow[1][2]["filter"] == "tags.`airflow.dag_id` = 'dssm_training'"
 
 
 @pytest.mark.parametrize("params", [{}, {"dag_id": "a' OR 1"}, {"dag_id": "a", "run_id": "`x`"}])
 def test_names_that_airflow_does_not_know_ask_nothing(mlflow, allowed, params):
-    assert TestClient(runs_page.app).get("/runs", params=params).status_code == 400
+    assert get(**params).status_code == 400
     assert mlflow == []
 
 
@@ -85,13 +95,13 @@ def test_an_mlflow_that_is_away_is_said(monkeypatch, allowed):
 
     monkeypatch.setattr(runs_page, "_ask", away)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert "MLflow at http://mlflow:5000 does not answer: refused" in TestClient(runs_page.app).get("/runs?dag_id=a").text
+    assert "MLflow at http://mlflow:5000 does not answer: refused" in get(dag_id="a").text
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert "names no MLflow server" in TestClient(runs_page.app).get("/runs?dag_id=a").text
+    assert "names no MLflow server" in get(dag_id="a").text
 
 
 def test_without_airflows_login_nothing_is_shown(mlflow):
-    answer = TestClient(runs_page.app).get("/runs?dag_id=a")
+    answer = get(dag_id="a")
     assert (answer.status_code, mlflow) == (401, [])
 
 
@@ -110,7 +120,7 @@ def test_airflow_decides_who_may_read_a_dags_runs(mlflow, monkeypatch, may, stat
 
     monkeypatch.setattr(security, "get_user", ann)
     monkeypatch.setattr(app, "get_auth_manager", Manager)
-    assert TestClient(runs_page.app).get("/runs?dag_id=a").status_code == status
+    assert get(dag_id="a").status_code == status
 
 
 PLUGINS = """

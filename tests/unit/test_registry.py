@@ -190,6 +190,10 @@ def test_a_later_run_finds_what_the_champions_window_was_like(fabricate, finish,
     registry._log_drift(client(run), run, run_id)
     (tmp_path / "after").mkdir()
     assert registry.champion(run, tmp_path / "after").drift == window
+    (tmp_path / "drift.json").write_text('{"of": "another version"}')
+    client(run).log_artifact(run_id, str(tmp_path / "drift.json"))
+    (tmp_path / "other").mkdir()
+    assert registry.champion(run, tmp_path / "other").drift is None
     points = client(run).get_metric_history(run_id, "drift/features")
     assert [(point.step, point.value) for point in points] == [(1, 0.25)]
 
