@@ -200,7 +200,8 @@ class DriftLimits(Section):
     """How far a day may lie from the days before it in the window before a warning is given; null asks nothing.
 
     volume: of its rows from their mean, a share of the mean. new_items: of the share of its rows whose item the day before did not have
-    from their mean share. features: of a feature column's values from all of theirs, Jensen-Shannon divergence, bits (see drift.py).
+    from their mean share. features: of a feature column's values from all of theirs, Jensen-Shannon divergence in bits (see drift.py);
+    not of days with too few rows to tell it from chance.
     """
 
     volume: Annotated[float, Field(gt=0)] | None = 0.5

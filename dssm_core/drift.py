@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ Doubles = npt.NDArray[np.float64]
 FILE = "drift.json"
 VOLUME, NEW_ITEMS, FEATURES = "volume", "new_items", "features"  # as validation.drift names them
 TOP = 50  # values of a column that are told apart; the rest is one more
+CHANCE = 0.02  # bits that chance alone may make of a column's divergence
 REST, MISSING = "(all others)", "(none)"
 DECILES = [place / 10 for place in range(1, 10)]
 
@@ -52,9 +52,8 @@ class Drift:
 
 def measure(con: DuckDBPyConnection, config: Config, split: Days, folder: Path) -> Drift:
     """Measure the view `log` (see validate) by one aggregate a column; users.parquet and items.parquet lie in `folder`."""
-    start = f"{TIME} >= {split.edges_ms(config.data.zone)[0]}"
     days = len(split.days)
-    con.execute(f"CREATE OR REPLACE VIEW dated AS SELECT {_day(split, config)} AS _day, log.* FROM log WHERE {start} AND _day IS NOT NULL")
+    _date(con, split.edges_ms(config.data.zone))
     rows = _by_day(con, "SELECT _day, count(*) FROM dated GROUP BY 1", days, 0)
     new = _by_day(con, _NEW_ITEMS, days, math.nan)
     new[0] = math.nan  # the day before it is not in the window
@@ -111,9 +110,16 @@ def absolute(values: Doubles) -> Doubles:
 
 
 def divergences(counts: Doubles) -> Doubles:
-    """Each row's divergence from the sum of the rows before it; NaN where either holds nothing. [D, V] → [D]"""
+    """Each row's divergence from the sum of the rows before it; NaN where both are too few to tell drift from chance. [D, V] → [D]
+
+    Two samples n, m of one distribution over V values diverge by about (V - 1) (1/n + 1/m) / (8 ln 2) bits (the second-order term of the
+    divergence, a chi-square over its degrees of freedom): more than CHANCE of it is not compared.
+    """
     before = np.cumsum(counts, 0) - counts
-    return divergence(counts, before)
+    values = (counts.sum(0) > 0).sum()
+    with np.errstate(divide="ignore"):
+        chance = (values - 1) / (8 * math.log(2)) * (1 / counts.sum(1) + 1 / before.sum(1))
+    return np.where(chance <= CHANCE, divergence(counts, before), np.nan)
 
 
 def divergence(ones: Doubles, others: Doubles) -> Doubles:
@@ -138,10 +144,15 @@ def _profiles(ours: Mapping[str, float], theirs: Mapping[str, float]) -> float:
     return float(divergence(one, other))
 
 
-def _day(split: Days, config: Config) -> str:
-    """SQL: the number of the window's day that a row's time lies in, NULL outside."""
-    spans = enumerate(pairwise(split.edges_ms(config.data.zone)))
-    return f"CASE {' '.join(f'WHEN {TIME} < {end} THEN {day}' for day, (_, end) in spans)} END"
+def _date(con: DuckDBPyConnection, edges_ms: list[int]) -> None:
+    """View `dated`: the log's rows inside the window with `_day`, the number of the day that their time lies in."""
+    con.execute(
+        "CREATE OR REPLACE TABLE edges AS SELECT unnest(?) AS start, unnest(?) AS _day", [edges_ms[:-1], [*range(len(edges_ms) - 1)]]
+    )
+    con.execute(
+        f"CREATE OR REPLACE VIEW dated AS SELECT edges._day, log.* FROM log ASOF JOIN edges ON log.{TIME} >= edges.start"
+        f" WHERE log.{TIME} < {edges_ms[-1]}"
+    )
 
 
 def _by_day(con: DuckDBPyConnection, query: str, days: int, empty: float) -> Doubles:

@@ -197,13 +197,13 @@ def data_checks(look: Look) -> Section:
         " All rules and rows stand in the Data Docs beside this page (data_docs/index.html).",
         "Every rule held." if not broken else "What did not hold, or is worth a look:",
     ]
-    tables = [Table(("rule",), [(sentence,) for sentence in broken])] if broken else []
+    says += broken
     found = drift.load(look.run.step("validate_data"))
     if found is None:
         why = "it ran before there was such a thing" if isinstance(look.run.config.split, Days) else "the split has no days"
-        return Section("The data", [*says, f"Drift from day to day was not measured: {why}."], tables=tables)
+        return Section("The data", [*says, f"Drift from day to day was not measured: {why}."])
     drawn = _png(plots.days, found.days, found.rows, _main_lines(found))
-    tables += [Table(("day", "rows", *found.changes), _by_day(found), "Distances of every day", numbers=True, folded=True)]
+    tables = [Table(("day", "rows", *found.changes), _by_day(found), "Distances of every day", numbers=True, folded=True)]
     caption = (
         "Each day of the window against the days before it. Volume: rows, as a share of their mean. New items: the share of rows whose item"
         " the day before did not have, from its mean. Columns: Jensen-Shannon divergence in bits; the six that moved most."

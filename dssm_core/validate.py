@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from dssm_core.artifacts import Run
 from dssm_core.config import Config, DriftLimits, Feature
 from dssm_core.errors import DataError
 from dssm_core.families import did_you_mean
-from dssm_core.ingest import compared, connect, number, number_columns, numbered, one_row, write_parquet
+from dssm_core.ingest import compared, connect, number, number_columns, numbered, write_parquet
 from dssm_core.positive import parse_positive
 from dssm_core.schema import CREATED, INTERACTIONS, ITEM, ITEMS, LABEL, REASON, ROW, TIME, USER, USERS
 from dssm_core.sources.columns import RAW, quote, text
@@ -130,9 +129,9 @@ def _judge_all(con: DuckDBPyConnection, config: Config, folder: Path, work: Path
     judge = _Judge(docs, config.validation.max_quarantine_share)
     split, verdicts = config.split, []
     if isinstance(split, Days):
-        verdicts += judge.judge(DAYS, _days_frame(con, config, split), _days_rules(config, split), DAYS)
         found = drift.measure(con, config, split, folder)
         drift.save(found, work)
+        verdicts += judge.judge(DAYS, _days_frame(found), _days_rules(config, split), DAYS)
         for table, level, warns in (("drift", "warn", True), ("drift limit", "fail", False)):
             if rules := _drift_rules(found, getattr(config.validation.drift, level), level, warns):
                 verdicts += judge.judge(table, _drift_frame(found), rules, DAYS)
@@ -287,14 +286,11 @@ def _range(name: str, low: float | None, high: float | None, quarantines: bool) 
 # --- frames ---------------------------------------------------------------------------------------------------------
 
 
-def _days_frame(con: DuckDBPyConnection, config: Config, split: Days) -> pd.DataFrame:
+def _days_frame(found: drift.Drift) -> pd.DataFrame:
     """One row a local day of the window: days, rows."""
     import pandas as pd
 
-    edges = split.edges_ms(config.data.zone)
-    counts = [f"count(*) FILTER ({TIME} >= {low} AND {TIME} < {high})" for low, high in pairwise(edges)]
-    row = one_row(con, f"SELECT {', '.join(counts)} FROM log")
-    return pd.DataFrame({DAYS: [day.isoformat() for day in split.days], "rows": row})
+    return pd.DataFrame({DAYS: found.days, "rows": found.rows})
 
 
 def _drift_frame(found: drift.Drift) -> pd.DataFrame:

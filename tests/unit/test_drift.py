@@ -37,8 +37,20 @@ def test_divergence_by_hand():
 
 
 def test_each_day_diverges_from_the_sum_of_those_before():
-    found = drift.divergences(np.array([[2.0, 0], [0, 2], [1, 1], [0, 0]]))
+    found = drift.divergences(100 * np.array([[2.0, 0], [0, 2], [1, 1], [0, 0]]))
     assert found.tolist() == pytest.approx([np.nan, 1, 0, np.nan], nan_ok=True)
+
+
+def test_days_too_small_to_tell_drift_from_chance_are_not_compared():
+    # two values: (1/n + 1/m) / 5.545 reaches 0.02 at n = m = 18.03
+    assert np.isnan(drift.divergences(np.full((2, 2), 9.0))[1])
+    assert drift.divergences(np.full((2, 2), 9.5))[1] == 0
+
+
+def test_chance_alone_makes_the_divergence_that_is_allowed_for():
+    rng, values, n = np.random.default_rng(0), 40, 500
+    pairs = rng.multinomial(n, np.full(values, 1 / values), (400, 2)).astype(float)
+    assert drift.divergence(pairs[:, 0], pairs[:, 1]).mean() == pytest.approx((values - 1) * 2 / n / (8 * np.log(2)), rel=0.05)
 
 
 def write(folder: Path, days: list[list[tuple[str, str]]], items: str = "", users: str = "") -> None:
@@ -48,7 +60,7 @@ def write(folder: Path, days: list[list[tuple[str, str]]], items: str = "", user
     (folder / "items.csv").write_text(items or "item_id,topic,tags,price\na,x,p|q,1\nb,y,p,2\nc,y,,\n")
 
 
-STEADY = [[("a", "tv"), ("b", "pc")]] * 3
+STEADY = [[("a", "tv"), ("b", "pc")] * 20] * 3
 
 
 def made(folder: Path, limits=None, run_id="r", **columns):
@@ -72,7 +84,7 @@ def test_steady_days_have_no_drift(tmp_path):
     run = made(tmp_path, context=CONTEXT, item=ITEM)
     assert validated(run)["drift"] == []
     found = drift.load(run.step("validate_data"))
-    assert (found.days, found.rows, found.new_items) == (["2024-03-01", "2024-03-02", "2024-03-03"], [2, 2, 2], [None, 0, 0])
+    assert (found.days, found.rows, found.new_items) == (["2024-03-01", "2024-03-02", "2024-03-03"], [40, 40, 40], [None, 0, 0])
     assert found.changes == {
         "volume": [None, 0, 0],
         "new_items": [None, None, 0],
@@ -86,7 +98,7 @@ def test_steady_days_have_no_drift(tmp_path):
 
 
 def test_a_day_that_is_different_warns_and_passes(tmp_path, caplog):
-    write(tmp_path, [*STEADY[:2], [("c", "tv")] * 4])
+    write(tmp_path, [*STEADY[:2], [("c", "tv")] * 80])
     run = made(tmp_path, context=CONTEXT, item=ITEM)
     with caplog.at_level(logging.WARNING, "dssm_core.validate"):
         info = validated(run)
@@ -106,7 +118,7 @@ def test_a_day_that_is_different_warns_and_passes(tmp_path, caplog):
 
 @pytest.mark.parametrize("measure", ["volume", "new_items", "features"])
 def test_a_warning_is_off_or_a_refusal_as_the_config_says(tmp_path, measure):
-    write(tmp_path, [*STEADY[:2], [("c", "tv")] * 4])
+    write(tmp_path, [*STEADY[:2], [("c", "tv")] * 80])
     off = validated(made(tmp_path, {"warn": {measure: None}}, context=CONTEXT))["drift"]
     assert len(off) == 2
     assert not any(f"warn.{measure}" in sentence for sentence in off)
