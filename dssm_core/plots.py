@@ -237,7 +237,7 @@ def intervals(
 
 
 def days(labels: Sequence[str], rows: Sequence[int], lines: Mapping[str, Sequence[float | None]], file: File) -> None:
-    """Rows a day as bars, and under them what is measured of each day as lines, all on one axis from 0."""
+    """Rows a day as bars, and under them what is measured of each day as lines, all on one axis from 0 to 1 at most."""
     figure, (above, below) = plt.subplots(2, 1, figsize=(SIZE[0], 5.2), layout="constrained", sharex=True)
     try:
         for axes in (above, below):
@@ -249,9 +249,14 @@ def days(labels: Sequence[str], rows: Sequence[int], lines: Mapping[str, Sequenc
         above.set_ylabel("rows")
         for name, values in lines.items():
             below.plot(
-                places, [np.nan if value is None else value for value in values], "o-", markersize=4, linewidth=1.3, label=_cut(name)
+                places,
+                [np.nan if value is None else value for value in values],
+                "o-" if len(places) <= 31 else "-",
+                markersize=4,
+                linewidth=1.3,
+                label=_cut(name),
             )
-        below.set_ylim(0, max(0.05, below.get_ylim()[1]))
+        below.set_ylim(0, min(max(0.05, below.get_ylim()[1]), 1.05))  # a day of a hundred times the rows would hide the others
         below.set_ylabel("distance from the days before")
         shown = places[:: max(1, len(places) // 8)]
         below.set_xticks(shown, [labels[place] for place in shown], rotation=30, ha="right")
