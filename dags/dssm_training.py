@@ -8,7 +8,7 @@ from airflow.sdk import Param, PartitionedAssetTimetable, RollupMapper, WaitForA
 
 from tasks import steps
 from tasks.form import TASK_DEFAULTS, training_form
-from tasks.links import MlflowRunLink
+from tasks.links import MlflowRunLink, ReportLink
 from tasks.review import Review
 from tasks.windows import INTERACTIONS, WINDOW_DAYS, TrailingDaysMapper, TrailingDaysWindow
 
@@ -24,7 +24,8 @@ in MLflow, alias `challenger`; what does not stays in MLflow with the reasons, a
 * After registration a **review** waits for a person: challenger beside champion; Promote, Keep as challenger or Reject, with a reason.
   With `gate.promote_margin` set, one that is so far ahead of the champion is promoted without.
 * **Trigger** ▶ opens a form. Empty fields keep what the config file says.
-* **MLflow run** on `train_towers` opens the curves while it trains.
+* **MLflow run** on `train_towers` opens the curves while it trains; **Report** on `recall_gate` tells the whole run, also a refused one.
+* The tab **MLflow runs**, here and on each run's page, lists what came out.
 * A lost worker is retried and goes on from its last checkpoint. Bad data or settings fail at once: read the task's log.
 * When `ingest_interactions` has landed the days of a window, a run for its last day starts by itself, on $DSSM_CONFIG.
 """
@@ -59,6 +60,7 @@ def dssm_training() -> None:
     run = task(steps.export_embeddings)(run)
     run = task(steps.build_index)(run)
     run = task.short_circuit(steps.recall_gate, ignore_downstream_trigger_rules=False)(run)
+    run.operator.operator_extra_links = (MlflowRunLink(), ReportLink())
     run = task(steps.register_model)(run)
     review = Review(
         task_id="review",

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 SAFE_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 JSON = dict[str, Any]
+ORIGIN = "origin.json"  # in a run's folder
 
 
 class Manifest(BaseModel):
@@ -115,6 +116,18 @@ def open_run(path: Path | str) -> Run:
     if not (root / "config.json").is_file():
         raise ArtifactError(f"{str(path)!r} is not a run folder (no config.json): `dssm runs` lists them")
     return Run(root)
+
+
+def note_origin(run: Run, tags: Mapping[str, str]) -> None:
+    """Say who has started a run, as tags that its MLflow run gets when it is made."""
+    write_atomically(run.root / ORIGIN, json.dumps(dict(tags)).encode())
+
+
+def read_origin(run: Run) -> dict[str, str]:
+    """What `note_origin` said; nothing where it did not."""
+    file = run.root / ORIGIN
+    found: dict[str, str] = json.loads(file.read_bytes()) if file.is_file() else {}
+    return found
 
 
 def find_runs(runs: Path | str) -> list[Run]:

@@ -187,6 +187,19 @@ def runs(runs: str) -> None:
     Console().print(table)
 
 
+@main.command()
+@click.option("--run", "folder", required=True, type=click.Path(path_type=Path), help="The run's folder (see `dssm runs`).")
+def report(folder: Path) -> None:
+    """Write a run's report.html anew: data, recall, slices, calibration, index, map, neighbours and users on one page.
+
+    The gate writes it by itself, also where it refuses. Of a run that has not come so far, it says what there is.
+    """
+    from dssm_core import report as reports
+
+    run = artifacts.open_run(folder)
+    click.echo(str(reports.write(run, run.step("recall_gate"))))
+
+
 BY = click.option("--by", default=getpass.getuser, show_default="you", help="Who decides.")
 
 

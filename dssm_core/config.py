@@ -196,6 +196,34 @@ class Data(Section):
         return ZoneInfo(self.timezone)
 
 
+class DriftLimits(Section):
+    """How far a day may lie from the days before it in the window before a warning is given; null asks nothing.
+
+    volume: of its rows from their mean, a share of the mean. new_items: of the share of its rows whose item the day before did not have
+    from their mean share. features: of a feature column's values from all of theirs, Jensen-Shannon divergence in bits (see drift.py);
+    not of days with too few rows to tell it from chance.
+    """
+
+    volume: Annotated[float, Field(gt=0)] | None = 0.5
+    new_items: Annotated[float, Field(gt=0, le=1)] | None = 0.2
+    features: Annotated[float, Field(gt=0, le=1)] | None = 0.1
+
+
+class DriftRefusals(DriftLimits):
+    """The same distances; beyond them the log is refused. Nothing is unless said."""
+
+    volume: Annotated[float, Field(gt=0)] | None = None
+    new_items: Annotated[float, Field(gt=0, le=1)] | None = None
+    features: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class DayDrift(Section):
+    """Drift from day to day, of the split `days`; other splits have no days."""
+
+    warn: DriftLimits = DriftLimits()
+    fail: DriftRefusals = DriftRefusals()
+
+
 class Validation(Section):
     """What the data must be like. `max_quarantine_share` is a share of the rows in the window (0 to 1).
 
@@ -205,6 +233,7 @@ class Validation(Section):
     max_quarantine_share: Annotated[float, Field(ge=0, le=1)] = 0.01
     min_rows_per_day: Annotated[int, Field(ge=0)] = 1
     ranges: dict[str, tuple[float | None, float | None]] = {}
+    drift: DayDrift = DayDrift()
 
 
 class History(Section):
@@ -453,6 +482,8 @@ def _time_problems(config: Config) -> list[str]:
     if config.split.by_time:
         return []
     problems, no_cutoff = [], f"split {config.split.kind!r} has no cutoff in time"
+    if config.validation.drift.fail != DriftRefusals():
+        problems.append(f"{no_cutoff} and so no days to compare: leave validation.drift.fail out")
     if config.features.activity.enabled:
         problems.append(f"{no_cutoff}: set features.activity.enabled to false and sampler.kind to another than active")
     known = [member for member in config.evaluation.baselines if member.kind in BASELINES]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -52,12 +53,19 @@ class Vectors:
 Encode = Callable[[Slice], Vectors]
 
 
+class Curve(NamedTuple):
+    """Recall of the first 1..K places: its mean over the queries [K], and that mean's standard error [K]."""
+
+    mean: Doubles
+    error: Doubles
+
+
 @dataclass(frozen=True)
 class Measured:
-    """Scores (metric@k, confidence interval of the gate's recall), and the mean recall of the first 1..K places [K]."""
+    """Scores (metric@k, confidence interval of the gate's recall), and recall by list length."""
 
     scores: JSON
-    curve: Doubles
+    curve: Curve
 
 
 @dataclass
@@ -78,10 +86,10 @@ class Timed:
 
 @dataclass(frozen=True)
 class Report:
-    """metrics: as the run's summary shows them; curves: mean recall@1..K of warm, by who answered."""
+    """metrics: as the run's summary shows them; curves: recall@1..K of warm, by who answered."""
 
     metrics: JSON
-    curves: dict[str, Doubles]
+    curves: dict[str, Curve]
 
 
 def evaluate(run: Run, window: Window | None = None) -> Report:
@@ -137,7 +145,7 @@ def measure(search: Search, asked: Slice, config: Config) -> Measured:
     k_max, n = max(ks), len(asked.codes)
     values = {f"{name}@{k}": np.zeros(n) for name in metrics.METRICS for k in ks}
     shown = {k: np.zeros(asked.relevant.n_items, dtype=np.bool_) for k in ks}
-    curve, found = np.zeros(k_max), np.zeros(k_max)
+    curve, squares, found = np.zeros(k_max), np.zeros(k_max), np.zeros(k_max)
     for first in range(0, n, QUERIES_AT_ONCE):
         last = min(first + QUERIES_AT_ONCE, n)
         rows = answer(search, asked, first, last, k_max, config.evaluation.exclude_seen)
@@ -147,7 +155,9 @@ def measure(search: Search, asked: Slice, config: Config) -> Measured:
             values[key][first:last] = metrics.METRICS[name](hits, counts, int(place))
         for k, mask in shown.items():
             mask[rows[:, :k][rows[:, :k] >= 0]] = True
-        curve += (np.cumsum(hits, 1) / counts[:, None]).sum(0)
+        recalled = np.cumsum(hits, 1) / counts[:, None]  # [B, K]
+        curve += recalled.sum(0)
+        squares += np.square(recalled).sum(0)
         found += np.cumsum(hits.sum(0))
     scores: JSON = {key: float(value.mean()) if n else None for key, value in values.items()}
     scores |= {f"micro_recall@{k}": float(found[k - 1] / asked.relevant.counts.sum()) if n else None for k in ks}
@@ -155,7 +165,13 @@ def measure(search: Search, asked: Slice, config: Config) -> Measured:
     key, settings = f"recall@{gate_k}", config.evaluation
     low, high = metrics.bootstrap(values[key], settings.bootstrap, np.random.default_rng(config.seed))
     scores |= {f"{key}_{side}": None if math.isnan(at) else at for side, at in (("low", low), ("high", high))}
-    return Measured(scores, curve / max(n, 1))
+    return Measured(scores, mean_and_error(curve, squares, n))
+
+
+def mean_and_error(sums: Doubles, squares: Doubles, n: int) -> Curve:
+    """Mean of n values and its standard error, from their sums and sums of squares; 0 of none. [K] → 2 x [K]"""
+    mean = sums / max(n, 1)
+    return Curve(mean, np.sqrt(np.maximum(squares - n * mean**2, 0) / max(n - 1, 1) / max(n, 1)))
 
 
 def answer(search: Search, asked: Slice, first: int, last: int, k: int, exclude_seen: bool) -> Rows:

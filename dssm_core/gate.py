@@ -11,12 +11,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from dssm_core import evaluate, plots, queries, registry
+from dssm_core import drift, evaluate, plots, queries, registry, report
 from dssm_core.artifacts import JSON, Run, disk_errors, write_atomically
 from dssm_core.bundle import Bundle, open_bundle
 from dssm_core.config import Config, Gate
 from dssm_core.errors import DssmError
-from dssm_core.metrics import Doubles
 from dssm_core.splits.days import Days
 from dssm_core.steps import Outcome
 
@@ -25,7 +24,7 @@ from dssm_core.steps import Outcome
 class Champion:
     """Today's champion on the same queries. recall: None where it could not be measured; note: what to know of it.
 
-    scores: of the warm queries as evaluate has them; parts: of the parts of the test rows.
+    scores: of the warm queries as evaluate has them; parts: of the parts of the test rows; drift: of this run's window from the champion's.
     """
 
     version: str
@@ -33,6 +32,7 @@ class Champion:
     note: str = ""
     scores: JSON = field(default_factory=dict)
     parts: JSON = field(default_factory=dict)
+    drift: JSON = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,25 +44,30 @@ class Check:
 
 
 def judge(run: Run, work: Path) -> Outcome:
-    """Evaluate, compare, and write gate.json and recall_curve.png; a refusal is an outcome, not an error.
+    """Evaluate, compare, and write gate.json, curves.json and recall_curve.png; a refusal is an outcome, not an error.
 
-    info: passed, reasons, metrics (see evaluate). MLflow gets the verdict, the metrics and both files.
+    info: passed, reasons, metrics (see evaluate). MLflow gets the verdict, the metrics, the files and the run's report, which a refused
+    run needs most.
     """
     window, key = queries.read_window(run), metric(run.config.gate)
-    report = evaluate.evaluate(run, window)
-    champion, curves = measure_champion(run, window)
-    metrics = report.metrics | ({"champion": _told(champion, key)} if champion else {})
+    measured = evaluate.evaluate(run, window)
+    champion, theirs = measure_champion(run, window)
+    curves = measured.curves | theirs
+    metrics = measured.metrics | ({"champion": _told(champion, key)} if champion else {})
     checks = decide(metrics, run.config.gate, champion)
     info: JSON = {"passed": all(check.passed for check in checks), "reasons": [check.reason for check in checks], "metrics": metrics}
     with disk_errors(work):
-        plots.recall_curve(report.curves | curves, work / "recall_curve.png", run.config.gate.k)
+        plots.recall_curve(curves, work / "recall_curve.png", run.config.gate.k)
     write_atomically(work / "gate.json", json.dumps(info, indent=2, allow_nan=False).encode())
+    plain = {name: {"mean": curve.mean.round(6).tolist(), "error": curve.error.round(6).tolist()} for name, curve in curves.items()}
+    write_atomically(work / "curves.json", json.dumps(plain).encode())
+    report.write(run, work, window)
     registry.log_gate(run, work, info)
     return Outcome(rows=metrics["queries"], info=info)
 
 
 def _told(champion: Champion, key: str) -> JSON:
-    return {**champion.scores, key: champion.recall, "version": champion.version, "parts": champion.parts}
+    return {**champion.scores, key: champion.recall, "version": champion.version, "parts": champion.parts, "drift": champion.drift}
 
 
 def decide(metrics: Mapping[str, Any], gate: Gate, champion: Champion | None = None) -> list[Check]:
@@ -127,7 +132,7 @@ def champion_check(key: str, served: float, champion: Champion, tolerance: float
     return Check(passed, f"served {key} {served:.3f} {word} {what}{note}")
 
 
-def measure_champion(run: Run, window: queries.Window) -> tuple[Champion | None, dict[str, Doubles]]:
+def measure_champion(run: Run, window: queries.Window) -> tuple[Champion | None, dict[str, evaluate.Curve]]:
     """The champion's own bundle on this run's warm queries, and its curve; (None, {}) where there is no champion."""
     with tempfile.TemporaryDirectory(dir=run.root, prefix=".champion-") as folder:
         found = registry.champion(run, Path(folder))
@@ -144,8 +149,20 @@ def measure_champion(run: Run, window: queries.Window) -> tuple[Champion | None,
             advice = "promote a version that this code can run, or remove the alias champion"
             return Champion(found.version, None, f"its bundle cannot be run: {error}; {advice}"), {}
         recall, note = measured.scores[metric(run.config.gate)], overlap(bundle.config, run.config)
-        champion = Champion(found.version, recall, note, measured.scores, brief)
+        champion = Champion(found.version, recall, note, measured.scores, brief, since(run, window, bundle, found.drift))
         return champion, {f"champion v{found.version}": measured.curve}
+
+
+def since(run: Run, window: queries.Window, bundle: Bundle, theirs: drift.Drift | None) -> JSON:
+    """How this run's window differs from the one that the champion was trained on (see drift.against), as far as both are known.
+
+    unknown_items: share of the window's clicks whose item the champion's index does not have.
+    """
+    clicks = window.train.counts() + window.test_counts  # [N]
+    unknown = bundle.items.encode(window.items.index) == 0
+    ours = drift.load(run.step("validate_data"))
+    compared = drift.against(ours, theirs) if ours and theirs else {}
+    return compared | {"unknown_items": float(clicks[unknown].sum() / max(clicks.sum(), 1))}
 
 
 def ask(bundle: Bundle, run: Run, window: queries.Window, asked: queries.Slice, config: Config) -> evaluate.Measured:

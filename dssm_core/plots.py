@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib
 import numpy as np
@@ -18,19 +18,27 @@ import matplotlib.pyplot as plt
 
 Doubles = npt.NDArray[np.float64]
 SIZE = (8.0, 4.8)
+WIDE = (8.0, 4.2)
+NORMAL_95 = 1.96  # standard errors of a normal mean that its 95 % interval reaches to either side
+File = Path | BinaryIO
 
 
-def recall_curve(curves: Mapping[str, Doubles], file: Path, mark_k: int = 200) -> None:
+def recall_curve(curves: Mapping[str, tuple[Doubles, Doubles]], file: File, mark_k: int = 200) -> None:
     """Mean recall of the first k places, k = 1..K, one line for each who answered; the gate's k is marked.
 
-    curves: name -> [K]. The served index is drawn boldly, exact search dashed over it, baselines thinly.
+    curves: name -> mean and standard error, [K] each; the band is the 95 % interval of the mean. The served index is drawn boldly, exact
+    search dashed over it, baselines thinly.
     """
     styles: dict[str, dict[str, Any]] = {"served": {"linewidth": 2.6}, "exact": {"linestyle": "--", "color": "black"}}
     with _figure(file) as axes:
-        for name, curve in curves.items():
-            at = min(mark_k, len(curve))
+        for name, (curve, error) in curves.items():
+            at, places = min(mark_k, len(curve)), np.arange(1, len(curve) + 1)
             label = f"{name}: {curve[at - 1]:.3f}"
-            axes.plot(np.arange(1, len(curve) + 1), curve, label=label, **styles.get(name, {"linewidth": 1.4}))
+            (line,) = axes.plot(places, curve, label=label, **styles.get(name, {"linewidth": 1.4}))
+            if name != "exact":  # it lies on the served one
+                axes.fill_between(
+                    places, curve - NORMAL_95 * error, curve + NORMAL_95 * error, color=line.get_color(), alpha=0.2, linewidth=0
+                )
         axes.axvline(mark_k, color="grey", linewidth=0.8, linestyle=":")
         axes.set(xlabel="k, places shown", ylabel="recall@k, mean over warm users", title=f"Recall by list length (k = {mark_k})")
         axes.set_xlim(1, None)
@@ -52,7 +60,7 @@ def trials(found: Sequence[Mapping[str, Any]], file: Path) -> None:
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 
-def loss_curve(history: Sequence[Mapping[str, Any]], file: Path) -> None:
+def loss_curve(history: Sequence[Mapping[str, Any]], file: File) -> None:
     """Training loss (left axis) and validation metric (right axis) by step, from the trainer's history."""
     with _figure(file) as axes:
         _line(axes, history, "train_loss", color="tab:blue", label="train loss")
@@ -71,7 +79,7 @@ def loss_curve(history: Sequence[Mapping[str, Any]], file: Path) -> None:
         axes.legend(handles=handles, loc="upper right", frameon=False)
 
 
-def sampling(probabilities: Doubles, clicks: Doubles, file: Path) -> None:
+def sampling(probabilities: Doubles, clicks: Doubles, file: File) -> None:
     """How often an item is drawn as a negative against how often it is clicked in train, items by clicks (both axes log).
 
     probabilities, clicks: [N], each summing to 1.
@@ -139,6 +147,131 @@ def _bars(axes: Any, panel: Panel) -> None:
     axes.set_xlim(0, 1.1 * axes.get_xlim()[1])
 
 
+def calibration(planned: Doubles, drawn: Doubles, draws: int, file: File) -> None:
+    """Share of the draws against planned probability, an item a dot (both axes log), with the 95 % band of chance; undrawn ones below.
+
+    planned, drawn: [n]; draws: how many were made.
+    """
+    with _figure(file, WIDE) as axes:
+        line = np.geomspace(max(planned[planned > 0].min(), 1e-12) / 1.5, min(planned.max() * 1.5, 1), 200)
+        spread = NORMAL_95 * np.sqrt(line * (1 - line) / draws)
+        foot = 0.5 / draws
+        axes.fill_between(
+            line, np.maximum(line - spread, foot), line + spread, color="silver", alpha=0.5, linewidth=0, label="95 % of chance"
+        )
+        axes.plot(planned, np.maximum(drawn, foot), ".", markersize=3, alpha=0.5, label="an item")
+        axes.plot(line, line, color="black", linewidth=1, label="as planned")
+        axes.set(xscale="log", yscale="log", xlabel="planned probability of a draw", ylabel=f"share of {draws:,} draws")
+        axes.legend(loc="upper left", frameon=False, markerscale=3)
+
+
+def histograms(values: Mapping[str, Doubles], xlabel: str, file: File) -> None:
+    """Distributions over each other, each as high as the others. values: name -> [n]."""
+    with _figure(file, WIDE) as axes:
+        everything = np.concatenate([*values.values()])
+        bins = np.linspace(everything.min(), everything.max() + 1e-9, 61)
+        for name, each in values.items():
+            counts = np.histogram(each, bins)[0]
+            axes.stairs(counts / max(counts.max(), 1), bins, fill=True, alpha=0.4, label=f"{name}: mean {each.mean():.2f}")
+        axes.set(xlabel=xlabel, ylabel="how many, each to its own scale")
+        axes.set_yticks([])
+        axes.set_ylim(0, 1.4)
+        axes.legend(loc="upper left", frameon=False)
+
+
+def tradeoff(points: Sequence[tuple[str, float, float, bool]], file: File) -> None:
+    """Recall of an index against its time, by effort of searching. points: label, recall, ms a query, whether it is the served one."""
+    with _figure(file, WIDE) as axes:
+        others = sorted(((ms, recall) for _, recall, ms, served in points if not served), key=lambda point: point[1])
+        if others:
+            axes.plot(*zip(*others, strict=True), ".-", color="tab:grey", markersize=8, linewidth=1, label="other efforts")
+        told = -1.0
+        for label, recall, ms, served in sorted(points, key=lambda point: point[1]):
+            if served:
+                axes.plot(ms, recall, "o", color="tab:blue", markersize=10, label=f"served: {label}")
+            elif recall - told > 0.03:  # others lie on each other
+                axes.annotate(label, (ms, recall), (8, -3), textcoords="offset points", fontsize=8, color="dimgrey", va="top")
+                told = recall
+        axes.set(xlabel="ms a query, many asked at once", ylabel="share of exact search's items")
+        axes.set_xlim(0, 1.15 * axes.get_xlim()[1])
+        axes.set_ylim(min(0.9, axes.get_ylim()[0]), 1.01)
+        axes.legend(loc="lower right", frameon=False)
+
+
+def plane(places: Doubles, colours: npt.NDArray[Any], name: str, file: File) -> None:
+    """Dots [n, 2] on a plane; coloured by the nine commonest texts (the rest grey), or by a number on a log scale. colours: [n]."""
+    with _figure(file, WIDE) as axes:
+        axes.grid(visible=False)
+        axes.set(xticks=[], yticks=[], xlabel="first principal component", ylabel="second")
+        if colours.dtype.kind == "f":
+            dots = axes.scatter(*places.T, c=np.maximum(colours, 0.1), s=6, norm="log", cmap="viridis_r", linewidths=0)
+            axes.figure.colorbar(dots, ax=axes, label=name)
+            return
+        names, codes, counts = np.unique(colours, return_inverse=True, return_counts=True)
+        common = np.argsort(-counts, kind="stable")[:9]
+        rest = ~np.isin(codes, common)
+        if rest.any():
+            axes.scatter(*places[rest].T, s=5, color="lightgrey", linewidths=0, label=f"{len(names) - len(common)} others ({rest.sum():,})")
+        for place, code in enumerate(common):
+            axes.scatter(*places[codes == code].T, s=7, color=f"C{place}", linewidths=0, label=f"{_cut(names[code])} ({counts[code]:,})")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=3, title=_cut(name))
+
+
+def intervals(
+    rows: Sequence[tuple[str, Sequence[tuple[float, float, float] | None]]], names: Sequence[str], xlabel: str, file: File
+) -> None:
+    """A line a row, for each of `names` a dot with its interval. rows: label and, for each name, (value, low, high) or None."""
+    with _figure(file, (SIZE[0], 0.9 + 0.5 * len(rows))) as axes:
+        for nth, name in enumerate(names):
+            known = [(place, found[nth]) for place, (_, found) in enumerate(rows)]
+            dots = [(place + 0.22 * (nth - (len(names) - 1) / 2), *values) for place, values in known if values is not None]
+            if dots:
+                at, value, low, high = np.array(dots).T
+                axes.errorbar(value, at, xerr=[value - low, high - value], fmt="o", capsize=3, label=name, color=f"C{nth}")
+        axes.set_yticks(range(len(rows)), [label for label, _ in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(0, None)
+        axes.set_xlabel(xlabel)
+        if len(names) > 1:
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+
+
+def days(labels: Sequence[str], rows: Sequence[int], lines: Mapping[str, Sequence[float | None]], file: File) -> None:
+    """Rows a day as bars, and under them what is measured of each day as lines, all on one axis from 0 to 1 at most."""
+    figure, (above, below) = plt.subplots(2, 1, figsize=(SIZE[0], 5.2), layout="constrained", sharex=True)
+    try:
+        for axes in (above, below):
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(axis="y", alpha=0.25)
+        places = np.arange(len(labels))
+        above.bar(places, rows, color="tab:blue", width=0.7)
+        above.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        above.set_ylabel("rows")
+        for name, values in lines.items():
+            below.plot(
+                places,
+                [np.nan if value is None else value for value in values],
+                "o-" if len(places) <= 31 else "-",
+                markersize=4,
+                linewidth=1.3,
+                label=_cut(name),
+            )
+        below.set_ylim(0, min(max(0.05, below.get_ylim()[1]), 1.05))  # a day of a hundred times the rows would hide the others
+        below.set_ylabel("distance from the days before")
+        shown = places[:: max(1, len(places) // 8)]
+        below.set_xticks(shown, [labels[place] for place in shown], rotation=30, ha="right")
+        below.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        figure.savefig(file, dpi=120)
+    finally:
+        plt.close(figure)
+
+
+def _cut(text: str, most: int = 24) -> str:
+    """A label that fits beside a picture. Matplotlib would leave out one that begins with `_`, and take `$` for mathematics."""
+    fits = text if len(text) <= most else text[: most - 1] + "…"
+    return " " * text.startswith("_") + fits.replace("$", r"\$")
+
+
 def _line(axes: Any, history: Sequence[Mapping[str, Any]], key: str, **style: Any) -> None:
     points = [(point["step"], point[key]) for point in history if point.get(key) is not None]
     if points:
@@ -146,8 +279,8 @@ def _line(axes: Any, history: Sequence[Mapping[str, Any]], key: str, **style: An
 
 
 @contextmanager
-def _figure(file: Path) -> Iterator[Any]:
-    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+def _figure(file: File, size: tuple[float, float] = SIZE) -> Iterator[Any]:
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     try:

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,9 +24,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from dssm_core.artifacts import JSON, Run, write_atomically
+from dssm_core.artifacts import JSON, Run, read_origin, write_atomically
 from dssm_core.bundle import HISTORY, assemble, content_hash, open_bundle
 from dssm_core.config import Config
+from dssm_core.drift import FILE as DRIFT
+from dssm_core.drift import Drift
+from dssm_core.drift import load as load_drift
 from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.schema import ITEM, USER
 from dssm_core.steps import STEPS, Outcome
@@ -40,6 +43,8 @@ T = TypeVar("T")
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
 HASH, DAY, ROWS = "dssm.content_hash", "dssm.test_day", "dssm.rows."  # tags of a version; rows of its train and test parts
+REPORT = "report.html"  # in the run's folder, and among its MLflow run's files
+MLFLOW = "mlflow.json"  # in the run's folder: its MLflow run
 PARENT = "parent.json"  # in a trial's folder: the MLflow run of its sweep, and the trial's label
 TAG_LENGTH, BATCH = 4000, 100  # what MLflow takes in a tag, and params in a request
 ANSWER_TIMEOUT_S = 600
@@ -51,10 +56,11 @@ NEEDS = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "PyYAML", "torch", 
 
 @dataclass(frozen=True)
 class Found:
-    """A registered version and the local folder its bundle was copied to."""
+    """A registered version and the local folder its bundle was copied to. drift: of its window, None where it was not kept."""
 
     version: str
     folder: Path
+    drift: Drift | None = None
 
 
 def tracking_uri(runs: Path) -> str:
@@ -96,8 +102,14 @@ def open_tracking(run: Run) -> JSON:
             if "error" in found.data.tags:
                 client.delete_tag(found.info.run_id, "error")
     opened = {"run_id": found.info.run_id, "url": _url(uri, found.info.experiment_id, found.info.run_id)}
-    write_atomically(run.root / "mlflow.json", json.dumps(opened | {"uri": uri}, indent=2).encode())
+    write_atomically(run.root / MLFLOW, json.dumps(opened | {"uri": uri}, indent=2).encode())
     return opened
+
+
+def page(run: Run) -> str:
+    """The address of a run's MLflow run, which must have been opened before; nothing is asked or changed."""
+    opened: JSON = json.loads((run.root / MLFLOW).read_bytes())
+    return str(opened["url"])
 
 
 def open_sweep(trials: Sequence[Run], labels: Sequence[str], name: str) -> str:
@@ -168,6 +180,7 @@ def log_run(run: Run, work: Path) -> Outcome:
         for picture in sorted(work.glob("*.png")):
             client.log_artifact(run_id, str(picture), "plots")
         _log_docs(client, run, run_id)
+        _log_drift(client, run, run_id)
         _log_manifests(client, run, run_id)
     return Outcome({"points": len(history)}, opened)
 
@@ -182,6 +195,8 @@ def log_gate(run: Run, work: Path, info: JSON) -> None:
         _log_numbers(client, run_id, flatten(info["metrics"]))
         for name in ("gate.json", "recall_curve.png"):
             client.log_artifact(run_id, str(work / name), "gate")
+        if (report := run.root / REPORT).is_file():
+            client.log_artifact(run_id, str(report))
         if not info["passed"]:
             client.set_terminated(run_id, "FINISHED")
 
@@ -287,7 +302,19 @@ def champion(run: Run, folder: Path) -> Found | None:
     """Copy the champion's bundle of a run's model below `folder`; None where no version is champion."""
     store = registered(run.config.model_name, run.runs)
     number = store.aliases().get(CHAMPION)
-    return fetch(store, number, folder) if number else None
+    return replace(fetch(store, number, folder), drift=_drift_of(store, number, folder)) if number else None
+
+
+def _drift_of(store: Registered, version: str, folder: Path) -> Drift | None:
+    """What a version's run has logged of its window; None where it has not: an older one, a split without days, a run that was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run_id = store.client.get_model_version(store.name, version).run_id
+        return load_drift(Path(store.client.download_artifacts(run_id, DRIFT, str(folder))).parent)
+    except (MlflowException, OSError, TypeError, ValueError) as error:  # the last two: written by another version of this code
+        log.info("version %s of %s has no %s: %s", version, store.name, DRIFT, str(error)[:200])
+        return None
 
 
 def fetch(store: Registered, version: str, folder: Path) -> Found:
@@ -378,7 +405,7 @@ def _url(uri: str, experiment_id: str, run_id: str) -> str:
 def _remembered(run: Run, client: MlflowClient, uri: str) -> Any:
     from mlflow.exceptions import MlflowException
 
-    file = run.root / "mlflow.json"
+    file = run.root / MLFLOW
     noted = json.loads(file.read_bytes()) if file.is_file() else {}
     if noted.get("uri") != uri:
         return None
@@ -403,6 +430,7 @@ def _create(run: Run, client: MlflowClient) -> Any:
     file = run.root / PARENT
     parent = json.loads(file.read_bytes()) if file.is_file() else {}
     tags |= {"mlflow.parentRunId": parent["run_id"]} if parent else {}
+    tags |= read_origin(run)
     experiment, name = _experiment(run, client), parent.get("label", run.id)
     return once(lambda: client.create_run(experiment, tags=tags, run_name=name), lambda: _find(run, client))
 
@@ -512,6 +540,20 @@ def _log_docs(client: MlflowClient, run: Run, run_id: str) -> None:
         if folder.is_dir():
             client.log_artifacts(run_id, str(folder), "data_docs")
             return
+
+
+def _log_drift(client: MlflowClient, run: Run, run_id: str) -> None:
+    """How the window's days differ, a point a day (`drift/volume`; of columns the largest), and the file that a later run compares with."""
+    found = load_drift(run.step("validate_data"))
+    if found is None:
+        return
+    names = {name: name.partition(".")[0] for name in found.changes}  # a column's name may be none that MLflow takes
+    points: list[JSON] = []
+    for day in range(len(found.days)):
+        known = [(measure, value) for name, measure in names.items() if (value := found.changes[name][day]) is not None]
+        points.append({"step": day} | {f"drift.{measure}": value for measure, value in sorted(known, key=lambda each: each[1])})
+    _complete(client, run_id, points)
+    client.log_artifact(run_id, str(run.step("validate_data") / DRIFT))
 
 
 def _log_manifests(client: MlflowClient, run: Run, run_id: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dssm_core import drift
 from dssm_core.artifacts import JSON, Run
 from dssm_core.gate import metric
 from dssm_core.registry import CHAMPION, DAY, ROWS, Registered
+from dssm_core.slices import TITLES
 
-PARTS = {"new_users": "new users", "heavy_users": "heavy users", "fresh_items": "fresh items", "tail_items": "long tail"}
 VOLUMES = {"train": "train rows", "test": "test rows"}
 
 
@@ -36,9 +37,10 @@ def _numbers(run: Run, metrics: JSON, theirs: JSON, tags: Mapping[str, str], key
     rows += [(name, _share(served.get(name)), _share(theirs.get(name))) for name in (f"ndcg@{k}", f"coverage@{k}")]
     exact, index = metrics["exact"].get(key), run.need("build_index").info
     rows.append(("index keeps of exact search", _share(served[key] / exact if exact else None), ""))
-    rows.append(("index, ms a query", f"{index['search_ms_per_query']:.3f}" if "search_ms_per_query" in index else "", ""))
+    rows.append(("index, ms a query", f"{1000 / index['queries_per_s']:.3f}" if index.get("queries_per_s") else "", ""))
     counts = run.need("split_by_time").rows
     rows += [(title, f"{counts[name]:,}", _volume(tags.get(ROWS + name), counts[name])) for name, title in VOLUMES.items()]
+    rows += [(what, value, "") for what, value in drift.told(theirs.get("drift", {}))]
     best = {name: scores.get(key) for name, scores in metrics["baselines"].items()}
     return rows + [(f"baseline {name}", _share(value), "") for name, value in best.items()]
 
@@ -47,7 +49,7 @@ def _parts(metrics: JSON, theirs: JSON, key: str) -> str:
     ours, champions = metrics.get("parts", {}), theirs.get("parts", {})
     rows = [
         (f"{title} ({ours[name]['queries']:,})", _interval(ours[name], key), _interval(champions.get(name, {}), key))
-        for name, title in PARTS.items()
+        for name, title in TITLES.items()
         if name in ours
     ]
     return _lines(f"{key} of a part (queries)", rows, "champion") if rows else ""

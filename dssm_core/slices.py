@@ -8,6 +8,7 @@ from dssm_core.baselines.protocol import Clicks
 from dssm_core.metrics import Bools, Ints
 from dssm_core.schema import DAY_MS
 
+TITLES = {"new_users": "new users", "heavy_users": "heavy users", "fresh_items": "fresh items", "tail_items": "long tail"}
 HEAVY = 0.9  # quantile of train positives a user
 HEAD = 0.8  # share of train positives that the items outside the tail hold
 

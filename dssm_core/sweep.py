@@ -105,7 +105,8 @@ def results(labels: Sequence[str], runs: Sequence[Run]) -> list[JSON]:
             key, served = metric(run.config.gate), judged.info["metrics"]["served"]
             row = {"label": label, "run": str(run.root), key: served[key], "low": served[f"{key}_low"], "high": served[f"{key}_high"]}
             seconds = run.need("train_towers").seconds
-            found.append(row | {"train_seconds": seconds, "ms_per_query": run.need("build_index").info.get("search_ms_per_query")})
+            rate = run.need("build_index").info.get("queries_per_s")
+            found.append(row | {"train_seconds": seconds, "ms_per_query": 1000 / rate if rate else None})
     return sorted(found, key=lambda row: -(row[metric(open_run(row["run"]).config.gate)] or 0.0))
 
 

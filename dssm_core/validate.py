@@ -6,11 +6,12 @@ of the window and the columns that rules are about) and writes what Great Expect
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,12 @@ import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
+from dssm_core import drift
 from dssm_core.artifacts import Run
-from dssm_core.config import Config, Feature
+from dssm_core.config import Config, DriftLimits, Feature
 from dssm_core.errors import DataError
 from dssm_core.families import did_you_mean
-from dssm_core.ingest import compared, connect, number, number_columns, numbered, one_row, write_parquet
+from dssm_core.ingest import compared, connect, number, number_columns, numbered, write_parquet
 from dssm_core.positive import parse_positive
 from dssm_core.schema import CREATED, INTERACTIONS, ITEM, ITEMS, LABEL, REASON, ROW, TIME, USER, USERS
 from dssm_core.sources.columns import RAW, quote, text
@@ -33,6 +35,8 @@ from dssm_core.steps import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 DAYS = "days"
 KNOWN = "_known"  # suffix: whether the id is in its table
@@ -44,7 +48,7 @@ TABLE_FILES = {INTERACTIONS: "interactions.parquet", USERS: "users.parquet", ITE
 class Rule:
     """What must hold of one column, as an expectation's class name and settings, with its words for people.
 
-    quarantines: rows that break it are set aside; otherwise the first break refuses the log.
+    quarantines: rows that break it are set aside; warns: it is only told; otherwise the first break refuses the log.
     """
 
     kind: str
@@ -53,6 +57,7 @@ class Rule:
     fix: str
     quarantines: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+    warns: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,15 +81,15 @@ class Verdict:
 
 
 def validate(run: Run, work: Path) -> Outcome:
-    """Write the clean interactions.parquet, users.parquet, items.parquet, quarantine.parquet and data_docs/.
+    """Write the clean interactions.parquet, users.parquet, items.parquet, quarantine.parquet, drift.json and data_docs/.
 
     Judged are the rows of the window and those without a readable time; the others pass on for the split to count.
     rows: read = clean + quarantined. Raises DataError with every failed expectation when a rule for the whole log
-    fails or too many rows break one; the Data Docs are then in `<run>/data_docs`.
+    fails or too many rows break one; the Data Docs are then in `<run>/data_docs`. info: what broke a rule, and `drift`, what only warns.
     """
     with connect(work) as con:
         _view(con, run.step("ingest_data"))
-        verdicts = _judge_all(con, run.config, run.step("ingest_data"), work / "data_docs")
+        verdicts = _judge_all(con, run.config, run.step("ingest_data"), work)
         broken = _broken_rows(verdicts)
         judged = max((verdict.judged for verdict in verdicts if verdict.table == INTERACTIONS), default=0)
         most = max((verdict.broken for verdict in verdicts if verdict.rule.quarantines), default=0)  # may be unlisted
@@ -97,12 +102,16 @@ def validate(run: Run, work: Path) -> Outcome:
             raise DataError("\n".join([*problems, f"All rules and rows: {run.root / 'data_docs' / 'index.html'}"]))
         shutil.rmtree(run.root / "data_docs", ignore_errors=True)
         rows = _write(con, run.config, broken, run.step("ingest_data"), work)
-    failed = [verdict.sentence for verdict in verdicts if verdict.broken]
+    failed = [verdict.sentence for verdict in verdicts if verdict.broken and not verdict.rule.warns]
+    drifted = [verdict.sentence for verdict in verdicts if verdict.broken and verdict.rule.warns]
+    for sentence in drifted:
+        log.warning("%s", sentence)
     info = {
         "judged": judged,
         "quarantine_share": round(share, 6),
         "rules": len(verdicts),
         "broken_rules": failed,
+        "drift": drifted,
         "docs": "data_docs/index.html",
     }
     return Outcome(rows={"read": run.need("ingest_data").rows["read"]} | rows, info=info)
@@ -113,13 +122,19 @@ def _view(con: DuckDBPyConnection, folder: Path) -> None:
     con.execute(f"CREATE VIEW log AS {numbered(folder / TABLE_FILES[INTERACTIONS])}")
 
 
-def _judge_all(con: DuckDBPyConnection, config: Config, folder: Path, docs: Path) -> list[Verdict]:
-    """Every table's verdicts, in the order of the rules, and the Data Docs of all in `docs`."""
+def _judge_all(con: DuckDBPyConnection, config: Config, folder: Path, work: Path) -> list[Verdict]:
+    """Every table's verdicts, in the order of the rules; the Data Docs of all and drift.json in `work`."""
+    docs = work / "data_docs"
     shutil.rmtree(docs, ignore_errors=True)
     judge = _Judge(docs, config.validation.max_quarantine_share)
     split, verdicts = config.split, []
     if isinstance(split, Days):
-        verdicts += judge.judge(DAYS, _days_frame(con, config, split), _days_rules(config, split), DAYS)
+        found = drift.measure(con, config, split, folder)
+        drift.save(found, work)
+        verdicts += judge.judge(DAYS, _days_frame(found), _days_rules(config, split), DAYS)
+        for table, level, warns in (("drift", "warn", True), ("drift limit", "fail", False)):
+            if rules := _drift_rules(found, getattr(config.validation.drift, level), level, warns):
+                verdicts += judge.judge(table, _drift_frame(found), rules, DAYS)
     for table, file in TABLE_FILES.items():
         wanted = _wanted(config, table)
         if not (folder / file).is_file():
@@ -152,6 +167,20 @@ def _days_rules(config: Config, split: Days) -> list[Rule]:
             settings={"min_value": least},
         ),
     ]
+
+
+def _drift_rules(found: drift.Drift, limits: DriftLimits, level: str, warns: bool) -> list[Rule]:
+    """A rule for each measure that has a limit at this level."""
+    what = {drift.VOLUME: "the rows of a day", drift.NEW_ITEMS: "the share of a day's rows whose item the day before did not have"}
+    rules = []
+    for name in found.changes:
+        measure, _, column = name.partition(".")
+        limit: float | None = getattr(limits, measure)
+        if limit is not None:
+            says = f"{what.get(measure, f'the values of {column} on a day')} must be within {limit:g} of the days before"
+            fix = f"find out what changed, or raise validation.drift.{level}.{measure}"
+            rules.append(Rule("ExpectColumnValuesToBeBetween", name, says, fix, settings={"max_value": limit}, warns=warns))
+    return rules
 
 
 def _wanted(config: Config, table: str) -> list[str]:
@@ -257,14 +286,19 @@ def _range(name: str, low: float | None, high: float | None, quarantines: bool) 
 # --- frames ---------------------------------------------------------------------------------------------------------
 
 
-def _days_frame(con: DuckDBPyConnection, config: Config, split: Days) -> pd.DataFrame:
+def _days_frame(found: drift.Drift) -> pd.DataFrame:
     """One row a local day of the window: days, rows."""
     import pandas as pd
 
-    edges = split.edges_ms(config.data.zone)
-    counts = [f"count(*) FILTER ({TIME} >= {low} AND {TIME} < {high})" for low, high in pairwise(edges)]
-    row = one_row(con, f"SELECT {', '.join(counts)} FROM log")
-    return pd.DataFrame({DAYS: [day.isoformat() for day in split.days], "rows": row})
+    return pd.DataFrame({DAYS: found.days, "rows": found.rows})
+
+
+def _drift_frame(found: drift.Drift) -> pd.DataFrame:
+    """One row a day of the window: days, and its distance from the days before by each measure (NaN: none to compare with)."""
+    import pandas as pd
+
+    changes = {name: [math.nan if value is None else value for value in values] for name, values in found.changes.items()}
+    return pd.DataFrame({DAYS: found.days, **changes})
 
 
 def _frame(con: DuckDBPyConnection, config: Config, table: str, columns: Sequence[str], folder: Path) -> pd.DataFrame:
@@ -349,7 +383,7 @@ class _Judge:
         judged = int(result.get("element_count") or 0)
         wanted = rule.quarantines and 0 < broken <= self.limit * judged
         rows = self._rows(rule, batch, key) if wanted else np.empty(0, np.int64)
-        return Verdict(table, rule, bool(answer.success), broken, judged, _examples(result, key), rows)
+        return Verdict(table, rule, bool(answer.success), broken, judged, _examples(result, key, rule.column), rows)
 
     def _rows(self, rule: Rule, batch: Any, key: str) -> NDArray[np.int64]:
         """The rows that break a rule, asked for only when there are any: their list is what costs."""
@@ -358,13 +392,17 @@ class _Judge:
         return np.array([index[key] for index in answer.result["unexpected_index_list"]], np.int64)
 
 
-def _examples(result: dict[str, Any], key: str) -> tuple[str, ...]:
+def _examples(result: dict[str, Any], key: str, column: str) -> tuple[str, ...]:
     """A few values that broke a rule; of days, the day too."""
     if key == DAYS:
         indexes = result.get("partial_unexpected_index_list") or []
-        return tuple(f"{index[DAYS]} has {index['rows']}" for index in indexes)
+        return tuple(f"{index[DAYS]} has {_short(index[column])}" for index in indexes)
     values = [value for value in result.get("partial_unexpected_list") or [] if value == value and value is not None]
     return tuple(dict.fromkeys(repr(value.item() if isinstance(value, np.generic) else value) for value in values if value is not False))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 # --- what follows from the verdicts ---------------------------------------------------------------------------------
@@ -382,7 +420,8 @@ def _broken_rows(verdicts: Sequence[Verdict]) -> dict[int, str]:
 def _problems(verdicts: Sequence[Verdict], share: float, config: Config, con: DuckDBPyConnection) -> list[str]:
     """Why the log is refused, a sentence each; empty when it is not."""
     limit = config.validation.max_quarantine_share
-    refused = [verdict for verdict in verdicts if not verdict.passed and (not verdict.rule.quarantines or share > limit)]
+    judged = [verdict for verdict in verdicts if not verdict.passed and not verdict.rule.warns]
+    refused = [verdict for verdict in judged if not verdict.rule.quarantines or share > limit]
     problems = [verdict.sentence for verdict in refused]
     if any(verdict.table == DAYS for verdict in refused):
         problems.append(f"{log_days(con, config)}.")

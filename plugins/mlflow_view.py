@@ -1,16 +1,27 @@
-"""MLflow in Airflow's menu."""
+"""MLflow in Airflow's menu, and "MLflow runs" on the pages of Dags and of their runs."""
 
 import os
 
 from airflow.plugins_manager import AirflowPlugin
 
+from tasks.runs_page import VIEWS, app
+
+URL = os.environ.get("MLFLOW_PUBLIC_URL") or os.environ.get("MLFLOW_TRACKING_URI")
+
 
 class MlflowView(AirflowPlugin):
-    """A menu entry that leads to the MLflow server people use ($MLFLOW_PUBLIC_URL, else the tasks' own)."""
+    """A menu entry that leads to the MLflow server people use ($MLFLOW_PUBLIC_URL, else the tasks' own), and a tab of what it knows."""
 
     name = "mlflow_view"
+    fastapi_apps = [{"app": app, "url_prefix": "/dssm", "name": "MLflow runs"}] if URL else []
     external_views = (
-        [{"name": "MLflow", "href": url, "destination": "nav"}]
-        if (url := os.environ.get("MLFLOW_PUBLIC_URL") or os.environ.get("MLFLOW_TRACKING_URI"))
+        [
+            {"name": "MLflow", "href": URL, "destination": "nav"},
+            *(
+                {"name": "MLflow runs", "href": href, "destination": where, "url_route": f"mlflow-runs-{where.replace('_', '-')}"}
+                for where, href in VIEWS.items()
+            ),
+        ]
+        if URL
         else []
     )

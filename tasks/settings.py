@@ -12,6 +12,8 @@ from dssm_core.errors import ConfigError
 
 REPO = Path(__file__).resolve().parent.parent
 
+DAG_TAG, RUN_TAG = "airflow.dag_id", "airflow.run_id"
+
 # Form field -> the setting that it replaces; an empty field leaves the config's own value.
 SETTINGS = {
     "test_day": "split.test_day",
@@ -85,7 +87,7 @@ def make_run(context: Mapping[str, Any]) -> str:
     A run that landed days have started has its window's last day as partition key and reads those days; one that a person starts reads
     the log itself, unless the form says otherwise.
     """
-    from dssm_core.artifacts import create_run, safe_run_id
+    from dssm_core.artifacts import create_run, note_origin, safe_run_id
     from dssm_core.config import read_config
     from dssm_core.landing import from_days
 
@@ -96,4 +98,11 @@ def make_run(context: Mapping[str, Any]) -> str:
     )
     if dag_run.partition_key or params["landed"]:
         config = from_days(config, days_folder())
-    return str(create_run(config, runs_folder(), safe_run_id(dag_run.run_id)).root)
+    run = create_run(config, runs_folder(), safe_run_id(dag_run.run_id))
+    note_origin(run, origin(dag_run))
+    return str(run.root)
+
+
+def origin(dag_run: Any) -> dict[str, str]:
+    """Tags of an MLflow run that lead from a Dag run to it: what the view "MLflow runs" looks for."""
+    return {DAG_TAG: dag_run.dag_id, RUN_TAG: dag_run.run_id}

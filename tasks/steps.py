@@ -51,13 +51,10 @@ def sample_negatives(run: str) -> str:
 
 def train_towers(run: str) -> str:
     """Train both towers. The MLflow run opens first, so that its button works while training goes on."""
-    from airflow.sdk import get_current_context
-
     from dssm_core import artifacts, registry
-    from tasks.links import MlflowRunLink, public
+    from tasks.links import MlflowRunLink, push
 
-    tracked = registry.open_tracking(artifacts.open_run(run))
-    get_current_context()["ti"].xcom_push(key=MlflowRunLink().xcom_key, value=public(tracked["url"]))
+    push(registry.open_tracking(artifacts.open_run(run))["url"], MlflowRunLink())
     return run_step(run, "train_towers")
 
 
@@ -77,11 +74,14 @@ def build_index(run: str) -> str:
 
 
 def recall_gate(run: str) -> str | None:
-    """Judge the served index. None (a refusal) makes Airflow skip what follows; that is no error."""
-    from dssm_core import artifacts
+    """Judge the served index and report on it. None (a refusal) makes Airflow skip what follows; that is no error."""
+    from dssm_core import artifacts, registry
+    from tasks.links import MlflowRunLink, ReportLink, push
 
     run_step(run, "recall_gate")
-    verdict = artifacts.open_run(run).need("recall_gate").info
+    opened = artifacts.open_run(run)
+    push(registry.page(opened), MlflowRunLink(), ReportLink())
+    verdict = opened.need("recall_gate").info
     for reason in verdict["reasons"]:
         print(reason)
     return run if verdict["passed"] else None

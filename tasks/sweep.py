@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.settings import config_file, data_path, overrides, runs_folder
+from tasks.settings import config_file, data_path, origin, overrides, runs_folder
 
 
 def plan_trials() -> list[dict[str, str]]:
     """Check every combination of the axes at once and make a run folder for each."""
     from airflow.sdk import get_current_context
 
-    from dssm_core import registry, sweep
+    from dssm_core import artifacts, registry, sweep
 
     params = get_current_context()["params"]
     wanted = sweep.trials(sweep.read_axes(params["axes"]))
     file, data = config_file(params["config"]), data_path(params["data"])
     made = sweep.prepare(file, data, [*overrides(params), *params["settings"]], wanted, runs_folder())
-    parent = registry.open_sweep(made, [trial.label for trial in wanted], get_current_context()["dag_run"].run_id)
+    dag_run = get_current_context()["dag_run"]
+    parent = registry.open_sweep(made, [trial.label for trial in wanted], dag_run.run_id)
+    for run in made:
+        artifacts.note_origin(run, origin(dag_run))
     return [{"label": trial.label, "run": str(run.root), "parent": parent} for trial, run in zip(wanted, made, strict=True)]
 
 

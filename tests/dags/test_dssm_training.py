@@ -89,6 +89,10 @@ def test_training_has_its_pool_and_button(parsed):
     assert parsed["tasks"]["train_towers"]["links"] == ["MLflow run"]
 
 
+def test_the_gate_has_the_reports_button(parsed):
+    assert parsed["tasks"]["recall_gate"]["links"] == ["MLflow run", "Report"]
+
+
 def test_every_task_is_retried_but_not_for_bad_data(parsed):
     for task in parsed["tasks"].values():
         assert task["retries"] == 2

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from dssm_core import landing
-from dssm_core.artifacts import open_run
+from dssm_core.artifacts import open_run, read_origin
 from dssm_core.config import read_config
 from dssm_core.errors import ConfigError, DataError
 from tasks import settings
@@ -31,7 +31,7 @@ def folders(tmp_path, monkeypatch):
 
 
 def context(partition_key=None, **params):
-    dag_run = SimpleNamespace(run_id="manual__2024-01-01T00:00:00+00:00", partition_key=partition_key)
+    dag_run = SimpleNamespace(dag_id="dssm_training", run_id="manual__2024-01-01T00:00:00+00:00", partition_key=partition_key)
     return {"params": EMPTY | {"config": "small", "data": None, "landed": False, "settings": []} | params, "dag_run": dag_run}
 
 
@@ -41,6 +41,11 @@ def test_filled_fields_replace_settings(folders):
     assert (config.train.epochs, config.gate.floor, config.sampler.kind, config.seed) == (3, 0.25, "uniform", 9)
     assert config.split.test_day == date(2024, 3, 6)
     assert run.root.is_relative_to(folders / "runs")
+
+
+def test_a_run_knows_which_dag_run_it_is_of(folders):
+    run = open_run(settings.make_run(context()))
+    assert read_origin(run) == {"airflow.dag_id": "dssm_training", "airflow.run_id": "manual__2024-01-01T00:00:00+00:00"}
 
 
 def test_every_field_has_an_effect(folders):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,6 +64,19 @@ def test_the_summary_is_plain_and_whole(first):
     assert {"served", "exact", "baselines"} <= set(result["metrics"])
     assert {"hot", "recent_hot"} <= set(result["metrics"]["baselines"])
     assert 0 < result["metrics"]["served"]["recall@200"] <= 1
+
+
+def test_the_run_has_a_whole_report(first):
+    run, _ = first
+    page = (run.root / "report.html").read_text()
+    assert "The gate passed" in page
+    assert "could not be made" not in page
+    assert re.findall(r'class="absent">([^<]*)', page) == ["Nothing to show: there is no champion yet."]
+    assert page.count("<img") == 8  # data, training, recall, slices, calibration, scores, index, map
+    again = CliRunner().invoke(main, ["report", "--run", str(run.root)])
+    assert again.output.splitlines()[-1].endswith("report.html")
+    logged = registry.connect(run.runs).list_artifacts(json.loads((run.root / "mlflow.json").read_text())["run_id"])
+    assert "report.html" in [file.path for file in logged]
 
 
 def test_a_flat_index_serves_what_exact_search_finds(first):
@@ -237,7 +251,7 @@ def test_cli_lists_the_steps_in_their_order():
     commands = [
         line.split()[0] for line in cli("--help").stdout.split("Commands:")[1].splitlines() if line.startswith("  ") and line[2] != " "
     ]
-    people = ["run", "sweep", "land", "runs", "promote", "rollback", "history", "publish", "bench"]
+    people = ["run", "sweep", "land", "runs", "report", "promote", "rollback", "history", "publish", "bench"]
     assert commands == [*people, *steps.STEPS]
 
 

@@ -53,8 +53,15 @@ def test_curve_ends_where_the_metric_is(fabricate):
     report = evaluate.evaluate(fabricate())
     for name, curve in report.curves.items():
         scores = report.metrics.get(name) or report.metrics["baselines"][name]
-        assert len(curve) == 200
-        assert curve[[0, 1, 199]].tolist() == pytest.approx([scores[f"recall@{k}"] for k in (1, 2, 200)])
+        assert len(curve.mean) == len(curve.error) == 200
+        assert curve.mean[[0, 1, 199]].tolist() == pytest.approx([scores[f"recall@{k}"] for k in (1, 2, 200)])
+
+
+def test_standard_error_by_hand():
+    values = np.array([0.0, 0.5, 1.0, 1.0])  # mean 0.625, variance (0.390625 + 0.015625 + 2 * 0.140625) / 3
+    mean, error = evaluate.mean_and_error(np.array([values.sum()]), np.array([(values**2).sum()]), 4)
+    assert (mean[0], error[0]) == pytest.approx((0.625, (0.6875 / 3 / 4) ** 0.5))
+    assert evaluate.mean_and_error(np.zeros(2), np.zeros(2), 0).error.tolist() == [0, 0]
 
 
 def test_chunks_change_nothing(fabricate, monkeypatch):

@@ -1,5 +1,6 @@
 """Every rule alone, on numbers; then a whole judgement."""
 
+import dataclasses
 import json
 import math
 
@@ -8,6 +9,7 @@ import pytest
 from dssm_core import gate, registry
 from dssm_core.config import Gate, parse_config
 from dssm_core.gate import Champion, decide
+from dssm_core.ids import Ids
 
 RULES = Gate(floor=0.5, min_index_ratio=0.98, champion_tolerance=0.01)
 
@@ -111,6 +113,8 @@ def test_judge_writes_the_verdict(fabricate, tmp_path, monkeypatch):
     outcome = gate.judge(fabricate(floor=1.0), tmp_path)
     assert outcome.info["passed"] is True
     assert json.loads((tmp_path / "gate.json").read_text()) == outcome.info == logged[0]
+    curves = json.loads((tmp_path / "curves.json").read_text())
+    assert curves["served"]["mean"][199] == pytest.approx(outcome.info["metrics"]["served"]["recall@200"])
     assert (tmp_path / "recall_curve.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -131,6 +135,31 @@ def test_the_champion_answers_the_same_queries(fabricate, tmp_path, monkeypatch)
     assert {name: champion[name] for name in served} == served
     assert champion["parts"] == outcome.info["metrics"]["parts"]
     assert outcome.info["reasons"][-1].startswith("served recall@200 1.000 is no worse than champion version 4")
+
+
+def test_how_the_window_has_moved_since_the_champions(fabricate, tmp_path, monkeypatch):
+    """The champion knows items 10 and 20 only: of ten clicks on known items, five in train and five in the test, three are on item 30."""
+    from dssm_core import drift, queries
+    from dssm_core.bundle import assemble, open_bundle
+
+    run = fabricate()
+    bundle = open_bundle(assemble(run, tmp_path / "bundle"))
+    bundle = dataclasses.replace(bundle, items=Ids(bundle.items.index[:2]))
+    window = queries.read_window(run)
+    assert gate.since(run, window, bundle, None) == {"unknown_items": pytest.approx(3 / 10)}
+    run.step("validate_data").mkdir()
+    drift.save(drift.Drift([], [30], [], {}, {"os": {"x": 1.0}}), run.step("validate_data"))
+    found = gate.since(run, window, bundle, drift.Drift([], [20], [], {}, {"os": {"y": 1.0}}))
+    assert found == {"volume": 0.5, "columns": [["os", 1.0]], "unknown_items": pytest.approx(3 / 10)}
+
+
+def test_a_refused_run_has_its_report(fabricate, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "champion", lambda run, folder: None)
+    monkeypatch.setattr(registry, "log_gate", lambda *_: None)
+    run = fabricate(floor=1.0, min_index_ratio=1.0)
+    monkeypatch.setattr(gate, "decide", lambda *_: [gate.Check(False, "no")])
+    assert gate.judge(run, tmp_path).info["passed"] is False
+    assert "The gate refused" in (run.root / "report.html").read_text()
 
 
 def test_a_broken_champion_is_a_reason_and_no_crash(fabricate, tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ def is_png(file):
 
 
 def test_recall_curve(tmp_path):
-    plots.recall_curve({"served": np.linspace(0, 0.6, 200), "hot": np.linspace(0, 0.3, 50)}, tmp_path / "a.png")
+    curves = {"served": (np.linspace(0, 0.6, 200), np.full(200, 0.01)), "hot": (np.linspace(0, 0.3, 50), np.zeros(50))}
+    plots.recall_curve(curves, tmp_path / "a.png")
     assert is_png(tmp_path / "a.png")
 
 

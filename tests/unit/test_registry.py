@@ -11,7 +11,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from dssm_core import registry
+from dssm_core import drift, registry
+from dssm_core.artifacts import note_origin
 from dssm_core.errors import ConfigError, ServiceError
 
 SERVED = {"recall@200": 1.0}
@@ -70,6 +71,19 @@ def test_one_mlflow_run_a_run(fabricate):
     assert found.info.run_name == "one"
     assert found.data.params["train.epochs"] == str(run.config.train.epochs)
     assert found.data.tags["dssm.test_day"] == "2024-01-07"
+
+
+def test_a_run_is_found_by_the_dag_run_that_made_it(fabricate):
+    from tasks.runs_page import wanted
+
+    ours, other = fabricate("ours"), fabricate("other")
+    note_origin(ours, {"airflow.dag_id": "dssm_training", "airflow.run_id": "manual__2024-03-07T00:00:00+00:00"})
+    run_id, _ = (registry.open_tracking(run)["run_id"] for run in (ours, other))
+    assert registry.page(ours) == registry.open_tracking(ours)["url"]
+    experiments = [each.experiment_id for each in client(ours).search_experiments()]
+    for filtered in (wanted("dssm_training", ""), wanted("dssm_training", "manual__2024-03-07T00:00:00+00:00")):
+        assert [run.info.run_id for run in client(ours).search_runs(experiments, filtered)] == [run_id]
+    assert not client(ours).search_runs(experiments, wanted("dssm_training", "another"))
 
 
 def test_live_points_and_the_history_make_each_point_once(fabricate):
@@ -204,11 +218,13 @@ def test_a_refusal_finishes_the_run_with_its_reasons(fabricate, tmp_path):
     run = fabricate()
     for name in ("gate.json", "recall_curve.png"):
         (tmp_path / name).write_text("x")
+    (run.root / "report.html").write_text("page")
     registry.log_gate(run, tmp_path, REFUSED)
     found = client(run).get_run(json.loads((run.root / "mlflow.json").read_text())["run_id"])
     assert found.info.status == "FINISHED"
     assert (found.data.tags["gate"], found.data.tags["gate.reasons"]) == ("failed", "bad")
     assert found.data.metrics == {"served/recall_at_200": 0.1}
+    assert "report.html" in [file.path for file in client(run).list_artifacts(found.info.run_id)]
 
 
 def test_a_failure_is_told_and_the_next_attempt_runs_again(fabricate):
@@ -255,6 +271,30 @@ def test_registered_once_and_served_as_it_was_registered(fabricate, finish, tmp_
     answer = model.predict(pd.DataFrame({"user_id": np.array([3, 1])}), params={"k": 1})
     assert answer.item_ids.tolist() == [[30], [10]]
     assert not list(runs.rglob("*.pkl"))
+
+
+def test_a_later_run_finds_what_the_champions_window_was_like(fabricate, finish, tmp_path):
+    run = fabricate()
+    finish(run, "recall_gate", info=PASSED)
+    run.step("x").mkdir()
+    version = registry.register(run, run.step("x")).info["version"]
+    registry.registered(run.config.model_name, run.runs).point("champion", version)
+    (tmp_path / "before").mkdir()
+    assert registry.champion(run, tmp_path / "before").drift is None
+    run.step("validate_data").mkdir()
+    changes = {"volume": [None, 0.5], "features.a%b": [None, 0.25], "features.c": [None, 0.125]}  # MLflow takes no metric named a%b
+    window = drift.Drift(["2024-01-06", "2024-01-07"], [2, 3], [None, 0.0], changes, {"os": {"x": 1.0}})
+    drift.save(window, run.step("validate_data"))
+    run_id = registry.open_tracking(run)["run_id"]
+    registry._log_drift(client(run), run, run_id)
+    (tmp_path / "after").mkdir()
+    assert registry.champion(run, tmp_path / "after").drift == window
+    (tmp_path / "drift.json").write_text('{"of": "another version"}')
+    client(run).log_artifact(run_id, str(tmp_path / "drift.json"))
+    (tmp_path / "other").mkdir()
+    assert registry.champion(run, tmp_path / "other").drift is None
+    points = client(run).get_metric_history(run_id, "drift/features")
+    assert [(point.step, point.value) for point in points] == [(1, 0.25)]
 
 
 def test_a_run_of_a_past_day_does_not_become_challenger(fabricate, finish):

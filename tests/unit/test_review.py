@@ -63,6 +63,21 @@ def test_the_champion_stands_beside_it(fabricate, finish):
     assert found["new users (1,200)"] == ["0.200 (0.100 to 0.300)", "0.250"]
 
 
+def test_drift_from_the_champions_window_is_told(fabricate, finish):
+    run = registered(fabricate, finish, "3")
+    info = run.need("recall_gate").info
+    since = {"volume": 0.2, "unknown_items": 0.05, "columns": [["a|b", 0.01], ["os", 0.3]]}
+    info["metrics"]["champion"]["drift"] = since
+    finish(run, "recall_gate", info=info)
+    finish(run, "build_index", info={"queries_per_s": 20_000.0})
+    found = rows(review.body(run, Store("3")))
+    assert found["rows of the window against the champion's"] == ["+20.0%", ""]
+    assert found["clicks on items the champion does not know"] == ["5.0%", ""]
+    assert found["drift of os since the champion's window, bits"] == ["0.300", ""]
+    assert found["drift of a/b since the champion's window, bits"] == ["0.010", ""]
+    assert found["index, ms a query"] == ["0.050", ""]
+
+
 def test_a_champion_of_after_the_gate_was_not_asked(fabricate, finish):
     text = review.body(registered(fabricate, finish, "2"), Store("3"))
     assert rows(text)[KEY] == ["0.600 (0.580 to 0.620)", ""]
