@@ -446,6 +446,10 @@ def show(result: JSON, out: Console = console) -> None:
     rows = {name: metrics.get(name, {}) for name in ("served", "exact", *metrics.get("baselines", {}), "ceiling")} | metrics.get(
         "baselines", {}
     )
+    if rolled := metrics.get("rolling"):
+        every = f"every {rolled['refresh_h']} h"
+        rolling = {"served": rolled["warm"]["served"]} | rolled["warm"]["baselines"]
+        rows |= {f"{name}, {every}": scores for name, scores in rolling.items()}
     names = [name for name in rows["served"] if name.startswith("recall@") and name[-1].isdigit()]
     names += [f"{name}@{result['gate']['k']}" for name in ("ndcg", "coverage")]
     table = Table("", title=f"test: {result['test_day']}, users and items seen in train", box=None, header_style="bold")

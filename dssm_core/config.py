@@ -350,16 +350,24 @@ class Train(Section):
         return value
 
 
+class Rolling(Section):
+    """The test days with an index that is refreshed every `refresh_h` hours, beside the one of the start: see rolling.py."""
+
+    refresh_h: Annotated[int, Field(ge=1)] = 1
+
+
 class Evaluation(Section):
     """Cut-offs of the ranked lists, and resamples of users for the confidence intervals.
 
     exclude_seen: items of a query's own history are left out of everybody's answers.
+    rolling: also answer each part of the test days by what was known when it began (`{}` for hours); null leaves it out.
     baselines: by name, or with settings: `[hot, {kind: recent_hot, windows_h: [6, 24]}]`; `name` where one kind comes twice.
     """
 
     ks: tuple[Annotated[int, Field(ge=1)], ...] = (20, 50, 200)
     bootstrap: Annotated[int, Field(ge=10)] = 500
     exclude_seen: bool = False
+    rolling: Rolling | None = None
     baselines: tuple[Named, ...] = (Named(kind="hot", name="hot"), Named(kind="recent_hot", name="recent_hot"))
 
     @field_validator("baselines")
@@ -376,10 +384,12 @@ class Evaluation(Section):
 class Gate(Section):
     """What the served index must reach; all on recall@`k` of warm users and items, shares of 1.
 
+    protocol: judge the index as it is exported (`daily`), or refreshed through the test days (`rolling`, see evaluation.rolling).
     promote_margin: so far above the champion (or, without one, above the best baseline) a version is promoted without a person.
     """
 
     k: Annotated[int, Field(ge=1)] = 200
+    protocol: Literal["daily", "rolling"] = "daily"
     floor: Annotated[float, Field(ge=0, le=1)] = 0.1
     min_index_ratio: Annotated[float, Field(ge=0, le=1)] = 0.98
     champion_tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01
@@ -425,8 +435,14 @@ class Config(Section):
 
 
 def _gate_problems(config: Config) -> list[str]:
-    k = config.gate.k
-    return [] if k in config.evaluation.ks else [f"evaluation.ks must hold {k}: the gate judges recall@{k} (gate.k)"]
+    k, problems = config.gate.k, []
+    if k not in config.evaluation.ks:
+        problems.append(f"evaluation.ks must hold {k}: the gate judges recall@{k} (gate.k)")
+    if config.gate.protocol == "rolling" and config.evaluation.rolling is None:
+        problems.append("gate.protocol is 'rolling' but nothing rolls: set evaluation.rolling.refresh_h, such as 1, or take daily")
+    if config.evaluation.rolling and config.split.kind != "days":
+        problems.append(f"evaluation.rolling goes through test days, which split {config.split.kind!r} has not: leave it out")
+    return problems
 
 
 def _history_problems(config: Config) -> list[str]:

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dssm_core import artifacts, landing, live, refresh, steps
+from dssm_core import artifacts, evaluate, landing, live, refresh, registry, rolling, steps
 from dssm_core.bundle import assemble, content_hash, open_bundle
-from dssm_core.config import parse_config
+from dssm_core.config import Gate, Rolling, parse_config
 from dssm_core.errors import ConfigError, ConflictError, DataError
+from dssm_core.gate import Champion, decide, measure_champion, stands_out
 from dssm_core.live import Live
 from dssm_core.moments import Latest, Moments
+from dssm_core.queries import read_window
 from dssm_core.schema import HOUR_MS, ITEM, USER
 from tests.conftest import small_config
 
@@ -53,7 +55,7 @@ def config_of(log, **changes):
     raw["name"] = "made"
     raw["features"] = {"columns": {"context": [{"column": "device", "kind": "categorical"}]}, "activity": {"refresh_h": 6}}
     raw["train"] |= {"epochs": 2, "batch_size": 64, "negatives": 32, "learning_rate": 0.01}
-    raw["evaluation"] = {"ks": [5, 20], "bootstrap": 20}
+    raw["evaluation"] = {"ks": [5, 20], "bootstrap": 20, "rolling": {"refresh_h": 1}}
     raw["gate"] = {"k": 20, "floor": 0.0, "min_index_ratio": 0.0, "champion_tolerance": 1.0}
     for name, value in changes.items():
         raw[name] = raw.get(name, {}) | value
@@ -168,6 +170,123 @@ def test_without_item_activity_known_items_keep_their_vectors(log, tmp_path):
     assert len(anew) > len(items)
     assert anew[: len(items)].tobytes() == items.tobytes()
     assert np.isfinite(anew).all()
+
+
+# --- the protocol ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rolled(run, base):
+    return rolling.roll(run, read_window(run), base)
+
+
+def test_the_rows_are_the_daily_protocols_and_so_are_the_answers_without_a_refresh(run, rolled):
+    daily = evaluate.evaluate(run).metrics
+    for which, scores in (("warm", daily["served"]), ("all", daily["all"]["served"])):
+        again = rolled.scores("daily", which, run.config)
+        for key in ("recall@5", "recall@20", "micro_recall@5", "micro_recall@20"):
+            assert again[key] == pytest.approx(scores[key], abs=1e-12)
+    assert daily["rolling"]["warm"]["served"] == rolled.scores("served", "warm", run.config)
+    assert daily["rolling"]["rows"]["all"] == len(rolled.rows.part)
+
+
+def test_a_newcomer_is_found_after_the_refresh_and_not_before(rolled):
+    new = (rolled.rows.items == "new").to_numpy()
+    early, late = (new & (rolled.rows.part == hour) for hour in (10, 12))
+    assert (early.sum(), late.sum()) == (60, 60)
+    assert (rolled.places["served"][early] == 20).all()  # not in the catalogue yet
+    assert (rolled.places["daily"][new] == 20).all()
+    assert (rolled.places["served"][late] < 20).mean() > 0.5
+    assert (rolled.places["recent_hot/3h"][late] < 20).all()
+    assert (rolled.places["recent_hot/3h"][early] == 20).all()
+
+
+def test_hourly_recent_hot_by_hand(rolled, log):
+    """The 20 items with most clicks in the hour before each hour, then most clicks at all; any of those that tie there."""
+    own = rolled.rows
+    for part in (0, 9, 15):
+        as_of = CUTOFF + part * HOUR_MS
+        past = log[1][log[1].timestamp < as_of].drop_duplicates()
+        hour, every = past[past.timestamp >= as_of - HOUR_MS].item_id.value_counts(), past.item_id.value_counts()
+        counts = pd.DataFrame({"hour": hour, "every": every}).fillna(0)
+        least = counts.sort_values(["hour", "every"], ascending=False).iloc[19]
+        surely = set(counts[(counts.hour > least.hour) | ((counts.hour == least.hour) & (counts.every > least.every))].index)
+        maybe = set(counts[(counts.hour == least.hour) & (counts.every == least.every)].index)
+        at = own.part == part
+        found, asked = set(own.items[at & (rolled.places["recent_hot/1h"] < 20)]), set(own.items[at])
+        assert asked & surely <= found <= asked & (surely | maybe)
+
+
+def test_recall_by_hand():
+    users, items = pd.Series(["a", "a", "b", "c"]), pd.Series(["x", "y", "x", "z"])
+    warm, new = np.array([1, 1, 1, 0], bool), np.array([0, 0, 0, 1], bool)
+    found = rolling.Rolled(rolling.Rows(users, items, np.array([0, 2, 2, 2]), warm, new), {"served": np.array([0, 20, 7, 3])})
+    config = config_of("nowhere")
+    assert found.scores("served", "warm", config)["recall@20"] == pytest.approx((1 / 2 + 1) / 2)
+    assert found.scores("served", "warm", config)["recall@5"] == pytest.approx((1 / 2 + 0) / 2)
+    assert found.scores("served", "warm", config)["micro_recall@20"] == pytest.approx(2 / 3)
+    assert found.scores("served", "all", config)["micro_recall@20"] == pytest.approx(3 / 4)
+    assert found.scores("served", "new_items", config)["recall@5"] == 1
+    assert found.by_part("served", 20) == [1.0, None, 2 / 3]
+
+
+def test_the_index_that_is_refreshed_on_disk_answers_as_measured(run, rolled, base, tmp_path):
+    part = 12
+    made = refresh.refresh(base, "dssm-made", "3", run.config, CUTOFF + part * HOUR_MS, tmp_path)
+    rows = np.flatnonzero(rolled.rows.part == part)
+    lists = open_bundle(made["folder"]).retrieve(pd.DataFrame({USER: rolled.rows.users.iloc[rows].tolist()}), 20).item_ids
+    places = [ids.index(item) if item in ids else 20 for ids, item in zip(lists, rolled.rows.items.iloc[rows], strict=True)]
+    assert places == rolled.places["served"][rows].tolist()
+
+
+def test_seen_items_are_left_out_as_of_the_hour(run, base):
+    config = run.config.model_copy(update={"evaluation": run.config.evaluation.model_copy(update={"exclude_seen": True})})
+    again = artifacts.Run(run.root)
+    again.__dict__["config"] = config
+    found = rolling.roll(again, read_window(run), base, beside=False)
+    taken = pd.read_parquet(run.step("split_by_time") / "train.parquet")
+    seen = set(zip(taken[USER], taken[ITEM], strict=True))
+    again_clicked = [pair in seen for pair in zip(found.rows.users, found.rows.items, strict=True)]
+    assert 0 < sum(again_clicked) < len(again_clicked)
+    assert (found.places["served"][again_clicked] == 20).all()
+
+
+def test_rarer_refreshes_are_another_figure(run, base, rolled):
+    config = run.config.model_copy(update={"evaluation": run.config.evaluation.model_copy(update={"rolling": Rolling(refresh_h=24)})})
+    again = artifacts.Run(run.root)
+    again.__dict__["config"] = config
+    daily = rolling.roll(again, read_window(run), base, beside=False)
+    assert np.array_equal(daily.places["served"], rolled.places["daily"])  # one refresh, at the start
+    assert not np.array_equal(rolled.places["served"], rolled.places["daily"])
+
+
+def test_the_gate_judges_what_it_is_told_to():
+    inner, outer = ({"recall@20": value} for value in (0.8, 0.6))
+    metrics = {"served": outer, "exact": outer, "baselines": {"recent_hot": {"recall@20": 0.5}}}
+    metrics["rolling"] = {"warm": {"served": inner, "exact": inner, "baselines": {"recent_hot": {"recall@20": 0.9}}}}
+    assert all(check.passed for check in decide(metrics, Gate(k=20)))
+    checks = decide(metrics, Gate(k=20, protocol="rolling"), Champion("2", 0.79))
+    assert [check.passed for check in checks] == [True, False, True, True]
+    margin = Gate(k=20, protocol="rolling", promote_margin=0.05)
+    assert stands_out(metrics, margin) is None  # the hourly baseline is above it
+    metrics["champion"] = {"version": "2", "recall@20": 0.9, "rolling": {"recall@20": 0.7}}
+    assert (
+        stands_out(metrics, margin)
+        == "served rolling recall@20 0.800 is 0.100 above champion version 2, at least gate.promote_margin 0.050"
+    )
+    metrics["champion"] = {"version": "2", "recall@20": None}
+    assert stands_out(metrics, margin) is None  # it could not be measured
+    assert checks[1].reason == "served rolling recall@20 0.800 is not at least the best baseline, recent_hot, at 0.900"
+
+
+def test_a_champion_is_refreshed_too_before_it_is_compared(run, base, rolled, monkeypatch):
+    gate = run.config.gate.model_copy(update={"protocol": "rolling"})
+    again = artifacts.Run(run.root)
+    again.__dict__["config"] = run.config.model_copy(update={"gate": gate})
+    monkeypatch.setattr(registry, "champion", lambda run, folder: registry.Found("7", base))
+    champion, _ = measure_champion(again, read_window(run))
+    assert champion.recall == champion.rolling["recall@20"] == rolled.scores("served", "warm", run.config)["recall@20"]
+    assert champion.scores["recall@20"] == pytest.approx(rolled.scores("daily", "warm", run.config)["recall@20"])
 
 
 # --- on disk --------------------------------------------------------------------------------------------------------
