@@ -320,7 +320,8 @@ class Train(Section):
     (with features.history.length 0 all of them). ema_decay: the weights that are evaluated and exported are an exponential
     moving average over steps (0 takes the latest). sparse_rows: embedding tables with more rows than this are neither
     averaged, decayed nor clipped, and only the rows of a batch are updated (lazy Adam), so that a step's cost does not grow
-    with the vocabulary.
+    with the vocabulary. id_dropout: the share of a batch's items whose id the item tower is not shown, so that it learns to place
+    by its features alone what a refresh will add after training.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 5
@@ -340,6 +341,7 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checkpoint_every_s: Annotated[float, Field(ge=0)] = 30.0
     sparse_rows: Annotated[int, Field(ge=0)] = 200_000
+    id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @field_validator("metric")
     @classmethod
@@ -459,6 +461,8 @@ def _history_problems(config: Config) -> list[str]:
         problems.append(f"train.target {target!r} is for training by place: set features.activity.enabled to false, or target to next")
     if target == "rest" and config.features.columns.context:
         problems.append("train.target 'rest' knows no latest context: leave features.columns.context out, or set target to next")
+    if config.train.id_dropout and not config.features.item_ids:
+        problems.append("train.id_dropout hides item ids, which features.item_ids leaves out already: set it to 0")
     if config.model.similarity == "dot" and config.index.kind == "annoy":
         problems.append("index 'annoy' ranks by cosine, not by model.similarity 'dot': take a faiss index, or cosine")
     return problems

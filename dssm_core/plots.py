@@ -44,12 +44,13 @@ def by_hour(shares: Mapping[str, Sequence[float | None]], refresh_h: int, file: 
     shares: name -> [refreshes], None where there was nothing to find. The refreshed index is drawn boldly, the daily one dashed.
     """
     styles: dict[str, dict[str, Any]] = {"served": {"linewidth": 2.6}, "daily": {"linestyle": "--", "color": "black"}}
-    labels = {"served": f"index, refreshed every {refresh_h} h", "daily": "the same index, not refreshed"}
+    every = f"every {refresh_h} h"
+    labels = {"served": f"index, refreshed {every}", "daily": "the same index, not refreshed"}
     with _figure(file) as axes:
         for name, values in shares.items():
             hours, told = refresh_h * np.arange(len(values)), np.array(values, dtype=np.float64)
-            axes.plot(hours, told, label=labels.get(name, name), **styles.get(name, {"linewidth": 1.4}))
-        axes.set(xlabel="hours since the test day began", ylabel=f"recall@{k}, all rows", title="What an hour's clicks find")
+            axes.plot(hours, told, label=labels.get(name, f"{name}, {every}"), **styles.get(name, {"linewidth": 1.4}))
+        axes.set(xlabel="hours since the test day began", ylabel=f"recall@{k}, all users and items", title="Recall through the test day")
         axes.set_xlim(0, None)
         axes.set_ylim(0, 1)
         axes.legend(loc="lower left", frameon=False)
