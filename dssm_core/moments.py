@@ -119,6 +119,16 @@ class Moment:
         """How many item codes there are, the unknown one included."""
         return len(self.log.created)
 
+    @property
+    def user_ids(self) -> Ids:
+        """The ids of the users who are known."""
+        return self.of.users.first(self.n_users)
+
+    @property
+    def item_ids(self) -> Ids:
+        """The ids of the items that are known."""
+        return self.of.items.first(self.n_items)
+
     @cached_property
     def acted(self) -> Tensor:
         """Codes of the users who have acted since the bundle was made, ascending. → [B]."""

@@ -103,7 +103,7 @@ def _make(bundle: Bundle, config: Config, as_of_ms: int, found: list[Origin], wo
     with disk_errors(part):
         shutil.copytree(bundle.folder, part)  # not linked: the index's files are written over
         items, users = moment.items(exported), moment.all_users(bundle.user_vectors)
-        for name, vectors, ids, key in ((ITEMS_FILE, items, moment.of.items, ITEM), (USERS_FILE, users, moment.of.users, USER)):
+        for name, vectors, ids, key in ((ITEMS_FILE, items, moment.item_ids, ITEM), (USERS_FILE, users, moment.user_ids, USER)):
             np.save(part / name, vectors)
             ids.save(part / f"{key}s.parquet", key)
         index = make_index(bundle.config, items, users, part)

@@ -69,7 +69,7 @@ def days_folder() -> Path:
 
 def refreshed_folder() -> Path:
     """The folder of refreshed bundles: $DSSM_REFRESHED, else `refreshed` beside the runs."""
-    return Path(os.environ.get("DSSM_REFRESHED", runs_folder().parent / "refreshed"))
+    return Path(os.environ.get("DSSM_REFRESHED") or runs_folder().parent / "refreshed")
 
 
 def publish_target() -> str:

@@ -172,6 +172,31 @@ def test_without_item_activity_known_items_keep_their_vectors(log, tmp_path):
     assert np.isfinite(anew).all()
 
 
+def test_where_the_table_is_the_catalogue_an_item_comes_when_it_is_created(log, tmp_path):
+    """Told apart by columns alone: an item that nobody has clicked is served from its creation on, one to come is not."""
+    frame, made_at = log[1], {"early": CUTOFF + HOUR_MS, "later": CUTOFF + 9 * HOUR_MS, "ageless": None}
+    first = frame[frame.item_id != "new"].groupby(ITEM).timestamp.min() - 1
+    own = pd.DataFrame({ITEM: first.index, "created_at": first.to_numpy(), "kind": [f"k{int(name[1:]) % 2}" for name in first.index]})
+    frame.to_csv(tmp_path / "clicks.csv", index=False)
+    own[own.created_at < CUTOFF].to_csv(tmp_path / "items.csv", index=False)
+    raw = config_of(tmp_path).model_dump()
+    raw["data"]["source"] |= {"items": {"files": "items.csv"}}
+    raw["features"] |= {"item_ids": False, "catalogue": "table", "history": {"length": 5, "fields": True}}
+    raw["features"]["columns"]["item"] = [{"column": "kind", "kind": "categorical"}]
+    raw["data"]["source"]["interactions"] = {"files": "clicks.csv"}
+    raw["validation"] = {"max_quarantine_share": 1}
+    run = trained(parse_config(raw), tmp_path / "runs")
+    base = assemble(run, tmp_path / "bundle")
+    more = pd.DataFrame({ITEM: list(made_at), "created_at": list(made_at.values()), "kind": "k1"})
+    pd.concat([own, more]).astype({"created_at": "Int64"}).to_csv(tmp_path / "items.csv", index=False)
+    known = set(own[own.created_at < CUTOFF + 6 * HOUR_MS].item_id)
+    made = at(tmp_path / "refreshed", base, run, 6)
+    bundle = open_bundle(made["folder"])
+    assert set(bundle.items.index) == known | {"early", "ageless"}
+    assert len(np.load(bundle.folder / "item_embeddings.npy")) == len(known) + 2
+    assert made["embedded"]["new_items"] == len(known) + 2 - len(open_bundle(base).items.index)
+
+
 # --- the protocol ---------------------------------------------------------------------------------------------------
 
 
