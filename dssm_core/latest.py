@@ -54,8 +54,8 @@ def origins(config: Config, start_ms: int, end_ms: int, days: Path | None) -> li
     found = []
     if days and keys:
         told = {day.isoformat(): key for day, key in keys.items()}
-        kept: Source = families.build(SOURCES, Member(kind="landed", path=str(days / config.name), days=told))
-        found.append(Origin(kept, [edges[day] for day in keys], {"days": told}))
+        kept = Member.model_validate({"kind": "landed", "path": str(days / config.name), "days": told})
+        found.append(Origin(families.build(SOURCES, kept), [edges[day] for day in keys], {"days": told}))
     if rest:
         source = open_source(config)
         found.append(Origin(source, rest, {"files": {name: sha256(file) for name, file in source.files().items()}}))

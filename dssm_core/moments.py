@@ -132,7 +132,8 @@ class Moment:
     @cached_property
     def acted(self) -> Tensor:
         """Codes of the users who have acted since the bundle was made, ascending. → [B]."""
-        return self.log.user[self.log.time >= self.of.window.cutoff_ms].unique()
+        acted: Tensor = self.log.user[self.log.time >= self.of.window.cutoff_ms].unique()
+        return acted
 
     @cached_property
     def _learned_items(self) -> Log:
