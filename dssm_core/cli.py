@@ -298,8 +298,8 @@ def publish(model: str, target: str, version: str | None, runs: str) -> None:
 def refresh(config: Path, as_of: datetime | None, version: str | None, data: str | None, days: str | None, to: str, runs: str) -> None:
     """Bring the champion of CONFIG's model up to the latest clicks, with the same towers, and swap its index in one step.
 
-    TO/MODEL/current is then a bundle as of that moment: who has acted, who is new, every item's activity. It says where it comes from in
-    lineage.json, which is printed.
+    TO/MODEL/current is then a bundle as of that moment: who has acted, who is new, every item's activity. Its lineage.json says where it
+    comes from; printed is that without the names of files.
     """
     from dssm_core import refresh as refreshing
     from dssm_core import registry
@@ -308,7 +308,7 @@ def refresh(config: Path, as_of: datetime | None, version: str | None, data: str
     settings, moment = read_config(config, data), as_of.replace(tzinfo=UTC) if as_of else _now()
     store, folder = registry.registered(settings.model_name, Path(runs)), Path(days).resolve() if days else None
     made = refreshing.refresh_registered(store, version, settings, int(moment.timestamp() * 1000), Path(to).resolve(), folder)
-    click.echo(json.dumps(made))
+    click.echo(json.dumps(refreshing.brief(made)))
 
 
 @main.command()

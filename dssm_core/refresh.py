@@ -83,6 +83,12 @@ def refresh(base: Path, model: str, version: str, config: Config, as_of_ms: int,
     return about | {"folder": str(current(root, model))}
 
 
+def brief(made: JSON) -> JSON:
+    """A lineage without the names of files, which may be thousands: how many, and one hash of all."""
+    files = [{"files": len(held), "sha256": digest(held)} if (held := part.get("files")) else part for part in made["read_from"]]
+    return made | {"read_from": files}
+
+
 def _check(bundle: Bundle, model: str, config: Config, as_of_ms: int) -> Window:
     """The bundle's train window. ConfigError where the model, the config and the moment do not go together."""
     window = trained_window(bundle.config)

@@ -74,12 +74,15 @@ def test_the_moment_is_the_forms_else_the_intervals_end_else_the_runs(given, int
     params, asked = {"config": "demo", "data": None, "as_of": given}, []
     monkeypatch.setattr(airflow.sdk, "get_current_context", lambda: {"params": params, "dag_run": run})
     monkeypatch.setattr(registry, "registered", lambda name, runs: SimpleNamespace(name=name, aliases=lambda: {"champion": "3"}))
-    monkeypatch.setattr(refresh, "refresh_registered", lambda *arguments: asked.append(arguments) or {"as_of": "then"})
+    made = {"read_from": [{"files": {"a.csv": "1", "b.csv": "2"}}, {"days": {"2024-03-01": "k"}}]}
+    monkeypatch.setattr(refresh, "refresh_registered", lambda *arguments: asked.append(arguments) or made)
     monkeypatch.setenv("DSSM_RUNS", str(tmp_path / "runs"))
-    assert refreshing.refresh_champion() == {"as_of": "then"}
-    store, version, config, as_of_ms, root, days = asked[0]
+    files, days = refreshing.refresh_champion()["read_from"]
+    assert files["files"] == 2  # XCom holds no list of files
+    assert days == {"days": {"2024-03-01": "k"}}
+    store, version, config, as_of_ms, root, landed = asked[0]
     assert (store.name, version, config.name, as_of_ms) == ("dssm-demo", None, "demo", wanted)
-    assert (root, days) == (tmp_path / "refreshed", tmp_path / "days")
+    assert (root, landed) == (tmp_path / "refreshed", tmp_path / "days")
 
 
 def test_without_a_champion_it_is_skipped(monkeypatch, tmp_path):
