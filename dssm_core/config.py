@@ -27,7 +27,7 @@ from dssm_core.yaml_files import read_yaml
 Pooling = Literal["sum", "mean", "max", "attention"]
 Normalising = Literal["standard", "log", "rank", "none"]
 SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-REPORTED = ("served", "exact", "ceiling", "champion", "all", "queries")  # who else stands in the gate's report
+REPORTED = ("served", "exact", "daily", "ceiling", "champion", "all", "queries")  # who else stands in the gate's report
 
 
 class Section(BaseModel):

@@ -106,7 +106,7 @@ def roll(run: Run, window: Window, folder: Path, beside: bool = True) -> Rolled:
     """Ask, refresh by refresh, what the rows until the next one should find. beside: not the bundle alone."""
     config, bundle = run.config, open_bundle(folder)
     context = [feature.column for feature in bundle.config.features.columns.context]
-    moments, rows, k = Moments.of(folder, read_latest(run, context)), rows_of(run, window), max(config.evaluation.ks)
+    moments, rows, k = Moments.of(folder, clicks_of(run, context)), rows_of(run, window), max(config.evaluation.ks)
     exported: Floats = np.load(folder / "item_embeddings.npy", mmap_mode="r", allow_pickle=False)
     places: dict[str, Ints] = {}
     for part in np.unique(rows.part).tolist():
@@ -125,7 +125,7 @@ def roll(run: Run, window: Window, folder: Path, beside: bool = True) -> Rolled:
     return Rolled(rows, places)
 
 
-def read_latest(run: Run, context: list[str]) -> Latest:
+def clicks_of(run: Run, context: list[str]) -> Latest:
     """All positives of a run, train and test, with the context columns that there are; its users and items."""
     files, beside = [run.step("split_by_time") / f"{part}.parquet" for part in ("train", "test")], run.step("validate_data")
     columns = [USER, ITEM, TIME, *(name for name in context if name in pq.read_schema(files[0]).names)]
