@@ -299,6 +299,32 @@ def publish(model: str, target: str, version: str | None, runs: str) -> None:
 
 
 @main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--as-of", type=click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]), help="The moment, UTC; by default now.")
+@click.option("--version", help="The version to refresh; by default the champion.")
+@click.option("--data", help="Folder or file of the log with the latest clicks, instead of the config's data.source.path.")
+@click.option("--days", help="Folder of landed days (see `dssm land`): days that have ended are read from it where it has them.")
+@click.option(
+    "--to", envvar="DSSM_REFRESHED", default="refreshed", show_default=True, show_envvar=True, help="Folder of refreshed bundles."
+)
+@RUNS
+def refresh(config: Path, as_of: datetime | None, version: str | None, data: str | None, days: str | None, to: str, runs: str) -> None:
+    """Bring the champion of CONFIG's model up to the latest clicks, with the same towers, and swap its index in one step.
+
+    TO/MODEL/current is then a bundle as of that moment: who has acted, who is new, every item's activity. Its lineage.json says where it
+    comes from; printed is that without the names of files.
+    """
+    from dssm_core import refresh as refreshing
+    from dssm_core import registry
+    from dssm_core.config import read_config
+
+    settings, moment = read_config(config, data), as_of.replace(tzinfo=UTC) if as_of else _now()
+    store, folder = registry.registered(settings.model_name, Path(runs)), Path(days).resolve() if days else None
+    made = refreshing.refresh_registered(store, version, settings, int(moment.timestamp() * 1000), Path(to).resolve(), folder)
+    click.echo(json.dumps(refreshing.brief(made)))
+
+
+@main.command()
 @click.argument("name", required=False)
 @click.option("--data", envvar="DSSM_DATA", type=click.Path(path_type=Path), show_envvar=True, help="Folder that holds the tables' logs.")
 @click.option("--rows", multiple=True, metavar="TITLE", help="Only these rows (repeat it; `*` matches any text).")
@@ -433,6 +459,10 @@ def show(result: JSON, out: Console = console) -> None:
     rows = {name: metrics.get(name, {}) for name in ("served", "exact", *metrics.get("baselines", {}), "ceiling")} | metrics.get(
         "baselines", {}
     )
+    if rolled := metrics.get("rolling"):
+        every = f"every {rolled['refresh_h']} h"
+        rolling = {"served": rolled["warm"]["served"]} | rolled["warm"]["baselines"]
+        rows |= {f"{name}, {every}": scores for name, scores in rolling.items()}
     names = [name for name in rows["served"] if name.startswith("recall@") and name[-1].isdigit()]
     names += [f"{name}@{result['gate']['k']}" for name in ("ndcg", "coverage")]
     table = Table("", title=f"test: {result['test_day']}, users and items seen in train", box=None, header_style="bold")

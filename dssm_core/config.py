@@ -27,7 +27,7 @@ from dssm_core.yaml_files import read_yaml
 Pooling = Literal["sum", "mean", "max", "attention"]
 Normalising = Literal["standard", "log", "rank", "none"]
 SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-REPORTED = ("served", "exact", "ceiling", "champion", "all", "queries")  # who else stands in the gate's report
+REPORTED = ("served", "exact", "daily", "ceiling", "champion", "all", "queries")  # who else stands in the gate's report
 
 
 class Section(BaseModel):
@@ -349,7 +349,8 @@ class Train(Section):
     (with features.history.length 0 all of them). ema_decay: the weights that are evaluated and exported are an exponential
     moving average over steps (0 takes the latest). sparse_rows: embedding tables with more rows than this are neither
     averaged, decayed nor clipped, and only the rows of a batch are updated (lazy Adam), so that a step's cost does not grow
-    with the vocabulary.
+    with the vocabulary. id_dropout: the share of a batch's items whose id the item tower is not shown, so that it learns to place
+    by its features alone what a refresh will add after training.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 5
@@ -369,6 +370,7 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checkpoint_every_s: Annotated[float, Field(ge=0)] = 30.0
     sparse_rows: Annotated[int, Field(ge=0)] = 200_000
+    id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @field_validator("metric")
     @classmethod
@@ -379,16 +381,24 @@ class Train(Section):
         return value
 
 
+class Rolling(Section):
+    """The test days with an index that is refreshed every `refresh_h` hours, beside the one of the start: see rolling.py."""
+
+    refresh_h: Annotated[int, Field(ge=1)] = 1
+
+
 class Evaluation(Section):
     """Cut-offs of the ranked lists, and resamples of users for the confidence intervals.
 
     exclude_seen: items of a query's own history are left out of everybody's answers.
+    rolling: also answer each part of the test days by what was known when it began (`{}` for hours); null leaves it out.
     baselines: by name, or with settings: `[hot, {kind: recent_hot, windows_h: [6, 24]}]`; `name` where one kind comes twice.
     """
 
     ks: tuple[Annotated[int, Field(ge=1)], ...] = (20, 50, 200)
     bootstrap: Annotated[int, Field(ge=10)] = 500
     exclude_seen: bool = False
+    rolling: Rolling | None = None
     baselines: tuple[Named, ...] = (Named(kind="hot", name="hot"), Named(kind="recent_hot", name="recent_hot"))
 
     @field_validator("baselines")
@@ -405,10 +415,12 @@ class Evaluation(Section):
 class Gate(Section):
     """What the served index must reach; all on recall@`k` of warm users and items, shares of 1.
 
+    protocol: judge the index as it is exported (`daily`), or refreshed through the test days (`rolling`, see evaluation.rolling).
     promote_margin: so far above the champion (or, without one, above the best baseline) a version is promoted without a person.
     """
 
     k: Annotated[int, Field(ge=1)] = 200
+    protocol: Literal["daily", "rolling"] = "daily"
     floor: Annotated[float, Field(ge=0, le=1)] = 0.1
     min_index_ratio: Annotated[float, Field(ge=0, le=1)] = 0.98
     champion_tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01
@@ -454,8 +466,14 @@ class Config(Section):
 
 
 def _gate_problems(config: Config) -> list[str]:
-    k = config.gate.k
-    return [] if k in config.evaluation.ks else [f"evaluation.ks must hold {k}: the gate judges recall@{k} (gate.k)"]
+    k, problems = config.gate.k, []
+    if k not in config.evaluation.ks:
+        problems.append(f"evaluation.ks must hold {k}: the gate judges recall@{k} (gate.k)")
+    if config.gate.protocol == "rolling" and config.evaluation.rolling is None:
+        problems.append("gate.protocol is 'rolling' but nothing rolls: set evaluation.rolling.refresh_h, such as 1, or take daily")
+    if config.evaluation.rolling and config.split.kind != "days":
+        problems.append(f"evaluation.rolling goes through test days, which split {config.split.kind!r} has not: leave it out")
+    return problems
 
 
 def _history_problems(config: Config) -> list[str]:
@@ -472,6 +490,8 @@ def _history_problems(config: Config) -> list[str]:
         problems.append(f"train.target {target!r} is for training by place: set features.activity.enabled to false, or target to next")
     if target == "rest" and config.features.columns.context:
         problems.append("train.target 'rest' knows no latest context: leave features.columns.context out, or set target to next")
+    if config.train.id_dropout and not config.features.item_ids:
+        problems.append("train.id_dropout hides item ids, which features.item_ids leaves out already: set it to 0")
     if config.model.similarity == "dot" and config.index.kind == "annoy":
         problems.append("index 'annoy' ranks by cosine, not by model.similarity 'dot': take a faiss index, or cosine")
     return problems

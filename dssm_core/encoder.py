@@ -34,7 +34,9 @@ class Encoder:
         self.config = Config.model_validate_json((folder / "config.json").read_bytes())
         self.prepared = load_prepared(folder, with_log=False)
         self.model = load_towers(folder, self.config, self.prepared)
-        self.user_ids, self.item_ids = Ids.load(folder / f"{USER}s.parquet"), Ids.load(folder / f"{ITEM}s.parquet")
+        schema = self.prepared.schema  # ids that a refresh has added since stand behind those that the towers know
+        self.user_ids = Ids.load(folder / f"{USER}s.parquet").first(schema.users)
+        self.item_ids = Ids.load(folder / f"{ITEM}s.parquet").first(schema.items)
 
     @torch.no_grad()
     def users(self, frame: pd.DataFrame) -> Floats:

@@ -109,6 +109,11 @@ def evaluate(run: Run, window: Window | None = None) -> Report:
     report["parts"] = {name: brief(measured, window.parts[name], key) for name, measured in parts.items()}
     report["queries"] = {"warm": len(window.warm.codes), "all": len(window.all.codes)}
     report |= {"pointwise": pointwise} if pointwise else {}
+    if run.config.evaluation.rolling:
+        from dssm_core import rolling
+
+        with served_bundle(run) as folder:
+            report["rolling"] = rolling.report(run, window, folder)
     return Report(report, {name: measured.curve for name, measured in found.items()})
 
 
@@ -191,6 +196,13 @@ def pad(rows: Rows, k: int) -> Rows:
 
 
 @contextmanager
+def served_bundle(run: Run) -> Iterator[Path]:
+    """The run's bundle as it would be registered, in a folder that lasts as long as the context."""
+    with tempfile.TemporaryDirectory(dir=run.root, prefix=".bundle-") as folder:
+        yield assemble(run, Path(folder) / "bundle")
+
+
+@contextmanager
 def query_encoder(run: Run) -> Iterator[Encode]:
     """A function: the vectors of a slice's queries. As exported, or, where each row asks, from the history before the row."""
     if not run.config.split.by_row:
@@ -201,8 +213,8 @@ def query_encoder(run: Run) -> Iterator[Encode]:
 
     config = run.config
     context = tuple(feature.column for feature in config.features.columns.context)
-    with tempfile.TemporaryDirectory(dir=run.root, prefix=".encoder-") as folder:
-        encoder = Encoder(assemble(run, Path(folder) / "bundle"))
+    with served_bundle(run) as folder:
+        encoder = Encoder(folder)
 
         def encode(asked: Slice) -> Vectors:
             frame, rows = users_frame(run, asked, config.features.history.length, context), np.arange(len(asked.codes))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dssm_core import families
-from dssm_core.artifacts import Run
+from dssm_core.artifacts import JSON, Run
 from dssm_core.config import Config
 from dssm_core.encoder import load_towers, users_at_once
 from dssm_core.features import item_inputs, users_as_of
@@ -45,12 +45,20 @@ def export(run: Run, work: Path) -> Outcome:
 
 
 @torch.no_grad()
-def embed_items(model: TwoTower, prepared: Prepared, config: Config) -> Floats:
-    """Every known item as of the window's end. → [N, D], row = code - 1."""
+def embed_items(model: TwoTower, prepared: Prepared, config: Config, first: int = 1) -> Floats:
+    """Items from code `first` on as of the window's end; one that the towers never saw by its features. → [N, D], row = code - first."""
     log, table, scale = prepared.log, prepared.items, prepared.scale
-    codes = torch.arange(1, len(log.created))
-    parts = [model.items(item_inputs(log, table, part, log.end, config.features, scale)) for part in codes.split(AT_ONCE)]
-    return torch.cat(parts).numpy()
+
+    def embed(part: Tensor) -> Tensor:
+        inputs = item_inputs(log, table, part, log.end, config.features, scale)
+        return model.items(inputs._replace(item=learned(part, prepared.schema.items)))
+
+    return torch.cat([embed(part) for part in torch.arange(first, len(log.created)).split(AT_ONCE)]).numpy()
+
+
+def learned(codes: Tensor, size: int) -> Tensor:
+    """The codes that the towers have learned something of, those below `size`; 0, the unknown one, for ids that came since. [n] → [n]."""
+    return torch.where(codes < size, codes, 0)
 
 
 @torch.no_grad()
@@ -66,24 +74,29 @@ def embed_users(model: TwoTower, prepared: Prepared, config: Config) -> Floats:
 
 
 def build_index(run: Run, work: Path) -> Outcome:
-    """Step function. Builds and saves the configured index over the exported items.
-
-    info: what was built, and its recall@k and speed, measured on exported users against exact search.
-    """
-    folder, kind = run.step("export_embeddings"), run.config.index.kind
+    """Step function. Builds and saves the configured index over the exported items; info: see make_index."""
+    folder = run.step("export_embeddings")
     vectors: Floats = np.load(folder / "item_embeddings.npy")
     users: Floats = np.load(folder / "user_embeddings.npy", mmap_mode="r")
-    member = families.build(INDEXES, run.config.index)
+    return Outcome({"items": len(vectors)}, make_index(run.config, vectors, users, work))
+
+
+def make_index(config: Config, vectors: Floats, users: Floats, work: Path) -> JSON:
+    """Build the configured index over items [N, D] and save it into `work`.
+
+    Returns what was built, and its recall@k and speed, measured on users [U + 1, D] against exact search.
+    """
+    kind, member = config.index.kind, families.build(INDEXES, config.index)
     started = time.perf_counter()
-    index = member.build(vectors, run.config.seed, users[1:])  # the unknown user asks like nobody
+    index = member.build(vectors, config.seed, users[1:])  # the unknown user asks like nobody
     built = time.perf_counter() - started
     member.save(index, work)
-    asked = measure.sample(vectors, users[1:], measure.K, measure.QUERIES, run.config.seed)
+    asked = measure.sample(vectors, users[1:], measure.K, measure.QUERIES, config.seed)
     recall, rate = asked.measure(member, index)
     if recall < measure.ENOUGH:
         log.warning(TOO_FEW, kind, 100 * recall, measure.K, len(asked.queries))
     measured = {f"recall@{measure.K}": round(recall, 4), "queries_per_s": round(rate, 1), "queries": len(asked.queries)}
-    return Outcome({"items": len(vectors)}, {"kind": kind, **member.describe(index), "build_seconds": round(built, 3), **measured})
+    return {"kind": kind, **member.describe(index), "build_seconds": round(built, 3), **measured}
 
 
 def _copy_encoder(run: Run, work: Path) -> None:

@@ -136,6 +136,8 @@ class Log:
         user, as_of: [B] → items [B, length] (0 after the newest), context [B, columns] (0 = none).
         """
         keys, order = self._by_user
+        if not len(order):
+            return user.new_zeros(len(user), length), user.new_zeros(len(user), self.context.shape[1])
         end, begin = self._ends(keys, user, as_of)
         held = torch.minimum(end - begin, torch.tensor(length, device=end.device))
         place = torch.arange(length, device=end.device)

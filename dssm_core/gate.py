@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from dssm_core import drift, evaluate, plots, queries, registry, report
+from dssm_core import drift, evaluate, plots, queries, registry, report, rolling
 from dssm_core.artifacts import JSON, Run, disk_errors, write_atomically
 from dssm_core.bundle import Bundle, open_bundle
 from dssm_core.config import Config, Gate
@@ -22,9 +22,10 @@ from dssm_core.steps import Outcome
 
 @dataclass(frozen=True)
 class Champion:
-    """Today's champion on the same queries. recall: None where it could not be measured; note: what to know of it.
+    """Today's champion on the same queries. recall: what the gate judges, None where it could not be measured; note: what to know of it.
 
-    scores: of the warm queries as evaluate has them; parts: of the parts of the test rows; drift: of this run's window from the champion's.
+    scores: of the warm queries as evaluate has them; parts: of the parts of the test rows; drift: of this run's window from the champion's;
+    rolling: refreshed as gate.protocol asks.
     """
 
     version: str
@@ -33,6 +34,7 @@ class Champion:
     scores: JSON = field(default_factory=dict)
     parts: JSON = field(default_factory=dict)
     drift: JSON = field(default_factory=dict)
+    rolling: JSON = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,10 @@ class Check:
 
 
 def judge(run: Run, work: Path) -> Outcome:
-    """Evaluate, compare, and write gate.json, curves.json and recall_curve.png; a refusal is an outcome, not an error.
+    """Evaluate, compare, and write gate.json, curves.json and pictures; a refusal is an outcome, not an error.
 
     info: passed, reasons, metrics (see evaluate). MLflow gets the verdict, the metrics, the files and the run's report, which a refused
-    run needs most.
+    run needs most. recall_curve.png is always drawn, rolling.png where the protocol rolls.
     """
     window, key = queries.read_window(run), metric(run.config.gate)
     measured = evaluate.evaluate(run, window)
@@ -56,32 +58,39 @@ def judge(run: Run, work: Path) -> Outcome:
     metrics = measured.metrics | ({"champion": _told(champion, key)} if champion else {})
     checks = decide(metrics, run.config.gate, champion)
     info: JSON = {"passed": all(check.passed for check in checks), "reasons": [check.reason for check in checks], "metrics": metrics}
-    with disk_errors(work):
-        plots.recall_curve(curves, work / "recall_curve.png", run.config.gate.k)
-    write_atomically(work / "gate.json", json.dumps(info, indent=2, allow_nan=False).encode())
-    plain = {name: {"mean": curve.mean.round(6).tolist(), "error": curve.error.round(6).tolist()} for name, curve in curves.items()}
-    write_atomically(work / "curves.json", json.dumps(plain).encode())
+    _write(work, info, curves, run.config.gate.k)
     report.write(run, work, window)
     registry.log_gate(run, work, info)
     return Outcome(rows=metrics["queries"], info=info)
 
 
+def _write(work: Path, info: JSON, curves: Mapping[str, evaluate.Curve], k: int) -> None:
+    with disk_errors(work):
+        plots.recall_curve(curves, work / "recall_curve.png", k)
+        if rolled := info["metrics"].get("rolling"):
+            plots.by_hour(rolled["by_part"], rolled["refresh_h"], work / "rolling.png", k)
+    write_atomically(work / "gate.json", json.dumps(info, indent=2, allow_nan=False).encode())
+    plain = {name: {"mean": curve.mean.round(6).tolist(), "error": curve.error.round(6).tolist()} for name, curve in curves.items()}
+    write_atomically(work / "curves.json", json.dumps(plain).encode())
+
+
 def _told(champion: Champion, key: str) -> JSON:
-    return {**champion.scores, key: champion.recall, "version": champion.version, "parts": champion.parts, "drift": champion.drift}
+    told = {**champion.scores, key: champion.scores.get(key), "version": champion.version, "parts": champion.parts, "drift": champion.drift}
+    return told | ({"rolling": champion.rolling} if champion.rolling else {})
 
 
 def decide(metrics: Mapping[str, Any], gate: Gate, champion: Champion | None = None) -> list[Check]:
     """Every rule on measured numbers, in the order people read them. What was not measured (None, NaN) never passes."""
-    key = metric(gate)
+    key, (metrics, said) = metric(gate), judged(metrics, gate)
     served, exact = number(metrics["served"][key]), number(metrics["exact"][key])
-    checks = [at_least(key, served, gate.floor, f"the floor {gate.floor:.3f}")]
+    checks = [at_least(said, served, gate.floor, f"the floor {gate.floor:.3f}")]
     baselines = {name: number(scores[key]) for name, scores in metrics["baselines"].items()}
     if baselines:
         best = max(baselines, key=lambda name: -1.0 if math.isnan(baselines[name]) else baselines[name])
-        checks.append(at_least(key, served, baselines[best], f"the best baseline, {best}, at {baselines[best]:.3f}"))
-    checks.append(index_check(key, served, exact, gate.min_index_ratio))
+        checks.append(at_least(said, served, baselines[best], f"the best baseline, {best}, at {baselines[best]:.3f}"))
+    checks.append(index_check(said, served, exact, gate.min_index_ratio))
     if champion is not None:
-        checks.append(champion_check(key, served, champion, gate.champion_tolerance))
+        checks.append(champion_check(said, served, champion, gate.champion_tolerance))
     return checks
 
 
@@ -90,16 +99,22 @@ def stands_out(metrics: Mapping[str, Any], gate: Gate) -> str | None:
 
     None where the margin is smaller, is not asked for, or cannot be measured: then a person decides.
     """
-    key, rivals = metric(gate), metrics["baselines"]
+    key, (scores, said) = metric(gate), judged(metrics, gate)
+    rivals = scores["baselines"]
     if champion := metrics.get("champion"):
-        rivals = {f"champion version {champion['version']}": champion}
+        rivals = {f"champion version {champion['version']}": champion.get("rolling", {}) if gate.protocol == "rolling" else champion}
     if gate.promote_margin is None or not rivals:
         return None
-    served, best = number(metrics["served"][key]), max(rivals, key=lambda name: number(rivals[name][key]))
-    margin = served - number(rivals[best][key])
+    served, best = number(scores["served"][key]), max(rivals, key=lambda name: number(rivals[name].get(key)))
+    margin = served - number(rivals[best].get(key))
     if not margin >= gate.promote_margin:
         return None
-    return f"served {key} {served:.3f} is {margin:.3f} above {best}, at least gate.promote_margin {gate.promote_margin:.3f}"
+    return f"served {said} {served:.3f} is {margin:.3f} above {best}, at least gate.promote_margin {gate.promote_margin:.3f}"
+
+
+def judged(metrics: Mapping[str, Any], gate: Gate) -> tuple[Mapping[str, Any], str]:
+    """The scores of each answerer that the gate's protocol speaks of, and what to call its number."""
+    return (metrics["rolling"]["warm"], f"rolling {metric(gate)}") if gate.protocol == "rolling" else (metrics, metric(gate))
 
 
 def metric(gate: Gate) -> str:
@@ -145,11 +160,12 @@ def measure_champion(run: Run, window: queries.Window) -> tuple[Champion | None,
                 name: evaluate.brief(ask(bundle, run, window, part, evaluate.light(run.config)), part, metric(run.config.gate))
                 for name, part in window.parts.items()
             }
+            rolled = rolling.refreshed(run, window, found.folder) if run.config.gate.protocol == "rolling" else {}
         except (DssmError, RuntimeError) as error:  # RuntimeError: torch's, for weights of another shape
             advice = "promote a version that this code can run, or remove the alias champion"
             return Champion(found.version, None, f"its bundle cannot be run: {error}; {advice}"), {}
-        recall, note = measured.scores[metric(run.config.gate)], overlap(bundle.config, run.config)
-        champion = Champion(found.version, recall, note, measured.scores, brief, since(run, window, bundle, found.drift))
+        recall, note = (rolled or measured.scores)[metric(run.config.gate)], overlap(bundle.config, run.config)
+        champion = Champion(found.version, recall, note, measured.scores, brief, since(run, window, bundle, found.drift), rolled)
         return champion, {f"champion v{found.version}": measured.curve}
 
 

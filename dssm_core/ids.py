@@ -41,6 +41,18 @@ class Ids:
         """How many codes there are, the unknown one included: the rows of an embedding table."""
         return len(self.index) + 1
 
+    def first(self, codes: int) -> Ids:
+        """The vocabulary of the first `codes` codes, the unknown one included."""
+        return Ids(self.index[: codes - 1])
+
+    def after(self, codes: int) -> Ids:
+        """The other ids, as a vocabulary of their own."""
+        return Ids(self.index[codes - 1 :])
+
+    def followed_by(self, values: pd.Series[Any]) -> Ids:
+        """The vocabulary with the other non-null values behind, in the order in which they come; what has a code keeps it."""
+        return Ids(self.index.append(pd.Index(values.dropna().unique()).difference(self.index, sort=False)))
+
     def encode(self, values: Any) -> Codes:
         """Codes of external ids, 0 where unknown or null. values: [n] → [n]."""
         return np.asarray(self.index.get_indexer(pd.Index(values)) + 1, dtype=np.int64)

@@ -75,8 +75,8 @@ def _ingest(con: DuckDBPyConnection, config: Config, work: Path) -> int:
     tables = open_source(config).read(con)
     for name, table in (("users", tables.users), ("items", tables.items)):
         if table is not None:
-            write_table(con, _typed(table, numbers), work / f"{name}.parquet")
-    return write_table(con, _typed(tables.interactions, numbers), work / "interactions.parquet", TIME)
+            write_table(con, typed(table, numbers), work / f"{name}.parquet")
+    return write_table(con, typed(tables.interactions, numbers), work / "interactions.parquet", TIME)
 
 
 def number_columns(config: Config) -> set[str]:
@@ -92,7 +92,7 @@ def compared(config: Config) -> set[str]:
     return {parse_positive(text).column for text in (config.data.positive, relevant) if text}
 
 
-def _typed(relation: DuckDBPyRelation, numbers: set[str]) -> DuckDBPyRelation:
+def typed(relation: DuckDBPyRelation, numbers: set[str]) -> DuckDBPyRelation:
     """Number columns that came as text as DOUBLE, with `<column>_raw` for text that is none; the rest unchanged."""
     parts: list[str] = []
     for name, kind in zip(relation.columns, relation.types, strict=True):

@@ -62,16 +62,20 @@ class Objective:
     def __call__(self, model: TwoTower, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Loss of the batch at `rows` (on the CPU, as `examples.batches` gives them). → []."""
         batch = self.examples.take(rows, generator)
-        compared = self._compare(model, batch, self._candidates(batch.bucket, batch.events, generator))
+        compared = self._compare(model, batch, self._candidates(batch.bucket, batch.events, generator), generator)
         fused = getattr(self.loss, "fused", None) if compared.candidate.dim() == 2 else None
         return cast(Tensor, fused(compared) if fused else self.loss(compared.logits))
 
-    def _compare(self, model: TwoTower, batch: Batch, candidates: Candidates) -> Comparison:
+    def _compare(self, model: TwoTower, batch: Batch, candidates: Candidates, generator: torch.Generator) -> Comparison:
         """Vectors of every event's user, its own item and the candidates; each distinct item is embedded once."""
         events, features = batch.events, self.config.features
         users = model.users(batch.inputs) if batch.places is None else model.users(batch.inputs, True).flatten(0, 1)[batch.places]
         distinct, place = torch.cat([events.item, candidates.items.flatten()]).unique(return_inverse=True)
-        embedded = model.items(item_inputs(self.log, self.items, distinct, int(self.times[batch.bucket]), features, self.scale))
+        inputs = item_inputs(self.log, self.items, distinct, int(self.times[batch.bucket]), features, self.scale)
+        if self.config.train.id_dropout:
+            shown = torch.rand(distinct.shape, generator=generator, device=distinct.device) >= self.config.train.id_dropout
+            inputs = inputs._replace(item=torch.where(shown, distinct, 0))
+        embedded = model.items(inputs)
         vectors = embedded.float().index_select(0, place)  # its gradient is summed in one order, and in full precision
         own, others = vectors.split([len(events.item), candidates.items.numel()])
         return Comparison(

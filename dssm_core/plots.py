@@ -46,6 +46,24 @@ def recall_curve(curves: Mapping[str, tuple[Doubles, Doubles]], file: File, mark
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 
+def by_hour(shares: Mapping[str, Sequence[float | None]], refresh_h: int, file: Path, k: int = 200) -> None:
+    """Recall of the rows between two refreshes, one line for each who answered, by hours since the test days began.
+
+    shares: name -> [refreshes], None where there was nothing to find. The refreshed index is drawn boldly, the daily one dashed.
+    """
+    styles: dict[str, dict[str, Any]] = {"served": {"linewidth": 2.6}, "daily": {"linestyle": "--", "color": "black"}}
+    every = f"every {refresh_h} h"
+    labels = {"served": f"index, refreshed {every}", "daily": "the same index, not refreshed"}
+    with _figure(file) as axes:
+        for name, values in shares.items():
+            hours, told = refresh_h * np.arange(len(values)), np.array(values, dtype=np.float64)
+            axes.plot(hours, told, label=labels.get(name, f"{name}, {every}"), **styles.get(name, {"linewidth": 1.4}))
+        axes.set(xlabel="hours since the test day began", ylabel=f"recall@{k}, all users and items", title="Recall through the test day")
+        axes.set_xlim(0, None)
+        axes.set_ylim(0, 1)
+        axes.legend(loc="lower left", frameon=False)
+
+
 def trials(found: Sequence[Mapping[str, Any]], file: Path) -> None:
     """A sweep's trials, best first: recall of the served index with its interval, beside the seconds that training took.
 

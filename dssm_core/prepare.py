@@ -28,6 +28,7 @@ from dssm_core.static import fit_context, fit_table, refuse_large
 from dssm_core.steps import Outcome
 from dssm_core.target_mean import fit_means
 
+UNTOLD = torch.iinfo(torch.int64).min
 SCALE_PAIRS = 100_000  # (item, moment) pairs that the activity's mean and deviation are taken over
 
 
@@ -138,11 +139,21 @@ def _read(run: Run, name: str) -> pd.DataFrame | None:
 def _log(rows: pd.DataFrame, ids: dict[str, Ids], context: Tensor, items: pd.DataFrame | None, window: tuple[int, int]) -> Log:
     item = torch.from_numpy(ids[ITEM].encode(rows[ITEM]))
     time = torch.from_numpy(rows[TIME].to_numpy(dtype=np.int64, copy=True))
-    created = torch.full((len(ids[ITEM]),), window[1]).scatter_reduce(0, item, time, "amin")
-    if items is not None and CREATED in items:
-        known = items.set_index(ITEM)[CREATED].reindex(ids[ITEM].index)
-        created[1:] = torch.from_numpy(known.fillna(pd.Series(created[1:].numpy(), index=known.index)).to_numpy(np.int64))
+    created = first_known(torch.full((len(ids[ITEM]),), window[1]), item, time, told_created(items, ids[ITEM]))
     return Log(torch.from_numpy(ids[USER].encode(rows[USER])), item, time, context, created, torch.tensor(window))
+
+
+def told_created(items: pd.DataFrame | None, ids: Ids) -> Tensor:
+    """When each code's item was created, ms, as the items table says; UNTOLD where it does not. → [codes]."""
+    told = torch.full((len(ids),), UNTOLD)
+    if items is not None and CREATED in items:
+        told[1:] = torch.from_numpy(items.set_index(ITEM)[CREATED].reindex(ids.index).fillna(UNTOLD).to_numpy(np.int64, copy=True))
+    return told
+
+
+def first_known(otherwise: Tensor, item: Tensor, time: Tensor, told: Tensor) -> Tensor:
+    """When items are first known of, ms: as told, else the first click or `otherwise`, the earlier. item, time: [n]; others, →: [codes]."""
+    return torch.where(told > UNTOLD, told, otherwise.scatter_reduce(0, item, time, "amin"))
 
 
 def _shown(rows: pd.DataFrame, ids: dict[str, Ids]) -> dict[str, Tensor]:

@@ -193,8 +193,8 @@ def log_gate(run: Run, work: Path, info: JSON) -> None:
         client.set_tag(run_id, "gate.reasons", "\n".join(info["reasons"])[:TAG_LENGTH])
         client.set_tag(run_id, "mlflow.note.content", _note(info))
         _log_numbers(client, run_id, flatten(info["metrics"]))
-        for name in ("gate.json", "recall_curve.png"):
-            client.log_artifact(run_id, str(work / name), "gate")
+        for file in (work / "gate.json", *sorted(work.glob("*.png"))):
+            client.log_artifact(run_id, str(file), "gate")
         if (report := run.root / REPORT).is_file():
             client.log_artifact(run_id, str(report))
         if not info["passed"]:

@@ -34,6 +34,9 @@ def _numbers(run: Run, metrics: JSON, theirs: JSON, tags: Mapping[str, str], key
     """Rows of (what, challenger's, champion's)."""
     served, k = metrics["served"], run.config.gate.k
     rows = [(key, _interval(served, key), _interval(theirs, key))]
+    if rolled := metrics.get("rolling"):
+        rolling = _interval(rolled["warm"]["served"], key), _interval(theirs.get("rolling", {}), key)
+        rows.append((f"{key}, refreshed every {rolled['refresh_h']} h", *rolling))
     rows += [(name, _share(served.get(name)), _share(theirs.get(name))) for name in (f"ndcg@{k}", f"coverage@{k}")]
     exact, index = metrics["exact"].get(key), run.need("build_index").info
     rows.append(("index keeps of exact search", _share(served[key] / exact if exact else None), ""))

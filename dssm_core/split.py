@@ -54,7 +54,7 @@ def _judge(con: DuckDBPyConnection, config: Config, folder: Path, window: Window
     con.execute(f"CREATE VIEW log AS {numbered(folder / 'interactions.parquet')}")
     if isinstance(config.split, Fixed) and PART not in con.table("log").columns:
         raise DataError(f"split.kind is 'fixed' but interactions have no column {PART!r}: map one to it, or take another split.kind")
-    _clean(con, config, folder, window)
+    clean(con, config, folder, window)
     part, source = config.split.part(window), "cleaned"
     if window is None:  # it may count over a user's rows: once, and with no more columns than it needs
         con.execute(f"CREATE TABLE parts AS SELECT {ROW}, {part} AS _own FROM cleaned")
@@ -63,7 +63,7 @@ def _judge(con: DuckDBPyConnection, config: Config, folder: Path, window: Window
     con.execute(f"CREATE VIEW judged AS SELECT *, CASE {sort} ELSE {part} END AS _part FROM {source}")
 
 
-def _clean(con: DuckDBPyConnection, config: Config, folder: Path, window: Window | None) -> None:
+def clean(con: DuckDBPyConnection, config: Config, folder: Path, window: Window | None) -> None:
     """View `cleaned`: the log with `_positive`, `_outside`, `_clean`, and `_reason` where a row is to be quarantined."""
     inside = f"{TIME} >= {window.start_ms} AND {TIME} < {window.end_ms}" if window else f"{TIME} IS NOT NULL"
     # the duplicates of the window only, by their row numbers: far smaller than a window function over every column

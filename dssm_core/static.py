@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,26 @@ def encode_table(columns: FeatureColumns, side: str, rows: pd.DataFrame, folder:
         torch.from_numpy(_stacked(single, (len(rows), 0), np.int64)),
         torch.from_numpy(_stacked(padded, (len(rows), 0, width), np.int64)),
         torch.from_numpy(_stacked(numeric, (len(rows), 0), np.float32)),
+    )
+
+
+def extend_table(table: Table, columns: FeatureColumns, side: str, rows: pd.DataFrame | None, ids: Ids, folder: Path) -> Table:
+    """The table that `fit_table` made, with a row behind for each of `ids` (those that came since), coded by `folder`'s vocabularies.
+
+    rows: the users or items table as it is now. A row has no more values of a multi-valued column than the widest in train; target means
+    know nothing of it.
+    """
+    if len(ids) == 1:
+        return table
+    new = encode_table(columns, side, _rows_of(getattr(columns, side), side, rows, ids), folder)
+    width = table.multi.shape[2]
+    multi = torch.nn.functional.pad(new.multi[:, :, :width], (0, max(0, width - new.multi.shape[2])))
+    group = torch.cat([table.means.group, table.means.group.new_zeros(len(ids) - 1, table.means.group.shape[1])])
+    return Table(
+        torch.cat([table.categorical, new.categorical]),
+        torch.cat([table.multi, multi]),
+        torch.cat([table.numeric, new.numeric]),
+        replace(table.means, group=group),
     )
 
 

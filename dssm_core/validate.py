@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -281,6 +281,28 @@ def _range(name: str, low: float | None, high: float | None, quarantines: bool) 
     says = f"{name} must lie in {'-inf' if low is None else f'{low:g}'} to {'inf' if high is None else f'{high:g}'}"
     settings = {"min_value": low, "max_value": high}
     return Rule("ExpectColumnValuesToBeBetween", name, says, "mend the rows, or widen validation.ranges", quarantines, settings)
+
+
+HOLDS: dict[str, Callable[[str, dict[str, Any]], list[str]]] = {
+    "ExpectColumnValuesToBeNull": lambda column, settings: [f"{column} IS NULL"],
+    "ExpectColumnValuesToNotBeNull": lambda column, settings: [f"{column} IS NOT NULL"],
+    "ExpectColumnValuesToBeInSet": lambda column, settings: [f"{column} IN ({', '.join(map(str, settings['value_set']))})"],
+    "ExpectColumnValuesToBeBetween": lambda column, settings: [
+        f"{column} {sign} {settings[end]}" for sign, end in ((">=", "min_value"), ("<=", "max_value")) if settings[end] is not None
+    ],
+}  # in SQL, what a rule that quarantines expects of a value; like Great Expectations' they have no opinion of NULL
+
+
+def unbroken(config: Config, columns: Sequence[str], folder: Path) -> str:
+    """SQL: the rows (`_row`) of view `log` that break no rule which quarantines. No Data Docs: for rows that are read again every hour.
+
+    folder: of the tables as ingested, whose interactions have `columns`.
+    """
+    rules = [rule for rule in _rules(config, INTERACTIONS, columns, folder) if rule.quarantines]
+    names = sorted({rule.column for rule in rules})
+    parts = ", ".join([ROW, *(_column(config, name, columns, folder / TABLE_FILES[INTERACTIONS]) for name in names)])
+    holds = [f"coalesce({held}, true)" for rule in rules for held in HOLDS[rule.kind](quote(rule.column), rule.settings)]
+    return f"SELECT {ROW} FROM (SELECT {parts} FROM log) WHERE {' AND '.join(holds)}"
 
 
 # --- frames ---------------------------------------------------------------------------------------------------------

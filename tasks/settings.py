@@ -69,6 +69,11 @@ def days_folder() -> Path:
     return Path(os.environ.get("DSSM_DAYS", runs_folder().parent / "days"))
 
 
+def refreshed_folder() -> Path:
+    """The folder of refreshed bundles: $DSSM_REFRESHED, else `refreshed` beside the runs."""
+    return Path(os.environ.get("DSSM_REFRESHED") or runs_folder().parent / "refreshed")
+
+
 def publish_target() -> str:
     """Where the champion is published: $DSSM_PUBLISH, else `published` beside the runs."""
     return os.environ.get("DSSM_PUBLISH") or str(runs_folder().parent / "published")

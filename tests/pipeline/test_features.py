@@ -7,10 +7,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from dssm_core import artifacts, bundle, steps
 from dssm_core.config import parse_config
 from dssm_core.encoder import Encoder
+from dssm_core.moments import Latest, Moments
 from dssm_core.prepare import load_prepared
 from dssm_core.schema import ITEM, USER
 from dssm_core.static import encode_table
@@ -114,6 +116,31 @@ def test_a_bundle_codes_new_rows_as_its_own(served):
     assert again.categorical.equal(trained.categorical[1:])
     assert again.multi.equal(trained.multi[1:])
     assert again.numeric.equal(trained.numeric[1:])
+
+
+def test_who_comes_later_is_seen_by_every_kind_of_column(served):
+    """A newcomer that is described like a known item, or user, has its columns; its id, and what train measured, is the unknown one's."""
+    run, encoder = served
+    clicks, tables = pd.read_parquet(run.step("split_by_time") / "train.parquet").query("label == 1"), []
+    for side, twin in (("user", "5"), ("item", "3")):
+        rows = pd.read_parquet(run.step("validate_data") / f"{side}s.parquet")
+        tables.append(pd.concat([rows, rows[rows[f"{side}_id"] == twin].assign(**{f"{side}_id": "twin"})], ignore_index=True))
+    cutoff = T0 + 3 * DAY
+    rows = pd.DataFrame({USER: ["twin"] * 2, ITEM: ["3", "twin"], "timestamp": [cutoff, cutoff + 1], "device": ["phone"] * 2})
+    moments = Moments.of(encoder.folder, Latest(pd.concat([clicks, rows], ignore_index=True), *tables))
+    for table, ids, twin in ((moments.user_table, moments.users, "5"), (moments.item_table, moments.items, "3")):
+        code, new = ids.encode([twin, "twin"])
+        for part in (table.categorical, table.multi, table.numeric):
+            assert part[code].equal(part[new])
+        assert table.means.as_of(torch.tensor([new]), torch.tensor([cutoff])).abs().sum() == 0
+    exported = [np.load(encoder.folder / f"{side}_embeddings.npy") for side in ("item", "user")]
+    moment = moments.as_of(cutoff + DAY)
+    items, users = moment.items(exported[0]), moment.all_users(exported[1])
+    assert (len(items), len(users)) == (len(exported[0]) + 1, len(exported[1]) + 1)
+    assert np.isfinite(items).all()
+    assert np.isfinite(users).all()
+    told = pd.DataFrame({USER: [None], "history": [["3"]], "device": ["phone"]})
+    assert not np.allclose(users[-1], encoder.users(told)[0], atol=1e-3)  # the columns of the newcomer count
 
 
 def test_shared_tables_are_saved_once_and_hashed_columns_have_no_file(served):

@@ -20,6 +20,8 @@ def test_the_served_index_recalls_what_readers_click_next_day(data_root, tmp_pat
         str(clicks),
         "--test-day",
         "2017-10-07",
+        "--set",
+        "evaluation.rolling.refresh_h=1",
         "--runs",
         str(tmp_path),
         "--json",
@@ -35,5 +37,12 @@ def test_the_served_index_recalls_what_readers_click_next_day(data_root, tmp_pat
     assert metrics["baselines"]["recent_hot"]["by_window"]["1h"] == pytest.approx(0.514, abs=0.01)
     assert metrics["ceiling"]["recall@200"] == pytest.approx(0.944, abs=0.002)
     assert metrics["served"]["recall@200"] >= 0.57
+    rolled = metrics["rolling"]
+    assert rolled["rows"] == {"warm": 69_003, "all": 129_358, "new_items": 33_944}
+    assert rolled["warm"]["daily"]["recall@200"] == pytest.approx(metrics["served"]["recall@200"], abs=1e-9)
+    assert rolled["all"]["daily"]["recall@200"] == pytest.approx(metrics["all"]["served"]["recall@200"], abs=1e-9)
+    assert rolled["all"]["baselines"]["recent_hot"]["recall@200"] == pytest.approx(0.901, abs=0.002)
+    assert rolled["warm"]["served"]["recall@200"] >= 0.87
+    assert rolled["all"]["served"]["recall@200"] >= 0.85
     assert result["gate"]["passed"]
     assert result["version"]

@@ -251,7 +251,7 @@ def test_cli_lists_the_steps_in_their_order():
     commands = [
         line.split()[0] for line in cli("--help").stdout.split("Commands:")[1].splitlines() if line.startswith("  ") and line[2] != " "
     ]
-    people = ["run", "sweep", "land", "runs", "report", "promote", "rollback", "history", "publish", "bench"]
+    people = ["run", "sweep", "land", "runs", "report", "promote", "rollback", "history", "publish", "refresh", "bench"]
     assert commands == [*people, *steps.STEPS]
 
 
@@ -288,3 +288,25 @@ def test_cli_promotes(first, runs):
     listed = cli("history", "dssm-small", "--runs", runs)
     assert "looks right" in listed.stdout
     assert os.environ.get("MLFLOW_TRACKING_URI") is None
+
+
+def test_cli_refreshes_the_champion(first, runs, tmp_path):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(tiny().model_dump(mode="json")))
+    cli("promote", "dssm-small", "--version", first[1]["version"], "--runs", runs)
+    arguments = ["refresh", file, "--runs", runs, "--to", tmp_path / "refreshed"]
+    done = cli(*arguments, "--as-of", "2024-03-07T12:00")
+    assert done.exit_code == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert (made["model"], made["version"], made["as_of"]) == ("dssm-small", first[1]["version"], "2024-03-07T12:00:00Z")
+    assert made["bundle"] == first[0].need("register_model").info["content_hash"]
+    assert made["embedded"]["users"] > made["embedded"]["new_users"] >= 0
+    bundle = open_bundle(tmp_path / "refreshed" / "dssm-small" / "current")
+    assert len(bundle.retrieve(pd.DataFrame({"user_id": ["1"]}), 5).item_ids[0]) == 5
+    late = cli(*arguments, "--as-of", "2025-03-07T12:00")
+    assert late.exit_code == 1
+    assert "has no click from 2025-03-01" in " ".join(late.stderr.split())
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(tiny(name="other").model_dump(mode="json")))
+    nobody = cli("refresh", other, "--runs", runs, "--to", tmp_path / "refreshed")
+    assert "has no champion: promote a version, or give one" in " ".join(nobody.stderr.split())

@@ -58,6 +58,22 @@ def test_every_shipped_config_is_valid(file):
         ({"evaluation": {"baselines": [{"kind": "hot", "name": "served"}]}}, "'served' names a row of the report"),
         ({"evaluation": {"baselines": [{"name": "hot"}]}}, "'evaluation.baselines.0.kind' is missing"),
         ({"gate__k": 10}, "evaluation.ks must hold 10"),
+        (
+            {
+                "features": {
+                    "item_ids": False,
+                    "columns": {"item": [{"column": "category", "kind": "categorical"}]},
+                    "history": {"length": 0},
+                },
+                "train__id_dropout": 0.1,
+            },
+            "train.id_dropout hides item ids, which features.item_ids leaves out already: set it to 0",
+        ),
+        ({"gate__protocol": "rolling"}, "gate.protocol is 'rolling' but nothing rolls: set evaluation.rolling.refresh_h, such as 1"),
+        (
+            {"split": {"kind": "leave_one_out"}, "evaluation__rolling": {}},
+            "evaluation.rolling goes through test days, which split 'leave_one_out' has not: leave it out",
+        ),
         ({"split": {"test_day": "2024-03-07", "train_dais": 3}}, "unknown key 'split.train_dais': did you mean 'train_days'?"),
         ({"split": {}}, "'split.test_day' is missing"),
         ({"split": {"kind": "leave_one"}}, "split: unknown kind 'leave_one': did you mean 'leave_one_out'?"),

@@ -42,3 +42,11 @@ def test_hash_codes_never_change():
 @pytest.mark.parametrize("same", [[7, None], [7.0, None], ["7", None]])
 def test_a_number_is_one_value_whatever_its_type(same):
     assert Hashed(1000).encode(same).tolist() == Hashed(1000).encode(["7", None]).tolist()
+
+
+def test_what_comes_later_has_codes_behind_in_the_order_it_comes():
+    known = Ids(pd.Index(["b", "d"]))
+    more = known.followed_by(pd.Series(["z", "b", None, "a", "z"]))
+    assert more.encode(["b", "d", "z", "a", "q"]).tolist() == [1, 2, 3, 4, 0]
+    assert more.first(len(known)).index.tolist() == ["b", "d"]
+    assert more.after(len(known)).index.tolist() == ["z", "a"]

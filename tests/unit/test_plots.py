@@ -33,3 +33,8 @@ def test_bars(tmp_path):
     published = plots.Bar("c", None, 0.0, 0.9, False)
     plots.bars([plots.Panel("one", "recall", [marked, plain, published]), plots.Panel("two", "recall", [plain])], tmp_path / "a.png")
     assert is_png(tmp_path / "a.png")
+
+
+def test_recall_by_hour_is_drawn_with_gaps(tmp_path):
+    plots.by_hour({"served": [0.9, None, 0.8], "daily": [0.9, 0.5, 0.1], "recent_hot": [0.8, None, 0.7]}, 2, tmp_path / "rolling.png")
+    assert is_png(tmp_path / "rolling.png")

@@ -9,7 +9,7 @@ from dssm_core.config import Feature, FeatureColumns, Features
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.fields import Column, Schema, Side
 from dssm_core.ids import Hashed, Ids
-from dssm_core.static import encode_context, encode_table, fit_context, fit_table, refuse_large
+from dssm_core.static import encode_context, encode_table, extend_table, fit_context, fit_table, refuse_large
 from dssm_core.trigrams import trigrams
 
 USERS = Ids.fit(pd.Series(["u1", "u2"]))
@@ -90,6 +90,17 @@ def test_new_rows_are_coded_by_what_train_fitted(tmp_path):
     assert coded.multi[:, 0].tolist() == [[0, 2], [1, 0]]
     assert coded.categorical[:, 0].tolist() == [2, 0]
     assert coded.numeric[:, 0].tolist() == [0, 0]
+
+
+def test_a_table_goes_on_with_rows_of_the_same_width(tmp_path):
+    of = (Feature(column="tags", kind="multi"), Feature(column="price", kind="numeric", normaliser="none"))
+    table, _ = items(tmp_path, *of, tags=["x|y", "y", None], price=[1.0, 3.0, None])
+    now = pd.DataFrame({"item_id": ["e", "a", "d"], "tags": ["x", "x", "y|new|x|y"], "price": [5.0, 1.0, None]})
+    longer = extend_table(table, FeatureColumns(item=of), "item", now, Ids(pd.Index(["d", "e", "f"])), tmp_path)
+    assert longer.multi[: len(table.multi)].equal(table.multi)
+    assert longer.multi[len(table.multi) :, 0].tolist() == [[2, 0], [1, 0], [0, 0]]  # the first two of four; f is in no table
+    assert longer.numeric[len(table.numeric) :, 0].tolist() == [0, 5, 0]
+    assert extend_table(table, FeatureColumns(item=of), "item", now, Ids(pd.Index([])), tmp_path) is table
 
 
 def test_users_share_the_vocabulary_and_width_of_an_item_column(tmp_path):

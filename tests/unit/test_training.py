@@ -103,6 +103,7 @@ KNOBS = [
     {"train__warmup_share": 0.5},
     {"train__ema_decay": 0.5},
     {"train__precision": "bf16"},
+    {"train__id_dropout": 0.5},
     {"model__temperature": 0.2},
     {"features__init_std": 0.01},
     {"model__learn_temperature": False},
@@ -136,6 +137,21 @@ def test_a_knob_of_the_same_shapes_changes_the_towers(changes, prepared_run, tra
     model, _ = fit(prepared_run(**changes), tmp_path)
     assert weights(model).isfinite().all()
     assert not torch.equal(weights(model), weights(trained[0]))
+
+
+def test_id_dropout_hides_its_share_of_a_batchs_ids_from_the_item_tower(prepared_run, monkeypatch):
+    run = prepared_run(train__id_dropout=0.25)
+    samples = run.step("sample_negatives")
+    prepared, seen = load_prepared(samples), []
+    objective = Objective(run.config, prepared, prepared.log, samples, "refit")
+    model = TwoTower(run.config, prepared.schema, prepared.items)
+    embed = model.items
+    monkeypatch.setattr(model, "items", lambda inputs: seen.append(inputs.item) or embed(inputs))
+    for seed, rows in enumerate(objective.examples.batches(512, seed=0)[:6]):
+        objective(model, rows, torch.Generator().manual_seed(seed))
+    shown = torch.cat(seen) > 0
+    assert len(shown) > 500
+    assert 0.69 < shown.float().mean() < 0.81  # 0.75, give or take 0.02
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from dssm_core.artifacts import Run, create_run
 from dssm_core.config import parse_config, read_config
 from dssm_core.errors import DataError
+from dssm_core.ingest import numbered
 from dssm_core.steps import execute
+from dssm_core.validate import unbroken
 
 REPO = Path(__file__).resolve().parents[2]
 T0 = 1_709_251_200_000  # 2024-03-01 00:00 UTC
@@ -136,6 +140,21 @@ def test_a_range_needs_its_column_in_one_table_only(tmp_path: Path) -> None:
         "validation.ranges names 'wrds', which no table has: did you mean 'words'?",
         "users: age must lie in 0 to 120: 1 of 2 do not (such as 200.0); mend the rows, or widen validation.ranges",
     ]
+
+
+def test_the_same_rows_are_unbroken_by_sql_alone(tmp_path: Path) -> None:
+    write_log(tmp_path, [*BROKEN])
+    run = make_run(tmp_path, {"max_quarantine_share": 0.2, "ranges": {"seconds": [0, 70.5]}})
+    for step in STEPS[:2]:
+        execute(run, step)
+    folder = run.step("ingest_data")
+    clean = pd.read_parquet(run.step("validate_data") / "interactions.parquet")
+    with duckdb.connect() as con:
+        con.execute(f"CREATE VIEW log AS {numbered(folder / 'interactions.parquet')}")
+        columns = pq.read_schema(folder / "interactions.parquet").names
+        kept = con.sql(f"SELECT timestamp FROM log WHERE _row IN ({unbroken(run.config, columns, folder)}) ORDER BY _row").fetchall()
+    assert [time for (time,) in kept] == clean["timestamp"].tolist()
+    assert len(clean) == 71  # of the good ones the last took 71 seconds
 
 
 def test_an_empty_window_names_the_days_there_are(tmp_path: Path) -> None:

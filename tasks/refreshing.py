@@ -1,0 +1,29 @@
+"""The task of the Dag dssm_refresh."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.settings import config_file, data_path, days_folder, refreshed_folder, runs_folder
+
+
+def refresh_champion() -> dict[str, Any]:
+    """Swap in the champion's bundle as of the run's moment; its lineage. Skipped where there is no champion to refresh."""
+    from datetime import UTC, datetime
+
+    from airflow.sdk import get_current_context
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from dssm_core import refresh, registry
+    from dssm_core.config import read_config
+
+    context = get_current_context()
+    params, run = context["params"], context["dag_run"]
+    config = read_config(config_file(params["config"]), data_path(params["data"]))
+    store = registry.registered(config.model_name, runs_folder())
+    if registry.CHAMPION not in store.aliases():
+        raise AirflowSkipException(f"{store.name} has no champion")
+    given = datetime.fromisoformat(params["as_of"]) if params["as_of"] else run.data_interval_end or run.run_after
+    moment = given if given.tzinfo else given.replace(tzinfo=UTC)
+    made = refresh.refresh_registered(store, None, config, int(moment.timestamp() * 1000), refreshed_folder(), days_folder())
+    return refresh.brief(made)

@@ -1,0 +1,473 @@
+"""A trained bundle as of later moments, on a log of a few thousand clicks with a planted newcomer."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from datetime import date
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dssm_core import artifacts, evaluate, landing, live, refresh, registry, rolling, steps
+from dssm_core.bundle import assemble, content_hash, open_bundle
+from dssm_core.config import Gate, Rolling, parse_config
+from dssm_core.errors import ConfigError, ConflictError, DataError
+from dssm_core.gate import Champion, decide, measure_champion, stands_out
+from dssm_core.live import Live
+from dssm_core.moments import Latest, Moments
+from dssm_core.queries import read_window
+from dssm_core.schema import HOUR_MS, ITEM, USER
+from tests.conftest import small_config
+
+DAY = 24 * HOUR_MS
+T0 = 1_709_251_200_000  # 2024-03-01 00:00 UTC
+CUTOFF = T0 + 3 * DAY
+TO_INDEX = ("ingest_data", "validate_data", "split_by_time", "sample_negatives", "train_towers", "export_embeddings", "build_index")
+
+
+def write_log(folder):
+    """Three days to train and one to test: 60 items live a day each and are clicked by their own kind of readers; `new` comes at 10:20."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for item in range(60):
+        first = T0 + item * 4 * DAY // 60
+        hours = rng.exponential(8, 80)
+        times = first + (hours * HOUR_MS).astype(np.int64)
+        users = rng.integers(0, 120, 80)
+        device = np.where(rng.random(80) < 0.9, ["phone", "desk"][item % 2], "tv")
+        rows += list(zip((f"u{user}" for user in users), (f"i{item}",) * 80, times, device, strict=False))
+    rows += [(f"u{n}", "new", CUTOFF + 10 * HOUR_MS + (20 + n // 2) * 60_000, "phone") for n in range(60)]
+    rows += [(f"u{n}", "new", CUTOFF + 11 * HOUR_MS + n * 60_000, "phone") for n in range(60, 120)]
+    rows += [("stranger", "i3", CUTOFF + 5 * HOUR_MS, "desk"), ("stranger", "i7", CUTOFF + 14 * HOUR_MS, "desk")]
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "device"])
+    frame = frame[frame.timestamp < T0 + 4 * DAY].sort_values("timestamp", kind="stable")
+    frame.to_csv(folder / "clicks.csv", index=False)
+    return frame
+
+
+def config_of(log, **changes):
+    source = {"kind": "delimited", "path": str(log), "interactions": {"files": "*.csv"}}
+    raw = small_config(data={"source": source}, split={"test_day": "2024-03-04", "train_days": 3})
+    raw["name"] = "made"
+    raw["features"] = {"columns": {"context": [{"column": "device", "kind": "categorical"}]}, "activity": {"refresh_h": 6}}
+    raw["train"] |= {"epochs": 2, "batch_size": 64, "negatives": 32, "learning_rate": 0.01}
+    raw["evaluation"] = {"ks": [5, 20], "bootstrap": 20, "rolling": {"refresh_h": 1}}
+    raw["gate"] = {"k": 20, "floor": 0.0, "min_index_ratio": 0.0, "champion_tolerance": 1.0}
+    for name, value in changes.items():
+        raw[name] = raw.get(name, {}) | value
+    return parse_config(raw)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("log")
+    return folder, write_log(folder)
+
+
+@pytest.fixture(scope="module")
+def run(log, tmp_path_factory):
+    return trained(config_of(log[0]), tmp_path_factory.mktemp("runs"))
+
+
+def trained(config, folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        run = artifacts.create_run(config, folder, "one")
+        for name in TO_INDEX:
+            steps.execute(run, name)
+    return run
+
+
+@pytest.fixture(scope="module")
+def base(run, tmp_path_factory):
+    return assemble(run, tmp_path_factory.mktemp("base") / "bundle")
+
+
+def latest(log, until=T0 + 4 * DAY):
+    frame = log[1][log[1].timestamp < until].reset_index(drop=True)
+    return Latest(frame.astype({USER: "str", ITEM: "str"}))
+
+
+def exported(base):
+    return np.load(base / "item_embeddings.npy"), np.load(base / "user_embeddings.npy")
+
+
+# --- what is known at a moment --------------------------------------------------------------------------------------
+
+
+def test_as_of_the_cutoff_the_vectors_are_the_exported_ones(base, log):
+    items, users = exported(base)
+    moment = Moments.of(base, latest(log)).as_of(CUTOFF)
+    assert np.array_equal(moment.items(items), items)
+    assert np.array_equal(moment.all_users(users), users)
+    everyone = moment.users(np_codes(1, len(users)))
+    assert np.array_equal(everyone, users[1:])  # also where they are computed anew
+
+
+def np_codes(first, last):
+    import torch
+
+    return torch.arange(first, last)
+
+
+@pytest.mark.parametrize("hour", [1, 7, 13, 24])
+def test_nothing_at_or_after_the_moment_changes_anything(base, log, hour):
+    items, users = exported(base)
+    as_of = CUTOFF + hour * HOUR_MS
+    full, cut = (Moments.of(base, clicks).as_of(as_of) for clicks in (latest(log), latest(log, as_of)))
+    assert np.array_equal(full.items(items), cut.items(items))
+    assert np.array_equal(full.all_users(users), cut.all_users(users))
+    assert (full.n_users, full.n_items) == (cut.n_users, cut.n_items)
+
+
+def test_only_those_who_acted_have_other_vectors(base, log):
+    users = exported(base)[1]
+    moments = Moments.of(base, latest(log))
+    moment = moments.as_of(CUTOFF + HOUR_MS)
+    acted = set(log[1][(log[1].timestamp >= CUTOFF) & (log[1].timestamp < CUTOFF + HOUR_MS)].user_id)
+    assert set(moments.users.decode(moment.acted.numpy())) == acted
+    same = (moment.all_users(users)[: len(users)] == users).all(1)
+    changed = {name for name, kept in zip(moments.users.decode(np.arange(1, len(users))), same[1:], strict=True) if not kept}
+    assert same[0]
+    assert changed <= acted  # who has clicked a newcomer from the same device has the same history and context
+    assert len(acted) / 2 < len(changed) < len(users) / 2
+
+
+def test_newcomers_have_codes_behind_the_bundles_own_from_their_first_click_on(base, log):
+    own = open_bundle(base)
+    moments = Moments.of(base, latest(log))
+    assert moments.items.index[: len(own.items) - 1].equals(own.items.index)
+    first = log[1].groupby(ITEM).timestamp.min()
+    for hour in (0, 6, 10, 11, 24):
+        moment = moments.as_of(CUTOFF + hour * HOUR_MS)
+        known = set(moments.items.decode(np.arange(1, moment.n_items)))
+        assert known == set(first[first < CUTOFF + hour * HOUR_MS].index)
+        assert ("new" in known) == (hour >= 11)
+        assert ("stranger" in set(moments.users.decode(np.arange(1, moment.n_users)))) == (hour > 5)
+
+
+def test_a_window_as_long_as_the_trained_one(base, log):
+    moment = Moments.of(base, latest(log)).as_of(CUTOFF + 5 * HOUR_MS)
+    assert (moment.log.start, moment.log.end) == (T0 + 5 * HOUR_MS, CUTOFF + 5 * HOUR_MS)
+    inside = log[1][(log[1].timestamp >= moment.log.start) & (log[1].timestamp < moment.log.end)]
+    assert len(moment.log.item) == len(inside)
+    first = inside.groupby(ITEM).timestamp.min()
+    names = moment.of.items.decode(np.arange(1, moment.n_items))
+    wanted = [first.get(name, moment.log.start) for name in names]  # who has left the window is as old as it is
+    assert moment.log.created[1:].tolist() == wanted
+
+
+def test_without_item_activity_known_items_keep_their_vectors(log, tmp_path):
+    changes = {"features": {"activity": {"enabled": False}}, "sampler": {"kind": "uniform"}}
+    folder = assemble(trained(config_of(log[0], **changes), tmp_path), tmp_path / "bundle")
+    items = exported(folder)[0]
+    moment = Moments.of(folder, latest(log)).as_of(CUTOFF + DAY)
+    anew = moment.items(items)
+    assert len(anew) > len(items)
+    assert anew[: len(items)].tobytes() == items.tobytes()
+    assert np.isfinite(anew).all()
+
+
+def test_where_the_table_is_the_catalogue_an_item_comes_when_it_is_created(log, tmp_path):
+    """Told apart by columns alone: an item that nobody has clicked is served from its creation on, one to come is not."""
+    frame, made_at = log[1], {"early": CUTOFF + HOUR_MS, "later": CUTOFF + 9 * HOUR_MS, "ageless": None}
+    first = frame[frame.item_id != "new"].groupby(ITEM).timestamp.min() - 1
+    own = pd.DataFrame({ITEM: first.index, "created_at": first.to_numpy(), "kind": [f"k{int(name[1:]) % 2}" for name in first.index]})
+    frame.to_csv(tmp_path / "clicks.csv", index=False)
+    own[own.created_at < CUTOFF].to_csv(tmp_path / "items.csv", index=False)
+    raw = config_of(tmp_path).model_dump()
+    raw["data"]["source"] |= {"items": {"files": "items.csv"}}
+    raw["features"] |= {"item_ids": False, "catalogue": "table", "history": {"length": 5, "fields": True}}
+    raw["features"]["columns"]["item"] = [{"column": "kind", "kind": "categorical"}]
+    raw["data"]["source"]["interactions"] = {"files": "clicks.csv"}
+    raw["validation"] = {"max_quarantine_share": 1}
+    run = trained(parse_config(raw), tmp_path / "runs")
+    base = assemble(run, tmp_path / "bundle")
+    more = pd.DataFrame({ITEM: list(made_at), "created_at": list(made_at.values()), "kind": "k1"})
+    pd.concat([own, more]).astype({"created_at": "Int64"}).to_csv(tmp_path / "items.csv", index=False)
+    known = set(own[own.created_at < CUTOFF + 6 * HOUR_MS].item_id)
+    made = at(tmp_path / "refreshed", base, run, 6)
+    bundle = open_bundle(made["folder"])
+    assert set(bundle.items.index) == known | {"early", "ageless"}
+    assert len(np.load(bundle.folder / "item_embeddings.npy")) == len(known) + 2
+    assert made["embedded"]["new_items"] == len(known) + 2 - len(open_bundle(base).items.index)
+
+
+# --- the protocol ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rolled(run, base):
+    return rolling.roll(run, read_window(run), base)
+
+
+def test_the_rows_are_the_daily_protocols_and_so_are_the_answers_without_a_refresh(run, rolled):
+    daily = evaluate.evaluate(run).metrics
+    for which, scores in (("warm", daily["served"]), ("all", daily["all"]["served"])):
+        again = rolled.scores("daily", which, run.config)
+        for key in ("recall@5", "recall@20", "micro_recall@5", "micro_recall@20"):
+            assert again[key] == pytest.approx(scores[key], abs=1e-12)
+    assert daily["rolling"]["warm"]["served"] == rolled.scores("served", "warm", run.config)
+    assert daily["rolling"]["rows"]["all"] == len(rolled.rows.part)
+
+
+def test_a_newcomer_is_found_after_the_refresh_and_not_before(rolled):
+    new = (rolled.rows.items == "new").to_numpy()
+    early, late = (new & (rolled.rows.part == hour) for hour in (10, 12))
+    assert (early.sum(), late.sum()) == (60, 60)
+    assert (rolled.places["served"][early] == 20).all()  # not in the catalogue yet
+    assert (rolled.places["daily"][new] == 20).all()
+    assert (rolled.places["served"][late] < 20).mean() > 0.5
+    assert (rolled.places["recent_hot/3h"][late] < 20).all()
+    assert (rolled.places["recent_hot/3h"][early] == 20).all()
+
+
+def test_hourly_recent_hot_by_hand(rolled, log):
+    """The 20 items with most clicks in the hour before each hour, then most clicks at all; any of those that tie there."""
+    own = rolled.rows
+    for part in (0, 9, 15):
+        as_of = CUTOFF + part * HOUR_MS
+        past = log[1][log[1].timestamp < as_of].drop_duplicates()
+        hour, every = past[past.timestamp >= as_of - HOUR_MS].item_id.value_counts(), past.item_id.value_counts()
+        counts = pd.DataFrame({"hour": hour, "every": every}).fillna(0)
+        least = counts.sort_values(["hour", "every"], ascending=False).iloc[19]
+        surely = set(counts[(counts.hour > least.hour) | ((counts.hour == least.hour) & (counts.every > least.every))].index)
+        maybe = set(counts[(counts.hour == least.hour) & (counts.every == least.every)].index)
+        at = own.part == part
+        found, asked = set(own.items[at & (rolled.places["recent_hot/1h"] < 20)]), set(own.items[at])
+        assert asked & surely <= found <= asked & (surely | maybe)
+
+
+def test_recall_by_hand():
+    users, items = pd.Series(["a", "a", "b", "c"]), pd.Series(["x", "y", "x", "z"])
+    warm, new = np.array([1, 1, 1, 0], bool), np.array([0, 0, 0, 1], bool)
+    found = rolling.Rolled(rolling.Rows(users, items, np.array([0, 2, 2, 2]), warm, new), {"served": np.array([0, 20, 7, 3])})
+    config = config_of("nowhere")
+    assert found.scores("served", "warm", config)["recall@20"] == pytest.approx((1 / 2 + 1) / 2)
+    assert found.scores("served", "warm", config)["recall@5"] == pytest.approx((1 / 2 + 0) / 2)
+    assert found.scores("served", "warm", config)["micro_recall@20"] == pytest.approx(2 / 3)
+    assert found.scores("served", "all", config)["micro_recall@20"] == pytest.approx(3 / 4)
+    assert found.scores("served", "new_items", config)["recall@5"] == 1
+    assert found.by_part("served", 20) == [1.0, None, 2 / 3]
+
+
+def test_the_index_that_is_refreshed_on_disk_answers_as_measured(run, rolled, base, tmp_path):
+    part = 12
+    made = refresh.refresh(base, "dssm-made", "3", run.config, CUTOFF + part * HOUR_MS, tmp_path)
+    rows = np.flatnonzero(rolled.rows.part == part)
+    lists = open_bundle(made["folder"]).retrieve(pd.DataFrame({USER: rolled.rows.users.iloc[rows].tolist()}), 20).item_ids
+    places = [ids.index(item) if item in ids else 20 for ids, item in zip(lists, rolled.rows.items.iloc[rows], strict=True)]
+    assert places == rolled.places["served"][rows].tolist()
+
+
+def test_seen_items_are_left_out_as_of_the_hour(run, base):
+    config = run.config.model_copy(update={"evaluation": run.config.evaluation.model_copy(update={"exclude_seen": True})})
+    again = artifacts.Run(run.root)
+    again.__dict__["config"] = config
+    found = rolling.roll(again, read_window(run), base, beside=False)
+    taken = pd.read_parquet(run.step("split_by_time") / "train.parquet")
+    seen = set(zip(taken[USER], taken[ITEM], strict=True))
+    again_clicked = [pair in seen for pair in zip(found.rows.users, found.rows.items, strict=True)]
+    assert 0 < sum(again_clicked) < len(again_clicked)
+    assert (found.places["served"][again_clicked] == 20).all()
+
+
+def test_rarer_refreshes_are_another_figure(run, base, rolled):
+    config = run.config.model_copy(update={"evaluation": run.config.evaluation.model_copy(update={"rolling": Rolling(refresh_h=24)})})
+    again = artifacts.Run(run.root)
+    again.__dict__["config"] = config
+    daily = rolling.roll(again, read_window(run), base, beside=False)
+    assert np.array_equal(daily.places["served"], rolled.places["daily"])  # one refresh, at the start
+    assert not np.array_equal(rolled.places["served"], rolled.places["daily"])
+
+
+def test_the_gate_judges_what_it_is_told_to():
+    inner, outer = ({"recall@20": value} for value in (0.8, 0.6))
+    metrics = {"served": outer, "exact": outer, "baselines": {"recent_hot": {"recall@20": 0.5}}}
+    metrics["rolling"] = {"warm": {"served": inner, "exact": inner, "baselines": {"recent_hot": {"recall@20": 0.9}}}}
+    assert all(check.passed for check in decide(metrics, Gate(k=20)))
+    checks = decide(metrics, Gate(k=20, protocol="rolling"), Champion("2", 0.79))
+    assert [check.passed for check in checks] == [True, False, True, True]
+    margin = Gate(k=20, protocol="rolling", promote_margin=0.05)
+    assert stands_out(metrics, margin) is None  # the hourly baseline is above it
+    metrics["champion"] = {"version": "2", "recall@20": 0.9, "rolling": {"recall@20": 0.7}}
+    assert (
+        stands_out(metrics, margin)
+        == "served rolling recall@20 0.800 is 0.100 above champion version 2, at least gate.promote_margin 0.050"
+    )
+    metrics["champion"] = {"version": "2", "recall@20": None}
+    assert stands_out(metrics, margin) is None  # it could not be measured
+    assert checks[1].reason == "served rolling recall@20 0.800 is not at least the best baseline, recent_hot, at 0.900"
+
+
+def test_a_champion_is_refreshed_too_before_it_is_compared(run, base, rolled, monkeypatch):
+    gate = run.config.gate.model_copy(update={"protocol": "rolling"})
+    again = artifacts.Run(run.root)
+    again.__dict__["config"] = run.config.model_copy(update={"gate": gate})
+    monkeypatch.setattr(registry, "champion", lambda run, folder: registry.Found("7", base))
+    champion, _ = measure_champion(again, read_window(run))
+    assert champion.recall == champion.rolling["recall@20"] == rolled.scores("served", "warm", run.config)["recall@20"]
+    assert champion.scores["recall@20"] == pytest.approx(rolled.scores("daily", "warm", run.config)["recall@20"])
+
+
+# --- on disk --------------------------------------------------------------------------------------------------------
+
+
+def at(root, base, run, hour, **more):
+    return refresh.refresh(base, "dssm-made", "3", run.config, CUTOFF + hour * HOUR_MS, root, **more)
+
+
+def test_a_refresh_is_a_bundle_with_its_lineage(run, base, log, tmp_path):
+    made = at(tmp_path, base, run, 11)
+    seen = log[1][log[1].timestamp < CUTOFF + 11 * HOUR_MS]
+    since = seen[seen.timestamp >= CUTOFF]
+    assert (made["model"], made["version"], made["as_of"]) == ("dssm-made", "3", "2024-03-04T11:00:00Z")
+    assert made["bundle"] == content_hash(base)
+    assert made["read_from"] == [{"files": {"clicks.csv": artifacts.sha256(log[0] / "clicks.csv")}}]
+    assert made["clicks"]["since_training"] == len(since.drop_duplicates())
+    assert made["embedded"]["users"] == since.user_id.nunique()
+    assert made["embedded"]["new_users"] == 1
+    assert made["embedded"]["new_items"] == len(set(seen.item_id)) - len(np.load(base / "item_embeddings.npy"))
+    bundle = open_bundle(tmp_path / "dssm-made" / "current")
+    assert live.current(tmp_path, "dssm-made") == bundle.folder.resolve()
+    assert json.loads((bundle.folder / "lineage.json").read_text()) | {"folder": made["folder"]} == made
+    assert "new" in bundle.retrieve(pd.DataFrame({USER: ["u70"]}), 40).item_ids[0]
+    for file in ("towers.safetensors", "tables.safetensors", "schema.json", "config.json"):
+        assert (bundle.folder / file).read_bytes() == (base / file).read_bytes()
+
+
+def test_histories_with_newcomers_are_answered_through_the_towers(run, base, tmp_path):
+    at(tmp_path, base, run, 13)
+    refreshed, own = open_bundle(tmp_path / "dssm-made" / "current"), open_bundle(base)
+    told = pd.DataFrame({USER: ["stranger", None], "history": [["i3", "new"], ["new", "i50", "i3"]]})
+    plain = pd.DataFrame({USER: [None, None], "history": [["i3"], ["i50", "i3"]]})
+    assert np.array_equal(refreshed.vectors(told)[1], own.vectors(plain)[1])  # `new` is not among what the towers know
+    assert np.array_equal(refreshed.vectors(told)[0], own.vectors(plain)[0])
+
+
+def test_again_is_the_same_and_an_older_moment_is_refused(run, base, tmp_path):
+    made = at(tmp_path, base, run, 11)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "dssm-made").rglob("*") if file.is_file() and file.name != ".lock"}
+    assert at(tmp_path, base, run, 11) == made
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    with pytest.raises(ConflictError, match="is refreshed as of 2024-03-04T11:00:00Z already, after 2024-03-04T09:00:00Z"):
+        at(tmp_path, base, run, 9)
+    assert live.lineage(tmp_path, "dssm-made") == made
+
+
+def test_a_refresh_does_not_hang_on_the_one_before(run, base, tmp_path):
+    at(tmp_path / "one", base, run, 9)
+    at(tmp_path / "one", base, run, 15)
+    at(tmp_path / "two", base, run, 15)
+    one, two = (live.current(tmp_path / name, "dssm-made") for name in ("one", "two"))
+    for file in ("user_embeddings.npy", "item_embeddings.npy", "user_ids.parquet", "item_ids.parquet", "index.faiss"):
+        assert (one / file).read_bytes() == (two / file).read_bytes()
+
+
+def test_the_one_before_stays_for_its_readers_and_older_ones_go(run, base, tmp_path):
+    folders = [at(tmp_path, base, run, hour)["folder"] for hour in (1, 2, 3)]
+    assert [os.path.isdir(folder) for folder in folders] == [False, True, True]
+
+
+def test_a_kill_between_leaves_the_old_one_whole(run, base, tmp_path, monkeypatch):
+    made = at(tmp_path, base, run, 1)
+    whole = content_hash(live.current(tmp_path, "dssm-made"))
+    for place in ("make_index", "_swap"):
+        with monkeypatch.context() as patch:
+            patch.setattr(refresh, place, killed)
+            with pytest.raises(KeyboardInterrupt):
+                at(tmp_path, base, run, 2)
+    with monkeypatch.context() as patch:  # the folder has its name, the link has not moved
+        patch.setattr(refresh.os, "replace", lambda source, target: killed() if target.name == "current" else os.rename(source, target))
+        with pytest.raises(KeyboardInterrupt):
+            at(tmp_path, base, run, 2)
+    assert live.lineage(tmp_path, "dssm-made") == made
+    assert content_hash(live.current(tmp_path, "dssm-made")) == whole
+    assert at(tmp_path, base, run, 2)["as_of"] == "2024-03-04T02:00:00Z"
+
+
+def killed(*_):
+    raise KeyboardInterrupt
+
+
+def test_landed_days_and_the_log_give_the_same(run, base, log, tmp_path):
+    days = tmp_path / "days"
+    for day in (1, 2, 3):
+        landing.land(run.config, date(2024, 3, day), days)
+    at(tmp_path / "log", base, run, 15)
+    made = at(tmp_path / "landed", base, run, 15, days=days)
+    assert list(made["read_from"][0]["days"]) == ["2024-03-01", "2024-03-02", "2024-03-03"]
+    assert list(made["read_from"][1]["files"]) == ["clicks.csv"]  # the day that is still going on
+    one, two = (live.current(tmp_path / name, "dssm-made") for name in ("log", "landed"))
+    for file in ("user_embeddings.npy", "item_embeddings.npy"):
+        assert (one / file).read_bytes() == (two / file).read_bytes()
+
+
+def test_what_cannot_be_refreshed_is_said(run, base, tmp_path):
+    with pytest.raises(ConfigError, match="trained on everything before 2024-03-04T00:00:00Z; give a later moment"):
+        at(tmp_path, base, run, -1)
+    with pytest.raises(DataError, match=r"the log of 'made' has no click from 2024-03-08.* to 2024-03-11"):
+        at(tmp_path, base, run, 7 * 24)
+    other = run.config.model_copy(update={"name": "other"})
+    with pytest.raises(ConfigError, match="config 'other' is not that of model 'dssm-made'"):
+        refresh.refresh(base, "dssm-made", "3", other, CUTOFF + HOUR_MS, tmp_path)
+    assert live.current(tmp_path, "dssm-made") is None
+
+
+def test_the_rules_of_a_training_hold_for_the_latest_clicks_too(log, tmp_path, run, base):
+    dirty = tmp_path / "dirty"
+    dirty.mkdir()
+    frame = log[1].astype(object)
+    bad = pd.DataFrame(
+        [(None, "i3", CUTOFF + 1, "phone"), ("u1", None, CUTOFF + 2, "phone"), ("u1", "i3", "soon", "phone"), tuple(frame.iloc[5])],
+        columns=frame.columns,
+    )
+    pd.concat([frame, bad]).to_csv(dirty / "clicks.csv", index=False)
+    made = refresh.refresh(base, "dssm-made", "3", config_of(dirty), CUTOFF + 6 * HOUR_MS, tmp_path / "dirty-root")
+    plain = at(tmp_path / "plain", base, run, 6)
+    assert made["clicks"]["read"] > made["clicks"]["clean"] == plain["clicks"]["clean"]
+    for file in ("user_embeddings.npy", "item_embeddings.npy"):
+        one, two = (live.current(tmp_path / root, "dssm-made") / file for root in ("dirty-root", "plain"))
+        assert one.read_bytes() == two.read_bytes()
+    pd.concat([frame, *[bad] * 100]).to_csv(dirty / "clicks.csv", index=False)
+    with pytest.raises(DataError, match=r"break a rule, more than validation\.max_quarantine_share 1\.00%"):
+        refresh.refresh(base, "dssm-made", "3", config_of(dirty), CUTOFF + 7 * HOUR_MS, tmp_path / "dirty-root")
+
+
+# --- who is served by it --------------------------------------------------------------------------------------------
+
+
+def test_a_server_follows_the_refreshes_of_its_own_bundle_only(run, base, log, tmp_path):
+    server, asked = Live(base, tmp_path), pd.DataFrame({USER: ["u70"]})
+    assert server.now() is server.registered
+    first = at(tmp_path, base, run, 9)
+    opened = server.now()
+    assert str(opened.folder) == first["folder"]
+    assert server.now() is opened
+    assert "new" not in opened.retrieve(asked, 60).item_ids[0]
+    second = at(tmp_path, base, run, 12)
+    assert str(server.now().folder) == second["folder"]
+    assert "new" in server.now().retrieve(asked, 60).item_ids[0]
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    (other / "note.txt").write_text("another version")
+    assert Live(other, tmp_path).now().folder == other
+    assert Live(base).now().folder == base
+
+
+def test_the_logged_model_follows_where_it_is_told_of_them(run, base, tmp_path, monkeypatch):
+    from dssm_core.retriever import Retriever
+
+    at(tmp_path, base, run, 12)
+    context, asked = SimpleNamespace(artifacts={"bundle": str(base)}), pd.DataFrame({USER: ["u70"]})
+    found = []
+    for root in (None, str(tmp_path)):
+        monkeypatch.setenv("DSSM_REFRESHED", root) if root else monkeypatch.delenv("DSSM_REFRESHED", raising=False)
+        model = Retriever()
+        model.load_context(context)
+        found.append("new" in model.predict(context, asked, {"k": 60}).item_ids[0])
+    assert found == [False, True]
