@@ -14,7 +14,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from dssm_core import artifacts, evaluate, pipeline, queries, registry, steps
+from dssm_core import artifacts, evaluate, lookalike, pipeline, queries, registry, steps
 from dssm_core.bundle import assemble, open_bundle
 from dssm_core.cli import main
 from dssm_core.config import parse_config
@@ -137,6 +137,20 @@ def test_newcomers_of_a_tower_that_never_saw_an_empty_history_get_recent_hot(run
     assert new.any()
     assert (rows[new] == baseline[:20]).all()
     assert not (rows[~new] == baseline[:20]).all(1).any()
+
+
+def test_seed_users_of_a_segment_find_users_of_that_segment(first):
+    """The generated log's users of a segment prefer the same categories, which the towers learn from clicks."""
+    run = first[0]
+    segment = pd.read_parquet(run.step("ingest_data") / "users.parquet").set_index("user_id")["segment"].dropna()
+    with lookalike.opened(run) as (bundle, _):
+        known = segment[segment.index.isin(bundle.users.index)]
+        seeds = known.groupby(known).head(10)
+        asked = {name: lookalike.like_seeds(bundle, list(part.index)) for name, part in seeds.groupby(seeds)}
+        found = {name: lookalike.audience(bundle, question, 20)["user_id"] for name, question in asked.items()}
+    alike = [(segment.reindex(users) == name).mean() for name, users in found.items()]
+    chance = known.value_counts(normalize=True).mean()
+    assert sum(alike) / len(alike) > 2 * chance
 
 
 def test_the_key_of_a_step_holds_its_inputs_content_and_facts_but_no_report(first):
