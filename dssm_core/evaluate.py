@@ -194,9 +194,12 @@ def query_encoder(run: Run) -> Iterator[Encode]:
 
         def encode(asked: Slice) -> Vectors:
             frame, rows = users_frame(run, asked, config.features.history.length, context), np.arange(len(asked.codes))
-            parts = [bundle.encoder.users(frame.iloc[first : first + QUERIES_AT_ONCE]) for first in rows[::QUERIES_AT_ONCE]]
-            cold = bundle.asked(frame).source == HOT
-            return Vectors(np.concatenate(parts) if parts else np.zeros((0, 1), np.float32), rows, cold)
+            frames = [frame.iloc[first : first + QUERIES_AT_ONCE] for first in rows[::QUERIES_AT_ONCE]]
+            parts = [(bundle.encoder.users(part), bundle.asked(part).source == HOT) for part in frames]
+            if not parts:
+                return Vectors(np.zeros((0, 1), np.float32), rows, np.zeros(0, np.bool_))
+            vectors, cold = (np.concatenate(each) for each in zip(*parts, strict=True))
+            return Vectors(vectors, rows, cold)
 
         yield encode
 
