@@ -6,6 +6,7 @@ config.json, towers.safetensors, the ids, the embeddings, the index, and the tab
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,7 +113,6 @@ class Bundle:
         """Who brings a history of which some item is known. [B]"""
         told = np.zeros(len(frame), np.bool_)
         if HISTORY in frame:
-            check_histories(frame[HISTORY])
             flat = frame[HISTORY].reset_index(drop=True).explode().dropna()
             told[flat.index.to_numpy()[self.items.encode(as_ids(flat, self.items)) > 0]] = True
         return told
@@ -166,12 +166,15 @@ def open_bundle(folder: Path | str) -> Bundle:
 
 
 def check_frame(frame: pd.DataFrame) -> None:
-    """DataError unless the frame says who asks."""
+    """DataError unless the frame says who asks: one id a row, histories as lists."""
     if USER not in frame and HISTORY not in frame:
         raise DataError(
             f"input has neither {USER!r} nor {HISTORY!r} but columns {list(frame.columns)}:"
             f" give {USER!r}, {HISTORY!r} (a list of {ITEM}, newest last) or both"
         )
+    if several := [cell for cell in frame.get(USER, ()) if isinstance(cell, (*LISTS, dict))]:
+        raise DataError(f"{USER} {several[0]!r} is no id: give one a row (to a server as dataframe_records or dataframe_split)")
+    check_histories(frame.get(HISTORY, ()))
 
 
 def check_k(k: Any, most: int | None = None) -> None:
@@ -180,7 +183,7 @@ def check_k(k: Any, most: int | None = None) -> None:
         raise DataError(f"k is {k!r}: ask for a whole number of items, 1 {f'to {most:,}' if most else 'or more'}")
 
 
-def check_histories(cells: pd.Series[Any]) -> None:
+def check_histories(cells: Iterable[Any]) -> None:
     """DataError naming the first history that is neither a list nor missing."""
     wrong = [cell for cell in cells if not isinstance(cell, LISTS) and not pd.isna(cell)]
     if wrong:

@@ -40,7 +40,7 @@ Floats = npt.NDArray[np.float32]
 def export(run: Run, work: Path) -> Outcome:
     """Step function. Writes user_embeddings.npy (row = code, 0 unknown), item_embeddings.npy (row = code - 1), and all
     else that encoding a user takes, so that this folder and the index together are what is served; hot.parquet where the
-    unknown user's vector would be chance (see newcomers.py).
+    unknown user's vector was never trained (see newcomers.py).
     """
     prepared = load_prepared(run.step("sample_negatives"))
     model = load_towers(run.step("train_towers"), run.config, prepared)

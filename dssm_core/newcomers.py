@@ -3,8 +3,8 @@
 Whether the unknown user's vector says anything is a fact of the training. With item activity the first clicks of a user after a
 refresh are learned with an empty history, and with train.target `rest` a history may be empty: the tower knows what to make of one, and
 newcomers ask by it, with their context columns where they are given. Trained by places, every event has a history; and with
-features.history.length 0 a user is an id and columns. Such a tower's answer to nothing is chance: the bundle of that model holds a
-list of hot items instead, and only that model's: where there is no list, the tower answers.
+features.history.length 0 a user is an id and columns. Such a tower was never trained toward an answer to nothing: the bundle of that model
+holds a list of hot items instead, and only that model's: where there is no list, the tower answers. docs/log.md has what each finds.
 """
 
 from __future__ import annotations

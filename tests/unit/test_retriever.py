@@ -97,6 +97,13 @@ def test_missing_columns_are_named(bundle):
         bundle.retrieve(pd.DataFrame({"x": [1]}), 5)
 
 
+@pytest.mark.parametrize("cell", [[1], np.array([1]), {"a": 1}])
+def test_an_id_that_is_no_scalar_is_refused(bundle, cell):
+    """As MLflow's server makes of the form `inputs`: without this it would be somebody unknown, and answered as such."""
+    with pytest.raises(DataError, match="is no id: give one a row"):
+        bundle.retrieve(pd.DataFrame({"user_id": [1, cell]}), 5)
+
+
 @pytest.mark.parametrize(("cell", "kind"), [("10,20", "text"), (10, "of type int"), ({"a": 1}, "of type dict")])
 def test_a_history_that_is_no_list_is_refused(bundle, cell, kind):
     with pytest.raises(DataError, match=f"is {kind}: give a list of item_id"):
