@@ -325,6 +325,45 @@ def refresh(config: Path, as_of: datetime | None, version: str | None, data: str
 
 
 @main.command()
+@click.argument("model", required=False)
+@click.option("--version", help="The version or alias of MODEL to ask; by default the champion.")
+@click.option("--run", "folder", type=click.Path(path_type=Path), help="A run's folder, instead of MODEL; it need not be registered.")
+@click.option("--seed", "seeds", multiple=True, metavar="USER_ID", help="A user to start from (repeat it).")
+@click.option("--seeds", "file", type=click.Path(path_type=Path), help="A file of seeds: .parquet or .csv with user_id, or one id a line.")
+@click.option("--item", metavar="ITEM_ID", help="An item (an ad) to start from, instead of seeds.")
+@click.option("--top", default=1000, show_default=True, type=click.IntRange(1), help="How many users at most.")
+@click.option("--keep-seeds", is_flag=True, help="Let seeds be of the audience; otherwise they are left out.")
+@click.option("--to", "target", required=True, type=click.Path(path_type=Path), help="The audience's file, .parquet or .csv.")
+@RUNS
+def lookalike(
+    model: str | None,
+    version: str | None,
+    folder: Path | None,
+    seeds: tuple[str, ...],
+    file: Path | None,
+    item: str | None,
+    top: int,
+    keep_seeds: bool,
+    target: Path,
+    runs: str,
+) -> None:
+    """The users of MODEL most like some seed users, or nearest to an item, best first: user_id, score, rank.
+
+    Of seeds the score is the mean cosine with all of them; of an item it is the towers' own. Seeds that the model does not know
+    are counted, named and left out.
+    """
+    from dssm_core import lookalike as audiences
+    from dssm_core import registry
+
+    if (model is None) == (folder is None):
+        raise ConfigError("give the name of a registered MODEL, or a run's folder with --run: `dssm runs` lists both")
+    of = artifacts.open_run(folder) if folder else registry.registered(str(model), Path(runs))
+    given = [*seeds, *(audiences.read_seeds(file) if file else [])]
+    with audiences.opened(of, version) as (bundle, about):
+        click.echo(json.dumps(about | audiences.make_audience(bundle, target, top, given, item, not keep_seeds)))
+
+
+@main.command()
 @click.argument("name", required=False)
 @click.option("--data", envvar="DSSM_DATA", type=click.Path(path_type=Path), show_envvar=True, help="Folder that holds the tables' logs.")
 @click.option("--rows", multiple=True, metavar="TITLE", help="Only these rows (repeat it; `*` matches any text).")

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from dssm_core import families, metrics
@@ -23,14 +24,15 @@ from dssm_core.artifacts import JSON, Run
 from dssm_core.baselines import BASELINES
 from dssm_core.baselines.protocol import Fitted, top
 from dssm_core.baselines.recent_hot import RecentHot, recent
-from dssm_core.bundle import Bundle, assemble
+from dssm_core.bundle import Bundle, assemble, open_bundle
 from dssm_core.config import Config
 from dssm_core.histories import Histories
 from dssm_core.ids import Ids
 from dssm_core.indexes import INDEXES
 from dssm_core.indexes.faiss_flat import FaissFlat
-from dssm_core.indexes.protocol import Floats, Rows
+from dssm_core.indexes.protocol import Floats, Index, Rows
 from dssm_core.metrics import Doubles, Ints
+from dssm_core.newcomers import HOT, HotList, open_hot_list
 from dssm_core.queries import Pairs, Slice, Window, read_window, users_frame
 
 QUERIES_AT_ONCE = 4096  # 4096 x 200 rows and hits: tens of MB, whatever the test day's size
@@ -40,10 +42,14 @@ Search = Callable[[int, int, int], Rows]  # queries [first, last) of a slice, K 
 
 @dataclass(frozen=True)
 class Vectors:
-    """A query vector each: rows [Q] of a matrix [U, D] that may lie on disk."""
+    """A query vector each: rows [Q] of a matrix [U, D] that may lie on disk.
+
+    cold [Q]: who is answered by the bundle's hot list instead, where it holds one (see newcomers.py).
+    """
 
     matrix: Floats
     rows: Ints
+    cold: npt.NDArray[np.bool_]
 
     def part(self, first: int, last: int) -> Floats:
         """Those of queries [first, last). → [last - first, D]"""
@@ -207,34 +213,43 @@ def query_encoder(run: Run) -> Iterator[Encode]:
     """A function: the vectors of a slice's queries. As exported, or, where each row asks, from the history before the row."""
     if not run.config.split.by_row:
         users: Floats = np.load(run.step("export_embeddings") / "user_embeddings.npy", mmap_mode="r")
-        yield lambda asked: Vectors(users, asked.codes)
+        yield lambda asked: Vectors(users, asked.codes, asked.codes == 0)
         return
-    from dssm_core.encoder import Encoder
-
     config = run.config
     context = tuple(feature.column for feature in config.features.columns.context)
     with served_bundle(run) as folder:
-        encoder = Encoder(folder)
+        bundle = open_bundle(folder)
 
         def encode(asked: Slice) -> Vectors:
             frame, rows = users_frame(run, asked, config.features.history.length, context), np.arange(len(asked.codes))
-            parts = [encoder.users(frame.iloc[first : first + QUERIES_AT_ONCE]) for first in rows[::QUERIES_AT_ONCE]]
-            return Vectors(np.concatenate(parts) if parts else np.zeros((0, 1), np.float32), rows)
+            frames = [frame.iloc[first : first + QUERIES_AT_ONCE] for first in rows[::QUERIES_AT_ONCE]]
+            parts = [(bundle.encoder.users(part), bundle.asked(part).source == HOT) for part in frames]
+            if not parts:
+                return Vectors(np.zeros((0, 1), np.float32), rows, np.zeros(0, np.bool_))
+            vectors, cold = (np.concatenate(each) for each in zip(*parts, strict=True))
+            return Vectors(vectors, rows, cold)
 
         yield encode
 
 
 def vector_search(run: Run, vectors: Vectors, which: str) -> Search:
-    """Nearest items of each query's vector: in the index as served, or in all vectors (`exact`)."""
+    """Nearest items of each query's vector: in the index as served, or in all vectors (`exact`). Newcomers as they are served."""
+    hot = open_hot_list(run.step("export_embeddings"))
     if which == "served":
         member = families.build(INDEXES, run.config.index)
         index = member.load(run.step("build_index"))
     else:
         member = FaissFlat()
         index = member.build(np.load(run.step("export_embeddings") / "item_embeddings.npy"), run.config.seed)
+    return nearest(member, index, vectors, hot)
+
+
+def nearest(member: Index, index: Any, vectors: Vectors, hot: HotList | None) -> Search:
+    """An index's answers to queries; those to newcomers are `hot`, where there is a list."""
 
     def search(first: int, last: int, k: int) -> Rows:
-        rows: Rows = member.search(index, vectors.part(first, last), k)[0]
+        found = member.search(index, vectors.part(first, last), k)
+        rows: Rows = (hot.answer(vectors.cold[first:last], *found) if hot else found)[0]
         return rows
 
     return search

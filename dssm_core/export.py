@@ -14,11 +14,17 @@ from torch import Tensor
 
 from dssm_core import families
 from dssm_core.artifacts import JSON, Run
+from dssm_core.baselines.hot import Hot
+from dssm_core.baselines.protocol import Clicks
+from dssm_core.baselines.recent_hot import RecentHot
+from dssm_core.batches import training_events
 from dssm_core.config import Config
 from dssm_core.encoder import load_towers, users_at_once
-from dssm_core.features import item_inputs, users_as_of
+from dssm_core.features import Log, item_inputs, users_as_of
 from dssm_core.indexes import INDEXES, measure
-from dssm_core.prepare import Prepared, load_prepared
+from dssm_core.newcomers import HotList
+from dssm_core.prepare import Prepared, bucket_times, load_prepared
+from dssm_core.schema import HOUR_MS
 from dssm_core.steps import Outcome
 from dssm_core.two_tower import TwoTower
 
@@ -32,7 +38,8 @@ Floats = npt.NDArray[np.float32]
 
 def export(run: Run, work: Path) -> Outcome:
     """Step function. Writes user_embeddings.npy (row = code, 0 unknown), item_embeddings.npy (row = code - 1), and all
-    else that encoding a user takes, so that this folder and the index together are what is served.
+    else that encoding a user takes, so that this folder and the index together are what is served; hot.parquet where the
+    unknown user's vector was never trained (see newcomers.py).
     """
     prepared = load_prepared(run.step("sample_negatives"))
     model = load_towers(run.step("train_towers"), run.config, prepared)
@@ -41,7 +48,10 @@ def export(run: Run, work: Path) -> Outcome:
     np.save(work / "item_embeddings.npy", items)
     np.save(work / "user_embeddings.npy", users)
     _copy_encoder(run, work)
-    return Outcome({"users": len(users) - 1, "items": len(items)}, {"dim": items.shape[1]})
+    if (listed := hot_list(prepared.log, run.config)) is not None:
+        listed.save(work)
+    info = {"dim": items.shape[1], "newcomers": "context" if listed is None else "hot"}
+    return Outcome({"users": len(users) - 1, "items": len(items)}, info)
 
 
 @torch.no_grad()
@@ -71,6 +81,36 @@ def embed_users(model: TwoTower, prepared: Prepared, config: Config) -> Floats:
         return model.users(users_as_of(log, table, part, torch.full_like(part, log.end), config.features))
 
     return torch.cat([embed(part) for part in codes.split(users_at_once(config.features))]).numpy()
+
+
+def hot_list(log: Log, config: Config) -> HotList | None:
+    """The list (see `hottest`) of a model whose tower has seen no empty history; None where it has seen some."""
+    return None if knows_newcomers(log, config) else hottest(log, config)
+
+
+def hottest(log: Log, config: Config) -> HotList:
+    """What is most clicked at the log's end.
+
+    As the baselines: `recent_hot` as of then, or `hot` where the split has no days.
+    """
+    clicks = Clicks(log.user.numpy(), log.item.numpy() - 1, log.time.numpy(), len(log.created) - 1)
+    if config.split.by_time:
+        fitted = RecentHot().fit(clicks, log.end)
+        clicks = clicks.between(log.end - fitted.info["window_h"] * HOUR_MS, log.end)
+    else:
+        fitted = Hot().fit(clicks, log.end)
+    shares = clicks.counts() / max(1, len(clicks.items))
+    return HotList(fitted.rows, shares[fitted.rows].astype(np.float32))
+
+
+def knows_newcomers(log: Log, config: Config) -> bool:
+    """Whether training has shown the user tower empty histories beside others."""
+    if config.features.history.length == 0:
+        return False
+    if not config.features.activity.enabled:
+        return config.train.target == "rest"
+    events = training_events(log, bucket_times(config, log))
+    return bool((log.history(events.user, events.as_of, 1)[0] == 0).any())
 
 
 def build_index(run: Run, work: Path) -> Outcome:

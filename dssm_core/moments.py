@@ -20,10 +20,11 @@ from torch import Tensor
 from dssm_core.config import Config
 from dssm_core.encoder import Encoder, users_at_once
 from dssm_core.errors import ConfigError
-from dssm_core.export import embed_items, learned
+from dssm_core.export import embed_items, hottest, learned
 from dssm_core.features import Log, Table, user_inputs
 from dssm_core.ids import Ids
 from dssm_core.indexes.protocol import Floats
+from dssm_core.newcomers import HotList
 from dssm_core.prepare import UNTOLD, Prepared, first_known, told_created
 from dssm_core.schema import CREATED, ITEM, TIME, USER
 from dssm_core.splits.days import Days
@@ -164,6 +165,10 @@ class Moment:
             return encoder.model.users(inputs._replace(user=learned(part, encoder.prepared.schema.users)))
 
         return torch.cat([embed(part) for part in codes.split(users_at_once(encoder.config.features))]).numpy()
+
+    def hot(self, exported: HotList | None) -> HotList | None:
+        """What newcomers get by now, where the bundle has a list for them."""
+        return hottest(self.log, self.of.encoder.config) if exported else None
 
     def all_users(self, exported: Floats) -> Floats:
         """Every known user's vector, the unknown one first: anew for those who have acted. exported: [U + 1, D] → [n_users, D]."""

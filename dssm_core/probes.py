@@ -99,10 +99,11 @@ def draw(sampler: Sampler, tables: Tables, log: Log, as_of: torch.Tensor, seed: 
 
 @dataclass(frozen=True)
 class Asked:
-    """A sample of the warm queries: their rows in the slice [Q], their vectors [Q, D], and the items' vectors [N, D]."""
+    """A sample of the warm queries: their rows in the slice [Q], vectors [Q, D], who is cold [Q] (see Vectors), and the items [N, D]."""
 
     rows: Ints
     vectors: Floats
+    cold: npt.NDArray[np.bool_]
     items: Floats
 
 
@@ -111,8 +112,9 @@ def ask(run: Run, warm: Slice) -> Asked:
     rows = np.linspace(0, len(warm.codes) - 1, min(QUERIES, len(warm.codes))).astype(np.int64)
     few = Slice(warm.users[rows], warm.codes[rows], warm.relevant, warm.histories.take(rows), warm.latest[rows])
     with evaluate.query_encoder(run) as encode:
-        vectors = encode(few).part(0, len(rows))
-    return Asked(rows, vectors, np.load(run.step("export_embeddings") / "item_embeddings.npy", mmap_mode="r"))
+        encoded = encode(few)
+        vectors = encoded.part(0, len(rows))
+    return Asked(rows, vectors, encoded.cold, np.load(run.step("export_embeddings") / "item_embeddings.npy", mmap_mode="r"))
 
 
 def relevant_pairs(warm: Slice, rows: Ints) -> tuple[Ints, Ints]:
@@ -287,7 +289,7 @@ class Example:
 def examples(run: Run, asked: Asked, warm: Slice, config: Config, count: int, most: int) -> list[Example]:
     """Queries from the best to the worst answered, evenly over recall@gate.k, with their newest history and first `most` items."""
     k = config.gate.k
-    search = evaluate.vector_search(run, evaluate.Vectors(asked.vectors, np.arange(len(asked.rows))), "served")
+    search = evaluate.vector_search(run, evaluate.Vectors(asked.vectors, np.arange(len(asked.rows)), asked.cold), "served")
     few = Slice(warm.users[asked.rows], warm.codes[asked.rows], warm.relevant, warm.histories.take(asked.rows), warm.latest[asked.rows])
     rows = evaluate.answer(search, few, 0, len(asked.rows), k, config.evaluation.exclude_seen)  # [Q, k]
     wanted = asked.rows[:, None] * warm.relevant.n_items + rows

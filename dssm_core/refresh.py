@@ -4,8 +4,9 @@
 link to the one that is served. A refresh is a function of the registered bundle and the clicks, never of the refresh before it: nothing
 drifts, and a click that came late is in the next one.
 
-What is done anew: vectors of the users who have acted since the training, and of newcomers; with item activity the vectors of all items,
-as their ages alone have moved, without it those of new items; the index. Towers, vocabularies and scales are copied.
+What is done anew: vectors of the users who have acted since the training, and of newcomers, or the hot list that answers them; with item
+activity the vectors of all items, as their ages alone have moved, without it those of new items; the index. Towers, vocabularies and
+scales are copied.
 """
 
 from __future__ import annotations
@@ -112,6 +113,8 @@ def _make(bundle: Bundle, config: Config, as_of_ms: int, found: list[Origin], wo
         for name, vectors, ids, key in ((ITEMS_FILE, items, moment.item_ids, ITEM), (USERS_FILE, users, moment.user_ids, USER)):
             np.save(part / name, vectors)
             ids.save(part / f"{key}s.parquet", key)
+        if hot := moment.hot(bundle.hot):
+            hot.save(part)
         index = make_index(bundle.config, items, users, part)
     open_bundle(part).retrieve(pd.DataFrame({USER: [None]}), 1)  # what cannot answer is not served
     return {"clicks": rows | _since(latest.clicks[TIME], window.cutoff_ms), "embedded": _counts(moment, bundle, exported), "index": index}

@@ -278,11 +278,11 @@ def newer_day(one: str, other: str) -> bool:
 
 
 def answers(model_name: str, version: str, runs: Path) -> None:
-    """Load `models:/NAME/VERSION` as its servers do, in a process and with code of its own, and ask it as an unknown user.
+    """Load `models:/NAME/VERSION` as its servers do, in a process and with code of its own, and ask it as one who has no history yet.
 
     ServiceError with what it said where it cannot be loaded or finds nothing.
     """
-    asked = {"dataframe_split": {"columns": [USER], "data": [[None]]}, "params": {"k": 1}}
+    asked = {"dataframe_split": {"columns": [HISTORY], "data": [[[]]]}, "params": {"k": 1}}  # a null id is refused where ids are numbers
     with tempfile.TemporaryDirectory() as folder:
         question, answer = Path(folder) / "question.json", Path(folder) / "answer.json"
         question.write_text(json.dumps(asked))
@@ -294,7 +294,7 @@ def answers(model_name: str, version: str, runs: Path) -> None:
         except subprocess.TimeoutExpired as error:
             raise ServiceError(f"version {version} of {model_name!r} was not loaded within {ANSWER_TIMEOUT_S} s: try again") from error
         if done.returncode or not json.loads(answer.read_text())["predictions"][0]["item_ids"]:
-            told_last = (done.stderr.strip().splitlines() or ["it finds nothing for an unknown user"])[-1]
+            told_last = (done.stderr.strip().splitlines() or ["it finds nothing for one who has no history yet"])[-1]
             raise ServiceError(f"version {version} of {model_name!r} was loaded and asked, and did not answer: {told_last[:300]}")
 
 
@@ -645,7 +645,7 @@ def _pinned(name: str) -> str | None:
 
 
 def _signature(run: Run) -> Any:
-    """user_id, history and the context columns, each optional; item_ids and scores out; `k` a parameter."""
+    """user_id, history and the context columns, each optional; item_ids, scores and source out; `k` a parameter."""
     import pyarrow.parquet as pq
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -655,7 +655,7 @@ def _signature(run: Run) -> Any:
     context = [feature.column for feature in run.config.features.columns.context if feature.column in kind]
     inputs = [ColSpec(kind[USER], USER, required=False), ColSpec(Array(kind[ITEM]), HISTORY, required=False)]
     inputs += [ColSpec(kind[name], name, required=False) for name in context]
-    outputs = [ColSpec(Array(kind[ITEM]), "item_ids"), ColSpec(Array(DataType.double), "scores")]
+    outputs = [ColSpec(Array(kind[ITEM]), "item_ids"), ColSpec(Array(DataType.double), "scores"), ColSpec(DataType.string, "source")]
     return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema([ParamSpec("k", DataType.long, 200)]))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 
+from dssm_core.errors import DataError
 from dssm_core.live import Live
 
 
@@ -23,12 +24,17 @@ class Retriever(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow's cl
         self.live = Live(context.artifacts["bundle"], Path(root) if root else None)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Columns `item_ids` and `scores`, for each row two lists of at most k (params: {"k": 200}), best first.
+        """Columns `item_ids` and `scores`, for each row two lists of at most k (params: {"k": 200}), best first, and `source`.
 
-        model_input: `user_id`, `history` (item ids, newest last) or both, and context columns. A history wins over the
-        exported embedding of a known user; who has neither asks as the unknown user. DataError on missing columns or a bad k.
+        model_input: `user_id`, `history` (item ids, newest last) or both, and context columns. source says what a row was answered
+        by: `history` (it wins over the exported vector of a known user), `user`, or for newcomers `context` (the unknown user's
+        tower) or, of a model that has not learned what to make of them, `hot`: what is most clicked. An MlflowException, which servers
+        answer with status 400, names what is wrong: neither column, a history that is no list, no rows, k outside 1 to 10,000.
         """
-        return self.live.now().retrieve(model_input, (params or {}).get("k", 200))
+        try:
+            return self.live.now().retrieve(model_input, (params or {}).get("k", 200))
+        except DataError as error:
+            raise mlflow.exceptions.MlflowException.invalid_parameter_value(str(error)) from error
 
 
 mlflow.models.set_model(Retriever())

@@ -21,12 +21,13 @@ from dssm_core.baselines.protocol import Clicks, top
 from dssm_core.baselines.recent_hot import RecentHot, recent
 from dssm_core.bundle import Bundle, open_bundle
 from dssm_core.config import Config
-from dssm_core.evaluate import QUERIES_AT_ONCE, Search, Timed, answer, list_search, one_list
+from dssm_core.evaluate import QUERIES_AT_ONCE, Search, Timed, Vectors, answer, list_search, nearest, one_list
 from dssm_core.histories import Histories
 from dssm_core.indexes.faiss_flat import FaissFlat
 from dssm_core.indexes.protocol import Floats, Index
 from dssm_core.metrics import Bools, Ints, Relevant
 from dssm_core.moments import Latest, Moment, Moments
+from dssm_core.newcomers import HotList
 from dssm_core.queries import Slice, Window, positives
 from dssm_core.schema import HOUR_MS, ITEM, TIME, USER
 
@@ -113,11 +114,12 @@ def roll(run: Run, window: Window, folder: Path, beside: bool = True) -> Rolled:
         moment, at = moments.as_of(window.cutoff_ms + part * refresh_h(config) * HOUR_MS), np.flatnonzero(rows.part == part)
         query, asked = _queries(moment, rows.users.iloc[at])
         wanted = moments.items.encode(rows.items.iloc[at]) - 1
-        items, users = moment.items(exported), moment.all_users(bundle.user_vectors)[asked.codes]
-        searches = {"served": _nearest(bundle, bundle.member, items, users)}
+        items, users, hot = moment.items(exported), _vectors(moment.all_users(bundle.user_vectors), asked.codes), moment.hot(bundle.hot)
+        searches = {"served": _nearest(bundle, bundle.member, items, users, hot)}
         if beside:
-            old = bundle.user_vectors[np.where(asked.codes < len(bundle.user_vectors), asked.codes, 0)]
-            searches |= {"exact": _nearest(bundle, FaissFlat(), items, users), "daily": _nearest(bundle, bundle.member, exported, old)}
+            old = _vectors(bundle.user_vectors, np.where(asked.codes < len(bundle.user_vectors), asked.codes, 0))
+            searches |= {"exact": _nearest(bundle, FaissFlat(), items, users, hot)}
+            searches |= {"daily": _nearest(bundle, bundle.member, exported, old, bundle.hot)}
             searches |= _fitted(moment, asked, config) | {"ceiling": _wanted_most(wanted, moment.n_items - 1)}
         for name, search in searches.items():
             found = _places(search, asked, query, wanted, k, config.evaluation.exclude_seen)
@@ -157,10 +159,14 @@ def _queries(moment: Moment, users: pd.Series[Any]) -> tuple[Ints, Slice]:
     return query, Slice(np.asarray(names), known, nothing, past, np.full(len(codes), -1))
 
 
-def _nearest(bundle: Bundle, member: Index, items: Floats, users: Floats) -> Search:
-    """An index of items [N, D] as a refresh builds it, asked by users [Q, D]."""
-    index = member.build(items, bundle.config.seed, bundle.user_vectors[1:])
-    return lambda first, last, k: member.search(index, users[first:last], k)[0]
+def _vectors(users: Floats, codes: Ints) -> Vectors:
+    """Each query's vector; code 0 is nobody who is known. users: [U + 1, D], codes: [Q]."""
+    return Vectors(users, codes, codes == 0)
+
+
+def _nearest(bundle: Bundle, member: Index, items: Floats, users: Vectors, hot: HotList | None) -> Search:
+    """An index of items [N, D] as a refresh builds it, asked by users."""
+    return nearest(member, member.build(items, bundle.config.seed, bundle.user_vectors[1:]), users, hot)
 
 
 def _fitted(moment: Moment, asked: Slice, config: Config) -> dict[str, Search]:

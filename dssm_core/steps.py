@@ -100,7 +100,7 @@ STEPS = {
             "export_embeddings",
             "dssm_core.export:export",
             "embed every user and item as of the cutoff",
-            ("features", "tower", "item_tower", "model"),
+            ("features", "tower", "item_tower", "model", "split", "train.target"),
             ("sample_negatives", "train_towers"),
         ),
         Step("build_index", "dssm_core.export:build_index", "build the index that is served", ("seed", "index"), ("export_embeddings",)),

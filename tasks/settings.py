@@ -79,6 +79,19 @@ def publish_target() -> str:
     return os.environ.get("DSSM_PUBLISH") or str(runs_folder().parent / "published")
 
 
+def audiences_folder() -> Path:
+    """Where audiences are written: $DSSM_AUDIENCES, else `audiences` in the folder of all runs, which every worker can write."""
+    return Path(os.environ.get("DSSM_AUDIENCES") or runs_folder() / "audiences")
+
+
+def run_folder(run: str) -> Path:
+    """A run's folder, absolute or in the folder of all runs; ConfigError where it is outside of that."""
+    runs = runs_folder().resolve()
+    if not (folder := (runs / run).resolve()).is_relative_to(runs):
+        raise ConfigError(f"run {run!r} is outside {runs}: give the folder of a run in there, such as demo/2024-03-07/ID")
+    return folder
+
+
 def model_name(config: str) -> str:
     """The registered model of a config, without reading more of it than its name."""
     from dssm_core.yaml_files import read_yaml

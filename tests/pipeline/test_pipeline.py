@@ -15,8 +15,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from dssm_core import artifacts, pipeline, registry, steps
-from dssm_core.bundle import open_bundle
+from dssm_core import artifacts, evaluate, lookalike, pipeline, queries, registry, steps
+from dssm_core.bundle import assemble, open_bundle
 from dssm_core.cli import main
 from dssm_core.config import parse_config
 from dssm_core.errors import ArtifactError
@@ -110,6 +110,61 @@ def test_a_reused_export_is_registered_with_this_run_s_index(first, runs):
     served = open_bundle(other.step("register_model") / "bundle")
     assert served.config == other.config
     assert len(served.retrieve(pd.DataFrame({"user_id": ["nobody"]}), 5)["item_ids"][0]) == 5
+
+
+def test_a_registered_model_says_what_each_answer_comes_from(first):
+    """Loaded by MLflow, with the real towers: a known user, a history, and newcomers with and without a context."""
+    import mlflow
+
+    run, result = first
+    mlflow.set_tracking_uri(registry.tracking_uri(run.runs))
+    model = mlflow.pyfunc.load_model(f"models:/{run.config.model_name}/{result['version']}")
+    bundle = open_bundle(run.step("register_model") / "bundle")
+    device = pd.read_parquet(run.step("split_by_time") / "train.parquet")["device"].dropna().iloc[0]
+    history = bundle.items.index[:2].tolist()
+    frame = pd.DataFrame({"user_id": [bundle.users.index[0], "new", "new", "new"], "history": [[], history, [], []]})
+    answer = model.predict(frame.assign(device=[None, None, device, None]), params={"k": 5})
+    assert answer["source"].tolist() == ["user", "history", "context", "context"]
+    assert answer["item_ids"].map(len).tolist() == [5] * 4
+    assert answer["scores"][2] != answer["scores"][3]  # the context counts
+    assert answer["scores"][3] == pytest.approx(model.predict(frame, params={"k": 5})["scores"][3], abs=1e-5)
+
+
+def test_newcomers_of_a_tower_that_never_saw_an_empty_history_get_recent_hot(runs):
+    """The list that is served is the baseline that the gate compares with, and what the gate measures of newcomers."""
+    raw = small_config(features__activity={"enabled": False}, sampler={"kind": "uniform"}, train__epochs=1)
+    raw["data"]["source"] |= {"users": 9000, "clicks": 12_000}  # so that some users come on the test day only
+    config = parse_config(raw)
+    run = artifacts.create_run(config, runs, "by-place")
+    for name in list(steps.STEPS)[: list(steps.STEPS).index("recall_gate")]:
+        if steps.STEPS[name].reusable:
+            steps.execute(run, name)
+    bundle, window = open_bundle(assemble(run, run.root / "bundle")), queries.read_window(run)
+    baseline = evaluate.fit_baselines(config, window)["recent_hot"].fitted.rows
+    wanted = bundle.items.decode(baseline[:20] + 1).tolist()
+    answer = bundle.retrieve(pd.DataFrame({"user_id": ["new", bundle.users.index[0]], "device": ["any", "any"]}), 20)
+    assert answer["source"].tolist() == ["hot", "user"]
+    assert answer["item_ids"][0] == wanted
+    new = window.all.codes == 0
+    with evaluate.query_encoder(run) as encode:
+        rows = evaluate.vector_search(run, encode(window.all), "served")(0, len(new), 20)
+    assert new.any()
+    assert (rows[new] == baseline[:20]).all()
+    assert not (rows[~new] == baseline[:20]).all(1).any()
+
+
+def test_seed_users_of_a_segment_find_users_of_that_segment(first):
+    """The generated log's users of a segment prefer the same categories, which the towers learn from clicks."""
+    run = first[0]
+    segment = pd.read_parquet(run.step("ingest_data") / "users.parquet").set_index("user_id")["segment"].dropna()
+    with lookalike.opened(run) as (bundle, _):
+        known = segment[segment.index.isin(bundle.users.index)]
+        seeds = known.groupby(known).head(10)
+        asked = {name: lookalike.like_seeds(bundle, list(part.index)) for name, part in seeds.groupby(seeds)}
+        found = {name: lookalike.audience(bundle, question, 20)["user_id"] for name, question in asked.items()}
+    alike = [(segment.reindex(users) == name).mean() for name, users in found.items()]
+    chance = known.value_counts(normalize=True).mean()
+    assert sum(alike) / len(alike) > 2 * chance
 
 
 def test_the_key_of_a_step_holds_its_inputs_content_and_facts_but_no_report(first):

@@ -161,15 +161,43 @@ def test_a_window_as_long_as_the_trained_one(base, log):
     assert moment.log.created[1:].tolist() == wanted
 
 
-def test_without_item_activity_known_items_keep_their_vectors(log, tmp_path):
+@pytest.fixture(scope="module")
+def by_place(log, tmp_path_factory):
+    """A run without item activity: its towers have not learned what to make of newcomers."""
     changes = {"features": {"activity": {"enabled": False}}, "sampler": {"kind": "uniform"}}
-    folder = assemble(trained(config_of(log[0], **changes), tmp_path), tmp_path / "bundle")
+    return trained(config_of(log[0], **changes), tmp_path_factory.mktemp("by_place"))
+
+
+def test_without_item_activity_known_items_keep_their_vectors(log, by_place, tmp_path):
+    folder = assemble(by_place, tmp_path / "bundle")
     items = exported(folder)[0]
     moment = Moments.of(folder, latest(log)).as_of(CUTOFF + DAY)
     anew = moment.items(items)
     assert len(anew) > len(items)
     assert anew[: len(items)].tobytes() == items.tobytes()
     assert np.isfinite(anew).all()
+
+
+def test_what_newcomers_are_served_moves_with_the_clock(by_place, log, tmp_path):
+    """At 13:00 most clicks of the hour before were on `new`, which the list did not know before."""
+    base = assemble(by_place, tmp_path / "bundle")
+    made = at(tmp_path / "refreshed", base, by_place, 13)
+    before, after = (open_bundle(folder).retrieve(pd.DataFrame({USER: ["nobody"]}), 20).iloc[0] for folder in (base, made["folder"]))
+    assert (before.source, after.source) == ("hot", "hot")
+    assert "new" not in before.item_ids
+    assert after.item_ids[0] == "new"
+    hour = log[1][(log[1].timestamp >= CUTOFF + 12 * HOUR_MS) & (log[1].timestamp < CUTOFF + 13 * HOUR_MS)].drop_duplicates()
+    assert after.scores[0] == pytest.approx((hour.item_id == "new").mean(), abs=1e-6)
+
+
+def test_newcomers_are_measured_as_they_are_served(by_place, tmp_path):
+    base, window = assemble(by_place, tmp_path / "bundle"), read_window(by_place)
+    rolled, daily = rolling.roll(by_place, window, base), evaluate.evaluate(by_place, window).metrics
+    for which, scores in (("warm", daily["served"]), ("all", daily["all"]["served"])):
+        assert rolled.scores("daily", which, by_place.config)["recall@20"] == pytest.approx(scores["recall@20"], abs=1e-12)
+    first = np.flatnonzero((rolled.rows.users == "stranger") & (rolled.rows.items == "i3"))
+    listed = open_bundle(base).items.decode(open_bundle(base).hot.rows[:20] + 1).tolist()
+    assert rolled.places["daily"][first].tolist() == [listed.index("i3") if "i3" in listed else 20]
 
 
 def test_where_the_table_is_the_catalogue_an_item_comes_when_it_is_created(log, tmp_path):
@@ -345,8 +373,8 @@ def test_histories_with_newcomers_are_answered_through_the_towers(run, base, tmp
     refreshed, own = open_bundle(tmp_path / "dssm-made" / "current"), open_bundle(base)
     told = pd.DataFrame({USER: ["stranger", None], "history": [["i3", "new"], ["new", "i50", "i3"]]})
     plain = pd.DataFrame({USER: [None, None], "history": [["i3"], ["i50", "i3"]]})
-    assert np.array_equal(refreshed.vectors(told)[1], own.vectors(plain)[1])  # `new` is not among what the towers know
-    assert np.array_equal(refreshed.vectors(told)[0], own.vectors(plain)[0])
+    # `new` is not among what the towers know
+    assert np.array_equal(refreshed.vectors(told, refreshed.asked(told)), own.vectors(plain, own.asked(plain)))
 
 
 def test_again_is_the_same_and_an_older_moment_is_refused(run, base, tmp_path):

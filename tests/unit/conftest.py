@@ -1,5 +1,7 @@
 """A run folder made by hand: four items on the axes of a plane and its opposite, users who point at what they will click."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,45 +33,46 @@ def clicks(run, rows):
     return pd.DataFrame({"user_id": users, "item_id": items, "timestamp": times, "label": np.array(labels, np.int8)})
 
 
+def fabricated(place, run_id="one", test_day="2024-01-07", exclude_seen=False, **gate):
+    """A Run finished up to build_index, in `runs` below a folder."""
+    data = {"source": {"kind": "synthetic"}}
+    evaluation = {
+        "ks": [1, 2, 200],
+        "bootstrap": 50,
+        "baselines": ["hot", {"kind": "recent_hot", "windows_h": [1, 24]}],
+        "exclude_seen": exclude_seen,
+    }
+    raw = {"name": "made", "data": data, "split": {"test_day": test_day}, "evaluation": evaluation, "gate": gate}
+    run = create_run(parse_config(raw), place / "runs", run_id)
+    folder = run.step("split_by_time")
+    folder.mkdir()
+    # train: item 30 is hot, item 20 the last hour's; user 3 was shown item 40 and did not take it
+    train = [(1, 30, -60, 1), (2, 30, -50, 1), (3, 30, -40, 1), (1, 10, -30, 1), (3, 40, -20, 0), (2, 20, -0.5, 1)]
+    # test: user 1 clicks 10 (twice) and 20, user 2 clicks 20, user 3 the unseen 99, the new user 7 clicks 10
+    test = [(1, 10, 1, 1), (1, 10, 2, 1), (1, 20, 3, 1), (2, 20, 4, 1), (3, 99, 5, 1), (7, 10, 6, 1), (2, 10, 7, 0)]
+    clicks(run, train).to_parquet(folder / "train.parquet")
+    clicks(run, test).to_parquet(folder / "test.parquet")
+    finish(run, "split_by_time", {"train": 6, "test": 7}, vars(window_of(run.config)))
+    folder = run.step("export_embeddings")
+    folder.mkdir()
+    pd.DataFrame({"user_id": [1, 2, 3]}).to_parquet(folder / "user_ids.parquet")
+    pd.DataFrame({"item_id": [10, 20, 30, 40]}).to_parquet(folder / "item_ids.parquet")
+    np.save(folder / "user_embeddings.npy", USERS)
+    np.save(folder / "item_embeddings.npy", ITEMS)
+    (folder / "config.json").write_bytes((run.root / "config.json").read_bytes())
+    finish(run, "export_embeddings")
+    folder = run.step("build_index")
+    folder.mkdir()
+    member = families.build(INDEXES, run.config.index)
+    member.save(member.build(ITEMS, 0), folder)
+    finish(run, "build_index")
+    return run
+
+
 @pytest.fixture
 def fabricate(tmp_path):
     """A function (run id, test day, gate settings) -> a Run finished up to build_index."""
-
-    def make(run_id="one", test_day="2024-01-07", exclude_seen=False, **gate):
-        data = {"source": {"kind": "synthetic"}}
-        evaluation = {
-            "ks": [1, 2, 200],
-            "bootstrap": 50,
-            "baselines": ["hot", {"kind": "recent_hot", "windows_h": [1, 24]}],
-            "exclude_seen": exclude_seen,
-        }
-        raw = {"name": "made", "data": data, "split": {"test_day": test_day}, "evaluation": evaluation, "gate": gate}
-        run = create_run(parse_config(raw), tmp_path / "runs", run_id)
-        folder = run.step("split_by_time")
-        folder.mkdir()
-        # train: item 30 is hot, item 20 the last hour's; user 3 was shown item 40 and did not take it
-        train = [(1, 30, -60, 1), (2, 30, -50, 1), (3, 30, -40, 1), (1, 10, -30, 1), (3, 40, -20, 0), (2, 20, -0.5, 1)]
-        # test: user 1 clicks 10 (twice) and 20, user 2 clicks 20, user 3 the unseen 99, the new user 7 clicks 10
-        test = [(1, 10, 1, 1), (1, 10, 2, 1), (1, 20, 3, 1), (2, 20, 4, 1), (3, 99, 5, 1), (7, 10, 6, 1), (2, 10, 7, 0)]
-        clicks(run, train).to_parquet(folder / "train.parquet")
-        clicks(run, test).to_parquet(folder / "test.parquet")
-        finish(run, "split_by_time", {"train": 6, "test": 7}, vars(window_of(run.config)))
-        folder = run.step("export_embeddings")
-        folder.mkdir()
-        pd.DataFrame({"user_id": [1, 2, 3]}).to_parquet(folder / "user_ids.parquet")
-        pd.DataFrame({"item_id": [10, 20, 30, 40]}).to_parquet(folder / "item_ids.parquet")
-        np.save(folder / "user_embeddings.npy", USERS)
-        np.save(folder / "item_embeddings.npy", ITEMS)
-        (folder / "config.json").write_bytes((run.root / "config.json").read_bytes())
-        finish(run, "export_embeddings")
-        folder = run.step("build_index")
-        folder.mkdir()
-        member = families.build(INDEXES, run.config.index)
-        member.save(member.build(ITEMS, 0), folder)
-        finish(run, "build_index")
-        return run
-
-    return make
+    return partial(fabricated, tmp_path)
 
 
 @pytest.fixture(name="finish")

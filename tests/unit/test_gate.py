@@ -127,8 +127,8 @@ def test_the_champion_answers_the_same_queries(fabricate, tmp_path, monkeypatch)
     assemble(run, folder)
     monkeypatch.setattr(registry, "champion", lambda run, into: registry.Found("4", folder))
     monkeypatch.setattr(registry, "log_gate", lambda *_: None)
-    vectors = Bundle.vectors
-    monkeypatch.setattr(Bundle, "vectors", lambda self, frame: vectors(self, frame.drop(columns="history")))
+    asked = Bundle.asked
+    monkeypatch.setattr(Bundle, "asked", lambda self, frame: asked(self, frame.drop(columns="history")))
     outcome = gate.judge(run, tmp_path)
     champion, served = outcome.info["metrics"]["champion"], outcome.info["metrics"]["served"]
     assert champion["version"] == "4"

@@ -61,10 +61,35 @@ def test_k_over_the_catalogue_gives_all(bundle):
     assert answer.scores[0] == sorted(answer.scores[0], reverse=True)
 
 
-@pytest.mark.parametrize("k", [0, -1, 1.5, "3", True, None])
+@pytest.mark.parametrize("k", [0, -1, 1.5, "3", True, None, 10_001])
 def test_bad_k_is_named(bundle, k):
-    with pytest.raises(DataError, match="k is"):
+    with pytest.raises(DataError, match=f"k is {k!r}: ask for a whole number of items, 1 to 10,000"):
         bundle.retrieve(pd.DataFrame({"user_id": [1]}), k)
+
+
+def test_nobody_asking_is_named(bundle):
+    with pytest.raises(DataError, match="input has no rows: give one for each user who asks"):
+        bundle.retrieve(pd.DataFrame({"user_id": []}), 5)
+
+
+def test_each_answer_says_where_it_comes_from(told):
+    frame = pd.DataFrame({"user_id": [1, 1, 99, 99], "history": [[10], [77], [77, 20], [77]]})  # no train row holds item 77
+    answer = told.retrieve(frame, 1)
+    assert answer.source.tolist() == ["history", "user", "history", "context"]
+    assert first(answer) == [10, 10, 20, 40]
+    assert told.hot is None
+
+
+def test_newcomers_of_a_model_with_a_list_get_the_list(fabricate, finish, tmp_path):
+    run = fabricate()
+    pd.DataFrame({"row": [2, 1], "score": [0.75, 0.25]}).to_parquet(run.step("export_embeddings") / "hot.parquet")
+    finish(run, "export_embeddings")
+    bundle = open_bundle(assemble(run, tmp_path / "hot"))
+    answer = bundle.retrieve(pd.DataFrame({"user_id": [99, 1, None]}), 3)
+    assert answer.item_ids.tolist() == [[30, 20], answer.item_ids[1], [30, 20]]
+    assert answer.scores.tolist()[0] == [0.75, 0.25]
+    assert answer.source.tolist() == ["hot", "user", "hot"]
+    assert answer.item_ids[1][0] == 10
 
 
 def test_missing_columns_are_named(bundle):
@@ -72,9 +97,17 @@ def test_missing_columns_are_named(bundle):
         bundle.retrieve(pd.DataFrame({"x": [1]}), 5)
 
 
-def test_a_history_as_text_is_refused(bundle):
-    with pytest.raises(DataError, match="is text"):
-        bundle.retrieve(pd.DataFrame({"history": ["10,20"]}), 5)
+@pytest.mark.parametrize("cell", [[1], np.array([1]), {"a": 1}])
+def test_an_id_that_is_no_scalar_is_refused(bundle, cell):
+    """As MLflow's server makes of the form `inputs`: without this it would be somebody unknown, and answered as such."""
+    with pytest.raises(DataError, match="is no id: give one a row"):
+        bundle.retrieve(pd.DataFrame({"user_id": [1, cell]}), 5)
+
+
+@pytest.mark.parametrize(("cell", "kind"), [("10,20", "text"), (10, "of type int"), ({"a": 1}, "of type dict")])
+def test_a_history_that_is_no_list_is_refused(bundle, cell, kind):
+    with pytest.raises(DataError, match=f"is {kind}: give a list of item_id"):
+        bundle.retrieve(pd.DataFrame({"history": [[10], cell]}), 5)
 
 
 def test_a_missing_file_is_named(bundle):
