@@ -50,6 +50,20 @@ def wait_until(ready: Callable[[], Any], what: str) -> Any:
     return found
 
 
+ANSWER_AFTER_S = 5  # Airflow must have seen the asking process end, else what was answered is stuck until its queue times out
+TRAINING = "dssm_training"
+
+
+def complete(airflow: Any, run_id: str, option: str = "Keep as challenger", reason: str = "a test", dag: str = TRAINING) -> str:
+    """Wait for a run, answer its review as the review's page would where it asks for one, and return the run's last state."""
+    wait_until(lambda: airflow.settled(dag, run_id), f"{run_id} ends or waits for its review")
+    if airflow.state(dag, run_id) == "running":
+        time.sleep(ANSWER_AFTER_S)
+        airflow.answer(dag, run_id, option, reason)
+    wait_until(lambda: airflow.state(dag, run_id) in ("success", "failed"), f"{run_id} ends")
+    return str(airflow.state(dag, run_id))
+
+
 def small_config(**changes: object) -> dict[str, object]:
     """The demo's config on a log that trains in seconds; changes are `section__key=value`."""
     raw = yaml.safe_load((REPO / "configs" / "demo.yaml").read_text())
@@ -129,7 +143,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     root = tmp_path_factory.mktemp("site")
     configs = root / "configs"
     configs.mkdir()
-    (configs / "small.yaml").write_text(yaml.safe_dump(small_config()))
+    for name in ("small", "swept", "killed"):  # models that tests have for themselves
+        (configs / f"{name}.yaml").write_text(yaml.safe_dump(small_config(name=name)))
     # No synthetic day has a billion clicks: a log that breaks the volume rule.
     (configs / "broken.yaml").write_text(yaml.safe_dump(small_config(validation={"min_rows_per_day": 10**9}, name="broken")))
     (configs / "daily.yaml").write_text(yaml.safe_dump(daily_config(root / "log")))

@@ -8,17 +8,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Event, Thread
 
 import psutil
 import pytest
 import yaml
 from mlflow import MlflowClient
 
+from dssm_core import promotion
+from dssm_core.artifacts import open_run
+from dssm_core.bundle import content_hash
+from dssm_core.registry import HASH, Registered, fetch
+from dssm_core.steps import STEPS
 from dssm_core.towers import TOWERS
-from tests.conftest import small_config, wait_until
+from tests.conftest import ANSWER_AFTER_S, PATIENCE_S, TRAINING, complete, small_config, wait_until
 
 pytestmark = pytest.mark.e2e
-DAG = "dssm_training"
+DAG = TRAINING
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +41,9 @@ def mlflow(site):
 
 def finish(airflow, run_id):
     """A review that waits is answered: nothing is promoted."""
-    wait_until(lambda: airflow.settled(DAG, run_id), f"{run_id} ends or waits for its review")
-    if airflow.state(DAG, run_id) == "running":
-        time.sleep(2)  # an answer within a fraction of a second can fail the task
-        airflow.answer(DAG, run_id, "Keep as challenger", "a test")
-        wait_until(lambda: airflow.state(DAG, run_id) in ("success", "failed"), f"{run_id} ends")
-    tasks = airflow.tasks(DAG, run_id)
+    state, tasks = complete(airflow, run_id), airflow.tasks(DAG, run_id)
     logs = [airflow.log_text(DAG, run_id, name, task["try_number"])[-3000:] for name, task in tasks.items() if task["state"] == "failed"]
-    return airflow.state(DAG, run_id), {name: task["state"] for name, task in tasks.items()}, "\n".join(logs)
+    return state, {name: task["state"] for name, task in tasks.items()}, "\n".join(logs)
 
 
 def folder(airflow, run_id):
@@ -103,33 +104,75 @@ def test_bad_data_fails_at_once_and_leaves_its_report(airflow, mlflow):
     assert states["validate_data"] == "failed"
     assert airflow.tasks(DAG, run_id)["validate_data"]["try_number"] == 1
     assert "DataError" in logs
-    experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
-    (run,) = [run for run in mlflow.search_runs(experiments) if run.info.run_name and run.info.status == "FAILED"]
+    (run,) = mlflow.search_runs([mlflow.get_experiment_by_name("broken").experiment_id])
+    assert run.info.status == "FAILED"
     assert any(file.path.startswith("data_docs") for file in mlflow.list_artifacts(run.info.run_id))
 
 
-def test_a_killed_training_is_retried_to_the_same_result(airflow, site, tmp_path):
-    settings = {"epochs": 12, "seed": 5}
-    run_id = airflow.trigger(DAG, {"config": "small"} | settings)
-    part = wait_until(lambda: folder(airflow, run_id), "the run has its folder") + "/.train_towers.part"
-    wait_until(lambda: has_checkpoint(part), "a checkpoint is written")
-    victim = psutil.Process(airflow.tasks(DAG, run_id)["train_towers"]["pid"])
-    victim.kill()
-    state, _, logs = finish(airflow, run_id)
-    assert state == "success", logs
-    assert airflow.tasks(DAG, run_id)["train_towers"]["try_number"] == 2
-    undisturbed = run_without_airflow(site, tmp_path, settings)
-    assert gate_metrics(folder(airflow, run_id)) == gate_metrics(undisturbed)
+class Reader(Thread):
+    """Loads each version of a model as soon as it is to be seen, and says which of them were not whole."""
+
+    def __init__(self, uri, name, folder):
+        super().__init__(daemon=True)
+        self.store, self.folder, self.seen, self.over = Registered(name, uri, MlflowClient(uri, uri)), folder, {}, Event()
+
+    def run(self):
+        while not self.over.wait(0.1):
+            for found in self.store.client.search_model_versions(f"name = '{self.store.name}'"):
+                if found.version not in self.seen:
+                    (folder := self.folder / str(found.version)).mkdir(parents=True)
+                    bundle = fetch(self.store, str(found.version), folder).folder
+                    self.seen[found.version] = content_hash(bundle) == found.tags[HASH]
 
 
-def has_checkpoint(part):
-    return os.path.isdir(part) and any(name.endswith(".pt") for name in os.listdir(part))
+def kill(airflow, run_id, step, begun):
+    """SIGKILL the process of a task as soon as it has begun to write."""
+    pid = wait_until(lambda: airflow.tasks(DAG, run_id).get(step, {}).get("pid"), f"{step} has a process")
+    deadline = time.monotonic() + PATIENCE_S
+    while not begun():
+        assert time.monotonic() < deadline, f"{step} wrote nothing"
+        time.sleep(0.002)
+    psutil.Process(pid).kill()
+
+
+def test_a_run_that_is_killed_in_each_of_its_steps_registers_the_same(airflow, mlflow, site, tmp_path):
+    """Every task dies by SIGKILL in its first attempt, with its folder half written; readers look all the while."""
+    settings, runs = {"epochs": 12, "seed": 5}, site.state.parent / "runs"
+    reader = Reader(site.mlflow_url, "dssm-killed", tmp_path / "read")
+    reader.start()
+    run_id = airflow.trigger(DAG, {"config": "killed"} | settings)
+    for step in STEPS:
+        what = f"killed/*/*/.{step}.part" + ("/*.pt" if step == "train_towers" else "")
+        kill(airflow, run_id, step, lambda what=what: any(runs.glob(what)))
+    wait_until(lambda: airflow.settled(DAG, run_id), "the review waits")
+    time.sleep(ANSWER_AFTER_S)
+    airflow.answer(DAG, run_id, "Promote", "a test")
+    kill(airflow, run_id, "promote", (runs / "history" / "dssm-killed.lock").exists)
+    state, states, logs = finish(airflow, run_id)
+    reader.over.set()
+    reader.join()
+    assert (state, set(states.values())) == ("success", {"success"}), logs
+    assert {name: task["try_number"] for name, task in airflow.tasks(DAG, run_id).items() if name != "review"} == dict.fromkeys(
+        [*STEPS, "promote"], 2
+    )
+    undisturbed, disturbed = run_without_airflow(site, tmp_path, settings), folder(airflow, run_id)
+    assert gate_metrics(disturbed) == gate_metrics(undisturbed)
+    assert registered(disturbed) == registered(undisturbed)
+    (version,) = mlflow.search_model_versions("name='dssm-killed'")
+    assert reader.seen == {version.version: True}
+    assert mlflow.get_registered_model("dssm-killed").aliases == {"challenger": version.version, "champion": version.version}
+    assert [made.action for made in promotion.history("dssm-killed", runs)] == ["promote"]
+
+
+def registered(run):
+    info = open_run(run).need("register_model").info
+    return info["version"], info["content_hash"]
 
 
 def run_without_airflow(site, tmp_path, settings):
     """The same settings in one process, in another runs folder so that nothing can be reused."""
-    config = tmp_path / "small.yaml"
-    config.write_text(yaml.safe_dump(small_config()))
+    config = tmp_path / "killed.yaml"
+    config.write_text(yaml.safe_dump(small_config(name="killed")))
     command = [str(Path(sys.executable).with_name("dssm")), "run", str(config), "--json"]
     command += [f"--set=train.epochs={settings['epochs']}", f"--set=seed={settings['seed']}"]
     env = os.environ | {"MLFLOW_TRACKING_URI": site.mlflow_url, "DSSM_RUNS": str(tmp_path / "runs")}
@@ -139,14 +182,31 @@ def run_without_airflow(site, tmp_path, settings):
 
 
 def gate_metrics(run):
-    from dssm_core.artifacts import open_run
-
-    return without_seconds(open_run(run).need("recall_gate").info["metrics"])
+    """All that is measured beside the champion, which only the second of two runs has."""
+    metrics = without_seconds(open_run(run).need("recall_gate").info["metrics"])
+    return {name: value for name, value in metrics.items() if name != "champion"}
 
 
 def without_seconds(found):
     """Metrics less what the baselines took, which is the machine's affair."""
     return {key: without_seconds(value) for key, value in found.items() if key != "seconds"} if isinstance(found, dict) else found
+
+
+def test_a_run_that_begins_while_another_trains_waits_for_it_and_takes_nothing_of_it(airflow, mlflow):
+    first = airflow.trigger(DAG, {"config": "small", "epochs": 20, "seed": 7})
+    part = wait_until(lambda: folder(airflow, first), "the run has its folder") + "/.train_towers.part"
+    wait_until(lambda: any(Path(part).glob("*.pt")), "a checkpoint is written")
+    second = airflow.trigger(DAG, {"config": "small", "epochs": 1, "seed": 8})
+    ended = [finish(airflow, run_id) for run_id in (first, second)]
+    assert [state for state, _, _ in ended] == ["success", "success"], ended
+    trained, waited = (airflow.tasks(DAG, run_id)["train_towers"] for run_id in (first, second))
+    assert trained["end_date"] <= waited["start_date"]  # one slot in the pool
+    assert trained["try_number"] == waited["try_number"] == 1
+    assert folder(airflow, first) != folder(airflow, second)
+    opened = [tracked(airflow, mlflow, run_id) for run_id in (first, second)]
+    assert [run.data.params["train.epochs"] for run in opened] == ["20", "1"]
+    versions = [registered(folder(airflow, run_id))[0] for run_id in (first, second)]
+    assert versions[0] != versions[1] == mlflow.get_model_version_by_alias("dssm-small", "challenger").version
 
 
 def test_every_tower_of_the_form_is_trained_and_judged(airflow):

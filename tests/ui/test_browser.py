@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.conftest import REPO, wait_until
+from tests.conftest import REPO, complete, wait_until
 
 pytestmark = pytest.mark.ui
 DAG = "dssm_training"
@@ -89,8 +89,7 @@ def newest(airflow) -> str | None:
 
 def succeed(airflow, run_id) -> tuple[str, str]:
     """Wait for a run; returns the address of its MLflow run, and that run's id."""
-    wait_until(lambda: airflow.state(DAG, run_id) in ("success", "failed"), f"{run_id} ends")
-    assert airflow.state(DAG, run_id) == "success"
+    assert complete(airflow, run_id) == "success"
     link = airflow.xcom(DAG, run_id, "train_towers", "mlflow_run")
     return link, link.rstrip("/").rpartition("/")[2]
 
