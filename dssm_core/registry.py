@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -127,15 +127,13 @@ def open_sweep(trials: Sequence[Run], labels: Sequence[str], name: str) -> str:
 
 def close_sweep(runs: Path, parent: str, found: Sequence[JSON]) -> None:
     """Log a sweep's table and picture, best trial first, into its MLflow run, and finish that."""
-    import mlflow
-
     from dssm_core import plots
 
     client, uri = connect(runs), tracking_uri(runs)
     with told(uri), tempfile.TemporaryDirectory() as folder:
         if found:
-            mlflow.set_tracking_uri(uri)
-            client.log_table(parent, pd.DataFrame(found), "trials.json")
+            with globally(uri):
+                client.log_table(parent, pd.DataFrame(found), "trials.json")
             plots.trials(found, Path(folder) / "trials.png")
             client.log_artifact(parent, str(Path(folder) / "trials.png"))
         client.set_terminated(parent, "FINISHED" if found else "FAILED")
@@ -321,9 +319,7 @@ def fetch(store: Registered, version: str, folder: Path) -> Found:
     """Copy a version's bundle below `folder`."""
     import mlflow
 
-    with told(store.uri):
-        mlflow.set_tracking_uri(store.uri)
-        mlflow.set_registry_uri(store.uri)
+    with told(store.uri), globally(store.uri):
         got = mlflow.artifacts.download_artifacts(f"models:/{store.name}/{version}/artifacts/bundle", dst_path=str(folder))
     return Found(version, Path(got))
 
@@ -368,16 +364,33 @@ def told(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def patience(retries: int, timeout_s: int) -> Iterator[None]:
+def globally(uri: str) -> Iterator[None]:
+    """Let MLflow's module-level functions speak to this server.
+
+    They note it in the environment, which is put back: another folder of runs has a database of its own.
+    """
+    import mlflow
+
+    with _environment({"MLFLOW_TRACKING_URI": uri}):
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        yield
+
+
+def patience(retries: int, timeout_s: int) -> AbstractContextManager[None]:
     """Fewer and shorter HTTP tries than MLflow's own minutes of them."""
-    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries), "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s)}
+    return _environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries), "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s)})
+
+
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
         yield
     finally:
         for name, value in before.items():
-            os.environ.pop(name)
+            os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
 
@@ -488,8 +501,11 @@ def _points(client: MlflowClient, run_id: str, names: Iterable[str]) -> set[tupl
 
 
 def _missing(points: Sequence[Point], known: set[tuple[str, int, float]]) -> list[Point]:
-    """The (step, values) points without what is known of them."""
-    return [(step, {key: value for key, value in point.items() if (metric_name(key), step, value) not in known}) for step, point in points]
+    """The (step, values) points without what is known of them, and without what is no metric."""
+    return [
+        (step, {key: value for key, value in point.items() if _finite(value) and (metric_name(key), step, value) not in known})
+        for step, point in points
+    ]
 
 
 def _log_numbers(client: MlflowClient, run_id: str, values: Mapping[str, Any]) -> None:
@@ -499,7 +515,7 @@ def _log_numbers(client: MlflowClient, run_id: str, values: Mapping[str, Any]) -
 
 
 def _log_metrics(client: MlflowClient, run_id: str, points: Sequence[Point]) -> None:
-    """Log the finite numbers of (step, values) points; anything else in them is not a metric."""
+    """Log the finite numbers of (step, values) points; anything else in them is no metric."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
@@ -609,10 +625,8 @@ def _log_model(client: MlflowClient, run: Run, run_id: str, bundle: Path, tags: 
     """Log the models-from-code model into the MLflow run and register it; the new version's number."""
     import mlflow
 
-    mlflow.set_tracking_uri(tracking_uri(run.runs))
-    mlflow.set_registry_uri(tracking_uri(run.runs))
-    package = Path(__file__).parent
-    with mlflow.start_run(run_id=run_id):
+    package, name = Path(__file__).parent, run.config.model_name
+    with globally(tracking_uri(run.runs)), mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package / "retriever.py"),
@@ -622,11 +636,11 @@ def _log_model(client: MlflowClient, run: Run, run_id: str, bundle: Path, tags: 
             input_example=_example(bundle),
             pip_requirements=requirements(run.config),
         )
-    name = run.config.model_name
-    made = once(
-        lambda: mlflow.register_model(logged.model_uri, name, tags=tags).version,
-        lambda: _registered(client, name, tags[HASH]),
-    )
+    with globally(tracking_uri(run.runs)):
+        made = once(
+            lambda: mlflow.register_model(logged.model_uri, name, tags=tags).version,
+            lambda: _registered(client, name, tags[HASH]),
+        )
     return str(made)
 
 

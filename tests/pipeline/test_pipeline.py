@@ -306,7 +306,7 @@ def test_cli_lists_the_steps_in_their_order():
     commands = [
         line.split()[0] for line in cli("--help").stdout.split("Commands:")[1].splitlines() if line.startswith("  ") and line[2] != " "
     ]
-    people = ["run", "sweep", "land", "runs", "report", "promote", "rollback", "history", "publish", "refresh", "bench"]
+    people = ["run", "sweep", "land", "runs", "report", "promote", "rollback", "history", "publish", "refresh", "lookalike", "bench"]
     assert commands == [*people, *steps.STEPS]
 
 

@@ -17,7 +17,7 @@ from dssm_core.errors import ConfigError, ServiceError
 
 SERVED = {"recall@200": 1.0}
 PASSED = {"passed": True, "reasons": ["good"], "metrics": {"served": SERVED}}
-REFUSED = {"passed": False, "reasons": ["bad"], "metrics": {"served": {"recall@200": 0.1, "window_h": None}}}
+REFUSED = {"passed": False, "reasons": ["bad"], "metrics": {"served": {"recall@200": 0.1, "window_h": None}, "by_part": [0.5, None]}}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,13 @@ def test_a_server_that_is_down_is_named_at_once(fabricate, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(ServiceError, match=r"MLflow at http://127\.0\.0\.1:9 .* run the step again"):
         registry.open_tracking(fabricate())
+
+
+def test_speaking_to_one_server_leaves_no_trace_for_the_next(tmp_path):
+    with registry.globally(f"sqlite:///{tmp_path}/other.db"):
+        assert registry.os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/other.db"
+    assert "MLFLOW_TRACKING_URI" not in registry.os.environ
+    assert registry.tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def test_patience_puts_the_settings_back(monkeypatch):
