@@ -78,13 +78,14 @@ def small_config(**changes: object) -> dict[str, object]:
     return raw
 
 
-DAYS = [f"2024-03-0{day}" for day in range(1, 10)]  # of the log that `daily` lands; 2024-03-01 begins in UTC
+DAYS = [f"2024-03-0{day}" for day in range(1, 10)]  # of the log that `daily` lands one by one, in UTC
+EARLIER = ["2024-02-28", "2024-02-29"]  # which it has too, and which are backfilled
 
 
 def daily_config(log: Path) -> dict[str, object]:
-    """A log of files that arrive: nine days, the first seven are the first window."""
-    changes = {"users": 1000, "items": 400, "clicks": 30000, "days": len(DAYS)}
-    clicks = Synthetic(**changes, start=date.fromisoformat(DAYS[0])).read(con := duckdb.connect()).interactions
+    """A log of files that arrive, a day at a time."""
+    changes = {"users": 1000, "items": 400, "clicks": 36000, "days": len(EARLIER) + len(DAYS)}
+    clicks = Synthetic(**changes, start=date.fromisoformat(EARLIER[0])).read(con := duckdb.connect()).interactions
     log.mkdir()
     clicks.write_csv(str(log / "clicks.csv"), header=True)
     con.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -10,7 +12,8 @@ from mlflow import MlflowClient
 
 from dssm_core import promotion
 from dssm_core.artifacts import open_run
-from tests.conftest import ANSWER_AFTER_S, DAYS, TRAINING, complete, wait_until
+from local import servers
+from tests.conftest import ANSWER_AFTER_S, DAYS, EARLIER, TRAINING, complete, wait_until
 
 pytestmark = pytest.mark.e2e
 INGEST, PUBLISH, ROLLBACK, SWEEP = "ingest_interactions", "dssm_publish", "dssm_rollback", "dssm_sweep"
@@ -218,15 +221,29 @@ def test_the_champion_is_published_to_redis(airflow, mlflow, redis_server):
         assert {len(vector) for vector in client.mget(keys)} == {4 * done["dim"]}
 
 
-def test_past_days_are_backfilled_each_with_its_own_window(airflow, mlflow, root, site):
-    """The days are there already: the backfill runs every day of the range, finds nothing new, and the champion stays."""
-    champion = alias(mlflow, "champion")
-    wanted = {"dag_id": INGEST, "from_date": f"{DAYS[0]}T00:00:00Z", "to_date": f"{DAYS[8]}T23:59:59Z"}
-    made = airflow.call("POST", "backfills", json=wanted)
-    wait_until(lambda: airflow.get(f"backfills/{made['id']}")["completed_at"], "the backfill is complete")
-    runs = [run for run in airflow.get(f"dags/{INGEST}/dagRuns", limit=100)["dag_runs"] if run["run_type"] == "backfill"]
-    assert {run["partition_key"] for run in runs} >= set(DAYS[:8])
-    assert alias(mlflow, "champion") == champion
+def backfilled(airflow):
+    """The days that backfills have landed."""
+    runs = airflow.get(f"dags/{INGEST}/dagRuns", limit=100)["dag_runs"]
+    return {run["partition_key"] for run in runs if run["run_type"] == "backfill" and run["state"] == "success"}
+
+
+def test_past_days_are_backfilled_each_window_with_its_own_days_and_no_champion_falls(airflow, mlflow, site):
+    """One day as Airflow's page does it, the next by its CLI; a day is read on the morning after. Days that are there wake nobody."""
+    before = mlflow.get_registered_model(MODEL).aliases
+    airflow.call("POST", "backfills", json={"dag_id": INGEST, "from_date": f"{EARLIER[1]}T00:00:00Z", "to_date": f"{EARLIER[1]}T23:59:59Z"})
+    wait_until(lambda: backfilled(airflow) == {EARLIER[0]}, "the page's day has landed")
+    command = [sys.executable, "-m", "airflow", "backfill", "create", "--dag-id", INGEST, "--from-date", DAYS[0], "--to-date", DAYS[2]]
+    done = subprocess.run(command, env=servers.environment(site), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    wait_until(lambda: backfilled(airflow) >= {*EARLIER, DAYS[0]}, "the days of the command have landed")
+    wait_until(lambda: set(windows(airflow)) == set(DAYS[4:]), "the windows that they complete have started")
+    for key in DAYS[4:6]:
+        (run_id,) = windows(airflow)[key]
+        run = open_run(airflow.xcom(TRAINING, settle(airflow, run_id), "ingest_data"))
+        assert sorted(run.config.data.source.settings["days"]) == [*EARLIER, *DAYS][: DAYS.index(key) + 3][-7:]
+        state, log = review(airflow, run_id, "Promote", "by mistake")
+        assert (state, f"was tested on {key}" in log) == ("failed", True), log
+    assert mlflow.get_registered_model(MODEL).aliases == before
 
 
 def test_a_sweep_ends_with_one_registered_winner(airflow, mlflow):

@@ -42,3 +42,9 @@ def test_readme_is_short_and_names_every_step():
     text = (REPO / "README.md").read_text()
     assert len(text.splitlines()) <= 200
     assert all(name in text for name in STEPS)
+
+
+def test_every_test_that_operations_names_is_there():
+    named = re.findall(r"(tests/[a-z0-9_/]+\.py)::(test_[a-z0-9_]+)", (REPO / "docs" / "operations.md").read_text())
+    assert len(named) > 10
+    assert [f"{file}::{name}" for file, name in named if f"def {name}(" not in (REPO / file).read_text()] == []
