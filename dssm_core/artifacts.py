@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from dssm_core.errors import ArtifactError, ConfigError, ServiceError
 
 log = logging.getLogger(__name__)
 
+SCRATCH = ".scratch-"
 SAFE_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 JSON = dict[str, Any]
 ORIGIN = "origin.json"  # in a run's folder
@@ -171,6 +173,11 @@ def write_atomically(file: Path, content: bytes) -> None:
             os.replace(part, file)
         finally:
             part.unlink(missing_ok=True)
+
+
+def scratch(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder on the disk of `folder` for what is not kept. What a killed process leaves of it, the run's next step removes."""
+    return tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder)
 
 
 def link(source: Path | str, target: Path | str) -> None:

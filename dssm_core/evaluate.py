@@ -7,7 +7,6 @@ See queries.py for who asks. Every answerer is asked in the same way, so that le
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dssm_core import families, metrics
-from dssm_core.artifacts import JSON, Run
+from dssm_core.artifacts import JSON, Run, scratch
 from dssm_core.baselines import BASELINES
 from dssm_core.baselines.protocol import Fitted, top
 from dssm_core.baselines.recent_hot import RecentHot, recent
@@ -204,7 +203,7 @@ def pad(rows: Rows, k: int) -> Rows:
 @contextmanager
 def served_bundle(run: Run) -> Iterator[Path]:
     """The run's bundle as it would be registered, in a folder that lasts as long as the context."""
-    with tempfile.TemporaryDirectory(dir=run.root, prefix=".bundle-") as folder:
+    with scratch(run.root) as folder:
         yield assemble(run, Path(folder) / "bundle")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dssm_core import drift, evaluate, plots, queries, registry, report, rolling
-from dssm_core.artifacts import JSON, Run, disk_errors, write_atomically
+from dssm_core.artifacts import JSON, Run, disk_errors, scratch, write_atomically
 from dssm_core.bundle import Bundle, open_bundle
 from dssm_core.config import Config, Gate
 from dssm_core.errors import DssmError
@@ -149,7 +148,7 @@ def champion_check(key: str, served: float, champion: Champion, tolerance: float
 
 def measure_champion(run: Run, window: queries.Window) -> tuple[Champion | None, dict[str, evaluate.Curve]]:
     """The champion's own bundle on this run's warm queries, and its curve; (None, {}) where there is no champion."""
-    with tempfile.TemporaryDirectory(dir=run.root, prefix=".champion-") as folder:
+    with scratch(run.root) as folder:
         found = registry.champion(run, Path(folder))
         if found is None:
             return None, {}

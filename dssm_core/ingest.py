@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from dssm_core import families
-from dssm_core.artifacts import Run
+from dssm_core.artifacts import Run, scratch
 from dssm_core.config import Config
 from dssm_core.errors import DataError, ServiceError
 from dssm_core.positive import parse_positive
@@ -43,7 +42,7 @@ def connect(near: Path) -> Iterator[DuckDBPyConnection]:
 
     Raises ServiceError when the disk is full: DuckDB's own error is no OSError.
     """
-    with tempfile.TemporaryDirectory(prefix=".spill-", dir=near.parent) as spill, duckdb.connect() as con:
+    with scratch(near.parent) as spill, duckdb.connect() as con:
         con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         con.execute(f"SET temp_directory = {text(spill)}")
         con.execute("SET preserve_insertion_order = true")

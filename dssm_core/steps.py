@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from dssm_core.artifacts import JSON, Manifest, Run, digest, disk_errors, find_twins, link, sha256, write_atomically
+from dssm_core.artifacts import JSON, SCRATCH, Manifest, Run, digest, disk_errors, find_twins, link, sha256, write_atomically
 from dssm_core.errors import ArtifactError, ConfigError
 from dssm_core.families import did_you_mean, named
 
@@ -221,6 +221,8 @@ def _work(run: Run, step: Step, key: str) -> Manifest:
     if not (mark.is_file() and json.loads(mark.read_bytes()) == key):
         _fresh(part)
         write_atomically(mark, json.dumps(key).encode())
+    for left in run.root.glob(f"{SCRATCH}*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     started = time.perf_counter()
     with disk_errors(part):
         outcome: Outcome = named(step.function)(run, part)

@@ -158,6 +158,7 @@ def test_a_run_that_is_killed_in_each_of_its_steps_registers_the_same(airflow, m
     undisturbed, disturbed = run_without_airflow(site, tmp_path, settings), folder(airflow, run_id)
     assert gate_metrics(disturbed) == gate_metrics(undisturbed)
     assert registered(disturbed) == registered(undisturbed)
+    assert not [*Path(disturbed).glob(".*.part"), *Path(disturbed).glob(".scratch-*")]
     (version,) = mlflow.search_model_versions("name='dssm-killed'")
     assert reader.seen == {version.version: True}
     assert mlflow.get_registered_model("dssm-killed").aliases == {"challenger": version.version, "champion": version.version}

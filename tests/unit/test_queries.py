@@ -88,7 +88,7 @@ def test_rows_ask_by_the_encoder_and_not_by_the_exported_users(rolling, monkeypa
         vectors = encode(window.all)
         search = evaluate.vector_search(run, vectors, "served")
         assert search(0, 5, 1)[:, 0].tolist() == [1, 2, 2, 0, 2]
-    assert not list(run.root.glob(".encoder-*"))
+    assert not list(run.root.glob(".scratch-*"))
 
 
 def test_unknown_users_and_items_have_no_history(fabricate):
