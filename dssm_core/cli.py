@@ -235,7 +235,9 @@ def _decide(action: Action, model: str, version: str | None, reason: str, by: st
         console.print(f"loading and asking version {number} ...", highlight=False)
         registry.answers(store.name, number, Path(runs))
 
-    done = promotion.decide(action, model, Path(runs), _now(), by, reason, version, check=check)
+    done = promotion.decide(action, model, Path(runs), at := _now(), by, reason, version, check=check)
+    if done.at != at:
+        console.print(f"version {done.champion} is champion already: nothing was changed; the decision that stands:", highlight=False)
     click.echo(done.model_dump_json())
 
 

@@ -340,6 +340,9 @@ def test_cli_promotes(first, runs):
     done = cli("promote", "dssm-small", "--version", first[1]["version"], "--runs", runs, "--reason", "looks right")
     made = json.loads(done.stdout)
     assert (made["action"], made["champion"], made["previous"], made["reason"]) == ("promote", first[1]["version"], None, "looks right")
+    again = cli("promote", "dssm-small", "--version", first[1]["version"], "--runs", runs, "--reason", "once more")
+    assert "is champion already: nothing was changed" in again.stderr
+    assert json.loads(again.stdout) == made
     listed = cli("history", "dssm-small", "--runs", runs)
     assert "looks right" in listed.stdout
     assert os.environ.get("MLFLOW_TRACKING_URI") is None
