@@ -26,6 +26,7 @@ from dssm_core.splits.days import Days, day_start_ms
 log = logging.getLogger(__name__)
 
 MARK, QUARANTINE = "landed.json", "quarantine"
+TOLD = "announced"  # beside it: the key that whoever waits for the day has been told of
 
 
 class Landed(BaseModel):
@@ -68,6 +69,17 @@ def landed(days: Path, dataset: str, day: date) -> Landed | None:
     """What is there of a day, None where it has not arrived."""
     file = days / dataset / day.isoformat() / MARK
     return Landed.model_validate_json(file.read_bytes()) if file.is_file() else None
+
+
+def announced(days: Path, dataset: str, day: date) -> str | None:
+    """The key of the day that has been announced; None where the day never was, as after `dssm land` or a task that was killed."""
+    file = days / dataset / day.isoformat() / TOLD
+    return file.read_text() if file.is_file() else None
+
+
+def note_announced(days: Path, dataset: str, day: date, key: str) -> None:
+    """Remember that this content of a day has been announced."""
+    write_atomically(days / dataset / day.isoformat() / TOLD, key.encode())
 
 
 def from_days(config: Config, days: Path) -> Config:

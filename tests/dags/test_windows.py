@@ -91,9 +91,17 @@ def test_a_new_day_is_announced_and_repeats_nothing(day):
 def test_the_same_day_again_wakes_nobody(day):
     from airflow.sdk.exceptions import AirflowSkipException
 
-    day("2024-03-02")
+    tasks.announce(day("2024-03-02"), Events())
     with pytest.raises(AirflowSkipException, match="2024-03-02 is there already, unchanged"):
         day(day="2024-03-02")
+
+
+def test_a_day_that_a_terminal_landed_or_a_killed_task_is_announced_by_the_next_run(day, tmp_path):
+    landing.land(read_config(tmp_path / "configs" / "small.yaml"), date(2024, 3, 2), tmp_path / "days")
+    assert not day("2024-03-02")["replaced"]  # killed before it could tell anyone
+    landed, events = day("2024-03-02"), Events()
+    tasks.announce(landed, events)
+    assert events[INTERACTIONS].keys == ["2024-03-02"]
 
 
 def test_a_replaced_day_repeats_what_was_trained_on_it_and_no_other(day, tmp_path):
@@ -101,7 +109,8 @@ def test_a_replaced_day_repeats_what_was_trained_on_it_and_no_other(day, tmp_pat
 
     config = read_config(tmp_path / "configs" / "small.yaml")
     for nth in range(1, 8):
-        landing.land(config, date(2024, 3, nth), tmp_path / "days")
+        there, _ = landing.land(config, date(2024, 3, nth), tmp_path / "days")
+        landing.note_announced(tmp_path / "days", config.name, date(2024, 3, nth), there.key)
     artifacts.create_run(landing.from_days(config, tmp_path / "days"), tmp_path / "runs", "seventh")
     changed = small_config(data__source={"kind": "synthetic", "users": 2000, "items": 600, "clicks": 41000})
     (tmp_path / "configs" / "small.yaml").write_text(yaml.safe_dump(changed))
@@ -109,7 +118,10 @@ def test_a_replaced_day_repeats_what_was_trained_on_it_and_no_other(day, tmp_pat
     assert landed["replaced"]
     with pytest.raises(AirflowSkipException, match="trained anew instead"):
         tasks.announce(landed, Events())
+    assert day("2024-03-02") == landed  # nobody has been told yet
     assert tasks.stale_windows(landed) == [{"config": "small", "test_day": "2024-03-07", "landed": True}]
+    with pytest.raises(AirflowSkipException, match="unchanged"):
+        day("2024-03-02")
 
 
 def test_no_day_is_said(day):
