@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from dssm_core.sources.synthetic import Synthetic
+from local.airflow_api import DONE, WAITS
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -50,17 +51,24 @@ def wait_until(ready: Callable[[], Any], what: str) -> Any:
     return found
 
 
-ANSWER_AFTER_S = 5  # Airflow must have seen the asking process end, else what was answered is stuck until its queue times out
+ANSWER_AFTER_S = 3  # Airflow must have seen the asking process end, else it takes it for lost and asks again
 TRAINING = "dssm_training"
 
 
 def complete(airflow: Any, run_id: str, option: str = "Keep as challenger", reason: str = "a test", dag: str = TRAINING) -> str:
-    """Wait for a run, answer its review as the review's page would where it asks for one, and return the run's last state."""
-    wait_until(lambda: airflow.settled(dag, run_id), f"{run_id} ends or waits for its review")
-    if airflow.state(dag, run_id) == "running":
-        time.sleep(ANSWER_AFTER_S)
-        airflow.answer(dag, run_id, option, reason)
-    wait_until(lambda: airflow.state(dag, run_id) in ("success", "failed"), f"{run_id} ends")
+    """Wait for a run, answer its review as the review's page would each time that it asks, and return the run's last state."""
+    answered = 0
+
+    def over() -> bool:
+        nonlocal answered
+        review = airflow.tasks(dag, run_id).get("review", {})
+        if review.get("state") in WAITS and review["try_number"] > answered:
+            time.sleep(ANSWER_AFTER_S)
+            airflow.answer(dag, run_id, option, reason)
+            answered = review["try_number"]
+        return airflow.state(dag, run_id) in DONE
+
+    wait_until(over, f"{run_id} ends")
     return str(airflow.state(dag, run_id))
 
 
