@@ -10,7 +10,7 @@ WORKDIR /opt/dssm
 COPY pyproject.toml constraints.txt README.md ./
 COPY dssm_core dssm_core
 COPY tasks tasks
-RUN pip install --no-cache-dir torch==2.13.0 psycopg2-binary asyncpg '.[annoy,redis]' -c constraints.txt
+RUN pip install --no-cache-dir torch==2.13.0 psycopg2-binary asyncpg '.[annoy,redis,optuna]' -c constraints.txt
 COPY dags dags
 COPY plugins plugins
 COPY configs configs

@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Annoy is compiled at install: left out where there is no C++ compiler (FAISS is the default index).
-EXTRAS  = $(if $(shell command -v c++ || command -v g++),annoy$(comma)redis$(comma)dev,redis$(comma)dev)
+EXTRAS  = $(if $(shell command -v c++ || command -v g++),annoy$(comma)redis$(comma)optuna$(comma)dev,redis$(comma)optuna$(comma)dev)
 
 CONFIG   ?= configs/demo.yaml
 DATA     ?=

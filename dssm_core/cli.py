@@ -21,11 +21,13 @@ from rich.table import Table
 from dssm_core import artifacts, pipeline
 from dssm_core.artifacts import JSON, Manifest
 from dssm_core.errors import ConfigError, DssmError
+from dssm_core.search import SEARCHES
 from dssm_core.steps import STEPS, find_step
 
 if TYPE_CHECKING:
     from dssm_core.bench import Bench, Job
     from dssm_core.promotion import Action, Decision, Reign
+    from dssm_core.sweep import Plan, Tried
 
 console = Console(stderr=True)
 RUNS = click.option("--runs", envvar="DSSM_RUNS", default="runs", show_default=True, show_envvar=True, help="Folder of all runs.")
@@ -111,45 +113,60 @@ def run(
 @click.option(
     "--axis", "axes", multiple=True, required=True, metavar="KEY=VALUE,VALUE", help="Values to try (repeat it), e.g. loss=bce,bpr."
 )
+@click.option("--search", type=click.Choice(SEARCHES), default="grid", show_default=True, help="Every combination, or a search by Optuna.")
+@click.option("--trials", "total", default=12, show_default=True, type=click.IntRange(1), help="How many trials a search makes.")
 @click.option("--data", help="Folder or file of the log, instead of the config's data.source.path.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Replace a setting in all trials.")
 @RUNS
-def sweep(config: Path, axes: tuple[str, ...], data: str | None, overrides: tuple[str, ...], runs: str) -> None:
-    """Try every combination of some settings of CONFIG, and run the best.
+def sweep(config: Path, axes: tuple[str, ...], search: str, total: int, data: str | None, overrides: tuple[str, ...], runs: str) -> None:
+    """Try combinations of some settings of CONFIG, and run the best.
 
     Trials are judged by the served index on the last train day, never on the test day; the winner then runs from the log to a registered
-    model like any other. A trial that fails does not stop the others.
+    model like any other. A trial that fails does not stop the others. A search may also choose from a range, such as
+    train.learning_rate=0.0005..0.01, with " log" behind it where steps are ratios.
     """
     from dssm_core import sweep as sweeps
     from dssm_core.config import read_config
 
-    wanted = sweeps.trials(sweeps.read_axes(axes))
-    made = sweeps.prepare(config, data, overrides, wanted, runs)
-    for nth, (trial, each) in enumerate(zip(wanted, made, strict=True), 1):
-        console.print(f"[bold]trial {nth} of {len(wanted)}[/]: {escape(trial.label)}", highlight=False)
-        try:
-            pipeline.run_pipeline(each, _before, _after, sweeps.LAST_STEP)
-        except DssmError as error:
-            console.print(f"[red]failed[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
-    found = sweeps.results([trial.label for trial in wanted], made)
-    show_trials(found)
-    best = sweeps.winner(found, wanted)
+    plan = sweeps.Plan(config, data, overrides, sweeps.read_axes(axes), search, total)
+    tried = _try_all(plan, f"cli-{artifacts.digest([str(config), data, overrides, axes, search, total])[:10]}", runs)
+    show_trials(sweeps.results(tried))
+    best = sweeps.winner(tried)
     settings = read_config(config, data, [*overrides, *best.settings])
     opened = artifacts.create_run(settings, runs, f"cli-{artifacts.digest(settings.model_dump(mode='json'))[:10]}")
     console.print(f"the winner, {escape(best.label)}, on all days: run {opened.root}", highlight=False, soft_wrap=True)
     show(pipeline.run_pipeline(opened, _before, _after))
 
 
+def _try_all(plan: Plan, name: str, runs: str) -> list[Tried]:
+    """Every trial, round by round, as children of one MLflow run."""
+    from dssm_core import registry, sweep
+
+    tried: list[Tried] = []
+    while wanted := sweep.next_round(plan, tried):
+        made = sweep.prepare(plan, wanted, runs)
+        parent = registry.open_sweep([each.run for each in made], [trial.label for trial in wanted], name)
+        for each in made:
+            tried.append(each)
+            console.print(f"[bold]trial {len(tried)}[/]: {escape(each.trial.label)}", highlight=False)
+            try:
+                pipeline.run_pipeline(each.run, _before, _after, sweep.LAST_STEP)
+            except DssmError as error:
+                console.print(f"[red]failed[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
+    registry.close_sweep(Path(runs), parent, sweep.results(tried))
+    return tried
+
+
 def show_trials(found: Sequence[JSON]) -> None:
     """The trials as a table, best first."""
-    if not found:
-        return
-    key = next(name for name in found[0] if name.startswith("recall@"))
-    table = Table("trial", key, "interval", "train, s", "ms a query", box=None, header_style="bold")
+    table = Table("trial", found[0]["metric"], "interval", "train, s", "ms a query", box=None, header_style="bold")
     for row in found:
         interval = f"{row['low']:.3f} to {row['high']:.3f}" if row["low"] is not None else ""
         asked = f"{row['ms_per_query']:.3f}" if row["ms_per_query"] is not None else ""
-        table.add_row(escape(row["label"]), f"{row[key]:.4f}", interval, f"{row['train_seconds']:.0f}", asked)
+        if row["recall"] is None:
+            table.add_row(escape(row["label"]), "failed")
+        else:
+            table.add_row(escape(row["label"]), f"{row['recall']:.4f}", interval, f"{row['train_seconds']:.0f}", asked)
     Console().print(table)
 
 

@@ -20,6 +20,7 @@ Doubles = npt.NDArray[np.float64]
 SIZE = (8.0, 4.8)
 WIDE = (8.0, 4.2)
 NORMAL_95 = 1.96  # standard errors of a normal mean that its 95 % interval reaches to either side
+LISTED = 20  # trials that a legend has room for
 File = Path | BinaryIO
 
 
@@ -65,17 +66,75 @@ def by_hour(shares: Mapping[str, Sequence[float | None]], refresh_h: int, file: 
 
 
 def trials(found: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """A sweep's trials, best first: recall of the served index with its interval, beside the seconds that training took.
+    """A sweep's trials: recall of the served index with its interval, against the seconds of training and the milliseconds of a query.
 
-    found: as sweep.results gives them.
+    found: as sweep.results gives them, those that came to their end; numbered from the best on.
     """
-    key = next(name for name in found[0] if name.startswith("recall@"))
-    with _figure(file) as axes:
-        for row in found:
-            spread = None if row["low"] is None else [[row[key] - row["low"]], [row["high"] - row[key]]]
-            axes.errorbar([row["train_seconds"]], [row[key]], yerr=spread, fmt="o", capsize=3, label=f"{row['label']}: {row[key]:.3f}")
-        axes.set(xlabel="training, s", ylabel=f"{key} of the served index", title="Trials, on the last train day")
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    with _panels(file, 1, 2, (11.0, 4.8), sharey=True) as grid:
+        left, right = grid[0]
+        for nth, row in enumerate(found, 1):
+            for axes, key in ((left, "train_seconds"), (right, "ms_per_query")):
+                _trial(axes, key, nth, row)
+        left.set(xlabel="training, s", xlim=(0, None), ylabel=f"{found[0]['metric']} of the served index")
+        right.set(xlabel="a query of the index, ms", xlim=(0, None))
+        right.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+        left.set_title("Trials, on the last train days, with 95 % intervals", loc="left")
+
+
+def _trial(axes: Any, key: str, nth: int, row: Mapping[str, Any]) -> None:
+    if row[key] is None:
+        return
+    spread = None if row["low"] is None else [[row["recall"] - row["low"]], [row["high"] - row["recall"]]]
+    axes.errorbar(row[key], row["recall"], yerr=spread, fmt="o", capsize=3, color=f"C{(nth - 1) % 10}", label=_legend(nth, row))
+    axes.annotate(str(nth), (row[key], row["recall"]), xytext=(5, 4), textcoords="offset points", fontsize=8)
+
+
+def _legend(nth: int, row: Mapping[str, Any]) -> str | None:
+    """A trial's line in the legend, which lists the best alone."""
+    return textwrap.fill(f"{nth}  {row['label']}: {row['recall']:.3f}", 48, subsequent_indent="    ") if nth <= LISTED else None
+
+
+def parallel(found: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """A sweep's trials as lines over its axes, coloured by recall: parallel coordinates (Inselberg, 1985).
+
+    found: as sweep.results gives them, those that came to their end. Values that are not numbers stand in the order of the best.
+    """
+    names = list(found[0]["chosen"])
+    places = [_places([row["chosen"][name] for row in found]) for name in names]
+    recalls = np.array([row["recall"] for row in found])
+    places.append(_places(recalls.tolist()))
+    colors = plt.get_cmap("viridis")(places[-1].at)
+    with _figure(file, (max(6.0, 2.2 * len(places)), 4.8)) as axes:
+        for nth in range(len(found) - 1, -1, -1):  # the best on top
+            axes.plot([place.at[nth] for place in places], color=colors[nth], linewidth=3.0 if nth == 0 else 1.4, alpha=0.9)
+        for nth, place in enumerate(places):
+            axes.axvline(nth, color="black", linewidth=0.8)
+            for at, label in place.ticks:
+                axes.annotate(_cut(label), (nth, at), xytext=(4, 3), textcoords="offset points", fontsize=8)
+        axes.set(title="Trials by what was chosen, the best thick", xlim=(-0.1, len(places) - 0.6), ylim=(-0.05, 1.1), yticks=[])
+        axes.set_xticks(range(len(places)), [*map(_cut, names), found[0]["metric"]])
+        axes.spines[:].set_visible(False)
+        axes.grid(visible=False)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where values stand on an axis, 0 to 1, and what is written beside it."""
+
+    at: Doubles
+    ticks: list[tuple[float, str]]
+
+
+def _places(values: Sequence[Any]) -> _Places:
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        numbers = np.array(values, dtype=np.float64)
+        low, high = float(numbers.min()), float(numbers.max())
+        at = (numbers - low) / (high - low) if high > low else np.full(len(numbers), 0.5)
+        return _Places(at, [(0.0, f"{low:.4g}"), (1.0, f"{high:.4g}")] if high > low else [(0.5, f"{low:.4g}")])
+    names = list(dict.fromkeys(map(str, values)))
+    rows = np.array([names.index(str(value)) for value in values])
+    at = 1 - rows / max(1, len(names) - 1) if len(names) > 1 else np.full(len(rows), 0.5)
+    return _Places(at, [(float(at[rows == row][0]), name) for row, name in enumerate(names)])
 
 
 def loss_curve(history: Sequence[Mapping[str, Any]], file: File) -> None:
@@ -135,18 +194,13 @@ def bars(panels: Sequence[Panel], file: Path) -> None:
     """Horizontal bars, a panel under the other: whiskers are the spread, diamonds published figures, ours are coloured."""
     rows = [max(len(panel.bars), 1) for panel in panels]
     size = (SIZE[0], 0.9 * len(panels) + 0.26 * sum(rows) + 0.5)
-    figure, grid = plt.subplots(len(panels), 1, figsize=size, layout="constrained", squeeze=False, height_ratios=rows)
-    try:
+    with _panels(file, len(panels), 1, size, height_ratios=rows) as grid:
         for axes, panel in zip(grid[:, 0], panels, strict=True):
             _bars(axes, panel)
-        figure.savefig(file, dpi=120)
-    finally:
-        plt.close(figure)
 
 
 def _bars(axes: Any, panel: Panel) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x", alpha=0.25)
+    axes.grid(visible=False, axis="y")
     axes.set_axisbelow(True)
     widest = max((max(bar.mean or 0.0, bar.published or 0.0) for bar in panel.bars), default=1.0)
     for place, bar in enumerate(panel.bars):
@@ -256,11 +310,8 @@ def intervals(
 
 def days(labels: Sequence[str], rows: Sequence[int], lines: Mapping[str, Sequence[float | None]], file: File) -> None:
     """Rows a day as bars, and under them what is measured of each day as lines, all on one axis from 0 to 1 at most."""
-    figure, (above, below) = plt.subplots(2, 1, figsize=(SIZE[0], 5.2), layout="constrained", sharex=True)
-    try:
-        for axes in (above, below):
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.grid(axis="y", alpha=0.25)
+    with _panels(file, 2, 1, (SIZE[0], 5.2), sharex=True) as grid:
+        above, below = grid[:, 0]
         places = np.arange(len(labels))
         above.bar(places, rows, color="tab:blue", width=0.7)
         above.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -279,9 +330,6 @@ def days(labels: Sequence[str], rows: Sequence[int], lines: Mapping[str, Sequenc
         shown = places[:: max(1, len(places) // 8)]
         below.set_xticks(shown, [labels[place] for place in shown], rotation=30, ha="right")
         below.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-        figure.savefig(file, dpi=120)
-    finally:
-        plt.close(figure)
 
 
 def _cut(text: str, most: int = 24) -> str:
@@ -298,11 +346,19 @@ def _line(axes: Any, history: Sequence[Mapping[str, Any]], key: str, **style: An
 
 @contextmanager
 def _figure(file: File, size: tuple[float, float] = SIZE) -> Iterator[Any]:
-    figure, axes = plt.subplots(figsize=size, layout="constrained")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
+    with _panels(file, 1, 1, size) as grid:
+        yield grid[0, 0]
+
+
+@contextmanager
+def _panels(file: File, rows: int, columns: int, size: tuple[float, float], **options: Any) -> Iterator[Any]:
+    """Axes [rows, columns] to draw on; written to the file in the end."""
+    figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
+    for axes in grid.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
     try:
-        yield axes
+        yield grid
         figure.savefig(file, dpi=120)
     finally:
         plt.close(figure)

@@ -113,7 +113,10 @@ def page(run: Run) -> str:
 
 
 def open_sweep(trials: Sequence[Run], labels: Sequence[str], name: str) -> str:
-    """Find or create the MLflow run that holds a sweep, and tell its trials that they are its children; its id."""
+    """Find or create the MLflow run that holds a sweep, and tell its trials that they are its children; its id.
+
+    A trial that an earlier sweep has run stays that one's child: the sweep's table leads to it all the same.
+    """
     first = trials[0]
     client, uri = connect(first.runs), tracking_uri(first.runs)
     with told(uri):
@@ -121,22 +124,43 @@ def open_sweep(trials: Sequence[Run], labels: Sequence[str], name: str) -> str:
         found = client.search_runs([experiment], f"tags.`dssm.sweep` = '{name}'")
         opened = found[0] if found else client.create_run(experiment, tags={"dssm.sweep": name}, run_name=f"sweep {name}")
     for run, label in zip(trials, labels, strict=True):
-        write_atomically(run.root / PARENT, json.dumps({"run_id": opened.info.run_id, "label": label}).encode())
+        if not (run.root / PARENT).is_file():
+            write_atomically(run.root / PARENT, json.dumps({"run_id": opened.info.run_id, "label": label}).encode())
     return str(opened.info.run_id)
 
 
 def close_sweep(runs: Path, parent: str, found: Sequence[JSON]) -> None:
-    """Log a sweep's table and picture, best trial first, into its MLflow run, and finish that."""
+    """Log what a sweep's trials reached (as sweep.results gives it) into its MLflow run: a table, pictures, the winner; and finish it."""
     from dssm_core import plots
 
     client, uri = connect(runs), tracking_uri(runs)
+    ended = [row for row in found if row["recall"] is not None]
     with told(uri), tempfile.TemporaryDirectory() as folder:
-        if found:
-            with globally(uri):
-                client.log_table(parent, pd.DataFrame(found), "trials.json")
-            plots.trials(found, Path(folder) / "trials.png")
-            client.log_artifact(parent, str(Path(folder) / "trials.png"))
-        client.set_terminated(parent, "FINISHED" if found else "FAILED")
+        _log_table(client, parent, [_row(row) for row in found], "trials.json")
+        _log_numbers(client, parent, {"trials": len(found), "trials_failed": len(found) - len(ended)})
+        if ended:
+            client.set_tag(parent, "dssm.winner", ended[0]["label"][:TAG_LENGTH])
+            _log_numbers(client, parent, {f"best.{ended[0]['metric']}": ended[0]["recall"]})
+            for draw in (plots.trials, plots.parallel):
+                draw(ended, Path(folder) / f"{draw.__name__}.png")
+                client.log_artifact(parent, str(Path(folder) / f"{draw.__name__}.png"))
+        client.set_terminated(parent, "FINISHED" if ended else "FAILED")
+
+
+def _row(found: JSON) -> JSON:
+    """A trial as a row of the table: a column for each axis, and where its MLflow run is."""
+    file = Path(found["run"]) / MLFLOW
+    url = json.loads(file.read_bytes())["url"] if file.is_file() else None
+    told = {name: found[name] for name in ("label", "recall", "low", "high", "train_seconds", "ms_per_query", "run")}
+    state = "failed" if found["recall"] is None else "done"
+    return {"state": state} | told | {name: str(value) for name, value in found["chosen"].items()} | {"mlflow_run": url}
+
+
+def _log_table(client: MlflowClient, run_id: str, rows: Sequence[JSON], name: str) -> None:
+    """A table as MLflow's pages show it. Its own log_table would append to what an attempt before has logged."""
+    columns = list(rows[0])
+    client.log_dict(run_id, {"columns": columns, "data": [[row[column] for column in columns] for row in rows]}, name)
+    client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": name, "type": "table"}]))
 
 
 def live_logger(run: Run) -> Callable[[Mapping[str, float], int], None]:

@@ -41,6 +41,10 @@ class Airflow:
         run = self.call("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
         return str(run["dag_run_id"])
 
+    def started(self, dag_id: str, run_id: str) -> bool:
+        """Whether there is such a run, as of one that another run starts."""
+        return run_id in {run["dag_run_id"] for run in self.get(f"dags/{dag_id}/dagRuns", limit=100)["dag_runs"]}
+
     def state(self, dag_id: str, run_id: str) -> str:
         """The run's state."""
         return str(self.get(f"dags/{dag_id}/dagRuns/{run_id}")["state"])

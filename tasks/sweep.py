@@ -1,45 +1,77 @@
-"""The tasks of the Dag dssm_sweep: make the trials, share what is the same, compare them, hand the winner on."""
+"""The tasks of the Dag dssm_sweep: make the trials of a round, share what is the same, compare all so far, hand on."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from tasks.settings import config_file, data_path, origin, overrides, runs_folder
+from tasks.settings import config_file, data_path, origin, overrides, run_folder, runs_folder
+
+if TYPE_CHECKING:
+    from dssm_core.sweep import Plan, Tried
+
+FORM = (
+    "config",
+    "data",
+    "test_day",
+    "seed",
+    "tower",
+    "loss",
+    "sampler",
+    "epochs",
+    "device",
+    "gate_floor",
+)  # what the winner's training takes over
 
 
-def plan_trials() -> list[dict[str, str]]:
-    """Check every combination of the axes at once and make a run folder for each."""
+def _plan(params: Mapping[str, Any]) -> Plan:
+    from dssm_core.sweep import Plan, read_axes
+
+    settings = (*overrides(params), *params["settings"])
+    axes, total = read_axes(params["axes"]), params["trials"]
+    return Plan(config_file(params["config"]), data_path(params["data"]), settings, axes, params["search"], total)
+
+
+def _before(params: Mapping[str, Any]) -> list[Tried]:
+    """The trials of the rounds before this one."""
+    from dssm_core.artifacts import open_run
+    from dssm_core.sweep import from_json
+
+    return [from_json(told, open_run(run_folder(told["run"]))) for told in params["tried"]]
+
+
+def plan_trials() -> dict[str, Any]:
+    """Choose this round's trials, check them at once, and make a run folder for each."""
     from airflow.sdk import get_current_context
 
     from dssm_core import artifacts, registry, sweep
 
-    params = get_current_context()["params"]
-    wanted = sweep.trials(sweep.read_axes(params["axes"]))
-    file, data = config_file(params["config"]), data_path(params["data"])
-    made = sweep.prepare(file, data, [*overrides(params), *params["settings"]], wanted, runs_folder())
-    dag_run = get_current_context()["dag_run"]
-    parent = registry.open_sweep(made, [trial.label for trial in wanted], dag_run.run_id)
-    for run in made:
-        artifacts.note_origin(run, origin(dag_run))
-    return [{"label": trial.label, "run": str(run.root), "parent": parent} for trial, run in zip(wanted, made, strict=True)]
+    params, dag_run = get_current_context()["params"], get_current_context()["dag_run"]
+    plan, name = _plan(params), params["sweep"] or dag_run.run_id
+    made = sweep.prepare(plan, sweep.next_round(plan, _before(params)), runs_folder())
+    parent = registry.open_sweep([each.run for each in made], [each.trial.label for each in made], name)
+    for each in made:
+        artifacts.note_origin(each.run, origin(dag_run))
+    return {"sweep": name, "parent": parent, "trials": [sweep.as_json(each) for each in made]}
 
 
-def share_data(trials: list[dict[str, str]]) -> list[dict[str, str]]:
+def share_data(planned: dict[str, Any]) -> list[dict[str, Any]]:
     """Read, check and split the log once: every trial reuses it."""
     from tasks.steps import run_step
 
+    trials: list[dict[str, Any]] = planned["trials"]
     for name in ("ingest_data", "validate_data", "split_by_time"):
         run_step(trials[0]["run"], name)
     return trials
 
 
-def begin_trial(trial: dict[str, str]) -> str:
+def begin_trial(trial: dict[str, Any]) -> str:
     """Take over the shared steps."""
     from tasks.steps import run_step
 
     for name in ("ingest_data", "validate_data", "split_by_time"):
         run_step(trial["run"], name)
-    return trial["run"]
+    return str(trial["run"])
 
 
 def judge_trial(run: str) -> str:
@@ -49,18 +81,23 @@ def judge_trial(run: str) -> str:
     return run_step(run, "recall_gate")
 
 
-def compare_trials(trials: list[dict[str, str]]) -> dict[str, Any]:
-    """Put the trials side by side in MLflow; the settings of the winner for the Dag dssm_training. Fails where no trial came to its end."""
+def compare_trials(planned: dict[str, Any]) -> dict[str, Any]:
+    """The Dag run that follows: the search's next round, or, with all trials side by side in MLflow, the winner's training.
+
+    Fails where no trial came to its end.
+    """
     from airflow.sdk import get_current_context
 
     from dssm_core import artifacts, registry, sweep
 
     params = get_current_context()["params"]
-    wanted, labels = sweep.trials(sweep.read_axes(params["axes"])), [trial["label"] for trial in trials]
-    found = sweep.results(labels, [artifacts.open_run(trial["run"]) for trial in trials])
-    registry.close_sweep(runs_folder(), trials[0]["parent"], found)
-    best = sweep.winner(found, wanted)
-    for row in found:
+    tried = [*_before(params), *(sweep.from_json(told, artifacts.open_run(told["run"])) for told in planned["trials"])]
+    for row in (found := sweep.results(tried)):
         print(row)
-    form = {name: params[name] for name in ("config", "data", "test_day", "seed", "epochs", "device", "gate_floor")}
-    return {name: value for name, value in form.items() if value is not None} | {"settings": [*params["settings"], *best.settings]}
+    if sweep.next_round(_plan(params), tried):
+        conf = {**params, "sweep": planned["sweep"], "tried": [sweep.as_json(each) for each in tried]}
+        return {"dag": "dssm_sweep", "run_id": f"{planned['sweep']}__{len(tried)}", "conf": conf}
+    registry.close_sweep(runs_folder(), planned["parent"], found)
+    form = {name: params[name] for name in FORM if params[name] is not None}
+    settings = [*params["settings"], *sweep.winner(tried).settings]
+    return {"dag": "dssm_training", "run_id": f"sweep__{planned['sweep']}", "conf": form | {"settings": settings}}

@@ -255,7 +255,7 @@ def test_a_sweep_ends_with_one_registered_winner(airflow, mlflow):
     training = f"sweep__{run_id}"
     wait_until(lambda: airflow.settled(TRAINING, training), "the winner waits for its review")
     assert review(airflow, training, "Keep as challenger", "a sweep's winner")[0] == "success"
-    winner = airflow.xcom(SWEEP, run_id, "compare_trials")["settings"]
+    winner = airflow.xcom(SWEEP, run_id, "compare_trials")["conf"]["settings"]
     trained = open_run(airflow.xcom(TRAINING, training, "ingest_data")).config
     assert winner == [f'loss.kind="{trained.loss.kind}"', f'sampler.kind="{trained.sampler.kind}"']
     (registered,) = mlflow.search_model_versions("name='dssm-swept'")
@@ -268,5 +268,23 @@ def test_a_trial_that_fails_does_not_sink_the_others(airflow):
     trials = airflow.get(f"dags/{SWEEP}/dagRuns/{run_id}/taskInstances", limit=100)["task_instances"]
     states = {task["map_index"]: task["state"] for task in trials if task["task_id"] == "trial.train_towers"}
     assert states == {0: "success", 1: "failed"}
-    assert airflow.xcom(SWEEP, run_id, "compare_trials")["settings"] == ["train.learning_rate=0.002"]
+    assert airflow.xcom(SWEEP, run_id, "compare_trials")["conf"]["settings"] == ["train.learning_rate=0.002"]
     review(airflow, f"sweep__{run_id}", "Keep as challenger", "a sweep's winner")
+
+
+def test_a_search_goes_on_in_rounds_and_trains_the_best(airflow, mlflow):
+    """Two trials in two rounds: the second run of the Dag is started by the first, both are children of one MLflow run."""
+    axes = ["train.learning_rate=0.001..0.004 log"]
+    first = airflow.trigger(SWEEP, {"config": "swept", "epochs": 1, "axes": axes, "search": "optuna", "trials": 2})
+    second, training = f"{first}__1", f"sweep__{first}"
+    for run_id in (first, second):
+        wait_until(lambda run_id=run_id: airflow.started(SWEEP, run_id), f"{run_id} has begun")
+        ended(airflow, SWEEP, run_id)
+        assert airflow.state(SWEEP, run_id) == "success"
+    assert review(airflow, training, "Keep as challenger", "a search's winner")[0] == "success"
+    (parent,) = mlflow.search_runs([mlflow.get_experiment_by_name("swept").experiment_id], f"tags.`dssm.sweep` = '{first}'")
+    assert (parent.info.status, parent.data.metrics["trials"], parent.data.metrics["trials_failed"]) == ("FINISHED", 2, 0)
+    assert {"trials.json", "trials.png", "parallel.png"} <= {found.path for found in mlflow.list_artifacts(parent.info.run_id)}
+    assert open_run(airflow.xcom(TRAINING, training, "ingest_data")).config.train.learning_rate == float(
+        parent.data.tags["dssm.winner"].partition("=")[2]
+    )

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -346,6 +347,31 @@ def test_cli_promotes(first, runs):
     listed = cli("history", "dssm-small", "--runs", runs)
     assert "looks right" in listed.stdout
     assert os.environ.get("MLFLOW_TRACKING_URI") is None
+
+
+def test_cli_searches_and_trains_the_best(tmp_path):
+    """Three trials, of which the one with an impossible rate fails; MLflow's parent run compares them."""
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(tiny(name="swept", train__epochs=1).model_dump(mode="json")))
+    done = cli(
+        "sweep", file, "--axis", "train.learning_rate=0.002,0.004,1e30", "--search", "optuna", "--trials", 3, "--runs", tmp_path / "runs"
+    )
+    assert done.exit_code == 0, done.stderr[-3000:]
+    client = registry.connect(tmp_path / "runs")
+    (parent,) = client.search_runs([client.get_experiment_by_name("swept").experiment_id], "tags.dssm.sweep != ''")
+    table = json.loads(Path(client.download_artifacts(parent.info.run_id, "trials.json", str(tmp_path))).read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert [row["state"] for row in rows] == ["done", "done", "failed"]
+    assert rows[2]["train.learning_rate"] == "1e+30"
+    assert rows[0]["recall"] >= rows[1]["recall"]
+    assert parent.data.metrics | {"trials": 3, "trials_failed": 1, "best/recall_at_200": rows[0]["recall"]} == parent.data.metrics
+    assert parent.data.tags["dssm.winner"] == rows[0]["label"]
+    assert {"trials.json", "trials.png", "parallel.png"} <= {found.path for found in client.list_artifacts(parent.info.run_id)}
+    children = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    assert sorted(child.info.run_name for child in children) == sorted(row["label"] for row in rows)
+    (winner,) = [run for run in artifacts.find_runs(tmp_path / "runs") if run.id.startswith("cli-")]
+    assert winner.config.train.learning_rate == float(rows[0]["train.learning_rate"])
+    assert winner.need("register_model").info["version"] == "1"
 
 
 def test_cli_refreshes_the_champion(first, runs, tmp_path):

@@ -1,18 +1,22 @@
 """Axes, trials and their days, by hand; a whole sweep is in tests/pipeline."""
 
+import json
 from datetime import date
 
 import pytest
 
 from dssm_core import sweep
+from dssm_core.artifacts import Manifest
 from dssm_core.config import parse_config
 from dssm_core.errors import ConfigError, DataError
+from dssm_core.search import Range
 from tests.conftest import small_config
 
 
 def test_every_combination_in_order():
     axes = sweep.read_axes(["loss=bce,sampled_softmax", "train.epochs=2,4"])
     assert axes == {"loss": ["bce", "sampled_softmax"], "train.epochs": [2, 4]}
+    assert sweep.read_axes(["train.learning_rate=1e-3,0.002"]) == {"train.learning_rate": [0.001, 0.002]}
     found = sweep.trials(axes)
     assert [trial.label for trial in found] == [
         "loss=bce, train.epochs=2",
@@ -47,17 +51,76 @@ def test_a_trial_tests_on_the_last_train_days():
         sweep.on_validation_days(parse_config(small_config(split={"test_day": "2024-03-07", "train_days": 2})))
 
 
-def test_trials_that_cannot_work_are_told_all_at_once(tmp_path):
+@pytest.fixture
+def plan(tmp_path):
+    """A function axes -> what a grid tries on a small config."""
     (tmp_path / "small.json").write_text(parse_config(small_config()).model_dump_json())
-    wanted = sweep.trials({"loss": ["bce", "bcee", "gbce"], "train.epochs": [0, 1]})
+    return lambda axes, **more: sweep.Plan(tmp_path / "small.json", None, (), axes, **more)
+
+
+def test_trials_that_cannot_work_are_told_all_at_once(plan, tmp_path):
+    wanted = plan({"loss": ["bce", "bcee", "gbce"], "train.epochs": [0, 1]})
     with pytest.raises(ConfigError) as told:
-        sweep.prepare(tmp_path / "small.json", None, [], wanted, tmp_path / "runs")
+        sweep.prepare(wanted, sweep.next_round(wanted, []), tmp_path / "runs")
     lines = str(told.value)
     assert "loss=bcee, train.epochs=1: " in lines
     assert "loss=bce, train.epochs=0: " in lines
     assert "loss=bce, train.epochs=1: " not in lines
 
 
+def test_ranges_are_read_and_are_for_searches_alone():
+    axes = sweep.read_axes(["train.learning_rate=0.0005..0.01 log", "train.epochs=2..8", "train.weight_decay=-1e-3..1"])
+    assert axes == {"train.learning_rate": Range(0.0005, 0.01, True), "train.epochs": Range(2, 8), "train.weight_decay": Range(-0.001, 1)}
+    assert [axis.whole for axis in axes.values()] == [False, True, False]
+    with pytest.raises(ConfigError, match=r"train\.epochs, .*a range has no end"):
+        sweep.trials(axes)
+    for wrong in ("train.epochs=8..2", "train.epochs=0..2 log"):
+        with pytest.raises(ConfigError, match="must rise"):
+            sweep.read_axes([wrong])
+
+
+def reached(plan, wanted, runs, recalls):
+    """Trials as if they had been run: a recall each, None where it failed."""
+    tried = sweep.prepare(plan, wanted, runs)
+    for each, recall in zip(tried, recalls, strict=True):
+        if recall is not None:
+            info = {"metrics": {"served": {"recall@200": recall, "recall@200_low": recall - 0.1, "recall@200_high": recall + 0.1}}}
+            for name, told in (("recall_gate", info), ("train_towers", {}), ("build_index", {"queries_per_s": 4000.0})):
+                manifest = Manifest(step=name, key="", files={}, rows={}, info=told, seconds=7.0, seed=0)
+                (each.run.step(name)).mkdir()
+                (each.run.step(name) / "manifest.json").write_text(manifest.model_dump_json())
+    return tried
+
+
+def test_the_best_wins_and_a_failed_trial_is_told_last(plan, tmp_path):
+    grid = plan({"loss": ["bce", "bpr", "sampled_softmax"]})
+    tried = reached(grid, sweep.next_round(grid, []), tmp_path / "runs", [None, 0.25, 0.75])
+    assert sweep.winner(tried).label == "loss=sampled_softmax"
+    found = sweep.results(tried)
+    assert [(row["label"], row["recall"]) for row in found] == [("loss=sampled_softmax", 0.75), ("loss=bpr", 0.25), ("loss=bce", None)]
+    assert (found[0]["low"], found[0]["train_seconds"], found[0]["ms_per_query"]) == (0.65, 7.0, 0.25)
+    assert found[0]["chosen"] == {"loss": "sampled_softmax"}
+    assert sweep.next_round(grid, tried) == []
+    again = [sweep.from_json(json.loads(json.dumps(sweep.as_json(each))), each.run) for each in tried]
+    assert again == tried
+
+
+def test_a_search_goes_in_rounds_until_its_trials_are_made(plan, tmp_path):
+    search = plan({"loss": ["bce", "sampled_softmax"], "train.learning_rate": Range(0.0005, 0.01, True)}, search="optuna", total=6)
+    tried: list[sweep.Tried] = []
+    for count in (2, 2, 2):
+        wanted = sweep.next_round(search, tried)
+        assert len(wanted) == count
+        assert wanted == sweep.next_round(search, tried)  # the same results propose the same
+        tried += reached(search, wanted, tmp_path / "runs", [0.5 + 0.1 * len(tried), None])
+    assert sweep.next_round(search, tried) == []
+    assert len({each.run.root for each in tried}) == 6
+    with pytest.raises(ConfigError, match="no combination of loss works"):
+        sweep.next_round(plan({"loss": ["psychic"]}, search="optuna"), [])
+    with pytest.raises(ConfigError, match="0 trials on 1 axes"):
+        sweep.next_round(plan({"loss": ["bce"]}, search="optuna", total=0), [])
+
+
 def test_nobody_wins_where_all_failed():
     with pytest.raises(DataError, match="no trial came to its end"):
-        sweep.winner([], [])
+        sweep.winner([])
