@@ -32,11 +32,14 @@ def land_day() -> dict[str, Any]:
 
 
 def announce(landed: dict[str, Any], outlet_events: Any) -> None:
-    """Say that a new day is there: windows that were waiting for it start."""
+    """Say that a new day is there: windows that were waiting for it start. They are those of $DSSM_CONFIG, so its days alone are said."""
     from airflow.sdk.exceptions import AirflowSkipException
 
+    from tasks.form import default_config
     from tasks.windows import INTERACTIONS
 
+    if (config := landed["config"]) != (own := default_config()):
+        raise AirflowSkipException(f"only windows of {own!r} ($DSSM_CONFIG) start by themselves: trigger dssm_training for {config!r}")
     if landed["replaced"]:
         raise AirflowSkipException(f"{landed['day']} was there before: what was trained on it is trained anew instead")
     outlet_events[INTERACTIONS].add_partitions(landed["day"])

@@ -85,10 +85,12 @@ def audiences_folder() -> Path:
 
 
 def run_folder(run: str) -> Path:
-    """A run's folder, absolute or in the folder of all runs; ConfigError where it is outside of that."""
+    """A run's folder, absolute or in the folder of all runs; ConfigError where it is outside of that, or no run is there."""
     runs = runs_folder().resolve()
     if not (folder := (runs / run).resolve()).is_relative_to(runs):
         raise ConfigError(f"run {run!r} is outside {runs}: give the folder of a run in there, such as demo/2024-03-07/ID")
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"run {run!r} is not in {runs}: `dssm runs` lists those that are, such as demo/2024-03-07/ID")
     return folder
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import httpx
 import pytest
 import yaml
 
@@ -90,7 +93,7 @@ DAYS = [f"2024-03-0{day}" for day in range(1, 10)]  # of the log that `daily` la
 EARLIER = ["2024-02-28", "2024-02-29"]  # which it has too, and which are backfilled
 
 
-def daily_config(log: Path) -> dict[str, object]:
+def daily_config(log: Path, name: str = "daily") -> dict[str, object]:
     """A log of files that arrive, a day at a time."""
     changes = {"users": 1000, "items": 400, "clicks": 36000, "days": len(EARLIER) + len(DAYS)}
     clicks = Synthetic(**changes, start=date.fromisoformat(EARLIER[0])).read(con := duckdb.connect()).interactions
@@ -100,7 +103,7 @@ def daily_config(log: Path) -> dict[str, object]:
     source = {"kind": "delimited", "path": str(log), "interactions": {"files": "*.csv"}}
     features = {"columns": {"context": [{"column": "device", "kind": "categorical"}]}}
     return small_config(
-        name="daily",
+        name=name,
         data={"source": source, "timezone": "UTC"},
         features=features,
         train__epochs=1,
@@ -135,6 +138,25 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
+@contextmanager
+def served_model(model: str, folder: Path, env: Mapping[str, str]) -> Iterator[str]:
+    """The address of a real `mlflow models serve`, started as docs/serving.md says; ended with its processes afterwards."""
+    from local import processes
+
+    port = processes.free_port(0)
+    path = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])  # as in an activated environment: MLflow starts uvicorn by name
+    command = f"mlflow models serve -m {model} --env-manager local -h 127.0.0.1 -p {port}"
+    processes.start(folder, "serve", command.split(), {**env, "PATH": path})
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+            ready = partial(answers, partial(client.get, "ping"), httpx.HTTPError)
+            wait_until(lambda: processes.leader(folder, "serve") is None or ready(), "the model is served")
+        assert processes.leader(folder, "serve"), processes.tail(folder, "serve")
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        assert processes.stop(folder) == []
+
+
 def answers(call: Callable[[], Any], away: type[Exception]) -> bool:
     """Whether a call comes back without the exception that says that a server is away."""
     try:
@@ -144,23 +166,30 @@ def answers(call: Callable[[], Any], away: type[Exception]) -> bool:
     return True
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    """MLflow and Airflow, really running, in a folder of their own; ended with all their processes after the tests."""
+@contextmanager
+def running_site(root: Path, config: str, configs: dict[str, dict[str, object]], **env: str) -> Iterator[Any]:
+    """MLflow and Airflow, really running on the config of this name, in a folder of their own; ended with all their processes."""
     from local import servers
 
-    root = tmp_path_factory.mktemp("site")
-    configs = root / "configs"
-    configs.mkdir()
-    for name in ("small", "swept", "killed"):  # models that tests have for themselves
-        (configs / f"{name}.yaml").write_text(yaml.safe_dump(small_config(name=name)))
-    # No synthetic day has a billion clicks: a log that breaks the volume rule.
-    (configs / "broken.yaml").write_text(yaml.safe_dump(small_config(validation={"min_rows_per_day": 10**9}, name="broken")))
-    (configs / "daily.yaml").write_text(yaml.safe_dump(daily_config(root / "log")))
-    env = {"DSSM_CONFIGS": str(configs), "DSSM_RUNS": str(root / "runs"), "DSSM_CONFIG": "daily"}
-    # The run that the schedule starts for yesterday finds no such day in the log; backfills need a schedule.
-    env |= {"DSSM_SCHEDULE": "0 4 * * *", "DSSM_DAYS": str(root / "days"), "DSSM_PUBLISH": str(root / "published")}
+    (root / "configs").mkdir()
+    for name, raw in configs.items():
+        (root / "configs" / f"{name}.yaml").write_text(yaml.safe_dump(raw))
+    folders = {"DSSM_CONFIGS": "configs", "DSSM_RUNS": "runs", "DSSM_DAYS": "days", "DSSM_PUBLISH": "published"}
+    env |= {name: str(root / folder) for name, folder in folders.items()} | {"DSSM_CONFIG": config}
     try:
         yield servers.up(root / "state", env)
     finally:
         servers.down(root / "state")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """The servers that most tests share."""
+    root = tmp_path_factory.mktemp("site")
+    configs = {name: small_config(name=name) for name in ("small", "swept", "killed")}  # models that tests have for themselves
+    configs |= {"daily": daily_config(root / "log"), "served": daily_config(root / "log-served", "served")}
+    # No synthetic day has a billion clicks: a log that breaks the volume rule.
+    configs["broken"] = small_config(validation={"min_rows_per_day": 10**9}, name="broken")
+    # The run that the schedule starts for yesterday finds no such day in the log; backfills need a schedule.
+    with running_site(root, "daily", configs, DSSM_SCHEDULE="0 4 * * *", DSSM_DATA_ROOTS=str(root)) as made:
+        yield made

@@ -94,6 +94,8 @@ def test_every_field_has_an_effect(ask):
         ask(seeds=["99"])
     with pytest.raises(ConfigError, match=r"run '\.\./elsewhere' is outside"):
         ask(item="10", run="../elsewhere")
+    with pytest.raises(ConfigError, match=r"run 'made/nowhere' is not in .*`dssm runs` lists"):
+        ask(item="10", run="made/nowhere")
 
 
 def test_without_a_run_the_config_s_model_is_asked(ask, monkeypatch):

@@ -127,3 +127,14 @@ def test_a_replaced_day_repeats_what_was_trained_on_it_and_no_other(day, tmp_pat
 def test_no_day_is_said(day):
     with pytest.raises(ConfigError, match="no day is given"):
         day()
+
+
+def test_a_day_of_another_config_starts_no_window_of_this_one(day, tmp_path, monkeypatch):
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    (tmp_path / "configs" / "other.yaml").write_text(yaml.safe_dump(small_config(name="other")))
+    monkeypatch.setenv("DSSM_CONFIG", "small")
+    landed, events = day(day="2024-03-02", config="other"), Events()
+    with pytest.raises(AirflowSkipException, match=r"only windows of 'small' \(\$DSSM_CONFIG\).*dssm_training for 'other'"):
+        tasks.announce(landed, events)
+    assert not events

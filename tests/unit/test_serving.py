@@ -5,21 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 
 import pytest
 
 from dssm_core import registry
+from tests.conftest import served_model
 from tests.unit.conftest import fabricated, finish
 from tests.unit.test_registry import PASSED
-
-STARTS_WITHIN_S = 120
 
 
 def send(url, body, kind="application/json"):
@@ -31,17 +25,6 @@ def send(url, body, kind="application/json"):
     except urllib.error.HTTPError as refused:
         text = refused.read().decode()
         return refused.code, json.loads(text)["message"] if text.startswith("{") else text
-
-
-def wait_for(server, url, log):
-    deadline = time.monotonic() + STARTS_WITHIN_S
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/ping", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")
 
 
 @pytest.fixture(scope="module")
@@ -64,23 +47,9 @@ def model(module_path):
 @pytest.fixture(scope="module")
 def served(model, module_path):
     """The address of a server of the registered model; ended with its processes afterwards."""
-    (name, runs), log = model, module_path / "server.log"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{name}/1", "--env-manager", "local"]
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{runs / 'mlflow.db'}", "PATH": path}
-    with log.open("w") as out:
-        server = subprocess.Popen(
-            [*command, "-h", "127.0.0.1", "-p", str(port)], stdout=out, stderr=out, env=environment, start_new_session=True
-        )
-    try:
-        wait_for(server, f"http://127.0.0.1:{port}", log)
-        yield f"http://127.0.0.1:{port}/invocations"
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+    name, runs = model
+    with served_model(f"models:/{name}/1", module_path, os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{runs / 'mlflow.db'}"}) as url:
+        yield url
 
 
 def rows(columns, data, **params):
