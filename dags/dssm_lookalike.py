@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from airflow.sdk import Param, dag, task
 
 from tasks import lookalike
-from tasks.form import TASK_DEFAULTS, config_param
+from tasks.form import TASK_DEFAULTS, config_param, optional
 
 DOC = """
 ### An audience
@@ -25,17 +25,15 @@ def form() -> dict[str, Param]:
     model, start, audience = {"section": "Model"}, {"section": "Start from"}, {"section": "Audience"}
     return {
         "config": config_param(),
-        "version": Param(
-            None,
-            type=["null", "string"],
+        "version": optional(
+            "string",
             pattern="^[A-Za-z0-9_-]+$",
             title="Version",
             description_md="A version's number or an alias of the config's model. Empty: the champion.",
             **model,
         ),
-        "run": Param(
-            None,
-            type=["null", "string"],
+        "run": optional(
+            "string",
             maxLength=1000,
             title="Run",
             description_md="The folder of a run below $DSSM_RUNS, instead of a registered version; its index must be built.",
@@ -44,17 +42,14 @@ def form() -> dict[str, Param]:
         "seeds": Param(
             [], type="array", items={"type": "string", "minLength": 1}, title="Seed users", description_md="User ids, one a line.", **start
         ),
-        "seeds_file": Param(
-            None,
-            type=["null", "string"],
+        "seeds_file": optional(
+            "string",
             maxLength=1000,
             title="File of seed users",
             description_md="Absolute path of a .parquet or .csv with a column `user_id`, or of a text file with one id a line.",
             **start,
         ),
-        "item": Param(
-            None, type=["null", "string"], minLength=1, title="Item", description_md="An item id (an ad), instead of seeds.", **start
-        ),
+        "item": optional("string", minLength=1, title="Item", description_md="An item id (an ad), instead of seeds.", **start),
         "top": Param(
             1000, type="integer", minimum=1, maximum=100_000_000, title="Users", description_md="How many users at most.", **audience
         ),

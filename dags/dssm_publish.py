@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from airflow.sdk import Asset, AssetWatcher, Param, dag, task
+from airflow.sdk import Asset, AssetWatcher, dag, task
 
 from tasks import publishing
-from tasks.form import TASK_DEFAULTS, config_param, default_config
+from tasks.form import TASK_DEFAULTS, config_param, default_config, optional
 from tasks.settings import model_name
 from tasks.watch import ChampionTrigger
 
@@ -34,9 +34,8 @@ CHAMPION = Asset(
     dagrun_timeout=timedelta(hours=2),
     params={
         "config": config_param(),
-        "target": Param(
-            None,
-            type=["null", "string"],
+        "target": optional(
+            "string",
             title="Target",
             section="Run",
             description_md="A folder, or `redis://HOST:PORT/DATABASE`. Empty: $DSSM_PUBLISH.",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from datetime import datetime, timedelta
 
-from airflow.sdk import Param, dag, task
+from airflow.sdk import dag, task
 
 from tasks import refreshing
-from tasks.form import TASK_DEFAULTS, config_param, data_param
+from tasks.form import TASK_DEFAULTS, config_param, data_param, optional
 
 DOC = """
 ### The champion's index, up to now
@@ -36,9 +36,8 @@ def schedule() -> str | None:
     params={
         "config": config_param(),
         "data": data_param(),
-        "as_of": Param(
-            None,
-            type=["null", "string"],
+        "as_of": optional(
+            "string",
             format="date-time",
             title="As of",
             section="Run",

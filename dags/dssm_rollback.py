@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from airflow.sdk import Param, dag, task
 
 from tasks import publishing
-from tasks.form import TASK_DEFAULTS, config_param
+from tasks.form import TASK_DEFAULTS, config_param, optional
 
 DOC = """
 ### Go back
@@ -25,9 +25,8 @@ reason goes to the version's tags and to `dssm history`. `dssm_publish` starts b
     dagrun_timeout=timedelta(hours=1),
     params={
         "config": config_param(),
-        "version": Param(
-            None,
-            type=["null", "string"],
+        "version": optional(
+            "string",
             pattern="^[0-9]+$",
             title="Version",
             section="Run",

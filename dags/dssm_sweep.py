@@ -9,7 +9,7 @@ from airflow.sdk import Param, TriggerRule, dag, task, task_group
 
 from dssm_core.search import MOST_TRIALS, SEARCHES
 from tasks import steps, sweep
-from tasks.form import TASK_DEFAULTS, training_form
+from tasks.form import TASK_DEFAULTS, optional, training_form
 from tasks.links import MlflowRunLink
 
 DOC = """
@@ -42,7 +42,7 @@ SEARCH = Param(
 )
 TRIALS = Param(12, type="integer", minimum=1, maximum=MOST_TRIALS, title="Trials", section="Sweep", description_md="Of a search.")
 BETWEEN_ROUNDS = {  # what a round tells the next
-    "sweep": Param(None, type=["null", "string"], title="Sweep", section="Between rounds", description_md="Filled in by the Dag itself."),
+    "sweep": optional("string", title="Sweep", section="Between rounds", description_md="Filled in by the Dag itself."),
     "tried": Param([], type="array", items={"type": "object"}, title="Tried", section="Between rounds", description_md="As above."),
 }
 

@@ -6,10 +6,10 @@ import os
 from datetime import datetime, timedelta
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import CronPartitionTimetable, Param, PartitionedAtRuntime, dag, task
+from airflow.sdk import CronPartitionTimetable, PartitionedAtRuntime, dag, task
 
 from tasks import landing
-from tasks.form import TASK_DEFAULTS, config_param, data_param
+from tasks.form import TASK_DEFAULTS, config_param, data_param, optional
 from tasks.windows import INTERACTIONS
 
 DOC = """
@@ -40,9 +40,8 @@ def schedule() -> CronPartitionTimetable | PartitionedAtRuntime:
     params={
         "config": config_param(),
         "data": data_param(),
-        "day": Param(
-            None,
-            type=["null", "string"],
+        "day": optional(
+            "string",
             format="date",
             title="Day",
             section="Run",

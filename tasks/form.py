@@ -39,6 +39,11 @@ def default_config() -> str:
     return next((name for name in (os.environ.get("DSSM_CONFIG"), "demo") if name in configs), configs[0])
 
 
+def optional(kind: str, **told: Any) -> Param:
+    """A form field that may be left empty."""
+    return Param(None, type=["null", kind], **told)
+
+
 def config_param() -> Param:
     """The config files of $DSSM_CONFIGS; $DSSM_CONFIG is the default, which a scheduled run takes."""
     configs = list(config_files()) or ["demo"]
@@ -71,7 +76,7 @@ def settings_param() -> Param:
 
 def choice(family: dict[str, str], title: str, text: str) -> Param:
     """A form field that is empty (the config's own) or one member of a family."""
-    return Param(None, type=["null", "string"], enum=[None, *sorted(family)], title=title, section="Model", description_md=text, **EMPTY)
+    return optional("string", enum=[None, *sorted(family)], title=title, section="Model", description_md=text, **EMPTY)
 
 
 def training_form() -> dict[str, Param]:
@@ -87,30 +92,27 @@ def training_form() -> dict[str, Param]:
             description_md="Read the window from the days that `ingest_interactions` has kept, not from the log.",
             **run,
         ),
-        "test_day": Param(
-            None,
-            type=["null", "string"],
+        "test_day": optional(
+            "string",
             format="date",
             title="Test day",
             description_md="The day to judge on; the days before it train. Empty: the config's, or the window's own last day.",
             **run,
         ),
-        "seed": Param(None, type=["null", "integer"], minimum=0, title="Seed", description_md="Same seed, same numbers.", **run),
+        "seed": optional("integer", minimum=0, title="Seed", description_md="Same seed, same numbers.", **run),
         "tower": choice(TOWERS, "Tower", "The network on each side."),
         "loss": choice(LOSSES, "Loss", "Softmax losses correct for how negatives were drawn (log-Q)."),
         "sampler": choice(SAMPLERS, "Sampler", "Where negatives come from. `active`: items alive in the hour of the click."),
-        "epochs": Param(
-            None,
-            type=["null", "integer"],
+        "epochs": optional(
+            "integer",
             minimum=1,
             maximum=1000,
             title="Epochs",
             description_md="At most so many; training stops when recall does.",
             **model,
         ),
-        "device": Param(
-            None,
-            type=["null", "string"],
+        "device": optional(
+            "string",
             enum=[None, "auto", "cpu", "cuda"],
             title="Device",
             description_md="`auto`: a GPU if there is one.",
@@ -118,9 +120,8 @@ def training_form() -> dict[str, Param]:
             **EMPTY,
         ),
         "settings": settings_param(),
-        "gate_floor": Param(
-            None,
-            type=["null", "number"],
+        "gate_floor": optional(
+            "number",
             minimum=0,
             maximum=1,
             title="Gate floor",
