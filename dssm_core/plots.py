@@ -260,7 +260,7 @@ def tradeoff(points: Sequence[tuple[str, float, float, bool]], file: File) -> No
         told = -1.0
         for label, recall, ms, served in sorted(points, key=lambda point: point[1]):
             if served:
-                axes.plot(ms, recall, "o", color="tab:blue", markersize=10, label=f"served: {label}")
+                axes.plot(ms, recall, "o", color="tab:blue", markersize=10, clip_on=False, label=f"served: {label}")
             elif recall - told > 0.03:  # others lie on each other
                 axes.annotate(label, (ms, recall), (8, -3), textcoords="offset points", fontsize=8, color="dimgrey", va="top")
                 told = recall

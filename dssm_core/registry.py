@@ -208,7 +208,7 @@ def log_run(run: Run, work: Path) -> Outcome:
 
 
 def log_gate(run: Run, work: Path, info: JSON) -> None:
-    """Put the gate's verdict, reasons, numbers and files into the MLflow run; a refusal finishes the run."""
+    """Put the gate's verdict, reasons, numbers and files into the MLflow run; a refusal finishes the run, and so does a trial's gate."""
     client, run_id = connect(run.runs), open_tracking(run)["run_id"]
     with told(tracking_uri(run.runs)):
         client.set_tag(run_id, "gate", "passed" if info["passed"] else "failed")
@@ -219,7 +219,7 @@ def log_gate(run: Run, work: Path, info: JSON) -> None:
             client.log_artifact(run_id, str(file), "gate")
         if (report := run.root / REPORT).is_file():
             client.log_artifact(run_id, str(report))
-        if not info["passed"]:
+        if not info["passed"] or _sweep(run):
             client.set_terminated(run_id, "FINISHED")
 
 
@@ -464,12 +464,18 @@ def _find(run: Run, client: MlflowClient) -> Any:
 def _create(run: Run, client: MlflowClient) -> Any:
     tags = {"dssm.run": run.id, "dssm.folder": str(run.root), DAY: run.config.split.title}
     tags |= {"mlflow.source.name": "dssm", "mlflow.source.type": "JOB"} | _commit()
-    file = run.root / PARENT
-    parent = json.loads(file.read_bytes()) if file.is_file() else {}
+    parent = _sweep(run)
     tags |= {"mlflow.parentRunId": parent["run_id"]} if parent else {}
     tags |= read_origin(run)
     experiment, name = _experiment(run, client), parent.get("label", run.id)
     return once(lambda: client.create_run(experiment, tags=tags, run_name=name), lambda: _find(run, client))
+
+
+def _sweep(run: Run) -> JSON:
+    """The MLflow run of the sweep that a run is a trial of, and the trial's label; empty of other runs."""
+    file = run.root / PARENT
+    found: JSON = json.loads(file.read_bytes()) if file.is_file() else {}
+    return found
 
 
 def _with_settings(run: Run, client: MlflowClient, found: Any) -> Any:

@@ -2,68 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dssm_core import drift
 from dssm_core.artifacts import JSON, Run
+from dssm_core.config import Gate
 from dssm_core.gate import metric
 from dssm_core.registry import CHAMPION, DAY, ROWS, Registered
 from dssm_core.slices import TITLES
 
+Row = tuple[str, str, str]  # what, the challenger's, the champion's
 VOLUMES = {"train": "train rows", "test": "test rows"}
 
 
-def body(run: Run, store: Registered) -> str:
-    """The review of a registered run's version against today's champion of `store`.
+def body(run: Run, store: Registered, pages: Mapping[str, str] | None = None) -> str:
+    """The review of a registered run's version against today's champion of `store`. pages: addresses to look further, by title.
 
     The champion's recall is of its own bundle on this run's queries, as its gate measured it; its volumes are those it was trained on.
     """
-    made, gate, key = run.need("register_model").info, run.need("recall_gate").info, metric(run.config.gate)
-    number = store.aliases().get(CHAMPION)
-    tags = store.tags(number) if number else {}
-    judged = gate["metrics"].get("champion", {})
+    gate, key, number = run.need("recall_gate").info, metric(run.config.gate), store.aliases().get(CHAMPION)
+    metrics, judged = gate["metrics"], gate["metrics"].get("champion", {})
     theirs = judged if judged.get("version") == number else {}  # promoted since: not asked the same queries
+    tags = store.tags(number) if number else {}
+    parts = [
+        _head(run, number, tags, bool(theirs)),
+        " · ".join(f"[{title}]({address})" for title, address in (pages or {}).items()),
+        "\n".join(f"- {reason}" for reason in gate["reasons"]),
+        _answers(metrics, theirs, number, run.config.gate),
+        _beside(f"{key} of a part (queries)", _parts(metrics, theirs, key), number),
+        _beside("data and index", [*_volumes(run, tags), *_window(theirs), *_speed(run)], number),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _head(run: Run, number: str | None, tags: Mapping[str, str], asked: bool) -> str:
+    made = run.need("register_model").info
     head = f"**{made['model']} version {made['version']}**, tested on {run.config.split.title}"
-    against = f" against champion version {number}, tested on {tags.get(DAY, '?')}" if number else ": there is no champion yet"
-    parts = [head + against, _table(_numbers(run, gate["metrics"], theirs, tags, key), number), _parts(gate["metrics"], theirs, key)]
-    return "\n\n".join([*filter(None, parts), "\n".join(f"- {reason}" for reason in gate["reasons"])])
+    if number is None:
+        return f"{head}: there is no champion yet"
+    since = "" if asked else " (promoted since, not asked the same queries)"
+    return f"{head}, against champion version {number}, tested on {tags.get(DAY, '?')}{since}"
 
 
-def _numbers(run: Run, metrics: JSON, theirs: JSON, tags: Mapping[str, str], key: str) -> list[tuple[str, str, str]]:
-    """Rows of (what, challenger's, champion's)."""
-    served, k = metrics["served"], run.config.gate.k
-    rows = [(key, _interval(served, key), _interval(theirs, key))]
-    if rolled := metrics.get("rolling"):
-        rolling = _interval(rolled["warm"]["served"], key), _interval(theirs.get("rolling", {}), key)
-        rows.append((f"{key}, refreshed every {rolled['refresh_h']} h", *rolling))
-    rows += [(name, _share(served.get(name)), _share(theirs.get(name))) for name in (f"ndcg@{k}", f"coverage@{k}")]
-    exact, index = metrics["exact"].get(key), run.need("build_index").info
-    rows.append(("index keeps of exact search", _share(served[key] / exact if exact else None), ""))
-    rows.append(("index, ms a query", f"{1000 / index['queries_per_s']:.3f}" if index.get("queries_per_s") else "", ""))
-    counts = run.need("split_by_time").rows
-    rows += [(title, f"{counts[name]:,}", _volume(tags.get(ROWS + name), counts[name])) for name, title in VOLUMES.items()]
-    rows += [(what, value, "") for what, value in drift.told(theirs.get("drift", {}))]
-    best = {name: scores.get(key) for name, scores in metrics["baselines"].items()}
-    return rows + [(f"baseline {name}", _share(value), "") for name, value in best.items()]
-
-
-def _parts(metrics: JSON, theirs: JSON, key: str) -> str:
-    ours, champions = metrics.get("parts", {}), theirs.get("parts", {})
+def _answers(metrics: JSON, theirs: JSON, number: str | None, gate: Gate) -> str:
+    """Who finds how much of what the same queries look for: a row for each that was asked."""
+    key, rolled = metric(gate), metrics.get("rolling", {})
+    asked = {key: _by_name(metrics, theirs, number)}
+    asked |= {f"refreshed every {rolled['refresh_h']} h": _by_name(rolled["warm"], theirs.get("rolling", {}), number)} if rolled else {}
+    asked |= {"newcomers too": _by_name(metrics["all"], {}, number)} if "all" in metrics else {}
+    others = (f"ndcg@{gate.k}", f"coverage@{gate.k}")
     rows = [
+        (who, *(_interval(found.get(who, {}), key) for found in asked.values()), *(_share(scores.get(name)) for name in others))
+        for who, scores in asked[key].items()
+    ]
+    return _table(("the same queries", *asked, *others), rows)
+
+
+def _by_name(scores: JSON, theirs: JSON, number: str | None) -> dict[str, JSON]:
+    """Scores by who answered."""
+    champion = {f"champion {number}": theirs} if number else {}
+    baselines = {f"baseline {name}": each for name, each in scores["baselines"].items()}
+    return {"challenger": scores["served"], **champion, "exact search": scores.get("exact", {}), **baselines}
+
+
+def _parts(metrics: JSON, theirs: JSON, key: str) -> list[Row]:
+    ours, champions = metrics.get("parts", {}), theirs.get("parts", {})
+    return [
         (f"{title} ({ours[name]['queries']:,})", _interval(ours[name], key), _interval(champions.get(name, {}), key))
         for name, title in TITLES.items()
         if name in ours
     ]
-    return _lines(f"{key} of a part (queries)", rows, "champion") if rows else ""
 
 
-def _table(rows: Iterable[tuple[str, str, str]], number: str | None) -> str:
-    return _lines("", rows, f"champion {number}" if number else "champion")
+def _volumes(run: Run, tags: Mapping[str, str]) -> list[Row]:
+    counts = run.need("split_by_time").rows
+    return [(title, f"{counts[name]:,}", _volume(tags.get(ROWS + name), counts[name])) for name, title in VOLUMES.items()]
 
 
-def _lines(title: str, rows: Iterable[tuple[str, str, str]], champion: str) -> str:
-    return "\n".join([f"| {title} | challenger | {champion} |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)])
+def _window(theirs: JSON) -> list[Row]:
+    return [(what, value, "") for what, value in drift.told(theirs.get("drift", {}))]
+
+
+def _speed(run: Run) -> list[Row]:
+    queries_per_s = run.need("build_index").info.get("queries_per_s")
+    return [("index, ms a query", f"{1000 / queries_per_s:.3f}", "")] if queries_per_s else []
+
+
+def _beside(title: str, rows: Sequence[Row], number: str | None) -> str:
+    """The challenger's numbers and, where there is a champion, its beside them."""
+    head = (title, "challenger", f"champion {number}")
+    shown = 3 if number else 2
+    return _table(head[:shown], [row[:shown] for row in rows]) if rows else ""
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
 
 
 def _interval(scores: Mapping[str, Any], key: str) -> str:

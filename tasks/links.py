@@ -21,6 +21,10 @@ class MlflowRunLink(BaseOperatorLink):
     xcom_key = "mlflow_run"
     page = ""  # below the run's own
 
+    def address(self, run_page: str) -> str:
+        """Where the button leads, for people, from the MLflow run's page."""
+        return public(run_page) + self.page
+
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """The address the task pushed. Airflow stores what this returns over it when the task ends, so it must be the same."""
         from airflow.sdk.execution_time.xcom import XCom
@@ -41,4 +45,4 @@ def push(run_page: str, *links: MlflowRunLink) -> None:
     from airflow.sdk import get_current_context
 
     for link in links:
-        get_current_context()["ti"].xcom_push(key=link.xcom_key, value=public(run_page) + link.page)
+        get_current_context()["ti"].xcom_push(key=link.xcom_key, value=link.address(run_page))

@@ -92,12 +92,14 @@ def register_model(run: str) -> str:
     from airflow.sdk import get_current_context
 
     from dssm_core import artifacts, promotion, registry, review
+    from tasks.links import MlflowRunLink, ReportLink
 
     run_step(run, "register_model")
     opened = artifacts.open_run(run)
     store = registry.registered(opened.config.model_name, opened.runs)
     pushed = {"model": store.name, "version": opened.need("register_model").info["version"]}
-    pushed |= {"champion": store.aliases().get(registry.CHAMPION, ""), "body": review.body(opened, store)}
+    pages = {link.name: link.address(registry.page(opened)) for link in (ReportLink(), MlflowRunLink())}
+    pushed |= {"champion": store.aliases().get(registry.CHAMPION, ""), "body": review.body(opened, store, pages)}
     pushed["alone"] = promotion.alone(opened)
     get_current_context()["ti"].xcom_push(key="review", value=pushed)
     return run

@@ -1,67 +1,90 @@
-"""What a person sees: the trigger form in Airflow, the run and the comparison in MLflow. Screenshots are for the README."""
+"""What a person sees and does, in the order of a first day: form, run, review, report, next day's review, comparison, sweep."""
 
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
+import time
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
-from tests.conftest import REPO, complete, wait_until
+from dssm_core.artifacts import open_run
+from tests.conftest import ANSWER_AFTER_S, TRAINING, complete, wait_until
 
-pytestmark = pytest.mark.ui
-DAG = "dssm_training"
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+pytestmark = [pytest.mark.ui, pytest.mark.timeout(1200)]
+SWEEP, MODEL, KEY = "dssm_sweep", "dssm-small", "recall@200"
+REASON = "The first one, and well above recent-hot"
+TRIALS = [f"loss={loss}, sampler={sampler}" for loss in ("sampled_softmax", "bce") for sampler in ("active", "popularity")]
 
 
 @pytest.fixture(scope="module")
-def shots() -> Path:
-    folder = Path(os.environ.get("DSSM_SCREENSHOTS", REPO / "docs" / "images"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def first(page, site, airflow, shot) -> str:
+    """The id of a run that was started in the form, and whose review waits."""
+    known = newest(airflow)
+    page.goto(f"{site.airflow_url}/dags/{TRAINING}")
+    trigger_in_form(page, shot, epochs=3)
+    return judged(airflow, wait_until(lambda: (found := newest(airflow)) != known and found, "the form's run appears"))
 
 
 @pytest.fixture(scope="module")
-def page(chromium, tmp_path_factory):
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("browser"), executable_path=chromium, args=FLAGS, viewport={"width": 1400, "height": 900}
-        )
-        context.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)
-        yield context.new_page()
-        context.close()
+def promoted(page, site, airflow, first, shot) -> str:
+    """The first run, made champion in the browser."""
+    time.sleep(ANSWER_AFTER_S)
+    answer_in_dialog(page, run_page(site, first), "Promote", REASON, shot)
+    assert complete(airflow, first, "Promote", REASON) == "success"
+    return first
 
 
 @pytest.fixture(scope="module")
-def airflow(site):
-    client = site.airflow()
-    wait_until(lambda: client.knows(DAG, "small"), "the Dag is parsed")
-    return client
+def sweep(airflow) -> str:
+    return airflow.trigger(
+        SWEEP, {"config": "swept", "epochs": 1, "seed": 11, "axes": ["loss=sampled_softmax,bce", "sampler=active,popularity"]}
+    )
 
 
-def log_in(page: Page, site) -> None:
-    page.goto(f"{site.airflow_url}/dags/{DAG}")
-    page.locator("input[name=username]").fill("admin")
-    page.locator("input[name=password]").fill(site.settings["password"])
-    page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("heading", name=DAG)).to_be_visible()
+@pytest.fixture(scope="module")
+def second(airflow, promoted, sweep) -> str:
+    """A run against the first as champion; the sweep goes on meanwhile."""
+    return judged(airflow, airflow.trigger(TRAINING, {"config": "small", "epochs": 2, "seed": 43}))
 
 
-def trigger_in_form(page: Page, shots: Path, epochs: int) -> None:
+def newest(airflow) -> str | None:
+    runs = airflow.get(f"dags/{TRAINING}/dagRuns", order_by="-run_after", limit=1)["dag_runs"]
+    return runs[0]["dag_run_id"] if runs else None
+
+
+def judged(airflow, run_id: str) -> str:
+    wait_until(lambda: airflow.settled(TRAINING, run_id), f"{run_id} waits for its review")
+    return run_id
+
+
+def run_page(site, run_id: str, dag: str = TRAINING) -> str:
+    return f"{site.airflow_url}/dags/{dag}/runs/{quote(run_id)}"
+
+
+def folder(airflow, run_id: str):
+    """The run's folder, and what its gate measured."""
+    run = open_run(airflow.xcom(TRAINING, run_id, "ingest_data"))
+    return run, run.need("recall_gate").info["metrics"]
+
+
+def link(airflow, run_id: str, task: str = "train_towers", key: str = "mlflow_run") -> str:
+    return airflow.xcom(TRAINING, run_id, task, key)
+
+
+def mlflow_id(airflow, run_id: str) -> str:
+    return link(airflow, run_id).rstrip("/").rpartition("/")[2]
+
+
+def row(place: Page | Locator, first_cell: str) -> list[str]:
+    """The other cells of the table row that begins with a text."""
+    cell = place.get_by_role("cell", name=first_cell, exact=True)
+    expect(cell).to_be_visible()
+    return place.get_by_role("row").filter(has=cell).get_by_role("cell").all_inner_texts()[1:]
+
+
+def trigger_in_form(page: Page, shot, epochs: int) -> None:
     page.get_by_role("button", name="Trigger").first.click()
     form = page.get_by_role("dialog")
     form.get_by_role("button", name="Run", exact=True).click()
@@ -69,8 +92,7 @@ def trigger_in_form(page: Page, shots: Path, epochs: int) -> None:
     form.get_by_role("button", name="Model", exact=True).click()
     form.locator("input[name=element_epochs]").fill(str(epochs))
     form.locator("input[name=element_epochs]").press("Tab")
-    page.wait_for_timeout(1000)  # the section's animation
-    page.screenshot(path=shots / "airflow-form.png")
+    shot("airflow-form.png")
     form.get_by_role("button", name="Trigger", exact=True).click()
     expect(form).to_be_hidden()
 
@@ -82,55 +104,95 @@ def choose(page: Page, form, field: str, value: str) -> None:
         page.get_by_role("option", name=value, exact=True).click()
 
 
-def newest(airflow) -> str | None:
-    runs = airflow.get(f"dags/{DAG}/dagRuns", order_by="-run_after", limit=1)["dag_runs"]
-    return runs[0]["dag_run_id"] if runs else None
+def answer_in_dialog(page: Page, run: str, option: str, reason: str, shot) -> None:
+    """As a person does who follows "Required Actions" on the run's page: read, give a reason, press a button."""
+    page.goto(run)
+    page.get_by_role("link", name="Required Actions").or_(page.get_by_role("button", name="Required Actions")).first.click()
+    dialog = page.get_by_role("dialog")
+    press = dialog.get_by_role("button", name=option, exact=True)
+    expect(press).to_be_disabled()
+    dialog.locator("input[name=element_reason]").fill(reason)
+    shot("airflow-required-action.png")
+    press.click()
+    expect(dialog.get_by_text("Pending required actions (0)")).to_be_visible()
 
 
-def succeed(airflow, run_id) -> tuple[str, str]:
-    """Wait for a run; returns the address of its MLflow run, and that run's id."""
-    assert complete(airflow, run_id) == "success"
-    link = airflow.xcom(DAG, run_id, "train_towers", "mlflow_run")
-    return link, link.rstrip("/").rpartition("/")[2]
-
-
-@pytest.mark.timeout(1500)
-def test_a_run_from_the_form_is_seen_and_compared(page, site, airflow, shots):
-    known = newest(airflow)
-    log_in(page, site)
-    trigger_in_form(page, shots, epochs=3)
-    run_id = wait_until(lambda: (found := newest(airflow)) != known and found, "the form's run appears")
-    assert airflow.get(f"dags/{DAG}/dagRuns/{run_id}")["conf"]["epochs"] == 3
-    first, first_id = succeed(airflow, run_id)
-    show_graph(page, site, run_id, shots)
-    show_run(page, first, shots)
-    _, second_id = succeed(airflow, airflow.trigger(DAG, {"config": "small", "epochs": 2, "seed": 43}))
-    show_comparison(page, site, first, [first_id, second_id], shots)
-
-
-def show_graph(page: Page, site, run_id: str, shots: Path) -> None:
-    page.goto(f"{site.airflow_url}/dags/{DAG}/runs/{quote(run_id)}")
+def test_the_form_starts_a_run_that_waits_for_a_person(page, site, airflow, first, shot):
+    assert airflow.get(f"dags/{TRAINING}/dagRuns/{first}")["conf"]["epochs"] == 3
+    assert airflow.tasks(TRAINING, first)["review"]["state"] == "awaiting_input"
+    page.goto(run_page(site, first))
+    page.evaluate(f"localStorage.setItem('direction-{TRAINING}', JSON.stringify('DOWN'))")  # in a row the names are too small to read
     page.evaluate("localStorage.setItem('default_dag_view', JSON.stringify('graph'))")
     page.reload()
     expect(page.get_by_text("register_model").first).to_be_visible()
-    page.wait_for_timeout(3000)  # the graph's layout
-    page.screenshot(path=shots / "airflow-graph.png")
-    page.goto(f"{site.airflow_url}/dags/{DAG}/runs/{quote(run_id)}/tasks/train_towers/details")
-    button = page.get_by_role("link", name="MLflow run")
-    expect(button).to_be_visible()
-    page.screenshot(path=shots / "airflow-mlflow-button.png")
+    shot("airflow-graph.png", settle_ms=3000)
+    page.evaluate("localStorage.setItem('default_dag_view', JSON.stringify('grid'))")
 
 
-def show_run(page: Page, link: str, shots: Path) -> None:
-    """The run's page in MLflow: the verdict, and the parameter that was changed in the form."""
-    page.goto(link)
-    row = page.get_by_role("row").filter(has=page.get_by_text("train.epochs", exact=True))
-    expect(row).to_be_visible()
-    expect(row.get_by_text("3", exact=True)).to_be_visible()
+def test_the_first_review_tells_the_challenger_against_the_baselines(page, site, airflow, first, shot):
+    _, metrics = folder(airflow, first)
+    page.goto(f"{run_page(site, first)}/tasks/review/required_actions")
+    expect(page.get_by_text(f"Promote {MODEL}?")).to_be_visible()
+    assert row(page, "challenger")[0].startswith(f"{metrics['served'][KEY]:.3f} (")
+    for name, scores in metrics["baselines"].items():
+        assert row(page, f"baseline {name}")[0].startswith(f"{scores[KEY]:.3f} (")
+    assert row(page, f"long tail ({metrics['parts']['tail_items']['queries']:,})")
+    expect(page.get_by_role("listitem").filter(has_text="is at least the floor")).to_be_visible()
+    shot("airflow-review-first.png", height=1250)
+
+
+def test_a_person_promotes_with_a_reason_in_the_browser(page, site, airflow, mlflow, promoted, shot):
+    answer = airflow.get(f"dags/{TRAINING}/dagRuns/{promoted}/taskInstances/review/-1/hitlDetails")
+    assert (answer["chosen_options"], answer["params_input"]["reason"]) == (["Promote"], REASON)
+    version = str(airflow.xcom(TRAINING, promoted, "register_model", "review")["version"])
+    assert str(mlflow.get_model_version_by_alias(MODEL, "champion").version) == version
+    tags = mlflow.get_model_version(MODEL, version).tags
+    assert (tags["dssm.decision.by"], tags["dssm.decision.reason"]) == ("admin", REASON)
+    page.goto(f"{run_page(site, promoted)}/tasks/review/required_actions")
+    expect(page.get_by_text("from admin")).to_be_visible()
+    page.goto(f"{site.mlflow_url}/#/models/{MODEL}/versions/{version}")
+    expect(page.get_by_text(REASON).first).to_be_visible()
     close_assistant(page)
-    page.screenshot(path=shots / "mlflow-run.png")
-    row.scroll_into_view_if_needed()
-    page.screenshot(path=shots / "mlflow-parameter.png")
+    shot("mlflow-version.png")
+
+
+def test_buttons_lead_to_the_run_and_to_its_report(page, site, airflow, promoted, shot):
+    page.goto(f"{run_page(site, promoted)}/tasks/train_towers/details")
+    expect(page.get_by_role("link", name="MLflow run")).to_have_attribute("href", link(airflow, promoted))
+    shot("airflow-mlflow-button.png")
+    page.goto(f"{run_page(site, promoted)}/tasks/recall_gate/details")
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="Report", exact=True).click()
+    assert opened.value.url == link(airflow, promoted, "recall_gate", "report")
+    report = opened.value.frame_locator("iframe")
+    expect(report.get_by_text("The gate passed: the model may be registered.")).to_be_visible()
+    expect(report.get_by_alt_text("Bands: 95 % intervals").first).to_be_visible()
+    opened.value.close()
+    shot("airflow-report-button.png")
+
+
+def test_the_report_stands_in_mlflow_and_by_itself(page, airflow, promoted, shot):
+    run, metrics = folder(airflow, promoted)
+    page.goto(link(airflow, promoted, "recall_gate", "report"))
+    expect(page.frame_locator("iframe").get_by_role("heading", name="Recall", exact=True)).to_be_visible()
+    close_assistant(page)
+    shot("mlflow-report.png")
+    page.goto((run.root / "report.html").as_uri())
+    expect(page.get_by_text("Nothing to show")).to_have_count(0 if "champion" in metrics else 1)
+    expect(page.get_by_text("could not be made")).to_have_count(0)
+    assert row(page, "the index as served")[2] == f"{metrics['served'][KEY]:.3f}"
+    assert all(page.locator("img").evaluate_all("pictures => pictures.map(picture => picture.naturalWidth > 300)"))
+    shot("report-page.png", full_page=True)
+
+
+def test_the_runs_page_in_mlflow_shows_what_the_form_said(page, airflow, promoted, shot):
+    page.goto(link(airflow, promoted))
+    setting = page.get_by_role("row").filter(has=page.get_by_text("train.epochs", exact=True))
+    expect(setting.get_by_text("3", exact=True)).to_be_visible()
+    close_assistant(page)
+    shot("mlflow-run.png")
+    setting.scroll_into_view_if_needed()
+    shot("mlflow-parameter.png")
 
 
 def close_assistant(page: Page) -> None:
@@ -142,10 +204,87 @@ def close_assistant(page: Page) -> None:
     page.wait_for_timeout(1000)
 
 
-def show_comparison(page: Page, site, link: str, runs: list[str], shots: Path) -> None:
-    experiment = link.partition("/experiments/")[2].partition("/")[0]
-    page.goto(f"{site.mlflow_url}/#/compare-runs?runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}")
-    expect(page.get_by_text("Comparing 2 Runs").first).to_be_visible()
+def test_the_next_review_tells_the_challenger_against_the_champion(page, site, airflow, second, shot):
+    _, metrics = folder(airflow, second)
+    champion = metrics["champion"]["version"]
+    page.goto(f"{run_page(site, second)}/tasks/review/required_actions")
+    expect(page.get_by_text(f"against champion version {champion}")).to_be_visible()
+    assert row(page, f"champion {champion}")[0].startswith(f"{metrics['champion'][KEY]:.3f} (")
+    theirs = metrics["champion"]["parts"]["tail_items"][KEY]
+    assert row(page, f"long tail ({metrics['parts']['tail_items']['queries']:,})")[1].startswith(f"{theirs:.3f} (")
+    assert row(page, "train rows")[1].endswith("(+0% since)")
+    expect(page.get_by_role("listitem").filter(has_text=f"is no worse than champion version {champion}")).to_be_visible()
+    expect(page.get_by_role("link", name="Report", exact=True)).to_have_attribute("href", link(airflow, second, "recall_gate", "report"))
+    shot("airflow-review.png", height=1400)
+    assert complete(airflow, second) == "success"
+
+
+def test_the_tabs_in_airflow_list_what_came_out(page, site, airflow, promoted, second, shot):
+    dag_page = f"{site.airflow_url}/dags/{TRAINING}"
+    for picture, address, runs in (("runs", dag_page, (promoted, second)), ("run", run_page(site, second), (second,))):
+        page.goto(address)
+        page.get_by_role("link", name="MLflow runs").click()
+        tab = page.frame_locator("iframe")
+        for run_id in runs:
+            run, metrics = folder(airflow, run_id)
+            cells = row(tab, run.id)
+            assert cells[:5] == ["Report", run.config.split.title, "finished", "passed", f"{metrics['served'][KEY]:.3f}"]
+        expect(tab.get_by_text(f"is no worse than champion version {metrics['champion']['version']}").first).to_be_visible()
+        shot(f"airflow-mlflow-{picture}.png")
+    with page.expect_popup() as opened:
+        tab.get_by_role("link", name=run.id).click()
+    assert opened.value.url == link(airflow, second)
+    opened.value.close()
+
+
+def compare(page: Page, site, runs: list) -> None:
+    """MLflow's compare page, as its button Compare opens it for selected runs."""
+    ids, experiment = [run.info.run_id for run in runs], runs[0].info.experiment_id
+    page.goto(f"{site.mlflow_url}/#/compare-runs?runs={quote(json.dumps(ids))}&experiments={quote(json.dumps([experiment]))}")
+    expect(page.get_by_text(f"Comparing {len(runs)} Runs").first).to_be_visible()
+
+
+def test_two_runs_side_by_side_in_mlflow(page, site, airflow, mlflow, promoted, second, shot):
+    compare(page, site, [mlflow.get_run(mlflow_id(airflow, run_id)) for run_id in (promoted, second)])
     expect(page.locator("body")).to_contain_text("train.epochs")
-    page.wait_for_timeout(2000)
-    page.screenshot(path=shots / "mlflow-compare.png", full_page=True)
+    shot("mlflow-compare.png", full_page=True)
+
+
+def plot_by(page: Page, metric: str) -> None:
+    """Let the parallel coordinates end in this metric instead of the one that MLflow chose."""
+    chosen = page.get_by_role("combobox").nth(1)  # the first holds the parameters
+    chosen.click(force=True)  # it lies under what is chosen
+    page.keyboard.press("Backspace")
+    page.keyboard.type(metric)
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    expect(chosen).to_have_attribute("aria-description", metric)
+
+
+def test_a_sweeps_trials_have_names_in_airflow_and_stand_side_by_side_in_mlflow(page, site, airflow, mlflow, sweep, shot):
+    wait_until(lambda: airflow.state(SWEEP, sweep) in ("success", "failed"), "the sweep ends")
+    assert airflow.state(SWEEP, sweep) == "success"
+    page.goto(f"{run_page(site, sweep, SWEEP)}/tasks/trial.train_towers/mapped")
+    for label in TRIALS:
+        expect(page.get_by_role("link", name=label, exact=True)).to_be_visible()
+    shot("airflow-sweep.png")
+    parent, trials = sweep_in_mlflow(mlflow, sweep)
+    assert sorted(run.info.run_name for run in trials) == sorted(TRIALS)
+    assert {run.info.status for run in (parent, *trials)} == {"FINISHED"}
+    page.goto(f"{site.mlflow_url}/#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}")
+    for label in TRIALS:
+        expect(page.get_by_role("link", name=label, exact=True)).to_be_visible()
+    close_assistant(page)
+    shot("mlflow-sweep.png")
+    compare(page, site, trials)
+    close_assistant(page)
+    plot_by(page, "served/recall_at_200")
+    shot("mlflow-sweep-compare.png", settle_ms=3000)
+
+
+def sweep_in_mlflow(mlflow, sweep: str):
+    """The MLflow run of a sweep, which holds files, and those of its trials."""
+    experiment = mlflow.get_experiment_by_name("swept").experiment_id
+    (parent,) = mlflow.search_runs([experiment], f"tags.`dssm.sweep` = '{sweep}'")
+    assert mlflow.list_artifacts(parent.info.run_id)
+    return parent, mlflow.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")

@@ -234,6 +234,17 @@ def test_a_refusal_finishes_the_run_with_its_reasons(fabricate, tmp_path):
     assert "report.html" in [file.path for file in client(run).list_artifacts(found.info.run_id)]
 
 
+@pytest.mark.parametrize(("trial", "status"), [(True, "FINISHED"), (False, "RUNNING")])
+def test_a_trial_ends_with_its_gate_other_runs_go_on(fabricate, tmp_path, trial, status):
+    run = fabricate()
+    if trial:
+        registry.open_sweep([run], ["loss=bce"], "a sweep")
+    (tmp_path / "gate.json").write_text("{}")
+    run_id = registry.open_tracking(run)["run_id"]
+    registry.log_gate(run, tmp_path, REFUSED | {"passed": True})
+    assert client(run).get_run(run_id).info.status == status
+
+
 def test_a_failure_is_told_and_the_next_attempt_runs_again(fabricate):
     run = fabricate()
     docs = run.root / "data_docs"
