@@ -122,7 +122,8 @@ def open_sweep(trials: Sequence[Run], labels: Sequence[str], name: str) -> str:
     with told(uri):
         experiment = _experiment(first, client)
         found = client.search_runs([experiment], f"tags.`dssm.sweep` = '{name}'")
-        opened = found[0] if found else client.create_run(experiment, tags={"dssm.sweep": name}, run_name=f"sweep {name}")
+        tags = {"dssm.sweep": name} | read_origin(first)
+        opened = found[0] if found else client.create_run(experiment, tags=tags, run_name=f"sweep {name}")
     for run, label in zip(trials, labels, strict=True):
         if not (run.root / PARENT).is_file():
             write_atomically(run.root / PARENT, json.dumps({"run_id": opened.info.run_id, "label": label}).encode())
@@ -140,11 +141,20 @@ def close_sweep(runs: Path, parent: str, found: Sequence[JSON]) -> None:
         _log_numbers(client, parent, {"trials": len(found), "trials_failed": len(found) - len(ended)})
         if ended:
             client.set_tag(parent, "dssm.winner", ended[0]["label"][:TAG_LENGTH])
+            client.set_tag(parent, "mlflow.note.content", _sweep_note(found, ended[0]))
             _log_numbers(client, parent, {f"best.{ended[0]['metric']}": ended[0]["recall"]})
             for draw in (plots.trials, plots.parallel):
                 draw(ended, Path(folder) / f"{draw.__name__}.png")
                 client.log_artifact(parent, str(Path(folder) / f"{draw.__name__}.png"))
         client.set_terminated(parent, "FINISHED" if ended else "FAILED")
+
+
+def _sweep_note(found: Sequence[JSON], best: JSON) -> str:
+    """The text on the sweep's page."""
+    failed = sum(row["recall"] is None for row in found)
+    told = f"{len(found)} trials" + (f", {failed} failed" if failed else "")
+    files = "trials.json, trials.png (recall against seconds and milliseconds) and parallel.png are among the artifacts"
+    return f"**{best['label']}** is best of {told}: {best['metric']} {best['recall']:.4f} on the last train days.\n\n{files}."
 
 
 def _row(found: JSON) -> JSON:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 DONE = ("success", "failed")
 WAITS = ("awaiting_input", "deferred")  # for a person
+
+
+class ServerFault(RuntimeError):
+    """Airflow's server failed, through no fault of the call."""
 
 
 class Airflow:
@@ -20,9 +25,15 @@ class Airflow:
         answer.raise_for_status()
         self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
+    @retry(retry=retry_if_exception_type(ServerFault), stop=stop_after_attempt(5), wait=wait_fixed(1), reraise=True)
     def call(self, method: str, path: str, **request: Any) -> Any:
-        """A call below /api/v2 and its JSON; RuntimeError with the server's own words on an error."""
+        """A call below /api/v2 and its JSON; RuntimeError with the server's own words on an error.
+
+        An error of the server itself is tried again: its SQLite was locked by a task's call, and nothing was written.
+        """
         answer = self._http.request(method, f"/api/v2/{path}", **request)
+        if answer.is_server_error:
+            raise ServerFault(f"Airflow answers {answer.status_code} to {method} {path}: {answer.text[:2000]}")
         if answer.is_error:
             raise RuntimeError(f"Airflow answers {answer.status_code} to {method} {path}: {answer.text[:2000]}")
         return answer.json() if answer.content else None

@@ -28,7 +28,6 @@ REPO = Path(__file__).resolve().parent.parent
 STATE = REPO / ".local"
 AIRFLOW_PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 PATIENCE_S = 240  # a slow machine's first start; more is a fault
-LOCK_S = 60  # that a writer to Airflow's SQLite waits for another; after its own 5 s a busy machine's first requests fail
 console = Console(stderr=True)
 
 
@@ -141,7 +140,7 @@ def environment(site: Site) -> dict[str, str]:
         "AIRFLOW__API__SECRET_KEY": site.settings["secret_key"],
         "AIRFLOW__API__BASE_URL": site.airflow_url,
         "AIRFLOW__API_AUTH__JWT_SECRET": site.settings["jwt_secret"],
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout={LOCK_S}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),

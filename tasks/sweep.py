@@ -49,9 +49,9 @@ def plan_trials() -> dict[str, Any]:
     params, dag_run = get_current_context()["params"], get_current_context()["dag_run"]
     plan, name = _plan(params), params["sweep"] or dag_run.run_id
     made = sweep.prepare(plan, sweep.next_round(plan, _before(params)), runs_folder())
-    parent = registry.open_sweep([each.run for each in made], [each.trial.label for each in made], name)
     for each in made:
         artifacts.note_origin(each.run, origin(dag_run))
+    parent = registry.open_sweep([each.run for each in made], [each.trial.label for each in made], name)
     return {"sweep": name, "parent": parent, "trials": [sweep.as_json(each) for each in made]}
 
 

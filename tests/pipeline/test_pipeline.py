@@ -366,6 +366,7 @@ def test_cli_searches_and_trains_the_best(tmp_path):
     assert rows[0]["recall"] >= rows[1]["recall"]
     assert parent.data.metrics | {"trials": 3, "trials_failed": 1, "best/recall_at_200": rows[0]["recall"]} == parent.data.metrics
     assert parent.data.tags["dssm.winner"] == rows[0]["label"]
+    assert f"**{rows[0]['label']}** is best of 3 trials, 1 failed" in parent.data.tags["mlflow.note.content"]
     assert {"trials.json", "trials.png", "parallel.png"} <= {found.path for found in client.list_artifacts(parent.info.run_id)}
     children = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
     assert sorted(child.info.run_name for child in children) == sorted(row["label"] for row in rows)
