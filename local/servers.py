@@ -26,7 +26,8 @@ from local.airflow_api import Airflow
 
 REPO = Path(__file__).resolve().parent.parent
 STATE = REPO / ".local"
-AIRFLOW_PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+AIRFLOW_PARTS = ("api-server", "execution-api", "scheduler", "dag-processor", "triggerer")
+PORTS = (("mlflow_port", 5000, "mlflow"), ("airflow_port", 8080, "api-server"), ("execution_port", 8081, "execution-api"))
 PATIENCE_S = 240  # a slow machine's first start; more is a fault
 console = Console(stderr=True)
 
@@ -68,7 +69,7 @@ def open_site(state: Path = STATE) -> Site:
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = state / "site"
     settings = json.loads(file.read_bytes()) if file.is_file() else _secrets()
-    for name, wanted, part in (("mlflow_port", 5000, "mlflow"), ("airflow_port", 8080, "api-server")):
+    for name, wanted, part in PORTS:
         if processes.leader(state, part) is None:
             settings[name] = processes.free_port(settings.get(name, wanted))
     _write_private(file, settings)
@@ -133,7 +134,7 @@ def environment(site: Site) -> dict[str, str]:
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "false",
         "AIRFLOW__CORE__FERNET_KEY": site.settings["fernet_key"],
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{site.airflow_url}/execution/",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{site.settings['execution_port']}/execution/",
         "AIRFLOW__CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(site.state / "passwords"),
@@ -150,11 +151,16 @@ def environment(site: Site) -> dict[str, str]:
 
 
 def _arguments(site: Site, part: str) -> list[str]:
+    """A part's command. People and tasks have an API server each: in one process a person's request, which writes to the audit log in the
+    event loop, and a task's, which holds SQLite's lock until the loop ends it, wait for each other until one fails.
+    """
     if part == "dag-processor":
         return [part]
-    if part != "api-server":
+    served = {"api-server": ("core", "airflow_port"), "execution-api": ("execution", "execution_port")}
+    if part not in served:
         return [part, "--skip-serve-logs"]  # the api-server reads them from this disk; a log server would listen to the world
-    return [part, "--host", "127.0.0.1", "--port", str(site.settings["airflow_port"]), "--workers", "1"]
+    apps, port = served[part]
+    return ["api-server", "--apps", apps, "--host", "127.0.0.1", "--port", str(site.settings[port]), "--workers", "1"]
 
 
 def _secrets() -> dict[str, str]:
