@@ -228,8 +228,11 @@ def backfilled(airflow):
 def test_past_days_are_backfilled_each_window_with_its_own_days_and_no_champion_falls(airflow, mlflow, site):
     """One day as Airflow's page does it, the next by its CLI. Days that are there wake nobody."""
     before = mlflow.get_registered_model(MODEL).aliases
-    airflow.call("POST", "backfills", json={"dag_id": INGEST, "from_date": f"{EARLIER[0]}T00:00:00Z", "to_date": f"{EARLIER[0]}T23:59:59Z"})
-    wait_until(lambda: backfilled(airflow) == {EARLIER[0]}, "the page's day has landed")
+    page = airflow.call(
+        "POST", "backfills", json={"dag_id": INGEST, "from_date": f"{EARLIER[0]}T00:00:00Z", "to_date": f"{EARLIER[0]}T23:59:59Z"}
+    )
+    wait_until(lambda: airflow.get(f"backfills/{page['id']}")["completed_at"], "Airflow can begin another backfill")
+    assert backfilled(airflow) == {EARLIER[0]}
     command = [sys.executable, "-m", "airflow", "backfill", "create", "--dag-id", INGEST, "--from-date", EARLIER[1], "--to-date", DAYS[1]]
     done = subprocess.run(command, env=servers.environment(site), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
