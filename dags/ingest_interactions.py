@@ -10,7 +10,7 @@ from airflow.sdk import CronPartitionTimetable, PartitionedAtRuntime, dag, task
 
 from tasks import landing
 from tasks.form import TASK_DEFAULTS, config_param, data_param, optional
-from tasks.windows import INTERACTIONS
+from tasks.windows import INTERACTIONS, check_daily
 
 DOC = """
 ### A day arrives
@@ -27,8 +27,11 @@ its last day, once.
 
 def schedule() -> CronPartitionTimetable | PartitionedAtRuntime:
     """Daily at $DSSM_SCHEDULE in $DSSM_TIMEZONE, for the day before; by hand only where it is not set."""
-    cron, timezone = os.environ.get("DSSM_SCHEDULE"), os.environ.get("DSSM_TIMEZONE", "UTC")
-    return CronPartitionTimetable(cron, timezone=timezone, run_offset=-1, key_format="%Y-%m-%d") if cron else PartitionedAtRuntime()
+    cron, timezone = os.environ.get("DSSM_SCHEDULE"), os.environ.get("DSSM_TIMEZONE") or "UTC"
+    if not cron:
+        return PartitionedAtRuntime()
+    check_daily(cron, timezone)
+    return CronPartitionTimetable(cron, timezone=timezone, run_offset=-1, key_format="%Y-%m-%d")
 
 
 @dag(
@@ -59,7 +62,7 @@ def ingest_interactions() -> None:
     TriggerDagRunOperator.partial(
         task_id="train_again",
         trigger_dag_id="dssm_training",
-        trigger_run_id="replaced__{{ task.conf['test_day'] }}__{{ ti.xcom_pull('land_day')['key'] }}",
+        trigger_run_id="replaced__{{ task.conf['test_day'] }}__{{ run_id }}",
         skip_when_already_exists=True,
     ).expand(conf=task(landing.stale_windows)(landed))
 

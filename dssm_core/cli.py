@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,7 @@ def run(
 
     A refused gate is a result, not an error: nothing is registered and the reasons are printed.
     """
-    from dssm_core import landing, promotion
+    from dssm_core import landing
     from dssm_core.config import read_config
 
     if until:
@@ -101,11 +102,18 @@ def run(
     opened = artifacts.create_run(settings, runs, run_id or f"cli-{artifacts.digest(settings.model_dump(mode='json'))[:10]}")
     console.print(f"run {opened.root}", highlight=False, soft_wrap=True)
     result = pipeline.run_pipeline(opened, _before, _after, until)
-    show(result)
-    if result["version"] and (reason := promotion.alone(opened)):
-        _decide("promote", settings.model_name, str(result["version"]), reason, promotion.GATE, runs)
+    _finish(opened, result)
     if as_json:
         click.echo(json.dumps(result))
+
+
+def _finish(run: artifacts.Run, result: JSON) -> None:
+    """Show what came out; a version that stands out far enough is promoted, where the config says so."""
+    from dssm_core import promotion
+
+    show(result)
+    if result["version"] and (reason := promotion.alone(run)):
+        _decide("promote", run.config.model_name, str(result["version"]), reason, promotion.GATE, str(run.runs))
 
 
 @main.command()
@@ -135,7 +143,7 @@ def sweep(config: Path, axes: tuple[str, ...], search: str, total: int, data: st
     settings = read_config(config, data, [*overrides, *best.settings])
     opened = artifacts.create_run(settings, runs, f"cli-{artifacts.digest(settings.model_dump(mode='json'))[:10]}")
     console.print(f"the winner, {escape(best.label)}, on all days: run {opened.root}", highlight=False, soft_wrap=True)
-    show(pipeline.run_pipeline(opened, _before, _after))
+    _finish(opened, pipeline.run_pipeline(opened, _before, _after))
 
 
 def _try_all(plan: Plan, name: str, runs: str) -> list[Tried]:
@@ -147,14 +155,23 @@ def _try_all(plan: Plan, name: str, runs: str) -> list[Tried]:
         made = sweep.prepare(plan, wanted, runs)
         parent = registry.open_sweep([each.run for each in made], [trial.label for trial in wanted], name)
         for each in made:
-            tried.append(each)
-            console.print(f"[bold]trial {len(tried)}[/]: {escape(each.trial.label)}", highlight=False)
-            try:
-                pipeline.run_pipeline(each.run, _before, _after, sweep.LAST_STEP)
-            except DssmError as error:
-                console.print(f"[red]failed[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
+            console.print(f"[bold]trial {len(tried) + 1}[/]: {escape(each.trial.label)}", highlight=False)
+            tried.append(replace(each, failed=not _ends(each)))
     registry.close_sweep(Path(runs), parent, sweep.results(tried))
     return tried
+
+
+def _ends(tried: Tried) -> bool:
+    """Run a trial; whether it came to its end. Whatever it fails of, such as a GPU that is too small for it, is its own."""
+    from dssm_core import sweep
+
+    try:
+        pipeline.run_pipeline(tried.run, _before, _after, sweep.LAST_STEP)
+    except Exception as error:
+        known = isinstance(error, DssmError)
+        console.print(f"[red]failed[/]: {escape(str(error) if known else repr(error))}", highlight=False, soft_wrap=True)
+        return False
+    return True
 
 
 def show_trials(found: Sequence[JSON]) -> None:

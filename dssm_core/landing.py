@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from datetime import date, timedelta
+import time
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -26,7 +27,7 @@ from dssm_core.splits.days import Days, day_start_ms
 log = logging.getLogger(__name__)
 
 MARK, QUARANTINE = "landed.json", "quarantine"
-TOLD = "announced"  # beside it: the key that whoever waits for the day has been told of
+TOLD = "announced"  # beside it: the clicks that whoever waits for the day has been told of
 
 
 class Landed(BaseModel):
@@ -39,13 +40,19 @@ class Landed(BaseModel):
     rows: dict[str, int]
     timezone: str
 
+    @property
+    def clicks(self) -> str:
+        """What the day is known by: the hash of its interactions. Tables of users and items are as of the landing, not of the day."""
+        return self.files[f"{INTERACTIONS}.parquet"]
+
 
 def land(config: Config, day: date, days: Path) -> tuple[Landed, bool]:
-    """Read the config's source and keep what happened on a local day; and whether that is new or other than what was there.
+    """Read the config's source and keep what happened on a local day; and whether its clicks are new or other than what was there.
 
-    Rows whose time cannot be read go to quarantine.parquet beside the tables. DataError where the day has no row at all: what is there
-    stays as it is.
+    Rows whose time cannot be read go to quarantine.parquet beside the tables. DataError where the day has not ended, or has no row at
+    all: what is there stays as it is.
     """
+    _check_ended(day, config)
     folder, before = days / config.name / day.isoformat(), landed(days, config.name, day)
     part = folder / ".part"
     with disk_errors(folder):
@@ -58,11 +65,8 @@ def land(config: Config, day: date, days: Path) -> tuple[Landed, bool]:
         raise DataError(f"the log of {config.name!r} has no row of {day} ({config.data.timezone}), {others}: check the day and --data")
     files = {file.name: sha256(file) for file in sorted(part.glob("*.parquet"))}
     made = Landed(day=day, key=digest(files)[:16], files=files, rows=rows, timezone=config.data.timezone)
-    if made == before:
-        shutil.rmtree(part)
-        return made, False
     _publish(part, folder, made)
-    return made, True
+    return made, before is None or (before.clicks, before.timezone) != (made.clicks, made.timezone)
 
 
 def landed(days: Path, dataset: str, day: date) -> Landed | None:
@@ -72,14 +76,14 @@ def landed(days: Path, dataset: str, day: date) -> Landed | None:
 
 
 def announced(days: Path, dataset: str, day: date) -> str | None:
-    """The key of the day that has been announced; None where the day never was, as after `dssm land` or a task that was killed."""
+    """The clicks (see Landed) that have been announced; None where the day never was, as after `dssm land` or a task that was killed."""
     file = days / dataset / day.isoformat() / TOLD
     return file.read_text() if file.is_file() else None
 
 
-def note_announced(days: Path, dataset: str, day: date, key: str) -> None:
-    """Remember that this content of a day has been announced."""
-    write_atomically(days / dataset / day.isoformat() / TOLD, key.encode())
+def note_announced(days: Path, dataset: str, day: date, clicks: str) -> None:
+    """Remember that these clicks of a day have been announced."""
+    write_atomically(days / dataset / day.isoformat() / TOLD, clicks.encode())
 
 
 def from_days(config: Config, days: Path) -> Config:
@@ -105,6 +109,13 @@ def windows_with(day: date, split: Days) -> list[date]:
     """The test days whose window holds a day, oldest first: what has to be trained anew when the day is replaced."""
     last = day + timedelta(days=split.train_days)
     return [last - timedelta(days=back) for back in range(len(split.days) - 1, -1, -1)]
+
+
+def _check_ended(day: date, config: Config) -> None:
+    """Half a day would be trained on as if it were whole."""
+    if (ends := day_start_ms(day + timedelta(days=1), config.data.zone)) > time.time() * 1000:
+        at = datetime.fromtimestamp(ends / 1000, UTC)
+        raise DataError(f"{day} ({config.data.timezone}) ends at {at:%Y-%m-%d %H:%M} UTC, which is not over: land it after that")
 
 
 def _read(config: Config, day: date, part: Path) -> dict[str, int]:

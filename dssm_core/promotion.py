@@ -115,6 +115,13 @@ def alone(run: Run) -> str | None:
     return reason if now.get(CHALLENGER) == version and now.get(CHAMPION) == measured else None
 
 
+def outdated(store: Registered, version: str, champion: str) -> str | None:
+    """Why a version may not replace the champion: it is of an older day, such as of a backfill. None where it may."""
+    ours, theirs = (store.tags(each).get(DAY, "") for each in (version, champion))
+    told = f"version {version} of {store.name!r} was tested on {ours}, champion version {champion} on {theirs}"
+    return told if newer_day(theirs, ours) else None
+
+
 def history(model: str, runs: Path) -> list[Decision]:
     """Every decision on a model, oldest first; empty where none was made."""
     file = history_file(model, runs)
@@ -182,12 +189,9 @@ def _wanted(store: Registered, known: Sequence[Decision], action: Action, versio
     if wanted is None:
         alias = PREVIOUS if action == "rollback" else CHALLENGER
         raise ConfigError(f"model {store.name!r} in {store.uri} has no {alias}: " + _HINTS[alias])
-    ours = store.tags(wanted).get(DAY, "")
-    if action == "promote" and champion and newer_day(theirs := store.tags(champion).get(DAY, ""), ours):
-        raise ConfigError(  # such as of a backfill
-            f"version {wanted} of {store.name!r} was tested on {ours}, champion version {champion} on {theirs}: promote a version of that "
-            "day or later, or go back on purpose with `dssm rollback --version`"
-        )
+    store.tags(wanted)  # it must be there
+    if action == "promote" and champion and (told := outdated(store, wanted, champion)):
+        raise ConfigError(f"{told}: promote a version of that day or later, or go back on purpose with `dssm rollback --version`")
     return wanted
 
 

@@ -11,14 +11,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dssm_core.artifacts import JSON, Run, create_run, digest
+from dssm_core.artifacts import JSON, Manifest, Run, create_run, digest
 from dssm_core.config import Config, read_config
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.gate import metric
@@ -74,15 +74,21 @@ class Plan:
 
 @dataclass(frozen=True)
 class Tried:
-    """A trial and its run, which has come to its end or failed."""
+    """A trial and its run. failed: in this sweep; what an earlier one has left in the same run is of another log or code."""
 
     trial: Trial
     run: Run
+    failed: bool = False
+
+    @property
+    def judged(self) -> Manifest | None:
+        """What the gate has measured; None where the trial failed."""
+        return None if self.failed else self.run.manifest(LAST_STEP)
 
     @property
     def recall(self) -> float | None:
         """Recall of the served index; None where the trial failed."""
-        judged = self.run.manifest(LAST_STEP)
+        judged = self.judged
         return judged.info["metrics"]["served"][metric(self.run.config.gate)] if judged else None
 
 
@@ -105,7 +111,9 @@ def read_axes(texts: Sequence[str]) -> dict[str, list[Any] | Range]:
 
 
 def _number(value: Any) -> Any:
-    """YAML takes 1e-3 for a text."""
+    """YAML takes 1e-3 for a text, and 2024-03-06 for a day."""
+    if isinstance(value, date):
+        raise ValueError(f"{value} is a day, and all trials are judged on the same: set split.test_day beside the axes")
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -136,6 +144,8 @@ def next_round(plan: Plan, tried: Sequence[Tried]) -> list[Trial]:
     """What to try after what was tried; empty where the sweep is over. ConfigError where nothing can be tried at all."""
     if plan.search == "grid":
         return [] if tried else trials(plan.axes)
+    if tried and all(each.recall is None for each in tried):  # what they have in common fails
+        return []
     if not plan.axes or not 1 <= plan.total <= MOST_TRIALS:
         raise ConfigError(f"{plan.total} trials on {len(plan.axes)} axes: give one or more axes, and 1 to {MOST_TRIALS} trials")
     count = min(-(-plan.total // ROUNDS), plan.total - len(tried))
@@ -187,7 +197,7 @@ def _result(tried: Tried) -> JSON:
     key = metric(tried.run.config.gate)
     row: JSON = {"label": tried.trial.label, "run": str(tried.run.root), "metric": key, "recall": tried.recall, "low": None, "high": None}
     row |= {"train_seconds": None, "ms_per_query": None, "chosen": dict(tried.trial.chosen)}
-    if judged := tried.run.manifest(LAST_STEP):
+    if judged := tried.judged:
         served, rate = judged.info["metrics"]["served"], tried.run.need("build_index").info.get("queries_per_s")
         row |= {"low": served[f"{key}_low"], "high": served[f"{key}_high"]}
         row |= {"train_seconds": tried.run.need("train_towers").seconds, "ms_per_query": 1000 / rate if rate else None}
@@ -204,9 +214,9 @@ def winner(tried: Sequence[Tried]) -> Trial:
 
 def as_json(tried: Tried) -> Mapping[str, Any]:
     """A trial for another process; `from_json` reads it."""
-    return {"label": tried.trial.label, "chosen": list(tried.trial.chosen), "run": str(tried.run.root)}
+    return {"label": tried.trial.label, "chosen": list(tried.trial.chosen), "run": str(tried.run.root), "failed": tried.failed}
 
 
 def from_json(told: Mapping[str, Any], run: Run) -> Tried:
     """What `as_json` told, with its run opened."""
-    return Tried(Trial(tuple((str(key), value) for key, value in told["chosen"])), run)
+    return Tried(Trial(tuple((str(key), value) for key, value in told["chosen"])), run, told["failed"])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dssm_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dssm_core.config import Config
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -57,6 +60,15 @@ def data_path(data: str | None) -> Path | None:
     if roots and not any(path.is_relative_to(root) for root in roots):
         raise ConfigError(f"data {data!r} is outside {', '.join(map(str, roots))}: only these folders may be read")
     return path
+
+
+def further(settings: Iterable[str]) -> list[str]:
+    """`key.path=value` of a form; ConfigError on the log's own, where $DSSM_DATA_ROOTS says which files may be read."""
+    told = list(settings)
+    for each in told:
+        if os.environ.get("DSSM_DATA_ROOTS") and each.partition("=")[0].partition(".")[0] == "data":
+            raise ConfigError(f"{each!r} says what is read, which $DSSM_DATA_ROOTS limits: fill in `data`, or write it into the YAML")
+    return told
 
 
 def runs_folder() -> Path:
@@ -112,15 +124,22 @@ def make_run(context: Mapping[str, Any]) -> str:
     from dssm_core.landing import from_days
 
     params, dag_run = context["params"], context["dag_run"]
-    day = params["test_day"] or dag_run.partition_key
-    config = read_config(
-        config_file(params["config"]), data_path(params["data"]), [*overrides({**params, "test_day": day}), *params["settings"]]
-    )
+    file, data, settings = config_file(params["config"]), data_path(params["data"]), further(params["settings"])
+    config = read_config(file, data, [*overrides(params), *settings])
+    if dag_run.partition_key and not params["test_day"]:
+        config = read_config(file, data, [*overrides({**params, "test_day": _first_test_day(config, dag_run.partition_key)}), *settings])
     if dag_run.partition_key or params["landed"]:
         config = from_days(config, days_folder())
     run = create_run(config, runs_folder(), safe_run_id(dag_run.run_id))
     note_origin(run, origin(dag_run))
     return str(run.root)
+
+
+def _first_test_day(config: Config, last: str) -> str:
+    """Of the window that ends on a day."""
+    from datetime import date, timedelta
+
+    return (date.fromisoformat(last) - timedelta(days=getattr(config.split, "test_days", 1) - 1)).isoformat()
 
 
 def origin(dag_run: Any) -> dict[str, str]:

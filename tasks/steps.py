@@ -97,10 +97,13 @@ def register_model(run: str) -> str:
     run_step(run, "register_model")
     opened = artifacts.open_run(run)
     store = registry.registered(opened.config.model_name, opened.runs)
-    pushed = {"model": store.name, "version": opened.need("register_model").info["version"]}
+    version, champion = opened.need("register_model").info["version"], store.aliases().get(registry.CHAMPION, "")
     pages = {link.name: link.address(registry.page(opened)) for link in (ReportLink(), MlflowRunLink())}
-    pushed |= {"champion": store.aliases().get(registry.CHAMPION, ""), "body": review.body(opened, store, pages)}
-    pushed["alone"] = promotion.alone(opened)
+    pushed = {"model": store.name, "version": version, "champion": champion, "body": review.body(opened, store, pages)}
+    pushed["alone"] = {  # answers that need no person, and why
+        "Promote": promotion.alone(opened),
+        "Keep as challenger": promotion.outdated(store, version, champion) if champion else None,
+    }
     get_current_context()["ti"].xcom_push(key="review", value=pushed)
     return run
 

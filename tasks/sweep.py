@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tasks.settings import config_file, data_path, origin, overrides, run_folder, runs_folder
+from dssm_core.errors import ConfigError, DataError
+from tasks.settings import config_file, data_path, further, origin, overrides, run_folder, runs_folder
 
 if TYPE_CHECKING:
     from dssm_core.sweep import Plan, Tried
@@ -27,8 +28,8 @@ FORM = (
 def _plan(params: Mapping[str, Any]) -> Plan:
     from dssm_core.sweep import Plan, read_axes
 
-    settings = (*overrides(params), *params["settings"])
-    axes, total = read_axes(params["axes"]), params["trials"]
+    settings = (*overrides(params), *further(params["settings"]))
+    axes, total = read_axes(further(params["axes"])), params["trials"]
     return Plan(config_file(params["config"]), data_path(params["data"]), settings, axes, params["search"], total)
 
 
@@ -56,17 +57,17 @@ def plan_trials() -> dict[str, Any]:
 
 
 def share_data(planned: dict[str, Any]) -> list[dict[str, Any]]:
-    """Read, check and split the log once: every trial reuses it."""
-    from tasks.steps import run_step
-
+    """Read, check and split the log once: every trial reuses it. Where the first trial's settings cannot, the others try for themselves."""
     trials: list[dict[str, Any]] = planned["trials"]
-    for name in ("ingest_data", "validate_data", "split_by_time"):
-        run_step(trials[0]["run"], name)
+    try:
+        begin_trial(trials[0])
+    except (ConfigError, DataError) as error:
+        print(f"not shared, {trials[0]['label']} fails: {error}")
     return trials
 
 
 def begin_trial(trial: dict[str, Any]) -> str:
-    """Take over the shared steps."""
+    """The steps that trials share: executed by the first, taken over by the others."""
     from tasks.steps import run_step
 
     for name in ("ingest_data", "validate_data", "split_by_time"):
@@ -81,17 +82,23 @@ def judge_trial(run: str) -> str:
     return run_step(run, "recall_gate")
 
 
-def compare_trials(planned: dict[str, Any]) -> dict[str, Any]:
+def compare_trials(planned: dict[str, Any] | None) -> dict[str, Any]:
     """The Dag run that follows: the search's next round, or, with all trials side by side in MLflow, the winner's training.
 
-    Fails where no trial came to its end.
+    Fails where no trial came to its end. A trial that was cleared and judged anew may make another one the winner, whose training is then
+    another Dag run.
     """
     from airflow.sdk import get_current_context
 
     from dssm_core import artifacts, registry, sweep
 
-    params = get_current_context()["params"]
-    tried = [*_before(params), *(sweep.from_json(told, artifacts.open_run(told["run"])) for told in planned["trials"])]
+    if planned is None:
+        raise DataError("no trial was planned: the log of plan_trials says why")
+    context = get_current_context()
+    params, trials = context["params"], planned["trials"]
+    ended = context["ti"].xcom_pull(task_ids="trial.judge_trial", map_indexes=range(len(trials)))
+    told = [trial | {"failed": trial["run"] not in ended} for trial in trials]
+    tried = [*_before(params), *(sweep.from_json(each, artifacts.open_run(each["run"])) for each in told)]
     for row in (found := sweep.results(tried)):
         print(row)
     if sweep.next_round(_plan(params), tried):
@@ -99,5 +106,5 @@ def compare_trials(planned: dict[str, Any]) -> dict[str, Any]:
         return {"dag": "dssm_sweep", "run_id": f"{planned['sweep']}__{len(tried)}", "conf": conf}
     registry.close_sweep(runs_folder(), planned["parent"], found)
     form = {name: params[name] for name in FORM if params[name] is not None}
-    settings = [*params["settings"], *sweep.winner(tried).settings]
-    return {"dag": "dssm_training", "run_id": f"sweep__{planned['sweep']}", "conf": form | {"settings": settings}}
+    conf = form | {"settings": [*params["settings"], *sweep.winner(tried).settings]}
+    return {"dag": "dssm_training", "run_id": f"sweep__{planned['sweep']}__{artifacts.digest(conf)[:6]}", "conf": conf}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from airflow.partition_mappers.base import PartitionMapper
 from airflow.partition_mappers.window import Window
 from airflow.sdk import Asset
+from croniter import croniter
 
 INTERACTIONS = Asset(name="interactions", uri="dssm://interactions")  # a partition a landed day, its key the ISO date
 WINDOW_DAYS = int(os.environ.get("DSSM_WINDOW_DAYS", "7"))  # train and test days of $DSSM_CONFIG
@@ -55,6 +58,19 @@ class TrailingDaysWindow(Window):
     def deserialize(cls, data: dict[str, Any]) -> Window:
         """From what `serialize` gave."""
         return cls(data["days"])
+
+
+def check_daily(cron: str, timezone: str) -> None:
+    """ValueError where a cron line does not fire once on each local day, at a time that every day has.
+
+    Where clocks are put forward over that time Airflow names the days around it wrongly: one would never land.
+    """
+    zone, ticks = ZoneInfo(timezone), croniter(cron, datetime.now(UTC).replace(tzinfo=None))
+    for before, tick in pairwise(ticks.get_next(datetime) for _ in range(400)):
+        if tick.date() - before.date() != timedelta(days=1):
+            raise ValueError(f"DSSM_SCHEDULE {cron!r} fires at {before}, then at {tick}: give one time of every day, such as '30 3 * * *'")
+        if tick.replace(tzinfo=zone).astimezone(UTC).astimezone(zone).replace(tzinfo=None) != tick:
+            raise ValueError(f"DSSM_SCHEDULE {cron!r} fires at {tick}, which clocks in {timezone} leave out: give another time of day")
 
 
 def _later(day: str, days: int) -> str:

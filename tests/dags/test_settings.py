@@ -106,6 +106,24 @@ def test_data_stays_below_its_roots(folders, monkeypatch):
         settings.data_path(str(folders / "configs" / ".."))
 
 
+def test_of_two_test_days_the_window_ends_on_the_second(folders, monkeypatch):
+    monkeypatch.setenv("DSSM_DAYS", str(folders / "days"))
+    config = read_config(folders / "configs" / "small.yaml")
+    for day in range(1, 8):
+        landing.land(config, date(2024, 3, day), folders / "days")
+    split = open_run(settings.make_run(context("2024-03-07", settings=["split.train_days=5", "split.test_days=2"]))).config.split
+    assert split.days == [date(2024, 3, day) for day in range(1, 8)]
+
+
+@pytest.mark.parametrize("setting", ["data.source.path=/etc", "data={source: {kind: parquet, path: /etc}}", "data.source.kind=parquet"])
+def test_settings_of_the_log_are_not_a_way_around_its_roots(folders, monkeypatch, setting):
+    assert settings.further([setting]) == [setting]
+    monkeypatch.setenv("DSSM_DATA_ROOTS", "/data")
+    with pytest.raises(ConfigError, match=r"\$DSSM_DATA_ROOTS limits: fill in `data`"):
+        settings.make_run(context(settings=[setting]))
+    assert settings.further(["sampler=active,popularity"]) == ["sampler=active,popularity"]
+
+
 def test_a_value_cannot_become_another_setting(folders):
     with pytest.raises(ConfigError):
         settings.make_run(context(device="cpu\nseed: 1"))

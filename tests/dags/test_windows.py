@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from dssm_core import artifacts, landing
+from dssm_core import artifacts, landing, sweep
 from dssm_core.config import read_config
 from dssm_core.errors import ConfigError
 from tasks import landing as tasks
-from tasks.windows import INTERACTIONS, TrailingDaysMapper, TrailingDaysWindow
+from tasks.windows import INTERACTIONS, TrailingDaysMapper, TrailingDaysWindow, check_daily
 from tests.conftest import small_config
 
 DAYS = [f"2024-02-{day:02}" for day in range(20, 30)] + [f"2024-03-{day:02}" for day in range(1, 10)]
@@ -41,6 +41,25 @@ def test_airflow_reads_what_it_kept(made):
     assert type(made).deserialize(made.serialize()).days == 5
 
 
+@pytest.mark.parametrize(
+    ("cron", "timezone", "said"),
+    [
+        ("30 2 * * *", "Europe/Berlin", "02:30:00, which clocks in Europe/Berlin leave out"),  # on a Sunday in March
+        ("0 0 * * *", "America/Santiago", "00:00:00, which clocks in America/Santiago leave out"),
+        ("0 */6 * * *", "UTC", "give one time of every day"),
+        ("30 3 * * 1", "UTC", "give one time of every day"),
+        ("30 3 * * *", "Europe/Berlin", None),
+        ("0 0 * * *", "Europe/Berlin", None),
+    ],
+)
+def test_a_schedule_fires_once_a_day_at_a_time_that_each_has(cron, timezone, said):
+    if said is None:
+        check_daily(cron, timezone)
+        return
+    with pytest.raises(ValueError, match=said):
+        check_daily(cron, timezone)
+
+
 def test_nine_days_complete_three_windows():
     landed: set[str] = set()
     fired = []
@@ -64,10 +83,12 @@ def day(tmp_path, monkeypatch):
         context = {
             "params": {"config": "small", "data": None, "day": None} | params,
             "dag_run": SimpleNamespace(partition_key=partition_key),
+            "ti": SimpleNamespace(get_dag=lambda dag: SimpleNamespace(is_paused=land.paused)),
         }
         monkeypatch.setattr(airflow.sdk, "get_current_context", lambda: context)
         return tasks.land_day()
 
+    land.paused = False
     return land
 
 
@@ -110,8 +131,9 @@ def test_a_replaced_day_repeats_what_was_trained_on_it_and_no_other(day, tmp_pat
     config = read_config(tmp_path / "configs" / "small.yaml")
     for nth in range(1, 8):
         there, _ = landing.land(config, date(2024, 3, nth), tmp_path / "days")
-        landing.note_announced(tmp_path / "days", config.name, date(2024, 3, nth), there.key)
+        landing.note_announced(tmp_path / "days", config.name, date(2024, 3, nth), there.clicks)
     artifacts.create_run(landing.from_days(config, tmp_path / "days"), tmp_path / "runs", "seventh")
+    artifacts.create_run(sweep.on_validation_days(config), tmp_path / "runs", "trial-of-the-log-itself")  # of 2024-03-06
     changed = small_config(data__source={"kind": "synthetic", "users": 2000, "items": 600, "clicks": 41000})
     (tmp_path / "configs" / "small.yaml").write_text(yaml.safe_dump(changed))
     landed = day("2024-03-02")
@@ -124,9 +146,20 @@ def test_a_replaced_day_repeats_what_was_trained_on_it_and_no_other(day, tmp_pat
         day("2024-03-02")
 
 
-def test_no_day_is_said(day):
-    with pytest.raises(ConfigError, match="no day is given"):
-        day()
+@pytest.mark.parametrize(("key", "said"), [(None, "no day is given"), ("March", "'March' is no day"), ("2024-03-02T01", "is no day")])
+def test_no_day_is_said(day, key, said):
+    with pytest.raises(ConfigError, match=said):
+        day(key)
+
+
+def test_a_day_is_announced_once_those_who_wait_for_it_can_hear(day):
+    landed, events = day("2024-03-02"), Events()
+    day.paused = True
+    with pytest.raises(ConfigError, match=r"dssm_training is paused, its windows would never hear of 2024-03-02: unpause it, then clear"):
+        tasks.announce(day("2024-03-02"), events)
+    day.paused = False
+    tasks.announce(day("2024-03-02"), events)
+    assert events[INTERACTIONS].keys == [landed["day"]]
 
 
 def test_a_day_of_another_config_starts_no_window_of_this_one(day, tmp_path, monkeypatch):

@@ -78,6 +78,26 @@ def test_the_same_day_again_is_the_same_and_a_replaced_one_is_another(log, tmp_p
     assert landing.landed(days, "small", FIRST) == first
 
 
+def test_a_day_is_known_by_its_clicks(log, tmp_path):
+    """A row without a time, or of another day, is nothing new on this one, and runs that have begun keep their folder."""
+    first, _ = landing.land(config(log), FIRST, tmp_path)
+    write(log, [*ROWS, ("g", "y", "later"), ("g", "y", ms("2024-03-03T10:00:00"))])
+    second, changed = landing.land(config(log), FIRST, tmp_path)
+    assert not changed
+    assert second.clicks == first.clicks
+    assert (second.rows["without_time"], second.rows["other_days"]) == (2, 4)
+    assert users(tmp_path, first) == users(tmp_path, second) == ["b", "a", "c"]
+
+
+def test_a_day_that_is_not_over_does_not_land(log, tmp_path, monkeypatch):
+    """2024-03-01 ends in São Paulo at 03:00 UTC of the next day."""
+    monkeypatch.setattr(landing.time, "time", lambda: ms("2024-03-02T02:59:59") / 1000)
+    with pytest.raises(DataError, match=r"2024-03-01 \(America/Sao_Paulo\) ends at 2024-03-02 03:00 UTC, which is not over"):
+        landing.land(config(log), FIRST, tmp_path)
+    monkeypatch.setattr(landing.time, "time", lambda: ms("2024-03-02T03:00:00") / 1000)
+    assert landing.land(config(log), FIRST, tmp_path)[1]
+
+
 def test_a_day_without_rows_is_refused_and_leaves_what_is_there(log, tmp_path):
     made, _ = landing.land(config(log), THIRD, tmp_path)
     write(log, ROWS[:3])

@@ -1,6 +1,7 @@
 """Axes, trials and their days, by hand; a whole sweep is in tests/pipeline."""
 
 import json
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -27,7 +28,7 @@ def test_every_combination_in_order():
     assert found[0].settings == ('loss.kind="bce"', "train.epochs=2")
 
 
-@pytest.mark.parametrize("text", ["loss", "=bce", "loss=", "loss=[bce"])
+@pytest.mark.parametrize("text", ["loss", "=bce", "loss=", "loss=[bce", "split.test_day=2024-03-06,2024-03-07"])
 def test_what_is_no_axis_is_said(text):
     with pytest.raises(ConfigError, match="axis"):
         sweep.read_axes([text])
@@ -103,6 +104,23 @@ def test_the_best_wins_and_a_failed_trial_is_told_last(plan, tmp_path):
     assert sweep.next_round(grid, tried) == []
     again = [sweep.from_json(json.loads(json.dumps(sweep.as_json(each))), each.run) for each in tried]
     assert again == tried
+
+
+def test_what_an_earlier_sweep_left_is_not_this_ones(plan, tmp_path):
+    """The trial failed this time, on another log: its recall of then does not count."""
+    grid = plan({"loss": ["bce", "bpr"]})
+    before = reached(grid, sweep.next_round(grid, []), tmp_path / "runs", [0.75, 0.25])
+    now = [replace(before[0], failed=True), before[1]]
+    assert sweep.winner(before).label == "loss=bce"
+    assert sweep.winner(now).label == "loss=bpr"
+    assert [(row["label"], row["recall"]) for row in sweep.results(now)] == [("loss=bpr", 0.25), ("loss=bce", None)]
+    assert [sweep.from_json(sweep.as_json(each), each.run) for each in now] == now
+
+
+def test_a_search_ends_where_a_whole_first_round_fails(plan, tmp_path):
+    search = plan({"train.learning_rate": Range(0.0005, 0.01)}, search="optuna", total=8)
+    tried = reached(search, sweep.next_round(search, []), tmp_path / "runs", [None, None])
+    assert sweep.next_round(search, tried) == []
 
 
 def test_a_search_goes_in_rounds_until_its_trials_are_made(plan, tmp_path):
