@@ -12,7 +12,7 @@ DATA     ?=
 TEST_DAY ?=
 comma    := ,
 
-.PHONY: help install demo up status down test e2e ui lint format
+.PHONY: help install demo up status shell down test e2e ui lint format
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | while IFS='|' read -r name text; do \
@@ -38,6 +38,9 @@ up: install ## start MLflow and Airflow in the background
 
 status: install ## say which servers run, where, and the login
 	@$(BIN)/python -m local.servers status
+
+shell: install ## a shell that speaks to the servers: dssm history …, airflow backfill create …
+	@$(BIN)/python -m local.servers shell
 
 down: ## stop the servers
 	@test ! -x $(BIN)/python || $(BIN)/python -m local.servers down

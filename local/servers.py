@@ -1,4 +1,4 @@
-"""MLflow and Airflow on one machine, in the background: up, status, down.
+"""MLflow and Airflow on one machine, in the background: up, status, down; shell: a shell whose commands speak to them.
 
 Everything they keep is in one folder (`.local/`): databases, artifacts, logs, the login. They listen on 127.0.0.1 only.
 """
@@ -89,6 +89,21 @@ def up(state: Path = STATE, extra_env: dict[str, str] | None = None) -> Site:
     _wait(site, "Airflow", AIRFLOW_PARTS, lambda: healthy(site))
     _make_pool(site.airflow())
     return site
+
+
+def check_settings(site: Site) -> None:
+    """ServerError where the servers run already, with other DSSM_… variables than this process has."""
+    running = processes.leader(site.state, "scheduler")
+    theirs, ours = running.environ() if running else {}, environment(site)
+    other = sorted(name for name in {*theirs, *ours} if name.startswith("DSSM_") and theirs.get(name) != ours.get(name))
+    if running and other:
+        raise ServerError(f"the servers run already, with another {', '.join(other)}: `make down`, then `make up` again")
+
+
+def shell(site: Site) -> None:
+    """Become a shell in which `dssm`, `airflow` and `mlflow` are those of this site."""
+    program, path = os.environ.get("SHELL", "/bin/sh"), f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    os.execve(program, [program], environment(site) | {"PATH": path})
 
 
 def down(state: Path = STATE) -> None:
@@ -236,20 +251,22 @@ def show(site: Site) -> None:
 
 
 def main() -> None:
-    """Command line: up, status, down."""
+    """Command line: up, status, down, shell."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["up", "status", "down"])
+    parser.add_argument("command", choices=["up", "status", "down", "shell"])
     parser.add_argument("--state", type=Path, default=STATE, help="the folder that holds all the servers keep")
     args = parser.parse_args()
     try:
         if args.command == "down":
             down(args.state)
         elif args.command == "up":
+            check_settings(open_site(args.state))
             show(up(args.state))
-        elif (args.state / "site").is_file():
-            show(Site(args.state, json.loads((args.state / "site").read_bytes())))
-        else:
+        elif not (args.state / "site").is_file():
             console.print("nothing was started yet: make up")
+        else:
+            site = Site(args.state.resolve(), json.loads((args.state / "site").read_bytes()))
+            (shell if args.command == "shell" else show)(site)
     except (ServerError, RuntimeError) as error:
         sys.exit(str(error))
 
