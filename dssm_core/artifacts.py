@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dssm_core.config import Config
@@ -173,6 +174,22 @@ def write_atomically(file: Path, content: bytes) -> None:
             os.replace(part, file)
         finally:
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(file: Path, timeout_s: float, what: str) -> Iterator[None]:
+    """Hold a lock that all processes and machines which share the disk respect. ServiceError where another `what` keeps it for longer."""
+    lock = FileLock(file, timeout=timeout_s)
+    with disk_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ServiceError(f"{file} has been held for {timeout_s:.0f} s: another {what} hangs; end it and try again") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def scratch(folder: Path) -> tempfile.TemporaryDirectory[str]:

@@ -43,13 +43,13 @@ class Origin:
 def origins(config: Config, start_ms: int, end_ms: int, days: Path | None) -> list[Origin]:
     """Where the clicks of [start, end) are.
 
-    days: the folder of landed days. Those that had ended by `end_ms` are taken from there; what they do not hold from the config's own
-    source, so that a day that is still going on is never taken for complete.
+    days: the folder of landed days. Those that had ended by `end_ms`, and are days of the same time zone, are taken from there; what they
+    do not hold from the config's own source, so that a day that is still going on is never taken for complete.
     """
     zone = config.data.zone
     edges = {day: (day_start_ms(day, zone), day_start_ms(day + timedelta(days=1), zone)) for day in _local_days(config, start_ms, end_ms)}
     there = {day: landed(days, config.name, day) for day, (_, end) in edges.items() if days and end <= end_ms}
-    keys = {day: found.key for day, found in there.items() if found}
+    keys = {day: found.key for day, found in there.items() if found and found.timezone == config.data.timezone}
     rest = [edges[day] for day in edges if day not in keys]
     found = []
     if days and keys:
@@ -63,7 +63,8 @@ def origins(config: Config, start_ms: int, end_ms: int, days: Path | None) -> li
 
 
 def read_latest(config: Config, start_ms: int, end_ms: int, found: list[Origin], work: Path) -> tuple[Latest, dict[str, int]]:
-    """The clean positives with start <= time < end, the users and items; rows read, clean and positive.
+    """The clean positives with start <= time < end, the users and items; rows read, sound (they break no rule),
+    clean (nor come twice, nor before their item) and positive.
 
     work: an empty folder. DataError where there is no positive at all, or more rows break a rule than validation.max_quarantine_share.
     """
@@ -109,8 +110,8 @@ def _clean(con: DuckDBPyConnection, config: Config, window: Window, work: Path) 
     wanted = ", ".join(quote(name) for name in (USER, ITEM, TIME, *context))
     frame = con.sql(f"SELECT {wanted} FROM cleaned WHERE {CLEAN} AND {POSITIVE} = 1 ORDER BY _row").to_arrow_table().to_pandas()
     (read,) = one_row(con, f"SELECT count(*) FROM ({rows})")
-    (sound,) = one_row(con, f"SELECT count(*) FROM cleaned WHERE {CLEAN}")
-    return frame, {"read": read, "clean": sound, "positive": len(frame)}
+    (sound,), (kept,) = one_row(con, "SELECT count(*) FROM sound"), one_row(con, f"SELECT count(*) FROM cleaned WHERE {CLEAN}")
+    return frame, {"read": read, "sound": sound, "clean": kept, "positive": len(frame)}
 
 
 def _check(config: Config, rows: dict[str, int], start_ms: int, end_ms: int) -> None:
@@ -119,7 +120,7 @@ def _check(config: Config, rows: dict[str, int], start_ms: int, end_ms: int) -> 
         raise DataError(
             f"the log of {config.name!r} has no click from {first} to {last}: check --data, --days and the moment of the refresh"
         )
-    share, most = 1 - rows["clean"] / rows["read"], config.validation.max_quarantine_share
+    share, most = 1 - rows["sound"] / rows["read"], config.validation.max_quarantine_share
     if share > most:
         raise DataError(
             f"{share:.2%} of the clicks of {config.name!r} from {first} to {last} break a rule, more than"

@@ -7,11 +7,14 @@ link names: after a promotion the new version answers by itself until it is refr
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 from dssm_core.artifacts import JSON
 from dssm_core.bundle import Bundle, content_hash, open_bundle
+from dssm_core.errors import ArtifactError
 
+log = logging.getLogger(__name__)
 CURRENT, LINEAGE = "current", "lineage.json"
 
 
@@ -22,9 +25,13 @@ def current(root: Path, model: str) -> Path | None:
 
 
 def lineage(root: Path, model: str) -> JSON | None:
-    """Where the refreshed bundle that is served came from: lineage.json, and its folder."""
+    """Where the refreshed bundle that is served came from: lineage.json, and its folder. None also where that cannot be read."""
     folder = current(root, model)
-    return json.loads((folder / LINEAGE).read_bytes()) | {"folder": str(folder)} if folder else None
+    try:
+        return json.loads((folder / LINEAGE).read_bytes()) | {"folder": str(folder)} if folder else None
+    except (OSError, ValueError) as error:
+        log.warning("%s is damaged, the next refresh replaces it: %s", folder, error)
+        return None
 
 
 class Live:
@@ -37,10 +44,13 @@ class Live:
         self.found: Path | None = None
 
     def now(self) -> Bundle:
-        """The bundle to answer from, opened anew where the link has moved; ArtifactError where what it names is not whole."""
+        """The bundle to answer from, opened anew where the link has moved. Where what it names is damaged, the one before goes on."""
         found = current(self.root, self.model) if self.root else None
         if found != self.found:
-            self.opened = self._open(found) if found else self.registered
+            try:
+                self.opened = self._open(found) if found else self.registered
+            except (ArtifactError, OSError, ValueError, KeyError) as error:
+                log.warning("%s cannot be opened, what was served before is served on: %s", found, error)
             self.found = found
         return self.opened
 

@@ -8,19 +8,18 @@ and the line after it: what is killed in between is completed from the tags by w
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
-from dssm_core import gate
+from dssm_core import artifacts, gate
 from dssm_core.artifacts import SAFE_RUN_ID, Run, disk_errors
-from dssm_core.errors import ConfigError, ConflictError, ServiceError
+from dssm_core.errors import ConfigError, ConflictError
 from dssm_core.registry import CHALLENGER, CHAMPION, DAY, PREVIOUS, Registered, newer_day, registered
 
 Action = Literal["promote", "rollback", "keep", "reject", "moved"]
@@ -165,21 +164,9 @@ def _made_before(known: Sequence[Decision], action: Action, at: datetime, by: st
     return next((made for made in same if version in (None, made.version)), None)
 
 
-@contextmanager
-def locked(model: str, runs: Path) -> Iterator[None]:
-    """One decision on a model at a time, over all processes and machines that share the runs' volume."""
-    file = history_file(model, runs).with_suffix(".lock")
-    lock = FileLock(file, timeout=LOCK_TIMEOUT_S)
-    with disk_errors(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise ServiceError(f"{file} has been held for {LOCK_TIMEOUT_S:.0f} s: another promotion hangs; end it and try again") from error
-    try:
-        yield
-    finally:
-        lock.release()
+def locked(model: str, runs: Path) -> AbstractContextManager[None]:
+    """One decision on a model at a time."""
+    return artifacts.locked(history_file(model, runs).with_suffix(".lock"), LOCK_TIMEOUT_S, "promotion")
 
 
 def _wanted(store: Registered, known: Sequence[Decision], action: Action, version: str | None) -> str:
@@ -210,9 +197,17 @@ def _caught_up(store: Registered, runs: Path, at: datetime) -> list[Decision]:
     found = _unwritten(store, champion, known)
     if found and found.previous is not None:
         store.point(PREVIOUS, found.previous)
-    found = found or Decision(at=at, action="moved", version=champion, by="MLflow", reason="", champion=champion, previous=previous)
+    found = found or _moved(store, at, champion, previous, known)
     _append(history_file(store.name, runs), found)
     return [*known, found]
+
+
+def _moved(store: Registered, at: datetime, champion: str | None, previous: str | None, known: Sequence[Decision]) -> Decision:
+    """What somebody did in MLflow itself, which leaves `previous_champion` where it was: it follows, so that a rollback goes back."""
+    last, before = _aliases_after(known)
+    if champion and last and champion != last and previous in (before, champion):
+        store.point(PREVIOUS, previous := last)
+    return Decision(at=at, action="moved", version=champion, by="MLflow", reason="", champion=champion, previous=previous)
 
 
 def _unwritten(store: Registered, champion: str | None, known: Sequence[Decision]) -> Decision | None:

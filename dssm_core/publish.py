@@ -6,6 +6,7 @@ A reader never sees half of a version: all of it is written beside the old one, 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dssm_core.artifacts import JSON, SAFE_RUN_ID, disk_errors, write_atomically
+from dssm_core.artifacts import JSON, SAFE_RUN_ID, disk_errors, locked, write_atomically
 from dssm_core.bundle import Bundle, content_hash, open_bundle
 from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.ids import Ids
@@ -28,6 +29,8 @@ from dssm_core.schema import ITEM, USER
 
 ROWS_AT_ONCE = 20_000  # some MB of vectors
 CHECKED = 256  # vectors of each side that are read back
+LOCK_TIMEOUT_S = 1800.0
+LEASE_S = 30.0  # after which the lock of a publisher that was killed is free; a living one renews it with every part
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,11 @@ class Side:
 class Target(Protocol):
     """Where a version is published."""
 
-    def publish(self, model: str, version: str, sides: list[Side], about: JSON) -> None:
-        """Write a version, check it, then let readers see it; what they saw before stays whole until then."""
+    def publish(self, model: str, version: str, sides: list[Side], about: JSON, seen: JSON | None) -> None:
+        """Write a version, check it, then let readers see it; what they saw before stays whole until then.
+
+        seen: what readers see as this begins. ServiceError where another publisher has let them see something else meanwhile.
+        """
 
     def current(self, model: str) -> JSON | None:
         """What readers see: `about` of the version that was published last; None where there is none."""
@@ -68,14 +74,14 @@ def publish(bundle: Bundle, model: str, version: str, target: str) -> JSON:
     about: JSON = {"model": model, "version": version, "dim": int(items.shape[1]), "content_hash": content_hash(bundle.folder)}
     about |= {f"{side.name}s": len(side.ids) - 1 for side in sides}
     chosen = open_target(target)
-    there = chosen.current(model) or {}
-    if there.get("version") == version and there["content_hash"] != about["content_hash"]:  # such as of an MLflow begun anew
+    there = chosen.current(model)
+    if there and there["version"] == version and there["content_hash"] != about["content_hash"]:  # such as of an MLflow begun anew
         raise ConfigError(
             f"readers see a version {version} of {model!r} with content {there['content_hash'][:12]}, this one has "
             f"{about['content_hash'][:12]}: publish to another place, or remove that one first"
         )
     if there != about:
-        chosen.publish(model, version, sides, about)
+        chosen.publish(model, version, sides, about, there)
     return about | {"target": target}
 
 
@@ -104,14 +110,17 @@ class ParquetTarget:
 
     folder: Path
 
-    def publish(self, model: str, version: str, sides: list[Side], about: JSON) -> None:
+    def publish(self, model: str, version: str, sides: list[Side], about: JSON, seen: JSON | None) -> None:
         """See Target."""
         folder = self.folder / model / version
-        with disk_errors(folder):
+        with locked(self.folder / model / ".lock", LOCK_TIMEOUT_S, "publisher"), disk_errors(folder):
+            if (now := self.current(model)) != seen:
+                raise _faster(now)
             folder.mkdir(parents=True, exist_ok=True)
             for side in sides:
                 _write_parquet(side, folder / f"{side.name}.parquet")
-        write_atomically(self._pointer(model), json.dumps(about, indent=2).encode())
+            os.sync()  # the pointer must not outlive a power cut that the files do not
+            write_atomically(self._pointer(model), json.dumps(about, indent=2).encode())
 
     def current(self, model: str) -> JSON | None:
         """See Target."""
@@ -124,31 +133,38 @@ class ParquetTarget:
 
 @dataclass(frozen=True)
 class RedisTarget:
-    """Keys `<model>:<version>:<user_id or item_id>:<id>` hold a vector as little-endian float32; `<model>:current` the version's JSON.
+    """Keys `<prefix>:<user_id or item_id>:<id>` hold a vector as little-endian float32; `<model>:current` is the version's JSON and prefix.
 
-    The version before the current one is kept, older ones are deleted.
+    A prefix is `<model>:<version>-<start of its content hash>`: no two contents share keys. The version before the current one is kept,
+    older ones are deleted. `<model>:publisher` is the lock of whoever writes.
     """
 
     address: str
 
-    def publish(self, model: str, version: str, sides: list[Side], about: JSON) -> None:
+    def publish(self, model: str, version: str, sides: list[Side], about: JSON, seen: JSON | None) -> None:
         """See Target."""
-        with self._client() as client:
+        prefix = f"{model}:{version}-{about['content_hash'][:8]}"
+        with self._client() as client, client.lock(f"{model}:publisher", timeout=LEASE_S, blocking_timeout=LOCK_TIMEOUT_S) as lock:
             before = client.get(f"{model}:current")
+            if (now := _about(before)) != seen:
+                raise _faster(now)
             for side in sides:
                 for ids, vectors in side.parts():
-                    client.mset({f"{model}:{version}:{side.name}:{name}": row.tobytes() for name, row in zip(ids, vectors, strict=True)})
+                    client.mset({f"{prefix}:{side.name}:{name}": row.tobytes() for name, row in zip(ids, vectors, strict=True)})
+                    lock.reacquire()
             for side in sides:
-                _check(client, f"{model}:{version}:{side.name}", side)
-            client.set(f"{model}:current", json.dumps(about))
-            kept = {version, json.loads(before)["version"] if before else version}
-            _forget(client, model, kept)
+                _check(client, f"{prefix}:{side.name}", side)
+            lock.reacquire()
+            client.set(f"{model}:current", json.dumps(about | {"prefix": prefix}))
+            for names in _others(client, model, {prefix, json.loads(before)["prefix"] if before else prefix}):
+                client.unlink(*names)
+                lock.reacquire()
 
     def current(self, model: str) -> JSON | None:
         """See Target."""
         with self._client() as client:
             found = client.get(f"{model}:current")
-        return json.loads(found) if found else None
+        return _about(found)
 
     @contextmanager
     def _client(self) -> Iterator[Any]:
@@ -181,12 +197,20 @@ def _check(client: Any, prefix: str, side: Side) -> None:
         raise ServiceError(f"{len(wrong)} of {len(rows)} vectors below {prefix} are not in Redis as they were written: publish again")
 
 
-def _forget(client: Any, model: str, kept: set[str]) -> None:
-    """Delete the keys of all other versions, some thousand at a time."""
+def _about(found: bytes | None) -> JSON | None:
+    return {name: value for name, value in json.loads(found).items() if name != "prefix"} if found else None
+
+
+def _faster(now: JSON | None) -> ServiceError:
+    return ServiceError(f"another publisher was faster, readers see version {now['version'] if now else 'none'}: publish again")
+
+
+def _others(client: Any, model: str, kept: set[str]) -> Iterator[list[bytes]]:
+    """The keys of all other versions, some thousand at a time."""
     names = client.scan_iter(match=f"{_literal(model)}:*:*", count=ROWS_AT_ONCE)
-    old = (name for name in names if name.decode().split(":")[1] not in kept)
+    old = (name for name in names if ":".join(name.decode().split(":")[:2]) not in kept)
     while some := list(islice(old, ROWS_AT_ONCE)):
-        client.unlink(*some)
+        yield some
 
 
 def _literal(text: str) -> str:

@@ -2,7 +2,7 @@
 
 <refreshed>/<model>/<version>/<as of>-<key>/ is a bundle like the registered one, with lineage.json beside; <refreshed>/<model>/current is a
 link to the one that is served. A refresh is a function of the registered bundle and the clicks, never of the refresh before it: nothing
-drifts, and a click that came late is in the next one.
+drifts, and a click that came late is in the next one (of a day that has landed: once that is landed again).
 
 What is done anew: vectors of the users who have acted since the training, and of newcomers, or the hot list that answers them; with item
 activity the vectors of all items, as their ages alone have moved, without it those of new items; the index. Towers, vocabularies and
@@ -16,7 +16,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,12 +25,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
-from dssm_core.artifacts import JSON, SAFE_RUN_ID, digest, disk_errors, write_atomically
+from dssm_core.artifacts import JSON, SAFE_RUN_ID, digest, disk_errors, locked, write_atomically
 from dssm_core.bundle import Bundle, content_hash, open_bundle
 from dssm_core.config import Config
-from dssm_core.errors import ConfigError, ConflictError, ServiceError
+from dssm_core.errors import ConfigError, ConflictError
 from dssm_core.export import make_index
 from dssm_core.indexes.protocol import Floats
 from dssm_core.latest import Origin, origins, read_latest
@@ -43,27 +43,43 @@ from dssm_core.steps import code_version
 log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 600.0
+CLOCKS_MS = 300_000  # by which machines may differ
 USERS_FILE, ITEMS_FILE = "user_embeddings.npy", "item_embeddings.npy"
 
 
 def refresh_registered(store: Registered, version: str | None, config: Config, as_of_ms: int, root: Path, days: Path | None = None) -> JSON:
     """Refresh a registered version (None: the champion) and swap it in; its lineage, with the folder. See `refresh`.
 
-    ConfigError where there is no such version.
+    ConfigError where there is no such version; ConflictError where another became champion meanwhile.
     """
     wanted = version or store.aliases().get(CHAMPION)
     if wanted is None:
         raise ConfigError(f"model {store.name!r} in {store.uri} has no champion: promote a version, or give one")
     store.tags(wanted)  # says which versions there are where this is none
+
+    def check() -> None:
+        if version is None and (now := store.aliases().get(CHAMPION)) != wanted:
+            raise ConflictError(f"champion of {store.name!r} became {now or 'none'} while {wanted} was refreshed: the next refresh is its")
+
     with tempfile.TemporaryDirectory() as folder:
-        return refresh(fetch(store, wanted, Path(folder)).folder, store.name, wanted, config, as_of_ms, root, days)
+        return refresh(fetch(store, wanted, Path(folder)).folder, store.name, wanted, config, as_of_ms, root, days, check)
 
 
-def refresh(base: Path, model: str, version: str, config: Config, as_of_ms: int, root: Path, days: Path | None = None) -> JSON:
+def refresh(
+    base: Path,
+    model: str,
+    version: str,
+    config: Config,
+    as_of_ms: int,
+    root: Path,
+    days: Path | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> JSON:
     """Write the bundle in `base` anew as of a moment, below `root`, and let `current` name it; its lineage, with the folder.
 
     config: whose data.source holds the latest clicks; days: the folder of landed days, which are read first. The same bundle, clicks and
-    moment again return what is there. ConfigError on a moment before the bundle's own; ConflictError where `current` is newer.
+    moment again return what is there. check: called last, raises where the bundle must not be swapped in any more. ConfigError on a moment
+    before the bundle's own, or to come; ConflictError where `current` is newer.
     """
     bundle = open_bundle(base)
     window = _check(bundle, model, config, as_of_ms)
@@ -80,6 +96,7 @@ def refresh(base: Path, model: str, version: str, config: Config, as_of_ms: int,
             raise ConflictError(f"{model} version {version} is refreshed as of {now['as_of']} already, after {about['as_of']}: leave it")
         about |= _make(bundle, settings, as_of_ms, found, work)
         write_atomically(work / "bundle" / LINEAGE, json.dumps(about, indent=2).encode())
+        check()
         _swap(root / model, work / "bundle", f"{version}/{about['as_of'].replace(':', '')}-{about['key'][:8]}")
     return about | {"folder": str(current(root, model))}
 
@@ -98,6 +115,8 @@ def _check(bundle: Bundle, model: str, config: Config, as_of_ms: int) -> Window:
     if as_of_ms < window.cutoff_ms:
         made = f"it was trained on everything before {_iso(window.cutoff_ms)}"
         raise ConfigError(f"{model} cannot be refreshed as of {_iso(as_of_ms)}: {made}; give a later moment")
+    if as_of_ms > time.time() * 1000 + CLOCKS_MS:
+        raise ConfigError(f"{model} cannot be refreshed as of {_iso(as_of_ms)}, which is to come: give the moment with its zone, or in UTC")
     return window
 
 
@@ -136,20 +155,15 @@ def _counts(moment: Moment, bundle: Bundle, exported: Floats) -> JSON:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[Path]:
-    """One refresh of a model at a time: an empty folder to work in, gone afterwards. ServiceError where another hangs."""
+    """One refresh of a model at a time: an empty folder to work in, gone afterwards."""
     work = folder / ".part"
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=LOCK_TIMEOUT_S)
-    except Timeout as error:
-        raise ServiceError(f"{folder} has been locked for {LOCK_TIMEOUT_S:.0f} s: another refresh hangs; end it, then try again") from error
-    with lock:
-        shutil.rmtree(work, ignore_errors=True)
+    with locked(folder / ".lock", LOCK_TIMEOUT_S, "refresh"):
+        shutil.rmtree(work, ignore_errors=True)  # of one that was killed
         (work / "clicks").mkdir(parents=True)
-        yield work
-        shutil.rmtree(work, ignore_errors=True)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _swap(folder: Path, part: Path, name: str) -> None:
@@ -159,6 +173,7 @@ def _swap(folder: Path, part: Path, name: str) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)  # of a refresh that was killed before its link moved
         (folder / name).parent.mkdir(exist_ok=True)
         os.replace(part, folder / name)
+        os.sync()  # the link must not outlive a power cut that its files do not
         link.unlink(missing_ok=True)
         link.symlink_to(name)
         os.replace(link, folder / CURRENT)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from dssm_core.artifacts import JSON, Run, read_origin, write_atomically
+from dssm_core.artifacts import JSON, Run, locked, read_origin, write_atomically
 from dssm_core.bundle import HISTORY, assemble, content_hash, open_bundle
 from dssm_core.config import Config
 from dssm_core.drift import FILE as DRIFT
@@ -48,6 +48,7 @@ MLFLOW = "mlflow.json"  # in the run's folder: its MLflow run
 PARENT = "parent.json"  # in a trial's folder: the MLflow run of its sweep, and the trial's label
 TAG_LENGTH, BATCH = 4000, 100  # what MLflow takes in a tag, and params in a request
 ANSWER_TIMEOUT_S = 600
+LOCK_TIMEOUT_S = 300.0
 TRIES = 3  # to make a run or a version
 PAUSE_S = 30.0  # after a failed live point: how long training goes on without trying again
 _reached: set[str] = set()  # the addresses at which this process has found an MLflow
@@ -247,8 +248,9 @@ def register(run: Run, work: Path) -> Outcome:
     tags = _version_tags(run, gate, content_hash(bundle))
     with told(tracking_uri(run.runs)):
         number = _registered(client, name, tags[HASH]) or _log_model(client, run, run_id, bundle, tags)
-        if not newer_day(_challenger_day(client, name), tags[DAY]):  # a backfill of past days leaves it where it is
-            client.set_registered_model_alias(name, CHALLENGER, number)
+        with locked(run.runs / "history" / f"{name}.challenger.lock", LOCK_TIMEOUT_S, "registration"):
+            if not newer_day(_challenger_day(client, name), tags[DAY]):  # a backfill of past days leaves it where it is
+                client.set_registered_model_alias(name, CHALLENGER, number)
         client.set_tag(run_id, "dssm.version", f"{name}/{number}")
         client.set_terminated(run_id, "FINISHED")
     return Outcome(info={"model": name, "version": number, "content_hash": tags[HASH], "run_id": run_id})
@@ -321,6 +323,7 @@ def answers(model_name: str, version: str, runs: Path) -> None:
         command = [sys.executable, "-m", "mlflow", "models", "predict", "-m", f"models:/{model_name}/{version}", "--env-manager", "local"]
         command += ["-i", str(question), "-o", str(answer)]
         environment = os.environ | {"MLFLOW_TRACKING_URI": tracking_uri(runs)}
+        environment.pop("DSSM_REFRESHED", None)  # the version itself is asked
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_TIMEOUT_S, env=environment, cwd=folder)
         except subprocess.TimeoutExpired as error:

@@ -21,7 +21,7 @@ def notice_champion() -> dict[str, Any]:
 
 
 def publish_champion(found: dict[str, Any]) -> dict[str, Any]:
-    """Publish the champion; skipped where there is none. What readers see already is not written again."""
+    """Publish today's champion, also where the task is cleared later. Skipped without one; what readers see is not written again."""
     from airflow.sdk import get_current_context
     from airflow.sdk.exceptions import AirflowSkipException
 
@@ -30,7 +30,7 @@ def publish_champion(found: dict[str, Any]) -> dict[str, Any]:
     if not found["version"]:
         raise AirflowSkipException(f"{found['model']} has no champion")
     target = get_current_context()["params"]["target"] or publish_target()
-    return publish.publish_registered(registry.registered(found["model"], runs_folder()), found["version"], target)
+    return publish.publish_registered(registry.registered(found["model"], runs_folder()), None, target)
 
 
 def roll_back() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.links import ReportLink, public
-from tasks.settings import DAG_TAG, RUN_TAG
+from tasks.settings import DAG_TAG, RUN_TAG, mlflow_credentials
 
 SAFE = re.compile(r"[A-Za-z0-9_.~:+-]{1,250}")  # what Airflow lets Dags and runs be called, and no quote
 MOST, TIMEOUT_S = 100, 10
@@ -64,7 +64,7 @@ async def found(dag_id: str, run_id: str) -> dict[str, Any]:
     if not uri.startswith("http"):
         return {"rows": [], "problem": "MLFLOW_TRACKING_URI names no MLflow server"}
     try:
-        async with httpx.AsyncClient(base_url=uri.rstrip("/") + "/api/2.0/mlflow/", timeout=TIMEOUT_S) as client:
+        async with httpx.AsyncClient(base_url=uri.rstrip("/") + "/api/2.0/mlflow/", timeout=TIMEOUT_S, **mlflow_credentials()) as client:
             experiments = await _ask(client, "experiments/search", max_results=1000)
             numbers = [each["experiment_id"] for each in experiments.get("experiments", [])]
             asked = {"experiment_ids": numbers, "filter": wanted(dag_id, run_id), "max_results": MOST}

@@ -106,6 +106,14 @@ def run_folder(run: str) -> Path:
     return folder
 
 
+def mlflow_credentials() -> dict[str, Any]:
+    """Of an HTTP client, from the environment as MLflow's own clients take them."""
+    user, token = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_TOKEN")
+    if user:
+        return {"auth": (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))}
+    return {"headers": {"Authorization": f"Bearer {token}"}} if token else {}
+
+
 def model_name(config: str) -> str:
     """The registered model of a config, without reading more of it than its name."""
     from dssm_core.yaml_files import read_yaml

@@ -10,7 +10,10 @@ from typing import Any
 import httpx
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
+from tasks.settings import mlflow_credentials
+
 POLL_S = 5.0
+NO_CHAMPION = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says where the model or the alias is not there
 
 
 class ChampionTrigger(BaseEventTrigger):
@@ -27,7 +30,7 @@ class ChampionTrigger(BaseEventTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll for ever; an MLflow that is away is asked again."""
         seen = None
-        async with httpx.AsyncClient(base_url=os.environ.get("MLFLOW_TRACKING_URI", ""), timeout=10) as client:
+        async with httpx.AsyncClient(base_url=os.environ.get("MLFLOW_TRACKING_URI", ""), timeout=10, **mlflow_credentials()) as client:
             while True:
                 version = await self._champion(client)
                 if version and version != seen:
@@ -39,7 +42,9 @@ class ChampionTrigger(BaseEventTrigger):
         path, asked = "/api/2.0/mlflow/registered-models/alias", {"name": self.model, "alias": "champion"}
         try:
             answer = await client.get(path, params=asked)
-            return str(answer.json()["model_version"]["version"]) if answer.status_code == 200 else None
-        except (httpx.HTTPError, ValueError) as error:
+            if answer.status_code in (400, 404) and answer.json().get("error_code") in NO_CHAMPION:
+                return None
+            return str(answer.raise_for_status().json()["model_version"]["version"])
+        except (httpx.HTTPError, ValueError, KeyError) as error:
             self.log.warning("MLflow did not say who is champion of %s: %s", self.model, error)
             return None

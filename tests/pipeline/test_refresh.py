@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from datetime import date
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -440,6 +442,9 @@ def test_what_cannot_be_refreshed_is_said(run, base, tmp_path):
         at(tmp_path, base, run, -1)
     with pytest.raises(DataError, match=r"the log of 'made' has no click from 2024-03-08.* to 2024-03-11"):
         at(tmp_path, base, run, 7 * 24)
+    to_come = (int(time.time() * 1000) - CUTOFF) // HOUR_MS + 2
+    with pytest.raises(ConfigError, match="which is to come: give the moment with its zone, or in UTC"):
+        at(tmp_path, base, run, to_come)
     other = run.config.model_copy(update={"name": "other"})
     with pytest.raises(ConfigError, match="config 'other' is not that of model 'dssm-made'"):
         refresh.refresh(base, "dssm-made", "3", other, CUTOFF + HOUR_MS, tmp_path)
@@ -466,6 +471,39 @@ def test_the_rules_of_a_training_hold_for_the_latest_clicks_too(log, tmp_path, r
         refresh.refresh(base, "dssm-made", "3", config_of(dirty), CUTOFF + 7 * HOUR_MS, tmp_path / "dirty-root")
 
 
+def test_clicks_that_come_twice_break_no_rule(log, tmp_path, run, base):
+    """As `split_by_time` has it: they are left out, and counted, and refuse nothing."""
+    folder = tmp_path / "twice"
+    folder.mkdir()
+    pd.concat([log[1], log[1].iloc[:200]]).to_csv(folder / "clicks.csv", index=False)
+    made = refresh.refresh(base, "dssm-made", "3", config_of(folder), CUTOFF + 6 * HOUR_MS, tmp_path / "root")
+    plain = at(tmp_path / "plain", base, run, 6)
+    assert made["clicks"]["read"] == made["clicks"]["sound"] > 1.01 * made["clicks"]["clean"]
+    assert made["clicks"]["clean"] == plain["clicks"]["clean"]
+
+
+def test_days_of_another_zone_are_not_taken_for_days(run, base, log, tmp_path):
+    """A day that began nine hours earlier lacks the evening's clicks."""
+    days = tmp_path / "days"
+    tokyo = run.config.model_copy(update={"data": run.config.data.model_copy(update={"timezone": "Asia/Tokyo"})})
+    for day, config in ((1, run.config), (2, tokyo), (3, run.config)):
+        landing.land(config, date(2024, 3, day), days)
+    made = at(tmp_path / "landed", base, run, 15, days=days)
+    assert list(made["read_from"][0]["days"]) == ["2024-03-01", "2024-03-03"]
+    assert made["clicks"] == at(tmp_path / "log", base, run, 15)["clicks"]
+
+
+def test_a_champion_that_was_replaced_meanwhile_is_not_swapped_in(run, base, tmp_path, monkeypatch):
+    """The refresh began with version 3; 4 was promoted and refreshed before it ended."""
+    champions = iter(["3", "4"])
+    store = SimpleNamespace(name="dssm-made", uri="", aliases=lambda: {"champion": next(champions)}, tags=lambda version: {})
+    monkeypatch.setattr(refresh, "fetch", lambda store, version, folder: SimpleNamespace(folder=base))
+    with pytest.raises(ConflictError, match="champion of 'dssm-made' became 4 while 3 was refreshed: the next refresh is its"):
+        refresh.refresh_registered(store, None, run.config, CUTOFF + HOUR_MS, tmp_path)
+    assert live.current(tmp_path, "dssm-made") is None
+    assert not (tmp_path / "dssm-made" / ".part").exists()
+
+
 # --- who is served by it --------------------------------------------------------------------------------------------
 
 
@@ -485,6 +523,21 @@ def test_a_server_follows_the_refreshes_of_its_own_bundle_only(run, base, log, t
     (other / "note.txt").write_text("another version")
     assert Live(other, tmp_path).now().folder == other
     assert Live(base).now().folder == base
+
+
+@pytest.mark.parametrize("damage", ["lineage.json", "user_ids.parquet", "index.faiss"])
+def test_a_damaged_refresh_takes_nobody_down_and_the_next_one_heals_it(run, base, tmp_path, damage):
+    """As after a power cut: what was served before goes on, a server that starts then begins with its own."""
+    server = Live(base, tmp_path)
+    at(tmp_path, base, run, 9)
+    before = server.now()
+    broken = Path(at(tmp_path, base, run, 10)["folder"])
+    (broken / damage).write_bytes(b"")
+    assert server.now() is before
+    starting = Live(base, tmp_path)
+    assert starting.now() is starting.registered
+    healed = at(tmp_path, base, run, 11)
+    assert str(server.now().folder) == str(starting.now().folder) == healed["folder"]
 
 
 def test_the_logged_model_follows_where_it_is_told_of_them(run, base, tmp_path, monkeypatch):

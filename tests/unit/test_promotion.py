@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from click.testing import CliRunner
 
-from dssm_core import promotion, registry
+from dssm_core import artifacts, promotion, registry
 from dssm_core.cli import main
 from dssm_core.errors import ConfigError, ConflictError, ServiceError
 from dssm_core.promotion import Decision, Reign, decide, history, notice, reigns
@@ -226,6 +226,26 @@ def test_previous_champion_set_in_mlflow_is_noticed(runs, store):
     assert len(reigns(history(MODEL, runs))) == 1
 
 
+def test_a_rollback_after_a_move_by_hand_goes_to_the_champion_before_it(runs, store):
+    """MLflow's page moves `champion` alone: `previous_champion` would still be the one before the one before."""
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    decide("promote", MODEL, runs, at(1), "ann", "second", 2)
+    store.point("champion", "3")
+    assert notice(MODEL, runs, at(2)).previous == "2"
+    assert store.aliases()["previous_champion"] == "2"
+    assert decide("rollback", MODEL, runs, at(3), "bob", "by mistake").champion == "2"
+    store.point("champion", "3")  # which is `previous_champion` now
+    assert decide("rollback", MODEL, runs, at(4), "bob", "again by mistake").champion == "2"
+    assert store.aliases() == {"champion": "2", "previous_champion": "3", "challenger": "3"}
+    assert [(made.action, made.champion, made.previous) for made in history(MODEL, runs)[2:]] == [
+        ("moved", "3", "2"),
+        ("rollback", "2", "3"),
+        ("moved", "3", "2"),
+        ("rollback", "2", "3"),
+    ]
+    assert notice(MODEL, runs, at(5)) is None
+
+
 def test_without_a_champion_the_one_before_stays_on_record(runs, store):
     decide("promote", MODEL, runs, at(0), "ann", "first", 1)
     decide("promote", MODEL, runs, at(1), "ann", "second", 2)
@@ -254,7 +274,7 @@ def test_a_lock_that_is_held_or_cannot_be_had_is_told(runs, monkeypatch):
     def refuse(lock):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(promotion.FileLock, "acquire", refuse)
+    monkeypatch.setattr(artifacts.FileLock, "acquire", refuse)
     with pytest.raises(ServiceError, match=r"dssm-made\.lock: No locks available"):
         decide("promote", MODEL, runs, at(0), "ann", "first", 1)
 

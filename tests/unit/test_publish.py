@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dssm_core import publish as publishing
+from dssm_core.artifacts import locked
 from dssm_core.bundle import assemble, open_bundle
 from dssm_core.errors import ConfigError, ServiceError
-from dssm_core.publish import ParquetTarget, Side, open_target, publish
+from dssm_core.publish import ParquetTarget, RedisTarget, Side, open_target, publish
 from local.processes import free_port
 from tests.conftest import running_redis
 from tests.unit.conftest import ITEMS, USERS
@@ -116,13 +117,19 @@ def test_what_cannot_be_published_is_said(bundle, model, target):
         publish(bundle, model, "1", target)
 
 
+def key(client, version, side, name):
+    """As a reader makes it, from the prefix that the version is told with."""
+    prefix = json.loads(client.get("dssm-made:current"))["prefix"].replace(":3-", f":{version}-")
+    return f"{prefix}:{side}:{name}"
+
+
 def test_redis_answers_by_key_and_keeps_one_version_back(bundle, client):
     for version in ("1", "2", "3"):
         publish(bundle, "dssm-made", version, address(client))
     assert json.loads(client.get("dssm-made:current"))["version"] == "3"
-    assert np.array_equal(np.frombuffer(client.get("dssm-made:3:user_id:2"), "<f4"), USERS[2])
-    assert np.array_equal(np.frombuffer(client.get("dssm-made:2:item_id:40"), "<f4"), ITEMS[3])
-    assert list(client.scan_iter("dssm-made:1:*")) == []
+    assert np.array_equal(np.frombuffer(client.get(key(client, "3", "user_id", 2)), "<f4"), USERS[2])
+    assert np.array_equal(np.frombuffer(client.get(key(client, "2", "item_id", 40)), "<f4"), ITEMS[3])
+    assert list(client.scan_iter("dssm-made:1-*")) == []
     assert client.dbsize() == 2 * 7 + 1
 
 
@@ -135,13 +142,85 @@ def test_redis_readers_keep_the_old_version_where_the_new_one_is_not_whole(bundl
         check(found, prefix, side)
 
     monkeypatch.setattr(publishing, "_check", lose)
-    with pytest.raises(ServiceError, match="1 of 3 vectors below dssm-made:2:user_id are not in Redis"):
+    with pytest.raises(ServiceError, match=r"1 of 3 vectors below dssm-made:2-\w{8}:user_id are not in Redis"):
         publish(bundle, "dssm-made", "2", address(client))
     monkeypatch.undo()
     assert json.loads(client.get("dssm-made:current"))["version"] == "1"
-    assert np.array_equal(np.frombuffer(client.get("dssm-made:1:user_id:2"), "<f4"), USERS[2])
+    assert np.array_equal(np.frombuffer(client.get(key(client, "1", "user_id", 2)), "<f4"), USERS[2])
     publish(bundle, "dssm-made", "2", address(client))
     assert json.loads(client.get("dssm-made:current"))["version"] == "2"
+
+
+def other(bundle, monkeypatch):
+    """The same bundle under another hash."""
+    monkeypatch.setattr(publishing, "content_hash", lambda folder: "f" * 64)
+    return bundle
+
+
+def test_redis_of_two_publishers_at_once_one_waits_for_the_other(bundle, client, monkeypatch):
+    publish(bundle, "dssm-made", "1", address(client))
+    parts, lost = Side.parts, []
+
+    def second():
+        with monkeypatch.context() as patch:
+            patch.setattr(publishing, "LOCK_TIMEOUT_S", 0.1)
+            with pytest.raises(ServiceError, match="Unable to acquire lock") as told:
+                publish(bundle, "dssm-made", "3", address(client))
+            lost.append(told)
+
+    def meanwhile(side):
+        second()
+        yield from parts(side)
+
+    monkeypatch.setattr(Side, "parts", meanwhile)
+    publish(bundle, "dssm-made", "2", address(client))
+    monkeypatch.undo()
+    assert len(lost) == 2
+    assert (json.loads(client.get("dssm-made:current"))["version"], client.dbsize()) == ("2", 15)
+    seen, now = {"version": "1"}, open_target(address(client)).current("dssm-made")
+    monkeypatch.setattr(RedisTarget, "current", lambda self, model: seen)  # as of before it waited
+    with pytest.raises(ServiceError, match="another publisher was faster, readers see version 2: publish again"):
+        publish(bundle, "dssm-made", "3", address(client))
+    monkeypatch.undo()
+    assert (open_target(address(client)).current("dssm-made"), client.dbsize()) == (now, 15)
+
+
+def test_redis_a_publisher_that_lost_its_lock_lets_nobody_see_what_it_wrote(bundle, client, monkeypatch):
+    """It slept for longer than its lease: another may be writing."""
+    publish(bundle, "dssm-made", "1", address(client))
+    check = publishing._check
+    monkeypatch.setattr(publishing, "_check", lambda *told: (client.delete("dssm-made:publisher"), check(*told)))
+    with pytest.raises(ServiceError, match="lock that's no longer owned"):
+        publish(bundle, "dssm-made", "2", address(client))
+    assert json.loads(client.get("dssm-made:current"))["version"] == "1"
+
+
+def test_parquet_of_two_publishers_at_once_the_slower_is_told(bundle, tmp_path, monkeypatch):
+    """The one that waits for the lock has seen version 1."""
+    target = str(tmp_path / "out")
+    publish(bundle, "dssm-made", "1", target)
+    seen = ParquetTarget.current
+    answers = [seen(ParquetTarget(tmp_path / "out"), "dssm-made")]
+    publish(bundle, "dssm-made", "3", target)
+    monkeypatch.setattr(ParquetTarget, "current", lambda self, model: answers.pop() if answers else seen(self, model))
+    with pytest.raises(ServiceError, match="another publisher was faster, readers see version 3: publish again"):
+        publish(bundle, "dssm-made", "2", target)
+    assert open_target(target).current("dssm-made")["version"] == "3"
+    monkeypatch.setattr(publishing, "LOCK_TIMEOUT_S", 0.1)
+    with (
+        locked(tmp_path / "out" / "dssm-made" / ".lock", 1, "test"),
+        pytest.raises(ServiceError, match=r"\.lock has been held for 0 s: another publisher hangs"),
+    ):
+        publish(bundle, "dssm-made", "2", target)
+
+
+def test_redis_a_number_used_again_by_another_mlflow_shares_no_key(bundle, client, monkeypatch):
+    publish(bundle, "dssm-made", "1", address(client))
+    publish(bundle, "dssm-made", "2", address(client))
+    publish(other(bundle, monkeypatch), "dssm-made", "1", address(client))
+    told = json.loads(client.get("dssm-made:current"))
+    assert told["prefix"] == "dssm-made:1-ffffffff"
+    assert {name.decode().rsplit(":", 2)[0] for name in client.scan_iter("dssm-made:1-*")} == {told["prefix"]}
 
 
 def test_redis_that_is_away_is_named(bundle):
@@ -150,7 +229,7 @@ def test_redis_that_is_away_is_named(bundle):
 
 
 def held(client, version):
-    return {key.decode().partition(f":{version}:")[2]: client.get(key) for key in client.scan_iter(f"dssm-made:{version}:*")}
+    return {name.decode().split(":", 2)[2]: client.get(name) for name in client.scan_iter(f"dssm-made:{version}-*")}
 
 
 @pytest.mark.parametrize("kept", ["log", "snapshot"])
@@ -172,6 +251,7 @@ def test_redis_killed_in_the_middle_readers_keep_the_old_version(bundle, tmp_pat
             process.wait()
 
         monkeypatch.setattr(publishing, "ROWS_AT_ONCE", 2)
+        monkeypatch.setattr(publishing, "LEASE_S", 0.5)  # what a killed Redis comes back with holds the lock
         monkeypatch.setattr(Side, "parts", Side.parts)
         in_the_middle(die)
         with pytest.raises(ServiceError, match=r"Redis at .* then publish again"):
