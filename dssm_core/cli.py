@@ -294,7 +294,10 @@ def history(model: str, decisions: bool, as_json: bool, runs: str) -> None:
     promotion.notice(model, Path(runs), _now())
     known = promotion.history(model, Path(runs))
     if as_json:
-        click.echo("\n".join(made.model_dump_json() for made in known))
+        for made in known:
+            click.echo(made.model_dump_json())
+    elif not known:
+        console.print(f"nothing was decided on {model!r} yet: answer its review in Airflow, or `dssm promote`", highlight=False)
     else:
         show_decisions(known) if decisions else show_reigns(promotion.reigns(known))
 

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -157,8 +156,9 @@ class RedisTarget:
             lock.reacquire()
             client.set(f"{model}:current", json.dumps(about | {"prefix": prefix}))
             for names in _others(client, model, {prefix, json.loads(before)["prefix"] if before else prefix}):
-                client.unlink(*names)
                 lock.reacquire()
+                if names:
+                    client.unlink(*names)
 
     def current(self, model: str) -> JSON | None:
         """See Target."""
@@ -206,11 +206,11 @@ def _faster(now: JSON | None) -> ServiceError:
 
 
 def _others(client: Any, model: str, kept: set[str]) -> Iterator[list[bytes]]:
-    """The keys of all other versions, some thousand at a time."""
-    names = client.scan_iter(match=f"{_literal(model)}:*:*", count=ROWS_AT_ONCE)
-    old = (name for name in names if ":".join(name.decode().split(":")[:2]) not in kept)
-    while some := list(islice(old, ROWS_AT_ONCE)):
-        yield some
+    """The keys of all other versions, among some thousand keys at a time: an empty list where none of those is one."""
+    cursor = None
+    while cursor != 0:
+        cursor, names = client.scan(cursor or 0, match=f"{_literal(model)}:*:*", count=ROWS_AT_ONCE)
+        yield [name for name in names if ":".join(name.decode().split(":")[:2]) not in kept]
 
 
 def _literal(text: str) -> str:

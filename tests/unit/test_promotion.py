@@ -313,6 +313,8 @@ def test_the_commands(runs, monkeypatch):
     def dssm(*arguments):
         return CliRunner().invoke(main, [*arguments, "--runs", str(runs)])
 
+    assert dssm("history", MODEL, "--json").stdout == ""
+    assert "nothing was decided on 'dssm-made' yet" in dssm("history", MODEL).stderr
     done = dssm("promote", MODEL, "--version", "1", "--by", "ann", "--reason", "first [of all]")
     assert json.loads(done.stdout)["champion"] == "1"
     assert dssm("promote", MODEL, "--by", "bob").exit_code == 0
