@@ -202,6 +202,7 @@ def land(config: Path, wanted: tuple[datetime, ...], data: str | None, days: str
 
     settings = read_config(config, data)
     for moment in wanted:
+        landing.check_ended(settings, moment.date(), _now())
         there, changed = landing.land(settings, moment.date(), Path(days).resolve())
         click.echo(json.dumps({"day": str(there.day), "key": there.key, "rows": there.rows, "changed": changed}))
 
@@ -357,9 +358,9 @@ def refresh(config: Path, as_of: datetime | None, version: str | None, data: str
     from dssm_core import registry
     from dssm_core.config import read_config
 
-    settings, moment = read_config(config, data), as_of.replace(tzinfo=UTC) if as_of else _now()
+    settings, moment = read_config(config, data), refreshing.passed_ms(as_of or _now(), _now())
     store, folder = registry.registered(settings.model_name, Path(runs)), Path(days).resolve() if days else None
-    made = refreshing.refresh_registered(store, version, settings, int(moment.timestamp() * 1000), Path(to).resolve(), folder)
+    made = refreshing.refresh_registered(store, version, settings, moment, Path(to).resolve(), folder)
     click.echo(json.dumps(refreshing.brief(made)))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -49,10 +48,9 @@ class Landed(BaseModel):
 def land(config: Config, day: date, days: Path) -> tuple[Landed, bool]:
     """Read the config's source and keep what happened on a local day; and whether its clicks are new or other than what was there.
 
-    Rows whose time cannot be read go to quarantine.parquet beside the tables. DataError where the day has not ended, or has no row at
-    all: what is there stays as it is.
+    Rows whose time cannot be read go to quarantine.parquet beside the tables. DataError where the day has no row at all: what is there
+    stays as it is.
     """
-    _check_ended(day, config)
     folder, before = days / config.name / day.isoformat(), landed(days, config.name, day)
     part = folder / ".part"
     with disk_errors(folder):
@@ -67,6 +65,13 @@ def land(config: Config, day: date, days: Path) -> tuple[Landed, bool]:
     made = Landed(day=day, key=digest(files)[:16], files=files, rows=rows, timezone=config.data.timezone)
     _publish(part, folder, made)
     return made, before is None or (before.clicks, before.timezone) != (made.clicks, made.timezone)
+
+
+def check_ended(config: Config, day: date, now: datetime) -> None:
+    """DataError where a local day goes on: half of it would be trained on as if it were whole."""
+    if (ends := day_start_ms(day + timedelta(days=1), config.data.zone)) > now.timestamp() * 1000:
+        at = datetime.fromtimestamp(ends / 1000, UTC)
+        raise DataError(f"{day} ({config.data.timezone}) ends at {at:%Y-%m-%d %H:%M} UTC, which is not over: land it after that")
 
 
 def landed(days: Path, dataset: str, day: date) -> Landed | None:
@@ -109,13 +114,6 @@ def windows_with(day: date, split: Days) -> list[date]:
     """The test days whose window holds a day, oldest first: what has to be trained anew when the day is replaced."""
     last = day + timedelta(days=split.train_days)
     return [last - timedelta(days=back) for back in range(len(split.days) - 1, -1, -1)]
-
-
-def _check_ended(day: date, config: Config) -> None:
-    """Half a day would be trained on as if it were whole."""
-    if (ends := day_start_ms(day + timedelta(days=1), config.data.zone)) > time.time() * 1000:
-        at = datetime.fromtimestamp(ends / 1000, UTC)
-        raise DataError(f"{day} ({config.data.timezone}) ends at {at:%Y-%m-%d %H:%M} UTC, which is not over: land it after that")
 
 
 def _read(config: Config, day: date, part: Path) -> dict[str, int]:

@@ -16,7 +16,6 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -43,7 +42,7 @@ from dssm_core.steps import code_version
 log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 600.0
-CLOCKS_MS = 300_000  # by which machines may differ
+CLOCKS_S = 300  # by which machines may differ
 USERS_FILE, ITEMS_FILE = "user_embeddings.npy", "item_embeddings.npy"
 
 
@@ -79,7 +78,7 @@ def refresh(
 
     config: whose data.source holds the latest clicks; days: the folder of landed days, which are read first. The same bundle, clicks and
     moment again return what is there. check: called last, raises where the bundle must not be swapped in any more. ConfigError on a moment
-    before the bundle's own, or to come; ConflictError where `current` is newer.
+    before the bundle's own; ConflictError where `current` is newer.
     """
     bundle = open_bundle(base)
     window = _check(bundle, model, config, as_of_ms)
@@ -101,6 +100,14 @@ def refresh(
     return about | {"folder": str(current(root, model))}
 
 
+def passed_ms(moment: datetime, now: datetime) -> int:
+    """A moment (without a zone: UTC) as ms; ConfigError where it is to come: ages would be wrong, and the refreshes until then refused."""
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if (moment - now).total_seconds() > CLOCKS_S:
+        raise ConfigError(f"{moment:%Y-%m-%dT%H:%M:%S%z} is to come, there are no clicks to refresh by: give it with its zone, or in UTC")
+    return int(moment.timestamp() * 1000)
+
+
 def brief(made: JSON) -> JSON:
     """A lineage without the names of files, which may be thousands: how many, and one hash of all."""
     files = [{"files": len(held), "sha256": digest(held)} if (held := part.get("files")) else part for part in made["read_from"]]
@@ -115,8 +122,6 @@ def _check(bundle: Bundle, model: str, config: Config, as_of_ms: int) -> Window:
     if as_of_ms < window.cutoff_ms:
         made = f"it was trained on everything before {_iso(window.cutoff_ms)}"
         raise ConfigError(f"{model} cannot be refreshed as of {_iso(as_of_ms)}: {made}; give a later moment")
-    if as_of_ms > time.time() * 1000 + CLOCKS_MS:
-        raise ConfigError(f"{model} cannot be refreshed as of {_iso(as_of_ms)}, which is to come: give the moment with its zone, or in UTC")
     return window
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 from dssm_core.errors import ConfigError
@@ -22,6 +22,7 @@ def land_day() -> dict[str, Any]:
     context = get_current_context()
     params, day = context["params"], _day(context["params"]["day"] or context["dag_run"].partition_key)
     config = read_config(config_file(params["config"]), data_path(params["data"]))
+    landing.check_ended(config, day, datetime.now(UTC))
     there, _ = landing.land(config, day, days_folder())
     told = landing.announced(days_folder(), config.name, day)
     if told == there.clicks:

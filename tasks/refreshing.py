@@ -24,6 +24,6 @@ def refresh_champion() -> dict[str, Any]:
     if registry.CHAMPION not in store.aliases():
         raise AirflowSkipException(f"{store.name} has no champion")
     given = datetime.fromisoformat(params["as_of"]) if params["as_of"] else run.data_interval_end or run.run_after
-    moment = given if given.tzinfo else given.replace(tzinfo=UTC)
-    made = refresh.refresh_registered(store, None, config, int(moment.timestamp() * 1000), refreshed_folder(), days_folder())
+    moment = refresh.passed_ms(given, datetime.now(UTC))
+    made = refresh.refresh_registered(store, None, config, moment, refreshed_folder(), days_folder())
     return refresh.brief(made)

@@ -10,7 +10,7 @@ import yaml
 
 from dssm_core import artifacts, landing, sweep
 from dssm_core.config import read_config
-from dssm_core.errors import ConfigError
+from dssm_core.errors import ConfigError, DataError
 from tasks import landing as tasks
 from tasks.windows import INTERACTIONS, TrailingDaysMapper, TrailingDaysWindow, check_daily
 from tests.conftest import small_config
@@ -150,6 +150,11 @@ def test_a_replaced_day_repeats_what_was_trained_on_it_and_no_other(day, tmp_pat
 def test_no_day_is_said(day, key, said):
     with pytest.raises(ConfigError, match=said):
         day(key)
+
+
+def test_a_day_that_is_not_over_does_not_land(day):
+    with pytest.raises(DataError, match=r"2999-01-01 .* which is not over"):
+        day("2999-01-01")
 
 
 def test_a_day_is_announced_once_those_who_wait_for_it_can_hear(day):

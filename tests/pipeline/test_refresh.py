@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -442,9 +441,10 @@ def test_what_cannot_be_refreshed_is_said(run, base, tmp_path):
         at(tmp_path, base, run, -1)
     with pytest.raises(DataError, match=r"the log of 'made' has no click from 2024-03-08.* to 2024-03-11"):
         at(tmp_path, base, run, 7 * 24)
-    to_come = (int(time.time() * 1000) - CUTOFF) // HOUR_MS + 2
-    with pytest.raises(ConfigError, match="which is to come: give the moment with its zone, or in UTC"):
-        at(tmp_path, base, run, to_come)
+    noon = datetime(2024, 3, 4, 12, tzinfo=UTC)
+    with pytest.raises(ConfigError, match=r"2024-03-04T15:00:00\+0000 is to come, .*give it with its zone, or in UTC"):
+        refresh.passed_ms(datetime(2024, 3, 4, 15), noon)  # three o'clock in Moscow
+    assert refresh.passed_ms(datetime.fromisoformat("2024-03-04T15:00:00+03:00"), noon) == CUTOFF + 12 * HOUR_MS
     other = run.config.model_copy(update={"name": "other"})
     with pytest.raises(ConfigError, match="config 'other' is not that of model 'dssm-made'"):
         refresh.refresh(base, "dssm-made", "3", other, CUTOFF + HOUR_MS, tmp_path)

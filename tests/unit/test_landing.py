@@ -89,13 +89,14 @@ def test_a_day_is_known_by_its_clicks(log, tmp_path):
     assert users(tmp_path, first) == users(tmp_path, second) == ["b", "a", "c"]
 
 
-def test_a_day_that_is_not_over_does_not_land(log, tmp_path, monkeypatch):
+def test_a_day_that_is_not_over_does_not_land(log, tmp_path):
     """2024-03-01 ends in São Paulo at 03:00 UTC of the next day."""
-    monkeypatch.setattr(landing.time, "time", lambda: ms("2024-03-02T02:59:59") / 1000)
     with pytest.raises(DataError, match=r"2024-03-01 \(America/Sao_Paulo\) ends at 2024-03-02 03:00 UTC, which is not over"):
-        landing.land(config(log), FIRST, tmp_path)
-    monkeypatch.setattr(landing.time, "time", lambda: ms("2024-03-02T03:00:00") / 1000)
-    assert landing.land(config(log), FIRST, tmp_path)[1]
+        landing.check_ended(config(log), FIRST, datetime(2024, 3, 2, 2, 59, 59, tzinfo=UTC))
+    landing.check_ended(config(log), FIRST, datetime(2024, 3, 2, 3, tzinfo=UTC))
+    (tmp_path / "small.json").write_text(config(log).model_dump_json())
+    done = CliRunner().invoke(main, ["land", str(tmp_path / "small.json"), "--day", "2999-01-01", "--days", str(tmp_path)])
+    assert (done.exit_code, "2999-01-01 (America/Sao_Paulo) ends at 2999-01-02 03:00 UTC" in done.stderr) == (1, True)
 
 
 def test_a_day_without_rows_is_refused_and_leaves_what_is_there(log, tmp_path):
