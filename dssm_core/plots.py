@@ -133,7 +133,7 @@ def _places(values: Sequence[Any]) -> _Places:
         return _Places(at, [(0.0, f"{low:.4g}"), (1.0, f"{high:.4g}")] if high > low else [(0.5, f"{low:.4g}")])
     names = list(dict.fromkeys(map(str, values)))
     rows = np.array([names.index(str(value)) for value in values])
-    at = 1 - rows / max(1, len(names) - 1) if len(names) > 1 else np.full(len(rows), 0.5)
+    at = 1 - rows / (len(names) - 1) if len(names) > 1 else np.full(len(rows), 0.5)
     return _Places(at, [(float(at[rows == row][0]), name) for row, name in enumerate(names)])
 
 

@@ -139,11 +139,11 @@ def close_sweep(runs: Path, parent: str, found: Sequence[JSON]) -> None:
     ended = [row for row in found if row["recall"] is not None]
     with told(uri), tempfile.TemporaryDirectory() as folder:
         _log_table(client, parent, [_row(row) for row in found], "trials.json")
-        _log_numbers(client, parent, {"trials": len(found), "trials_failed": len(found) - len(ended)})
+        best = {f"best.{row['metric']}": row["recall"] for row in ended[:1]}
+        _log_numbers(client, parent, best | {"trials": len(found), "trials_failed": len(found) - len(ended)})
         if ended:
             client.set_tag(parent, "dssm.winner", ended[0]["label"][:TAG_LENGTH])
             client.set_tag(parent, "mlflow.note.content", _sweep_note(found, ended[0]))
-            _log_numbers(client, parent, {f"best.{ended[0]['metric']}": ended[0]["recall"]})
             for draw in (plots.trials, plots.parallel):
                 draw(ended, Path(folder) / f"{draw.__name__}.png")
                 client.log_artifact(parent, str(Path(folder) / f"{draw.__name__}.png"))
@@ -160,10 +160,10 @@ def _sweep_note(found: Sequence[JSON], best: JSON) -> str:
 
 def _row(found: JSON) -> JSON:
     """A trial as a row of the table: a column for each axis, and where its MLflow run is."""
-    file = Path(found["run"]) / MLFLOW
-    url = json.loads(file.read_bytes())["url"] if file.is_file() else None
+    run = Run(Path(found["run"]))
     told = {name: found[name] for name in ("label", "recall", "low", "high", "train_seconds", "ms_per_query", "run")}
     state = "failed" if found["recall"] is None else "done"
+    url = page(run) if (run.root / MLFLOW).is_file() else None
     return {"state": state} | told | {name: str(value) for name, value in found["chosen"].items()} | {"mlflow_run": url}
 
 

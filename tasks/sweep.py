@@ -6,23 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dssm_core.errors import ConfigError, DataError
-from tasks.settings import config_file, data_path, further, origin, overrides, run_folder, runs_folder
+from tasks.settings import SETTINGS, config_file, data_path, further, origin, overrides, run_folder, runs_folder
 
 if TYPE_CHECKING:
     from dssm_core.sweep import Plan, Tried
 
-FORM = (
-    "config",
-    "data",
-    "test_day",
-    "seed",
-    "tower",
-    "loss",
-    "sampler",
-    "epochs",
-    "device",
-    "gate_floor",
-)  # what the winner's training takes over
+FORM = ("config", "data", *SETTINGS)  # what the winner's training takes over
 
 
 def _plan(params: Mapping[str, Any]) -> Plan:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from dssm_core import artifacts, pipeline, registry
+from dssm_core import artifacts, registry
 from dssm_core.artifacts import Manifest
 from dssm_core.errors import ConfigError, DataError
 from tasks import sweep
@@ -85,7 +85,6 @@ def test_a_first_trial_whose_days_are_not_there_sinks_nobody(called, monkeypatch
         if run.config.split.train_days == 29:
             raise DataError("2024-02-06 has no rows")
 
-    monkeypatch.setattr(pipeline, "run_step", run_step)
     monkeypatch.setattr("tasks.steps.run_step", lambda run, name: run_step(artifacts.open_run(run), name))
     assert sweep.share_data(planned) == planned["trials"]
     assert "not shared, split.train_days=30 fails: 2024-02-06 has no rows" in capsys.readouterr().out
