@@ -19,10 +19,12 @@ import numpy as np
 import yaml
 
 from dssm_core import families
-from dssm_core.baselines import BASELINES
-from dssm_core.baselines.protocol import Clicks, Fitted, Ints
+from dssm_core.aliases import Ints
 from dssm_core.config import Named
-from dssm_core.histories import Histories
+from dssm_core.evaluation.baselines.protocol import Fitted
+from dssm_core.families import BASELINES
+from dssm_core.features.histories import Histories
+from dssm_core.features.popularity import Clicks
 
 TIMED_K = 200
 USERS_AT_ONCE = 1024

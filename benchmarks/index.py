@@ -10,9 +10,9 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from dssm_core.indexes import measure
-from dssm_core.indexes.annoy import Annoy
-from dssm_core.indexes.auto import Auto, Trial
+from dssm_core.retrieval.indexes import measure
+from dssm_core.retrieval.indexes.annoy import Annoy
+from dssm_core.retrieval.indexes.auto import Auto, Trial
 
 Floats = npt.NDArray[np.float32]
 

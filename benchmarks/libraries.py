@@ -138,7 +138,7 @@ def rectools(watch: Watch, workers: int) -> None:
 def ours(watch: Watch, shape: dict[str, Any]) -> None:
     """This project's Trainer as the step `train_towers` runs it, stopped from its logger."""
     from dssm_core.config import parse_config
-    from dssm_core.trainer import LOG_EVERY, Trainer
+    from dssm_core.training.trainer import LOG_EVERY, Trainer
 
     day = {"data": {"source": {"kind": "synthetic"}}, "split": {"test_day": "2020-01-07"}}
     train = {"epochs": 100, "device": "cpu", "checkpoint_every_s": 1e9}
@@ -160,9 +160,9 @@ def ours(watch: Watch, shape: dict[str, Any]) -> None:
 
 def in_memory(config: Any) -> Any:
     """The made-up log as `sample_negatives` would give it: evenly over six days, no columns beside ids."""
-    from dssm_core.features import Log, Table
-    from dssm_core.fields import Schema, Side
-    from dssm_core.prepare import Prepared
+    from dssm_core.features.dataset import Prepared
+    from dssm_core.features.interactions import Log, Table
+    from dssm_core.features.schema import Schema, Side
 
     items, ptr = made_up()
     lengths = np.diff(ptr)
@@ -185,8 +185,8 @@ def in_memory(config: Any) -> Any:
 
 def tabulate(config: Any, prepared: Any, folder: Path) -> None:
     """The samplers' tables, as `sample_negatives` writes them."""
-    from dssm_core.checkpoint import save_tensors
-    from dssm_core.prepare import _sampler_tables
+    from dssm_core.features.tensors import save_tensors
+    from dssm_core.sampling.prepare import _sampler_tables
 
     save_tensors(folder / "sampler.safetensors", _sampler_tables(config, prepared.log, {}))
 

@@ -16,12 +16,12 @@ from rich.table import Table
 from torch import Tensor
 
 from dssm_core import families
-from dssm_core.batches import Events
+from dssm_core.columns import DAY_MS
 from dssm_core.config import Member
-from dssm_core.features import Log
-from dssm_core.samplers import SAMPLERS
-from dssm_core.samplers.protocol import Sampler, Tables
-from dssm_core.schema import DAY_MS
+from dssm_core.families import SAMPLERS
+from dssm_core.features.events import Events
+from dssm_core.features.interactions import Log
+from dssm_core.sampling.samplers.protocol import Sampler, Tables
 
 SHARED = ("active", "frequency_bands", "popularity", "ralm", "uniform")
 OWN: dict[str, dict[str, Any]] = {

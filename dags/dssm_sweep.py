@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import Param, TriggerRule, dag, task, task_group
 
-from dssm_core.search import MOST_TRIALS, SEARCHES
+from dssm_core.tuning.proposals import MOST_TRIALS, SEARCHES
 from tasks import steps, sweep
 from tasks.form import TASK_DEFAULTS, optional, training_form
 from tasks.links import MlflowRunLink

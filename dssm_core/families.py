@@ -1,6 +1,6 @@
 """Families of interchangeable parts: a dict of names, members imported only when used.
 
-A family is a dict in its package's ``__init__``: ``{"name": "module:Class"}``. A member is a frozen
+A family is a dict ``{"name": "module:Class"}`` below. A member is a frozen
 pydantic model: its fields are its settings, its methods the family's Protocol. Names are known without
 importing a member, so a Dag file can list them without importing torch.
 """
@@ -16,6 +16,68 @@ from dssm_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from dssm_core.config import Member
+
+SOURCES = {
+    "delimited": "dssm_core.data.sources.delimited:Delimited",
+    "globo": "dssm_core.data.sources.globo:Globo",
+    "landed": "dssm_core.data.sources.landed:LandedDays",
+    "movielens": "dssm_core.data.sources.movielens:MovieLens",
+    "parquet": "dssm_core.data.sources.parquet:Parquet",
+    "sequences": "dssm_core.data.sources.sequences:Sequences",
+    "synthetic": "dssm_core.data.sources.synthetic:Synthetic",
+    "tencent": "dssm_core.data.sources.tencent:Tencent",
+}
+
+TOWERS = {
+    "linear": "dssm_core.models.towers.linear:Linear",
+    "mlp": "dssm_core.models.towers.mlp:Mlp",
+    "recurrent": "dssm_core.models.towers.recurrent:Recurrent",
+    "senet": "dssm_core.models.towers.senet:Senet",
+    "sequence": "dssm_core.models.towers.sequence:Sequence",
+    "youtube": "dssm_core.models.towers.youtube:Youtube",
+}
+
+SAMPLERS = {
+    "active": "dssm_core.sampling.samplers.active:Active",
+    "exposed": "dssm_core.sampling.samplers.exposed:Exposed",
+    "frequency_bands": "dssm_core.sampling.samplers.frequency_bands:FrequencyBands",
+    "hard": "dssm_core.sampling.samplers.hard:Hard",
+    "in_batch": "dssm_core.sampling.samplers.in_batch:InBatch",
+    "mixed": "dssm_core.sampling.samplers.mixed:Mixed",
+    "popularity": "dssm_core.sampling.samplers.popularity:Popularity",
+    "ralm": "dssm_core.sampling.samplers.ralm:Ralm",
+    "rank_suppressed": "dssm_core.sampling.samplers.rank_suppressed:RankSuppressed",
+    "uniform": "dssm_core.sampling.samplers.uniform:Uniform",
+    "unseen": "dssm_core.sampling.samplers.unseen:Unseen",
+}
+
+LOSSES = {
+    "bce": "dssm_core.training.losses.bce:Bce",
+    "bpr": "dssm_core.training.losses.bpr:Bpr",
+    "ccl": "dssm_core.training.losses.ccl:Ccl",
+    "full_softmax": "dssm_core.training.losses.full_softmax:FullSoftmax",
+    "gbce": "dssm_core.training.losses.gbce:Gbce",
+    "in_batch_softmax": "dssm_core.training.losses.in_batch_softmax:InBatchSoftmax",
+    "sampled_softmax": "dssm_core.training.losses.sampled_softmax:SampledSoftmax",
+    "triplet": "dssm_core.training.losses.triplet:Triplet",
+}
+
+INDEXES = {
+    "annoy": "dssm_core.retrieval.indexes.annoy:Annoy",
+    "auto": "dssm_core.retrieval.indexes.auto:Auto",
+    "faiss_flat": "dssm_core.retrieval.indexes.faiss_flat:FaissFlat",
+    "faiss_hnsw": "dssm_core.retrieval.indexes.faiss_hnsw:FaissHnsw",
+    "faiss_ivf": "dssm_core.retrieval.indexes.faiss_ivf:FaissIvf",
+}
+
+BASELINES = {
+    "hot": "dssm_core.evaluation.baselines.hot:Hot",
+    "recent_hot": "dssm_core.evaluation.baselines.recent_hot:RecentHot",
+    "itemcf": "dssm_core.evaluation.baselines.itemcf:ItemCf",
+    "swing": "dssm_core.evaluation.baselines.swing:Swing",
+    "als": "dssm_core.evaluation.baselines.als:Als",
+    "ease": "dssm_core.evaluation.baselines.ease:Ease",
+}
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

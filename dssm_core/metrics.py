@@ -8,11 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
-Doubles = npt.NDArray[np.float64]
+from dssm_core.aliases import Bools, Doubles, Ints
 
 RESAMPLED_AT_ONCE = 4_000_000  # drawn indices held at a time, 32 MB
 

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from dssm_core.artifacts import open_run
-from dssm_core.cli import show
-from dssm_core.pipeline import summary
-from dssm_core.steps import STEPS
+from dssm_core.cli.main import show
+from dssm_core.runs.pipeline import summary
+from dssm_core.runs.run import open_run
+from dssm_core.runs.steps import STEPS
 from local import servers
 from local.airflow_api import Airflow
 

@@ -9,9 +9,7 @@ from typing import Any
 from airflow.sdk import ExceptionRetryPolicy, Param, RetryAction, RetryRule
 
 from dssm_core.errors import ConfigError, ConflictError, DataError
-from dssm_core.losses import LOSSES
-from dssm_core.samplers import SAMPLERS
-from dssm_core.towers import TOWERS
+from dssm_core.families import LOSSES, SAMPLERS, TOWERS
 from tasks.settings import config_files
 
 EMPTY: dict[str, Any] = {"values_display": {"null": "as the config says"}}

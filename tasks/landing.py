@@ -16,8 +16,8 @@ def land_day() -> dict[str, Any]:
     from airflow.sdk import get_current_context
     from airflow.sdk.exceptions import AirflowSkipException
 
-    from dssm_core import landing
     from dssm_core.config import read_config
+    from dssm_core.data import landing
 
     context = get_current_context()
     params, day = context["params"], _day(context["params"]["day"] or context["dag_run"].partition_key)
@@ -62,7 +62,7 @@ def announce(landed: dict[str, Any], outlet_events: Any) -> None:
 
 def note_announced(landed: dict[str, Any]) -> None:
     """The last thing that is done for a day: until then another run of the Dag does it again."""
-    from dssm_core import landing
+    from dssm_core.data import landing
 
     landing.note_announced(days_folder(), landed["dataset"], date.fromisoformat(landed["day"]), landed["clicks"])
 
@@ -72,8 +72,9 @@ def stale_windows(landed: dict[str, Any]) -> list[dict[str, Any]]:
 
     Neither runs on the log itself nor trials are of landed days: no window is begun that was not.
     """
-    from dssm_core import artifacts, landing
     from dssm_core.config import read_config
+    from dssm_core.data import landing
+    from dssm_core.runs import run as artifacts
 
     if not landed["replaced"]:
         return []

@@ -11,7 +11,9 @@ def find_audience() -> dict[str, Any]:
     """Write the audience that the form asks for, and say where it lies; a retry writes the same file again."""
     from airflow.sdk import get_current_context
 
-    from dssm_core import artifacts, lookalike, registry
+    from dssm_core.operation import lookalike
+    from dssm_core.registry import versions as registry
+    from dssm_core.runs import run as artifacts
 
     context = get_current_context()
     params, run = context["params"], context["params"]["run"]

@@ -12,7 +12,8 @@ def notice_champion() -> dict[str, Any]:
     """Write down a champion that somebody set in MLflow itself, and say whom to publish."""
     from airflow.sdk import get_current_context
 
-    from dssm_core import promotion, registry
+    from dssm_core.operation import promotion
+    from dssm_core.registry import versions as registry
 
     model = model_name(get_current_context()["params"]["config"])
     if made := promotion.notice(model, runs_folder(), datetime.now(UTC)):
@@ -25,7 +26,8 @@ def publish_champion(found: dict[str, Any]) -> dict[str, Any]:
     from airflow.sdk import get_current_context
     from airflow.sdk.exceptions import AirflowSkipException
 
-    from dssm_core import publish, registry
+    from dssm_core.operation import publish
+    from dssm_core.registry import versions as registry
 
     if not found["version"]:
         raise AirflowSkipException(f"{found['model']} has no champion")
@@ -37,7 +39,8 @@ def roll_back() -> dict[str, Any]:
     """Make the previous champion, or the version of the form, champion again."""
     from airflow.sdk import get_current_context
 
-    from dssm_core import promotion, registry
+    from dssm_core.operation import promotion
+    from dssm_core.registry import versions as registry
 
     context = get_current_context()
     params, run = context["params"], context["dag_run"]

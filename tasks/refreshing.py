@@ -14,8 +14,9 @@ def refresh_champion() -> dict[str, Any]:
     from airflow.sdk import get_current_context
     from airflow.sdk.exceptions import AirflowSkipException
 
-    from dssm_core import refresh, registry
     from dssm_core.config import read_config
+    from dssm_core.operation import refresh
+    from dssm_core.registry import versions as registry
 
     context = get_current_context()
     params, run = context["params"], context["dag_run"]

@@ -116,7 +116,7 @@ def mlflow_credentials() -> dict[str, Any]:
 
 def model_name(config: str) -> str:
     """The registered model of a config, without reading more of it than its name."""
-    from dssm_core.yaml_files import read_yaml
+    from dssm_core.config.yaml_files import read_yaml
 
     return f"dssm-{read_yaml(config_file(config))['name']}"
 
@@ -127,9 +127,9 @@ def make_run(context: Mapping[str, Any]) -> str:
     A run that landed days have started has its window's last day as partition key and reads those days; one that a person starts reads
     the log itself, unless the form says otherwise.
     """
-    from dssm_core.artifacts import create_run, note_origin, safe_run_id
     from dssm_core.config import read_config
-    from dssm_core.landing import from_days
+    from dssm_core.data.landing import from_days
+    from dssm_core.runs.run import create_run, note_origin, safe_run_id
 
     params, dag_run = context["params"], context["dag_run"]
     file, data, settings = config_file(params["config"]), data_path(params["data"]), further(params["settings"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.settings import make_run
 
 if TYPE_CHECKING:
-    from dssm_core.promotion import Action
+    from dssm_core.operation.promotion import Action
 
 ANSWERS: dict[str, Action] = {"Promote": "promote", "Keep as challenger": "keep", "Reject": "reject"}
 
@@ -19,7 +19,8 @@ def run_step(run: str, name: str) -> str:
     """Execute one step of the run and hand its address on."""
     from airflow.sdk import get_current_context
 
-    from dssm_core import artifacts, pipeline
+    from dssm_core.runs import pipeline
+    from dssm_core.runs import run as artifacts
 
     manifest = pipeline.run_step(artifacts.open_run(run), name)
     done = {"rows": manifest.rows, "seconds": manifest.seconds, "reused_from": manifest.reused_from}
@@ -51,7 +52,8 @@ def sample_negatives(run: str) -> str:
 
 def train_towers(run: str) -> str:
     """Train both towers. The MLflow run opens first, so that its button works while training goes on."""
-    from dssm_core import artifacts, registry
+    from dssm_core.registry import versions as registry
+    from dssm_core.runs import run as artifacts
     from tasks.links import MlflowRunLink, push
 
     push(registry.open_tracking(artifacts.open_run(run))["url"], MlflowRunLink())
@@ -75,7 +77,8 @@ def build_index(run: str) -> str:
 
 def recall_gate(run: str) -> str | None:
     """Judge the served index and report on it. None (a refusal) makes Airflow skip what follows; that is no error."""
-    from dssm_core import artifacts, registry
+    from dssm_core.registry import versions as registry
+    from dssm_core.runs import run as artifacts
     from tasks.links import MlflowRunLink, ReportLink, push
 
     run_step(run, "recall_gate")
@@ -91,7 +94,9 @@ def register_model(run: str) -> str:
     """Register towers, ids and index as one version, alias `challenger`; what a person decides by is pushed beside it."""
     from airflow.sdk import get_current_context
 
-    from dssm_core import artifacts, promotion, registry, review
+    from dssm_core.operation import promotion, review
+    from dssm_core.registry import versions as registry
+    from dssm_core.runs import run as artifacts
     from tasks.links import MlflowRunLink, ReportLink
 
     run_step(run, "register_model")
@@ -114,7 +119,9 @@ def promote(run: str, answer: dict[str, Any]) -> str:
 
     from airflow.sdk import get_current_context
 
-    from dssm_core import artifacts, promotion, registry
+    from dssm_core.operation import promotion
+    from dssm_core.registry import versions as registry
+    from dssm_core.runs import run as artifacts
 
     opened = artifacts.open_run(run)
     reviewed = get_current_context()["ti"].xcom_pull(task_ids="register_model", key="review")

@@ -9,13 +9,13 @@ from dssm_core.errors import ConfigError, DataError
 from tasks.settings import SETTINGS, config_file, data_path, further, origin, overrides, run_folder, runs_folder
 
 if TYPE_CHECKING:
-    from dssm_core.sweep import Plan, Tried
+    from dssm_core.tuning.sweep import Plan, Tried
 
 FORM = ("config", "data", *SETTINGS)  # what the winner's training takes over
 
 
 def _plan(params: Mapping[str, Any]) -> Plan:
-    from dssm_core.sweep import Plan, read_axes
+    from dssm_core.tuning.sweep import Plan, read_axes
 
     settings = (*overrides(params), *further(params["settings"]))
     axes, total = read_axes(further(params["axes"])), params["trials"]
@@ -24,8 +24,8 @@ def _plan(params: Mapping[str, Any]) -> Plan:
 
 def _before(params: Mapping[str, Any]) -> list[Tried]:
     """The trials of the rounds before this one."""
-    from dssm_core.artifacts import open_run
-    from dssm_core.sweep import from_json
+    from dssm_core.runs.run import open_run
+    from dssm_core.tuning.sweep import from_json
 
     return [from_json(told, open_run(run_folder(told["run"]))) for told in params["tried"]]
 
@@ -34,7 +34,9 @@ def plan_trials() -> dict[str, Any]:
     """Choose this round's trials, check them at once, and make a run folder for each."""
     from airflow.sdk import get_current_context
 
-    from dssm_core import artifacts, registry, sweep
+    from dssm_core.registry import versions as registry
+    from dssm_core.runs import run as artifacts
+    from dssm_core.tuning import sweep
 
     params, dag_run = get_current_context()["params"], get_current_context()["dag_run"]
     plan, name = _plan(params), params["sweep"] or dag_run.run_id
@@ -79,7 +81,9 @@ def compare_trials(planned: dict[str, Any] | None) -> dict[str, Any]:
     """
     from airflow.sdk import get_current_context
 
-    from dssm_core import artifacts, registry, sweep
+    from dssm_core.registry import versions as registry
+    from dssm_core.runs import run as artifacts
+    from dssm_core.tuning import sweep
 
     if planned is None:
         raise DataError("no trial was planned: the log of plan_trials says why")

@@ -19,7 +19,7 @@ import httpx
 import pytest
 import yaml
 
-from dssm_core.sources.synthetic import Synthetic
+from dssm_core.data.sources.synthetic import Synthetic
 from local.airflow_api import DONE, WAITS
 
 REPO = Path(__file__).resolve().parent.parent

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from dssm_core import families
-from dssm_core.baselines import BASELINES
-from dssm_core.baselines.protocol import Clicks
+from dssm_core.columns import DAY_MS
 from dssm_core.config import Member
-from dssm_core.histories import Histories
-from dssm_core.schema import DAY_MS
+from dssm_core.families import BASELINES
+from dssm_core.features.histories import Histories
+from dssm_core.features.popularity import Clicks
 
 
 @pytest.fixture(params=sorted(BASELINES))

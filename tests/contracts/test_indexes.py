@@ -8,7 +8,7 @@ import pytest
 from dssm_core import families
 from dssm_core.config import Member
 from dssm_core.errors import ArtifactError, DataError
-from dssm_core.indexes import INDEXES
+from dssm_core.families import INDEXES
 
 
 @pytest.fixture(params=sorted(INDEXES))

@@ -5,8 +5,8 @@ import torch
 
 from dssm_core import families
 from dssm_core.config import Member
-from dssm_core.logits import Logits
-from dssm_core.losses import LOSSES
+from dssm_core.families import LOSSES
+from dssm_core.training.logits import Logits
 
 
 def batch(lift: float) -> Logits:

@@ -7,13 +7,13 @@ import torch
 from scipy.stats import chisquare
 
 from dssm_core import families
-from dssm_core.batches import Events, training_events
+from dssm_core.columns import HOUR_MS, ITEM, USER
 from dssm_core.config import Member
-from dssm_core.features import Log
-from dssm_core.ids import Ids
-from dssm_core.samplers import SAMPLERS
-from dssm_core.samplers.protocol import Sampler
-from dssm_core.schema import HOUR_MS, ITEM, USER
+from dssm_core.families import SAMPLERS
+from dssm_core.features.events import Events, training_events
+from dssm_core.features.ids import Ids
+from dssm_core.features.interactions import Log
+from dssm_core.sampling.samplers.protocol import Sampler
 
 ITEMS, USERS, DRAWS = 30, 8, 60_000
 AS_OF = torch.tensor([5, 20, 40]) * HOUR_MS

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dssm_core import families
+from dssm_core.columns import CREATED, ITEM, TIME, USER
 from dssm_core.config import Member
 from dssm_core.errors import DataError
-from dssm_core.schema import CREATED, ITEM, TIME, USER
-from dssm_core.sources import SOURCES
+from dssm_core.families import SOURCES
 
 T0 = 1_507_000_000_000
 

@@ -5,7 +5,7 @@ import torch
 
 from dssm_core import families
 from dssm_core.config import History, Member
-from dssm_core.towers import TOWERS
+from dssm_core.families import TOWERS
 
 DIMS, WIDTH, LENGTH = [3, 1, 5], 4, 6
 

@@ -100,8 +100,10 @@ def test_every_field_has_an_effect(ask):
 
 def test_without_a_run_the_config_s_model_is_asked(ask, monkeypatch):
     asked = []
-    monkeypatch.setattr("dssm_core.registry.registered", lambda name, runs: asked.append((name, runs)) or SimpleNamespace(name=name))
-    monkeypatch.setattr("dssm_core.lookalike.opened", lambda of, version: asked.append((of.name, version)) or _stop())
+    monkeypatch.setattr(
+        "dssm_core.registry.versions.registered", lambda name, runs: asked.append((name, runs)) or SimpleNamespace(name=name)
+    )
+    monkeypatch.setattr("dssm_core.operation.lookalike.opened", lambda of, version: asked.append((of.name, version)) or _stop())
     with pytest.raises(InterruptedError):
         ask(run=None, config="demo", version="challenger", item="10")
     assert asked == [("dssm-demo", settings.runs_folder()), ("dssm-demo", "challenger")]

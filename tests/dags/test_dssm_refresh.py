@@ -66,7 +66,8 @@ def test_the_moment_is_the_forms_else_the_intervals_end_else_the_runs(given, int
 
     import airflow.sdk
 
-    from dssm_core import refresh, registry
+    from dssm_core.operation import refresh
+    from dssm_core.registry import versions as registry
     from tasks import refreshing
 
     end, after = interval and datetime.fromisoformat(interval), datetime.fromisoformat("2024-03-04T09:00:00+00:00")
@@ -89,7 +90,7 @@ def test_without_a_champion_it_is_skipped(monkeypatch, tmp_path):
     import airflow.sdk
     from airflow.sdk.exceptions import AirflowSkipException
 
-    from dssm_core import registry
+    from dssm_core.registry import versions as registry
     from tasks import refreshing
 
     params = {"config": "demo", "data": None, "as_of": None}

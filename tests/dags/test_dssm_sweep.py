@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from dssm_core import artifacts, registry
-from dssm_core.artifacts import Manifest
 from dssm_core.errors import ConfigError, DataError
+from dssm_core.registry import versions as registry
+from dssm_core.runs import run as artifacts
+from dssm_core.runs.run import Manifest
 from tasks import sweep
 from tests.conftest import small_config
 

@@ -10,10 +10,8 @@ from datetime import timedelta
 
 import pytest
 
-from dssm_core.losses import LOSSES
-from dssm_core.samplers import SAMPLERS
-from dssm_core.steps import STEPS
-from dssm_core.towers import TOWERS
+from dssm_core.families import LOSSES, SAMPLERS, TOWERS
+from dssm_core.runs.steps import STEPS
 from tests.conftest import REPO
 
 PARSE = """

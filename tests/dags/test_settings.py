@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from dssm_core import landing
-from dssm_core.artifacts import open_run, read_origin
 from dssm_core.config import read_config
+from dssm_core.data import landing
 from dssm_core.errors import ConfigError, DataError
+from dssm_core.runs.run import open_run, read_origin
 from tasks import settings
 from tasks.links import public
 from tests.conftest import small_config

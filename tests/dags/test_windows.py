@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from dssm_core import artifacts, landing, sweep
 from dssm_core.config import read_config
+from dssm_core.data import landing
 from dssm_core.errors import ConfigError, DataError
+from dssm_core.runs import run as artifacts
+from dssm_core.tuning import sweep
 from tasks import landing as tasks
 from tasks.windows import INTERACTIONS, TrailingDaysMapper, TrailingDaysWindow, check_daily
 from tests.conftest import small_config

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from mlflow import MlflowClient
 
-from dssm_core.artifacts import open_run
+from dssm_core.runs.run import open_run
 from tests.conftest import REPO, TRAINING, complete, running_site, wait_until
 from tests.e2e.test_operations import INGEST, ended, windows
 

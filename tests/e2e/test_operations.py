@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from mlflow import MlflowClient
 
-from dssm_core import promotion
-from dssm_core.artifacts import open_run
+from dssm_core.operation import promotion
+from dssm_core.runs.run import open_run
 from local import servers
 from tests.conftest import DAYS, EARLIER, TRAINING, complete, wait_until
 

@@ -22,10 +22,10 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from dssm_core import promotion
 from dssm_core.errors import ConfigError, ConflictError
-from dssm_core.promotion import decide
-from dssm_core.registry import registered
+from dssm_core.operation import promotion
+from dssm_core.operation.promotion import decide
+from dssm_core.registry.versions import registered
 from local import processes, servers
 from tests.conftest import REPO, small_config, wait_until
 

@@ -16,12 +16,12 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from dssm_core import promotion
-from dssm_core.artifacts import open_run
-from dssm_core.bundle import content_hash
-from dssm_core.registry import HASH, Registered, fetch
-from dssm_core.steps import STEPS
-from dssm_core.towers import TOWERS
+from dssm_core.families import TOWERS
+from dssm_core.operation import promotion
+from dssm_core.registry.versions import HASH, Registered, fetch
+from dssm_core.retrieval.bundle import content_hash
+from dssm_core.runs.run import open_run
+from dssm_core.runs.steps import STEPS
 from tests.conftest import PATIENCE_S, TRAINING, complete, small_config, wait_until
 
 pytestmark = pytest.mark.e2e

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from dssm_core.artifacts import open_run
-from dssm_core.bundle import open_bundle
+from dssm_core.retrieval.bundle import open_bundle
+from dssm_core.runs.run import open_run
 from local import servers
 from tests.conftest import DAYS, TRAINING, complete, served_model, wait_until
 from tests.e2e.test_operations import INGEST, ended, version

@@ -3,9 +3,9 @@
 import yaml
 from click.testing import CliRunner
 
-from dssm_core import bench
-from dssm_core.cli import main
-from dssm_core.steps import STEPS
+from benchmarks import runner as bench
+from dssm_core.cli.main import main
+from dssm_core.runs.steps import STEPS
 from tests.conftest import small_config
 
 

@@ -9,13 +9,15 @@ import pandas as pd
 import pytest
 import torch
 
-from dssm_core import artifacts, bundle, steps
+from dssm_core.columns import ITEM, USER
 from dssm_core.config import parse_config
-from dssm_core.encoder import Encoder
-from dssm_core.moments import Latest, Moments
-from dssm_core.prepare import load_prepared
-from dssm_core.schema import ITEM, USER
-from dssm_core.static import encode_table
+from dssm_core.features.dataset import load_prepared
+from dssm_core.features.tables import encode_table
+from dssm_core.retrieval import bundle
+from dssm_core.retrieval.as_of import Latest, Moments
+from dssm_core.retrieval.encoder import Encoder
+from dssm_core.runs import run as artifacts
+from dssm_core.runs import steps
 from tests.conftest import small_config
 
 DAY = 86_400_000

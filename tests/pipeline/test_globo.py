@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from dssm_core.cli import main
+from dssm_core.cli.main import main
 from tests.conftest import REPO
 
 

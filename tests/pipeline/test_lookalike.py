@@ -5,9 +5,10 @@ import json
 import pandas as pd
 import pytest
 
-from dssm_core import artifacts, pipeline, steps
-from dssm_core.bundle import open_bundle
 from dssm_core.config import read_config
+from dssm_core.retrieval.bundle import open_bundle
+from dssm_core.runs import pipeline, steps
+from dssm_core.runs import run as artifacts
 from tests.conftest import REPO
 from tests.tencent import write_sample
 

@@ -16,12 +16,16 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from dssm_core import artifacts, evaluate, lookalike, pipeline, queries, registry, steps
-from dssm_core.bundle import assemble, open_bundle
-from dssm_core.cli import main
+from dssm_core.cli.main import main
 from dssm_core.config import parse_config
 from dssm_core.errors import ArtifactError
+from dssm_core.evaluation import evaluate, queries
 from dssm_core.families import named
+from dssm_core.operation import lookalike
+from dssm_core.registry import versions as registry
+from dssm_core.retrieval.bundle import assemble, open_bundle
+from dssm_core.runs import pipeline, steps
+from dssm_core.runs import run as artifacts
 from tests.conftest import small_config
 
 TO_TRAIN = list(steps.STEPS)[: list(steps.STEPS).index("train_towers")]
@@ -279,7 +283,7 @@ def test_killed_training_goes_on_to_the_same_towers(tmp_path, runs):
 
 def test_a_step_that_fails_leaves_nothing_and_can_run_again(runs, tmp_path, monkeypatch):
     run = artifacts.create_run(tiny(seed=4), tmp_path, "run")
-    monkeypatch.setattr("dssm_core.ingest.ingest", _full_disk)
+    monkeypatch.setattr("dssm_core.data.ingest.ingest", _full_disk)
     with pytest.raises(artifacts.ServiceError, match=r"cannot write .*No space left.*free space"):
         steps.execute(run, "ingest_data")
     monkeypatch.undo()

@@ -2,8 +2,10 @@
 
 import pytest
 
-from dssm_core import artifacts, evaluate, steps
 from dssm_core.config import parse_config
+from dssm_core.evaluation import evaluate
+from dssm_core.runs import run as artifacts
+from dssm_core.runs import steps
 from tests.conftest import small_config
 
 

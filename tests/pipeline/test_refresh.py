@@ -13,15 +13,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dssm_core import artifacts, evaluate, landing, live, refresh, registry, rolling, steps
-from dssm_core.bundle import assemble, content_hash, open_bundle
+from dssm_core.columns import HOUR_MS, ITEM, USER
 from dssm_core.config import Gate, Rolling, parse_config
+from dssm_core.data import landing
 from dssm_core.errors import ConfigError, ConflictError, DataError
-from dssm_core.gate import Champion, decide, measure_champion, stands_out
-from dssm_core.live import Live
-from dssm_core.moments import Latest, Moments
-from dssm_core.queries import read_window
-from dssm_core.schema import HOUR_MS, ITEM, USER
+from dssm_core.evaluation import evaluate, rolling
+from dssm_core.evaluation.queries import read_window
+from dssm_core.gate.judge import Champion, decide, measure_champion, stands_out
+from dssm_core.operation import refresh
+from dssm_core.registry import versions as registry
+from dssm_core.retrieval import refreshed as live
+from dssm_core.retrieval.as_of import Latest, Moments
+from dssm_core.retrieval.bundle import assemble, content_hash, open_bundle
+from dssm_core.retrieval.refreshed import Live
+from dssm_core.runs import run as artifacts
+from dssm_core.runs import steps
 from tests.conftest import small_config
 
 DAY = 24 * HOUR_MS
@@ -541,7 +547,7 @@ def test_a_damaged_refresh_takes_nobody_down_and_the_next_one_heals_it(run, base
 
 
 def test_the_logged_model_follows_where_it_is_told_of_them(run, base, tmp_path, monkeypatch):
-    from dssm_core.retriever import Retriever
+    from dssm_core.registry.retriever import Retriever
 
     at(tmp_path, base, run, 12)
     context, asked = SimpleNamespace(artifacts={"bundle": str(base)}), pd.DataFrame({USER: ["u70"]})

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from dssm_core.artifacts import open_run
+from dssm_core.runs.run import open_run
 from tests.conftest import ANSWER_AFTER_S, TRAINING, complete, wait_until
 
 pytestmark = [pytest.mark.ui, pytest.mark.timeout(1200)]

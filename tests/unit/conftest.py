@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from dssm_core import families
-from dssm_core.artifacts import Manifest, Run, create_run, sha256, write_atomically
 from dssm_core.config import parse_config
-from dssm_core.indexes import INDEXES
-from dssm_core.split import window_of
+from dssm_core.data.split import window_of
+from dssm_core.families import INDEXES
+from dssm_core.runs.run import Manifest, Run, create_run, sha256, write_atomically
 
 ITEMS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=np.float32)  # external ids 10, 20, 30, 40
 USERS = np.array([[0, -1], [1, 0], [0, 1], [-1, 0]], dtype=np.float32)  # unknown, then external ids 1, 2, 3

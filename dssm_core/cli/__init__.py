@@ -1,0 +1,1 @@
+"""The command `dssm`. In: arguments; out: runs, tables on the screen, JSON. Read main.py first."""

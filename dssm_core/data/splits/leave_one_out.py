@@ -1,0 +1,42 @@
+"""Leave one out: each user's last positive tests, all before it trains."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dssm_core.columns import ROW, USER
+from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
+
+
+class LeaveOneOut(BaseModel):
+    """Users with fewer than `min_positives` only train. What a user did after the last positive is outside."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    by_time: ClassVar[bool] = False
+    by_row: ClassVar[bool] = False
+    kind: Literal["leave_one_out"] = "leave_one_out"
+    min_positives: Annotated[int, Field(ge=2)] = 2
+
+    @property
+    def title(self) -> str:
+        """The kind."""
+        return self.kind
+
+    def window(self, zone: ZoneInfo) -> None:
+        """All rows."""
+
+    def part(self, window: Window | None) -> str:
+        """SQL."""
+        user = f"OVER (PARTITION BY {USER}, {CLEAN})"
+        last, positives = f"max({ROW}) FILTER ({POSITIVE} = 1) {user}", f"sum({POSITIVE}) {user}"
+        return (
+            f"CASE WHEN {positives} < {self.min_positives} THEN 'train'"
+            f" WHEN {ROW} = {last} THEN 'test' WHEN {ROW} > {last} THEN 'outside' ELSE 'train' END"
+        )
+
+    def advice(self, part: str) -> str:
+        """Who is tested."""
+        return f"users with {self.min_positives} positives or more test by their last: lower split.min_positives or see data.positive"

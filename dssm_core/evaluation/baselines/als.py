@@ -1,0 +1,86 @@
+"""Matrix factorisation of implicit feedback by alternating least squares (Hu, Koren and Volinsky 2008), by the library `implicit`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+from threadpoolctl import threadpool_limits
+
+from dssm_core.aliases import JSON, Ints
+from dssm_core.evaluation.baselines.scores import Csr, Floats, best, click_matrix, ranked, recency
+from dssm_core.features.histories import Histories
+from dssm_core.features.popularity import Clicks, popular
+
+
+class Als(BaseModel):
+    """alpha: a click's confidence above that of no click: 1 + alpha * clicks. threads: 0 takes every core.
+
+    history: newest items that a user's vector is solved from, the a-th newest weighing decay**a of a click.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    factors: Annotated[int, Field(ge=1)] = 128
+    regularization: Annotated[float, Field(gt=0)] = 0.1
+    alpha: Annotated[float, Field(gt=0)] = 3.0
+    iterations: Annotated[int, Field(ge=1)] = 15
+    history: Annotated[int, Field(ge=1)] = 20
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.7
+    seed: int = 0
+    threads: Annotated[int, Field(ge=0)] = 0
+
+    def fit(self, clicks: Clicks, as_of_ms: int) -> Factors:
+        """Item vectors from clicks before `as_of_ms`."""
+        known = clicks.between(0, as_of_ms)
+        per_user = click_matrix(known)
+        with threadpool_limits(1, "blas"):  # implicit has threads of its own, and warns of BLAS's
+            from implicit.cpu.als import AlternatingLeastSquares
+
+            model = AlternatingLeastSquares(
+                self.factors, self.regularization, iterations=self.iterations, random_state=self.seed, num_threads=self.threads
+            )
+            if per_user.nnz:
+                model.fit(self.confidence(per_user), show_progress=False)
+        return Factors(model, self, known.counts() > 0, popular(known))
+
+    def confidence(self, clicks: Csr) -> Csr:
+        """1 + alpha * clicks wherever there are some."""
+        confidence = clicks.astype(np.float32)
+        confidence.data = 1 + self.alpha * confidence.data
+        return confidence
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Item vectors; a user's vector is the least squares' answer to its history. clicked [N] bool: which items were fitted."""
+
+    model: Any
+    settings: Als
+    clicked: npt.NDArray[np.bool_]
+    popular: Ints
+    info: JSON = field(default_factory=dict)
+
+    def lists(self, histories: Histories, k: int) -> Ints:
+        """See Fitted."""
+        n = len(self.clicked)
+        if not self.clicked.any():
+            return np.full((len(histories), k), -1)
+
+        def rank(part: Histories) -> Ints:
+            past = recency(part, n, self.settings.history, self.settings.decay)
+            scores = self._scores(past)
+            scores[:, ~self.clicked] = -np.inf
+            scores[np.diff(past.indptr) == 0] = -np.inf  # nothing to go by: the popular ones
+            return best(scores, k)
+
+        return ranked(histories, k, n, rank, self.popular)
+
+    def _scores(self, past: Csr) -> Floats:
+        """[B, N]"""
+        with threadpool_limits(1, "blas"):
+            users = self.model.recalculate_user(np.arange(past.shape[0]), self.settings.confidence(past))
+            scores: Floats = users @ self.model.item_factors.T
+        return scores

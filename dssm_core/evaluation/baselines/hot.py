@@ -1,0 +1,18 @@
+"""Most clicked in the whole training window."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from dssm_core.evaluation.baselines.protocol import OneList
+from dssm_core.features.popularity import Clicks, hottest_overall
+
+
+class Hot(BaseModel):
+    """No settings. Equal counts are ordered by the last day's clicks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def fit(self, clicks: Clicks, as_of_ms: int) -> OneList:
+        """Every item clicked before `as_of_ms`, most clicked first."""
+        return OneList(hottest_overall(clicks, as_of_ms))

@@ -1,0 +1,121 @@
+"""What personal baselines share: clicks and histories as sparse matrices, scores to ranked lists, in blocks of bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from dssm_core.aliases import JSON, Ints
+from dssm_core.evaluation.baselines.protocol import fill
+from dssm_core.features.histories import Histories
+from dssm_core.features.popularity import Clicks
+
+CELLS = 2**23  # scores at once: 64 MiB of doubles, and a few arrays of that shape beside them
+Floats = npt.NDArray[Any]  # of float32 or float64
+Csr = Any  # scipy.sparse.csr_matrix, which has no types
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Scores an item by its similarity to each item of a history, summed, newer items weighing more.
+
+    similar: CSR [N, N], row = item of the history, column = what it speaks for; length and decay: see `recency`.
+    """
+
+    similar: Csr
+    length: int
+    decay: float
+    popular: Ints
+    info: JSON = field(default_factory=dict)
+
+    def lists(self, histories: Histories, k: int) -> Ints:
+        """See Fitted."""
+        n_items = self.similar.shape[0]
+        widest = min(n_items, self.length * int(np.diff(self.similar.indptr).max(initial=1)))
+
+        def rank(part: Histories) -> Ints:
+            return best_of_sparse(recency(part, n_items, self.length, self.decay) @ self.similar, k)[0]
+
+        return ranked(histories, k, widest, rank, self.popular)
+
+
+def ranked(histories: Histories, k: int, width: int, rank: Callable[[Histories], Ints], popular: Ints) -> Ints:
+    """Lists [Q, k] of all queries: `rank` answers blocks of them that score `width` items each, popular items fill up what is short."""
+    found = [rank(histories.part(first, last)) for first, last in blocks(len(histories), width)]
+    return fill(np.concatenate([np.empty((0, k), dtype=np.int64), *found]), popular)
+
+
+def blocks(n: int, width: int) -> Iterator[tuple[int, int]]:
+    """[first, last) over 0..n-1 such that last - first rows of `width` cells stay within CELLS."""
+    step = max(1, CELLS // max(width, 1))
+    return ((first, min(first + step, n)) for first in range(0, n, step))
+
+
+def in_time_order(clicks: Clicks) -> Clicks:
+    """Oldest first; equal times keep their order."""
+    order = np.argsort(clicks.times_ms, kind="stable")
+    return Clicks(clicks.users[order], clicks.items[order], clicks.times_ms[order], clicks.n_items)
+
+
+def click_matrix(clicks: Clicks) -> Csr:
+    """Clicks of each (user, item), CSR [users with a click, n_items] of doubles, columns in order."""
+    names, users = np.unique(clicks.users, return_inverse=True)
+    matrix = sparse.csr_matrix((np.ones(len(users)), (users, clicks.items)), shape=(len(names), clicks.n_items))
+    matrix.sort_indices()
+    return matrix
+
+
+def distinct(matrix: Csr) -> Csr:
+    """1 wherever there is a click."""
+    return sparse.csr_matrix((np.ones(len(matrix.data)), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def recency(histories: Histories, n_items: int, length: int, decay: float) -> Csr:
+    """decay**age of each query's newest `length` distinct items, CSR [B, n_items]; the newest has age 0, a repeat counts as its latest."""
+    key = histories.query * n_items + histories.items
+    _, last = np.unique(key[::-1], return_index=True)
+    kept = np.sort(len(key) - 1 - last)
+    newest = Histories.of(histories.query[kept], histories.items[kept], len(histories)).latest(length)
+    age = np.repeat(newest.ptr[1:], newest.counts) - np.arange(len(newest.items)) - 1
+    return sparse.csr_matrix((decay**age, newest.items, newest.ptr), shape=(len(histories), n_items))
+
+
+def best(scores: Floats, k: int) -> Ints:
+    """Columns of the k highest of each row, best first, ties to the lower column; -1 for a score of -inf. [B, M] -> [B, k]"""
+    scores = np.pad(scores, ((0, 0), (0, max(0, k - scores.shape[1]))), constant_values=-np.inf)
+    n = len(scores)
+    least = np.partition(scores, -k, axis=1)[:, -k, None]  # [B, 1]
+    above, equal = scores > least, scores == least
+    equal &= np.cumsum(equal, axis=1) <= k - above.sum(1, keepdims=True)  # partition alone takes any of the ties
+    columns = np.nonzero(above | equal)[1].reshape(n, k)
+    values = np.take_along_axis(scores, columns, 1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    return np.where(np.isneginf(values), -1, columns)[np.arange(n)[:, None], order]
+
+
+def best_of_sparse(matrix: Csr, k: int) -> tuple[Ints, Floats]:
+    """Columns and values [B, k] of the k highest stored entries above 0 of each row; see `best`. Values are 0 where the column is -1."""
+    matrix.sort_indices()  # ties to the lower column
+    counts = np.diff(matrix.indptr)
+    row = np.repeat(np.arange(matrix.shape[0]), counts)
+    place = np.arange(len(matrix.data)) - np.repeat(matrix.indptr[:-1], counts)
+    values = np.full((matrix.shape[0], max(counts.max(initial=0), 1)), -np.inf)
+    columns = np.full(values.shape, -1, dtype=np.int64)
+    values[row, place] = np.where(matrix.data > 0, matrix.data, -np.inf)
+    columns[row, place] = matrix.indices
+    places = best(values, k)
+    found = np.take_along_axis(columns, places, 1), np.take_along_axis(values, places, 1)
+    return np.where(places < 0, -1, found[0]), np.where(places < 0, 0.0, found[1])
+
+
+def keep_best(rows: Csr, neighbours: int) -> Csr:
+    """Only the `neighbours` highest entries of each row."""
+    columns, values = best_of_sparse(rows, neighbours)
+    kept = columns >= 0
+    pointers = np.concatenate([[0], np.cumsum(kept.sum(1))])
+    return sparse.csr_matrix((values[kept], columns[kept], pointers), shape=rows.shape)

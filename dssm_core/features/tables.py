@@ -1,0 +1,223 @@
+"""Static columns of users and items, and the context's: fitted on train once, coded the same way for any rows since."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from dssm_core.columns import ITEM, USER
+from dssm_core.config import Feature, FeatureColumns, Features, too_large
+from dssm_core.errors import ConfigError, DataError
+from dssm_core.families import did_you_mean
+from dssm_core.features.ids import Coder, Codes, Hashed, Ids, as_text
+from dssm_core.features.interactions import Table
+from dssm_core.features.normalise import Normaliser
+from dssm_core.features.schema import Column, Schema, Side
+from dssm_core.features.trigrams import trigrams
+
+SEVERAL = ("multi", "text")
+
+
+def fit_table(settings: Features, side: str, rows: pd.DataFrame | None, ids: Ids, work: Path) -> tuple[Table, Side]:
+    """Vocabularies and scales fitted on the train window's users or items, and their columns by code, the unknown first.
+
+    side: `user` or `item`, items first: users may share their vocabularies. rows: the users or items table, if there is one.
+    """
+    columns = settings.columns
+    features: tuple[Feature, ...] = getattr(columns, side)
+    found = _rows_of(features, side, rows, ids)
+    for feature in features:
+        if feature.kind != "target_mean":
+            _fit(feature, side, found[feature.column], work)
+    coded = encode_table(columns, side, found, work)
+    table = Table(_with_unknown(coded.categorical), _with_unknown(coded.multi), _with_unknown(coded.numeric))
+    several = [feature for feature in features if feature.kind in SEVERAL]
+    places = torch.arange(1, table.multi.shape[2] + 1)
+    widths = [int(((table.multi[:, place] > 0) * places).max().clamp(min=1)) for place in range(len(several))]
+    single = [_column(settings, side, feature, work) for feature in features if feature.kind == "categorical"]
+    lists = [_column(settings, side, feature, work, values) for feature, values in zip(several, widths, strict=True)]
+    means = sum(feature.kind == "target_mean" for feature in features)
+    return table, Side(categorical=tuple(single), multi=tuple(lists), numeric=table.numeric.shape[1] + means)
+
+
+def encode_table(columns: FeatureColumns, side: str, rows: pd.DataFrame, folder: Path) -> Table:
+    """Rows [n] of a users or items table as towers take them, by what `fit_table` wrote into `folder`; also rows it never saw.
+
+    Without target means, which are those of the train window's users and items.
+    """
+    features: tuple[Feature, ...] = getattr(columns, side)
+    of = {kind: [feature for feature in features if feature.kind == kind] for kind in ("categorical", "numeric")}
+    single = [coder(columns, side, feature, folder).encode(rows[feature.column]) for feature in of["categorical"]]
+    several = [_several(columns, side, feature, rows[feature.column], folder) for feature in features if feature.kind in SEVERAL]
+    width = max((codes.shape[1] for codes in several), default=1)
+    padded = [np.pad(codes, ((0, 0), (0, width - codes.shape[1]))) for codes in several]
+    numeric = [_normaliser(folder, side, feature).apply(rows[feature.column]) for feature in of["numeric"]]
+    return Table(
+        torch.from_numpy(_stacked(single, (len(rows), 0), np.int64)),
+        torch.from_numpy(_stacked(padded, (len(rows), 0, width), np.int64)),
+        torch.from_numpy(_stacked(numeric, (len(rows), 0), np.float32)),
+    )
+
+
+def extend_table(table: Table, columns: FeatureColumns, side: str, rows: pd.DataFrame | None, ids: Ids, folder: Path) -> Table:
+    """The table that `fit_table` made, with a row behind for each of `ids` (those that came since), coded by `folder`'s vocabularies.
+
+    rows: the users or items table as it is now. A row has no more values of a multi-valued column than the widest in train; target means
+    know nothing of it.
+    """
+    if len(ids) == 1:
+        return table
+    new = encode_table(columns, side, _rows_of(getattr(columns, side), side, rows, ids), folder)
+    width = table.multi.shape[2]
+    multi = torch.nn.functional.pad(new.multi[:, :, :width], (0, max(0, width - new.multi.shape[2])))
+    group = torch.cat([table.means.group, table.means.group.new_zeros(len(ids) - 1, table.means.group.shape[1])])
+    return Table(
+        torch.cat([table.categorical, new.categorical]),
+        torch.cat([table.multi, multi]),
+        torch.cat([table.numeric, new.numeric]),
+        replace(table.means, group=group),
+    )
+
+
+def fit_context(settings: Features, rows: pd.DataFrame, work: Path) -> tuple[Tensor, list[Column]]:
+    """Codes of the context columns of interactions. → [n, columns], and their tables' sizes."""
+    columns = settings.columns
+    _require(columns.context, rows, "interactions")
+    for feature in columns.context:
+        _fit(feature, "context", rows[feature.column], work)
+    return encode_context(columns, rows, work), [_column(settings, "context", feature, work) for feature in columns.context]
+
+
+def encode_context(columns: FeatureColumns, rows: pd.DataFrame, folder: Path) -> Tensor:
+    """Codes of context columns by the saved vocabularies; a column that is missing is unknown. → [n, columns]."""
+    codes = [
+        coder(columns, "context", feature, folder).encode(rows[feature.column])
+        if feature.column in rows
+        else np.zeros(len(rows), dtype=np.int64)
+        for feature in columns.context
+    ]
+    return torch.from_numpy(_stacked(codes, (len(rows), 0), np.int64))
+
+
+def coder(columns: FeatureColumns, side: str, feature: Feature, folder: Path) -> Coder:
+    """What codes a column: the items' ids, the vocabulary of the column that it shares, its own, or hashing."""
+    if feature.shares == ITEM:
+        return _Shared(Ids.load(folder / f"{ITEM}s.parquet"))
+    if lender := columns.lender(feature) if feature.shares else None:
+        lent = coder(columns, "item", lender, folder)
+        return _Shared(lent) if isinstance(lent, Ids) else lent
+    return Hashed(feature.rows) if feature.rows else Ids.load(_vocabulary(folder, side, feature))
+
+
+def refuse_large(schema: Schema, features: Features) -> None:
+    """ConfigError naming every embedding table that would not fit `features.max_embedding_gib`."""
+    of = [*schema.user.categorical, *schema.user.multi, *schema.item.categorical, *schema.item.multi]
+    tables = {(column.column, column.size, column.dim) for column in of if column.shares is None}
+    known = schema.items if features.item_ids or schema.lends(ITEM) else 1  # as in TwoTower
+    tables |= {(ITEM, known, features.id_dim), (USER, schema.users, features.user_id_dim)}
+    if problems := too_large(sorted(tables), features.max_embedding_gib):
+        raise ConfigError("\n".join(problems))
+
+
+class _Shared:
+    """Another column's vocabulary, for values that may be of another type: '7' in a list is the id 7."""
+
+    def __init__(self, ids: Ids) -> None:
+        self.ids = Ids(pd.Index(as_text(ids.index.to_series())))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def encode(self, values: Any) -> Codes:
+        return self.ids.encode(as_text(values))
+
+
+def _rows_of(features: tuple[Feature, ...], side: str, rows: pd.DataFrame | None, ids: Ids) -> pd.DataFrame:
+    """The table's rows in the order of the ids; ConfigError or DataError where it or columns of it are missing."""
+    features = tuple(feature for feature in features if feature.in_table)
+    if features and rows is None:
+        raise ConfigError(f"features.columns.{side} names columns, but the source has no {side}s table")
+    found = rows.set_index(f"{side}_id").reindex(ids.index) if rows is not None else pd.DataFrame(index=ids.index)
+    _require(features, found, f"{side}s")
+    return found
+
+
+def _require(features: tuple[Feature, ...], rows: pd.DataFrame, table: str) -> None:
+    have = [str(name) for name in rows.columns]
+    missing = [
+        f"the {table} table has no column {feature.column!r} that features.columns names: {did_you_mean(feature.column, have)}"
+        for feature in features
+        if feature.column not in have
+    ]
+    if missing:
+        raise DataError("\n".join(missing))
+
+
+def _fit(feature: Feature, side: str, values: pd.Series[Any], work: Path) -> None:
+    """Write what a column's coding needs: a vocabulary or a scale; nothing for what is hashed or shared."""
+    if feature.kind == "numeric":
+        scale = Normaliser.fit(feature.normaliser, values)
+        (work / f"normaliser.{side}.{feature.column}.json").write_text(scale.model_dump_json())
+    elif not feature.rows and not feature.shares:
+        flat = _lists(feature, values).explode() if feature.kind == "multi" else values
+        Ids.fit(flat).save(_vocabulary(work, side, feature), feature.column)
+
+
+def _column(settings: Features, side: str, feature: Feature, work: Path, values: int = 1) -> Column:
+    """What the model must know of a column; a shared table has its owner's width."""
+    lender = settings.columns.lender(feature) if feature.shares else None
+    dim = settings.id_dim if feature.shares == ITEM else (lender or feature).dim
+    size = len(coder(settings.columns, side, feature, work))
+    return Column(column=feature.column, size=size, dim=dim, values=values, pooling=feature.pooling, shares=feature.shares)
+
+
+def _vocabulary(folder: Path, side: str, feature: Feature) -> Path:
+    return folder / f"vocabulary.{side}.{feature.column}.parquet"
+
+
+def _normaliser(folder: Path, side: str, feature: Feature) -> Normaliser:
+    return Normaliser.model_validate_json((folder / f"normaliser.{side}.{feature.column}.json").read_bytes())
+
+
+def _several(columns: FeatureColumns, side: str, feature: Feature, values: pd.Series[Any], folder: Path) -> Codes:
+    """[n, most values a row] codes of a multi-valued or text column, 0 where a row has fewer."""
+    coding = coder(columns, side, feature, folder)
+    if feature.kind == "text":
+        assert isinstance(coding, Hashed)
+        row, numbers = trigrams(values)
+        codes = coding.encode_numbers(numbers)
+    else:
+        flat = _lists(feature, values).explode().dropna()
+        row, codes = flat.index.to_numpy(dtype=np.int64), coding.encode(flat)
+    return _beside(row, codes, len(values), feature.most)
+
+
+def _lists(feature: Feature, values: pd.Series[Any]) -> pd.Series[Any]:
+    lists = values.reset_index(drop=True).dropna()
+    return lists.str.split(feature.separator, regex=False) if pd.api.types.is_string_dtype(lists) else lists
+
+
+def _beside(row: Codes, codes: Codes, rows: int, most: int) -> Codes:
+    """Codes [t] of rows [t] (ascending) side by side, the first `most` of each row. → [rows, longest], 0 behind the end."""
+    counts = np.bincount(row, minlength=rows)
+    place = np.arange(len(row)) - (counts.cumsum() - counts)[row]
+    kept = place < most
+    out = np.zeros((rows, min(most, max(1, int(counts.max(initial=0))))), dtype=np.int64)
+    out[row[kept], place[kept]] = codes[kept]
+    return out
+
+
+def _with_unknown(rows: Tensor) -> Tensor:
+    """Rows [n, …] after one of zeros. → [n + 1, …]."""
+    return torch.cat([rows.new_zeros(1, *rows.shape[1:]), rows])
+
+
+def _stacked(columns: list[Any], empty: tuple[int, ...], kind: Any) -> Any:
+    """Columns [n, …] side by side as [n, columns, …]."""
+    return np.stack(columns, axis=1).astype(kind) if columns else np.zeros(empty, dtype=kind)

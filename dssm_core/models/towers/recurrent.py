@@ -1,0 +1,57 @@
+"""An element-wise gated linear recurrence, computed by a parallel scan (minGRU, Feng et al. 2024; Martin & Cundy 2018)."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from dssm_core.config import History
+from dssm_core.models.pooling import scan
+from dssm_core.models.towers.blocks import SequenceUser, stacked
+from dssm_core.models.towers.linear import Sum
+
+
+class Recurrent(BaseModel):
+    """`blocks` of a recurrence, then a feed-forward layer `expansion` times as wide; `dropout` after each, `embedding_dropout`
+    of the embedded history.
+
+    Each unit remembers for its own time: decays begin spread from 2 to 64 places.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    blocks: Annotated[int, Field(ge=1)] = 2
+    expansion: Annotated[float, Field(gt=0)] = 2.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    embedding_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+
+    def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
+        """See Tower."""
+        layers = stacked(self.blocks, lambda: _Recurrence(width, self.dropout), width, self.expansion, self.dropout)
+        return SequenceUser(layers, None, width, field_dims, dim, self.embedding_dropout)
+
+    def item(self, field_dims: list[int], dim: int) -> nn.Module:
+        """See Tower."""
+        return Sum(field_dims, dim)
+
+
+class _Recurrence(nn.Module):
+    """x [B, L, E] → its update [B, L, E]: h[t] = keep[t] h[t-1] + (1 - keep[t]) value[t], keep a sigmoid of the input."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm, self.states, self.dropout = nn.LayerNorm(width), nn.LayerNorm(width), nn.Dropout(dropout)
+        self.inputs, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        spans = torch.logspace(math.log10(2), math.log10(64), width)
+        with torch.no_grad():
+            self.inputs.bias[:width] = torch.log(spans - 1)  # sigmoid = 1 - 1 / span
+
+    def forward(self, x: Tensor, held: Tensor) -> Tensor:
+        keep, value, gate = self.inputs(self.norm(x)).chunk(3, -1)
+        keep = keep.float().sigmoid()
+        states = scan(keep, (1 - keep) * value.float())
+        return torch.as_tensor(self.dropout(self.output(self.states(states) * silu(gate))))

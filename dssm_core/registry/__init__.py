@@ -1,0 +1,1 @@
+"""Models in MLflow. In: a run that passed its gate; out: versions and aliases. Read versions.py first."""

@@ -1,0 +1,1 @@
+"""Nearest-neighbour indexes: one member a file, listed in dssm_core/families.py. See docs/extending.md to add one."""

@@ -1,0 +1,73 @@
+"""A forest of random projection trees, one memory-mapped file. Needs the extra `annoy`, which compiles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from dssm_core.aliases import Floats, Ints
+from dssm_core.errors import ArtifactError, ConfigError
+from dssm_core.retrieval.indexes.protocol import check_k, check_vectors, in_parts, tell
+
+FILE = "index.annoy"
+SHAPE = "index.json"  # the file itself does not know its dimension
+
+
+class Annoy(BaseModel):
+    """`trees` in the forest; `search_k` nodes a query looks at (more of either: better recall, slower)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    trees: Annotated[int, Field(ge=1)] = 100
+    search_k: Annotated[int, Field(ge=1)] = 50_000
+
+    def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Any:
+        """Grow the forest over unit vectors [N, D]; `seed` draws the projections."""
+        vectors = check_vectors(vectors)
+        index = _annoy()(vectors.shape[1], "angular")
+        index.set_seed(seed % 2**31)
+        for first, part in in_parts(vectors, "reading in"):
+            for row, vector in enumerate(part, first):  # Annoy takes one vector a call
+                index.add_item(row, vector)
+        tell(vectors, f"growing {self.trees} trees")
+        index.build(self.trees, n_jobs=1)
+        return index
+
+    def describe(self, index: Any) -> dict[str, Any]:
+        """The trees that were grown."""
+        return {"trees": index.get_n_trees()}
+
+    def save(self, index: Any, folder: Path) -> None:
+        """Write `index.annoy`, and its dimension beside it."""
+        index.save(str(folder / FILE))
+        (folder / SHAPE).write_text(json.dumps({"dim": index.f}))
+
+    def load(self, folder: Path) -> Any:
+        """Map the file into memory; ArtifactError where it is missing or damaged."""
+        try:
+            index = _annoy()(json.loads((folder / SHAPE).read_bytes())["dim"], "angular")
+            index.load(str(folder / FILE))
+        except (OSError, ValueError, KeyError) as error:
+            raise ArtifactError(f"{folder} has no readable {FILE} and {SHAPE}: run `dssm build_index` again") from error
+        return index
+
+    def search(self, index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
+        """Ints and scores [B, k], best first; Annoy's angular distance d of unit vectors is turned back by 1 - d^2/2."""
+        rows = np.full((len(queries), check_k(k)), -1, dtype=np.int64)
+        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        for i, query in enumerate(queries):  # Annoy takes one query a call
+            found, distances = index.get_nns_by_vector(query, k, self.search_k, include_distances=True)
+            rows[i, : len(found)] = found
+            scores[i, : len(found)] = 1 - np.square(distances) / 2
+        return rows, scores
+
+
+def _annoy() -> Any:
+    try:
+        from annoy import AnnoyIndex
+    except ImportError as error:
+        raise ConfigError("index.kind 'annoy' needs the extra: pip install 'dssm[annoy]', or choose faiss_flat") from error
+    return AnnoyIndex

@@ -1,0 +1,169 @@
+"""The fastest index over a stated recall, found by trying them on the queries that will be asked."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dssm_core import families
+from dssm_core.aliases import Floats, Ints
+from dssm_core.config import Member
+from dssm_core.errors import ArtifactError, ConfigError
+from dssm_core.families import INDEXES
+from dssm_core.retrieval.indexes import measure
+from dssm_core.retrieval.indexes.protocol import Index, check_vectors
+from dssm_core.runs.run import write_atomically
+
+FILE = "auto.json"  # what was chosen; its own files lie beside it
+FLAT = Member(kind="faiss_flat")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An index with its settings, its recall@k against exact search, and its queries a second."""
+
+    kind: str
+    settings: dict[str, Any]
+    recall: float
+    queries_per_s: float
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A built (or loaded) index and the member that searches it; `trials`: what was measured on the way."""
+
+    choice: Member
+    member: Index
+    index: Any
+    trials: tuple[Trial, ...] = ()
+
+
+class Auto(BaseModel):
+    """The fastest of exact search and `kinds` that finds `min_recall` of exact search's `k` items, over `sample` queries.
+
+    Each kind is built once or twice with sizes that suit the catalogue; then the least effort of searching that reaches
+    `min_recall` is looked for, and the fastest of these is taken. Efforts follow from recall and so from the seed; which
+    kind is fastest is for the machine's clock to say and may differ between machines: the choice is saved with the index.
+    Catalogues up to `flat_below` items are searched exactly, untried. A graph and a forest are tried on request only: a
+    million vectors take them minutes, to be slower than inverted lists at k = 200 (docs/benchmarks.md).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    min_recall: Annotated[float, Field(gt=0, le=1)] = measure.ENOUGH
+    k: Annotated[int, Field(ge=1)] = measure.K
+    sample: Annotated[int, Field(ge=1)] = measure.QUERIES
+    flat_below: Annotated[int, Field(ge=0)] = 20_000
+    kinds: tuple[Literal["faiss_ivf", "faiss_hnsw", "annoy"], ...] = ("faiss_ivf",)
+
+    def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Chosen:
+        """Try and choose; without queries a sample of the vectors themselves asks."""
+        vectors = check_vectors(vectors)
+        exact = _member(FLAT)
+        best = Chosen(FLAT, exact, exact.build(vectors, seed))
+        if len(vectors) <= self.flat_below:
+            return best
+        asked = measure.sample(vectors, queries, self.k, self.sample, seed)
+        trials = [_try(asked, best)]
+        fastest = trials[0]
+        for choice, effort, least in plans(self.kinds, len(vectors), asked.k):
+            built = Chosen(choice, _member(choice), _member(choice).build(vectors, seed))
+            tried, good = self._tune(asked, built, effort, least, fastest)
+            trials += tried
+            if good and good.queries_per_s > fastest.queries_per_s:
+                fastest, best = good, built
+        choice = _choose(fastest.kind, **fastest.settings)
+        return Chosen(choice, _member(choice), best.index, tuple(trials))
+
+    def describe(self, index: Chosen) -> dict[str, Any]:
+        """The kind and settings that were chosen, and the table of what was measured (none where nothing was tried)."""
+        return {"chosen": index.choice.model_dump(), "tried": [asdict(trial) for trial in index.trials]}
+
+    def save(self, index: Chosen, folder: Path) -> None:
+        """Write `auto.json` and the chosen member's own files. No times: the same index is the same files."""
+        write_atomically(folder / FILE, index.choice.model_dump_json().encode())
+        index.member.save(index.index, folder)
+
+    def load(self, folder: Path) -> Chosen:
+        """Read the choice and its index; ArtifactError where either is missing or damaged."""
+        try:
+            choice = Member.model_validate_json((folder / FILE).read_bytes())
+            member = _member(choice)
+        except (OSError, ValidationError, ConfigError) as error:
+            raise ArtifactError(f"{folder} has no readable {FILE}: run `dssm build_index` again") from error
+        return Chosen(choice, member, member.load(folder))
+
+    def search(self, index: Chosen, queries: Floats, k: int) -> tuple[Ints, Floats]:
+        """Ints and scores [B, k], best first, as the chosen member finds them."""
+        return index.member.search(index.index, queries, k)
+
+    def _tune(self, asked: measure.Sample, built: Chosen, effort: str, least: int, beat: Trial) -> tuple[list[Trial], Trial | None]:
+        """All trials of a built index, and the one of least effort that finds enough (None: none does and is fast)."""
+        trials: list[Trial] = []
+
+        @cache
+        def trial(value: int) -> Trial:
+            choice = _choose(built.choice.kind, **{**built.choice.settings, effort: value})
+            trials.append(_try(asked, Chosen(choice, _member(choice), built.index)))
+            return trials[-1]
+
+        good = least_effort(trial, self.min_recall, beat.queries_per_s, least, len(asked.vectors))
+        sizes = ", ".join(f"{name} {value}" for name, value in built.choice.settings.items())
+        says = f"{good.recall:.3f} with {effort} {good.settings[effort]}: {good.queries_per_s:,.0f} queries/s" if good else "too slow"
+        log.info("%s, %s: recall@%d of %g or more %s", built.choice.kind, sizes, asked.k, self.min_recall, says)
+        return trials, good
+
+
+def plans(kinds: tuple[str, ...], items: int, k: int) -> Iterator[tuple[Member, str, int]]:
+    """What to build for a catalogue: settings of sizes, the setting that is the effort of a search, the least of it.
+
+    Inverted lists: cells by FAISS's own advice, 4 to 16 times the root of the number of items, and a quarter of
+    that: fewer cells cost less to compare with, more leave less to scan. Powers of two.
+    """
+    root = 2 ** round(math.log2(math.sqrt(items)))
+    for kind in kinds:
+        if kind == "faiss_ivf":
+            yield from ((_choose(kind, nlist=cells), "nprobe", 1) for cells in (root, 4 * root))
+        elif kind == "faiss_hnsw":
+            yield _choose(kind, m=16, ef_construction=100), "ef_search", k
+        else:
+            yield _choose(kind, trees=50), "search_k", k
+
+
+def least_effort(trial: Callable[[int], Trial], min_recall: float, beat: float, least: int, most: int) -> Trial | None:
+    """The trial of the smallest effort that finds enough, to an eighth of the effort; more effort never finds less.
+
+    Doubling first, so that nothing slow is tried before it is needed. None once a trial that does not find enough
+    answers fewer queries a second than `beat` does (more effort is slower still), or at `most`.
+    """
+    low, high = 0, least
+    while (last := trial(high)).recall < min_recall:
+        if last.queries_per_s < beat or high >= most:
+            return None
+        low, high = high, 2 * high
+    while high - low > max(1, low // 8) and high > least:
+        middle = (low + high) // 2
+        low, high = (low, middle) if trial(middle).recall >= min_recall else (middle, high)
+    return trial(high)
+
+
+def _choose(kind: str, **settings: Any) -> Member:
+    return Member.model_validate({"kind": kind, **settings})
+
+
+def _member(choice: Member) -> Index:
+    member: Index = families.build(INDEXES, choice)
+    return member
+
+
+def _try(asked: measure.Sample, built: Chosen) -> Trial:
+    recall, rate = asked.measure(built.member, built.index)
+    return Trial(built.choice.kind, built.choice.settings, round(recall, 4), round(rate, 1))

@@ -1,0 +1,42 @@
+"""Exact search over all vectors: right up to about a million items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from dssm_core.aliases import Floats, Ints
+from dssm_core.retrieval.indexes import faiss_file
+from dssm_core.retrieval.indexes.faiss_file import faiss
+from dssm_core.retrieval.indexes.protocol import check_vectors
+
+
+class FaissFlat(BaseModel):
+    """No settings: every vector is compared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Any:
+        """Index vectors [N, D]; nothing is random."""
+        vectors = check_vectors(vectors)
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(vectors)
+        return index
+
+    def describe(self, index: Any) -> dict[str, Any]:
+        """Nothing: there is nothing to choose."""
+        return {}
+
+    def save(self, index: Any, folder: Path) -> None:
+        """Write `index.faiss`."""
+        faiss_file.save(index, folder)
+
+    def load(self, folder: Path) -> Any:
+        """Read `index.faiss`."""
+        return faiss_file.load(folder)
+
+    def search(self, index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
+        """Ints and scores [B, k], best first."""
+        return faiss_file.search(index, queries, k)

@@ -1,0 +1,49 @@
+"""A graph of near neighbours, walked greedily (Malkov & Yashunin, 2016)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dssm_core.aliases import Floats, Ints
+from dssm_core.retrieval.indexes import faiss_file
+from dssm_core.retrieval.indexes.faiss_file import faiss
+from dssm_core.retrieval.indexes.protocol import check_vectors, in_parts
+
+
+class FaissHnsw(BaseModel):
+    """`m` links a vector; candidates kept while building (`ef_construction`) and searching (`ef_search`, k at least)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    m: Annotated[int, Field(ge=2)] = 32
+    ef_construction: Annotated[int, Field(ge=1)] = 200
+    ef_search: Annotated[int, Field(ge=1)] = 400
+
+    def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Any:
+        """Link vectors [N, D] one after the other; `seed` draws their levels."""
+        vectors = check_vectors(vectors)
+        with faiss_file.one_thread():
+            index = faiss.IndexHNSWFlat(vectors.shape[1], self.m, faiss.METRIC_INNER_PRODUCT)
+            index.hnsw.rng = faiss.RandomGenerator(seed % 2**31)
+            index.hnsw.efConstruction = self.ef_construction
+            for _, part in in_parts(vectors, "linking the graph"):
+                index.add(part)
+        return index
+
+    def describe(self, index: Any) -> dict[str, Any]:
+        """Nothing: it is built as set."""
+        return {}
+
+    def save(self, index: Any, folder: Path) -> None:
+        """Write `index.faiss`."""
+        faiss_file.save(index, folder)
+
+    def load(self, folder: Path) -> Any:
+        """Read `index.faiss`."""
+        return faiss_file.load(folder)
+
+    def search(self, index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
+        """Ints and scores [B, k], best first, from a walk that keeps max(ef_search, k) candidates."""
+        return faiss_file.search(index, queries, k, faiss.SearchParametersHNSW(efSearch=max(self.ef_search, k)))

@@ -1,0 +1,56 @@
+"""What an index loses against exact search, and how many queries it answers a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dssm_core.aliases import Floats, Ints
+from dssm_core.retrieval.indexes import faiss_flat
+from dssm_core.retrieval.indexes.protocol import Index
+
+K = 200  # the gate's
+ENOUGH = 0.98  # share of exact search's items that is found, below which a warning is due
+QUERIES = 1000  # measured with: recall to about 0.001
+ROUNDING = 1e-6  # of an inner product of unit vectors in single precision
+REPEATS = 3
+
+clock: Callable[[], float] = time.perf_counter
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Queries [Q, D] over vectors [N, D], and the inner product of each one's k-th nearest vector [Q] (k <= N)."""
+
+    vectors: Floats
+    queries: Floats
+    k: int
+    least: Floats
+
+    def recall(self, rows: Ints) -> float:
+        """The share of the k nearest that is among rows [Q, k], none twice; of equals at the k-th place any counts."""
+        found = np.einsum("qd,qkd->qk", self.queries, self.vectors[rows])  # a row of -1 reads any vector
+        return float(((rows >= 0) & (found >= self.least[:, None] - ROUNDING)).mean())
+
+    def measure(self, member: Index, index: Any) -> tuple[float, float]:
+        """Recall@k, and queries a second (all at once, on all threads; the best of three, which others disturb least)."""
+        seconds = []
+        for _ in range(REPEATS):
+            started = clock()
+            rows, _ = member.search(index, self.queries, self.k)
+            seconds.append(clock() - started)
+        return self.recall(rows), len(self.queries) / min(seconds)
+
+
+def sample(vectors: Floats, queries: Floats | None, k: int, count: int, seed: int) -> Sample:
+    """At most `count` of the queries, drawn by `seed`, and what exact search finds; without queries, vectors ask."""
+    source = vectors if queries is None or not len(queries) else queries
+    drawn = np.random.default_rng(seed).permutation(len(source))[:count]
+    asked, k = np.array(source[np.sort(drawn)], dtype=np.float32), min(k, len(vectors))
+    exact = faiss_flat.FaissFlat()
+    scores = exact.search(exact.build(vectors, seed), asked, k)[1]
+    return Sample(vectors, asked, k, scores[:, -1])

@@ -1,0 +1,81 @@
+"""What every index does: inner products of unit vectors, the largest first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from dssm_core.aliases import Floats, Ints
+from dssm_core.errors import DataError
+
+log = logging.getLogger(__name__)
+
+SLOW = 100_000  # vectors from which on a build says what it is doing
+PART = 50_000  # vectors added at a time
+
+
+class Index(Protocol):
+    """A family member: its fields are its settings, the built index is an object of its library."""
+
+    def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Any:
+        """Index unit vectors [N, D]; the same vectors and seed give the same index (one thread).
+
+        queries [Q, D]: vectors like those that will ask, for a member that tunes itself by them; the others ignore them.
+        """
+
+    def describe(self, index: Any) -> dict[str, Any]:
+        """What people should know of a built index beyond the settings, plain JSON for the step's manifest."""
+
+    def save(self, index: Any, folder: Path) -> None:
+        """Write the index into an existing folder."""
+
+    def load(self, folder: Path) -> Any:
+        """Read what `save` wrote; ArtifactError where it is missing or damaged."""
+
+    def search(self, index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
+        """The k rows of largest inner product for each query [B, D]: rows [B, k] and scores [B, k], best first.
+
+        Where fewer than k are found (k over N, or an approximate index that gave up) the rest is row -1, score -inf.
+        """
+
+
+def check_vectors(vectors: Floats) -> Floats:
+    """Contiguous float32 [N, D]; DataError on another shape, an empty catalogue, or a value that is not finite."""
+    if vectors.ndim != 2 or 0 in vectors.shape:
+        raise DataError(f"vectors have shape {vectors.shape}: an index needs [N, D] with N and D of 1 or more")
+    if not np.isfinite(vectors).all():
+        raise DataError("vectors hold NaN or infinity: the towers diverged; lower train.learning_rate")
+    return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def check_k(k: int) -> int:
+    """k itself; ValueError where it is below 1."""
+    if k < 1:
+        raise ValueError(f"k is {k}: ask for 1 or more items")
+    return k
+
+
+def mark_missing(rows: Ints, scores: Floats) -> tuple[Ints, Floats]:
+    """Ints and scores with -inf wherever the row is -1 (libraries put a huge finite number there)."""
+    return rows.astype(np.int64), np.where(rows < 0, -np.inf, scores).astype(np.float32)
+
+
+def tell(vectors: Floats, doing: str) -> None:
+    """A line for people before something that takes more than a few seconds."""
+    if len(vectors) >= SLOW:
+        log.info("%s: %s vectors", doing, f"{len(vectors):,}")
+
+
+def in_parts(vectors: Floats, doing: str) -> Iterator[tuple[int, Floats]]:
+    """Slices [<= PART, D] in order with their first row; for many vectors, a line at each tenth of the way."""
+    tenth = 0
+    for first in range(0, len(vectors), PART):
+        yield first, vectors[first : first + PART]
+        done = min(first + PART, len(vectors))
+        if len(vectors) >= SLOW and 10 * done // len(vectors) > tenth:
+            tenth = 10 * done // len(vectors)
+            log.info("%s: %s of %s vectors", doing, f"{done:,}", f"{len(vectors):,}")

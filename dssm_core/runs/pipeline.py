@@ -1,0 +1,59 @@
+"""A whole run: every step in order, stopping where the gate says so, and the summary people and scripts read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dssm_core.aliases import JSON
+from dssm_core.errors import ConfigError, DataError
+from dssm_core.runs.run import Manifest, Run
+from dssm_core.runs.steps import STEPS, execute, find_step
+
+
+def run_pipeline(
+    run: Run,
+    before: Callable[[str], None] = lambda name: None,
+    after: Callable[[Manifest], None] = lambda m: None,
+    until: str | None = None,
+) -> JSON:
+    """Execute all steps of a run and return its summary; `register_model` only if the gate passed.
+
+    before / after: called with a step's name before it starts, and with its manifest once it is finished.
+    until: the last step to execute; ConfigError where there is none of that name.
+    """
+    last = find_step(until).name if until else None
+    for name in STEPS:
+        if name == "register_model" and not run.need("recall_gate").info["passed"]:
+            break
+        before(name)
+        after(run_step(run, name))
+        if name == last:
+            break
+    return summary(run)
+
+
+def run_step(run: Run, name: str) -> Manifest:
+    """Execute one step; data or settings that no retry can mend are also written to the MLflow run, with the Data Docs."""
+    try:
+        return execute(run, name)
+    except (ConfigError, DataError) as error:
+        from dssm_core.registry.versions import mark_failed  # heavy, and needed here only
+
+        mark_failed(run, str(error))
+        raise
+
+
+def summary(run: Run) -> JSON:
+    """The run's numbers as one plain JSON object, as far as it has come."""
+    done = {name: manifest for name in STEPS if (manifest := run.manifest(name))}
+    gate = done["recall_gate"].info if "recall_gate" in done else {}
+    version = done["register_model"].info.get("version") if "register_model" in done else None
+    return {
+        "run": str(run.root),
+        "test_day": run.config.split.title,
+        "metrics": gate.get("metrics"),
+        "gate": {"passed": gate["passed"], "reasons": gate["reasons"], "k": run.config.gate.k} if gate else None,
+        "rows": done["split_by_time"].rows if "split_by_time" in done else None,
+        "seconds": {name: manifest.seconds for name, manifest in done.items()},
+        "version": version,
+    }

@@ -1,0 +1,1 @@
+"""Negative sampling. In: the coded dataset; out: tables that candidates are drawn by, with log-Q. Read prepare.py first."""

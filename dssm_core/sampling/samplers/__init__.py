@@ -1,0 +1,1 @@
+"""Negative samplers: one member a file, listed in dssm_core/families.py. See docs/extending.md to add one."""

@@ -1,0 +1,71 @@
+"""Items that were being clicked around the event: the sampler that makes a news model."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from dssm_core.columns import HOUR_MS
+from dssm_core.features.events import Events
+from dssm_core.features.interactions import Log
+from dssm_core.features.ragged import ranges
+from dssm_core.sampling.samplers.protocol import FittedIds, Tables, categorical, draw_categorical, share_of, tally
+
+
+class Active(BaseModel):
+    """With probability 1 - uniform_share in proportion to clicks ** alpha in the `window_h` hours before the refresh,
+    else uniformly from every item known by then, so that quiet items are negatives too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    own: ClassVar[bool] = False
+    window_h: Annotated[int, Field(ge=1)] = 24
+    alpha: Annotated[float, Field(ge=0)] = 0.75
+    uniform_share: Annotated[float, Field(gt=0, le=1)] = 0.3
+
+    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+        """Per bucket a distribution over active items; all items by the time they are first known.
+
+        Memory follows the (bucket, item) pairs with a click, not buckets times items.
+        """
+        bucket, item, clicks = _recent_clicks(log, as_of, self.window_h)
+        order = log.created[1:].argsort(stable=True)
+        return {
+            **categorical(bucket, item, clicks**self.alpha, buckets=len(as_of)),
+            "by_age": order + 1,
+            "known": torch.searchsorted(log.created[1:][order], as_of),
+            "created": log.created,
+            "as_of": as_of,
+        }
+
+    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+        """[count] item codes known and mostly active as of the bucket's refresh; the order says nothing."""
+        shares = torch.full((), self._share(tables, bucket), device=generator.device)
+        even = int(torch.binomial(torch.full_like(shares, count), shares, generator=generator))
+        place = torch.randint(int(tables["known"][bucket]), (even,), generator=generator, device=generator.device)
+        if even == count:
+            return tables["by_age"][place]
+        return torch.cat([tables["by_age"][place], draw_categorical(tables, bucket, count - even, generator)])
+
+    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+        """items: any shape → the same."""
+        share = self._share(tables, bucket)
+        known = tables["created"][items] < tables["as_of"][bucket]
+        uniform = torch.where(known & (items > 0), share / tables["known"][bucket].double(), 0.0)
+        return (uniform + (1 - share) * share_of(tables, bucket, items)).log().float()
+
+    def _share(self, tables: Tables, bucket: int) -> float:
+        begin, end = tables["ptr"][bucket : bucket + 2].tolist()
+        return self.uniform_share if end > begin else 1.0  # a night without a click: nothing is active
+
+
+def _recent_clicks(log: Log, as_of: Tensor, window_h: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Clicks in the window_h hours before each refresh, by bucket and item: what `tally` gives."""
+    hour, item, clicks = tally((log.time - log.start) // HOUR_MS, log.item, torch.ones(len(log.item)))
+    last = (as_of - log.start) // HOUR_MS
+    begin, end = torch.searchsorted(hour, last - window_h), torch.searchsorted(hour, last)
+    bucket, row = ranges(begin, end)
+    return tally(bucket, item[row], clicks[row])

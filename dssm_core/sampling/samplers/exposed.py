@@ -1,0 +1,65 @@
+"""What the user was shown and did not take: the negatives that a ranking log holds."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from dssm_core.errors import DataError
+from dssm_core.features.events import Events
+from dssm_core.features.interactions import Log
+from dssm_core.sampling.samplers.pairs import draw_from_lists, pair_keys, place_of
+from dssm_core.sampling.samplers.protocol import FittedIds, Tables
+
+
+class Exposed(BaseModel):
+    """Evenly from the user's own label 0 rows before the event's `as_of`; evenly from all items where there is none.
+
+    A row whose item the user took at another time of the window is no negative and is left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    own: ClassVar[bool] = True
+
+    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+        """Shown rows by user and time, to draw from; by pair and time, to count. DataError where there is none."""
+        if not len(log.shown_item):
+            raise DataError(
+                "sampler 'exposed' draws what users were shown and did not take, but no train row of a known user and item has label 0: "
+                "give a log with impressions (see data.positive), or take sampler 'uniform'"
+            )
+        codes, since = len(log.created), log.shown_time - log.start
+        key = log.shown_user * codes + log.shown_item
+        kept = ~place_of(pair_keys(log.user, log.item, codes), key)[1]
+        pairs, pair = torch.unique(key[kept], return_inverse=True)
+        by_user, order = (log.shown_user[kept] * log.span + since[kept]).sort(stable=True)
+        return {
+            "by_user": by_user,
+            "items": log.shown_item[kept][order],
+            "pairs": pairs,
+            "by_pair": (pair * log.span + since[kept]).sort().values,
+            "known": torch.tensor([codes - 1]),
+            "window": torch.tensor([log.start, log.span]),
+        }
+
+    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+        """[B, count] item codes."""
+        begin, length = self._rows(tables, "by_user", events.user, events.as_of)
+        return draw_from_lists(tables["items"], begin, length, tables["known"], count, generator)
+
+    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+        """items: [B, n] → [B, n]."""
+        pair, shown = place_of(tables["pairs"], events.user[:, None] * (tables["known"] + 1) + items)
+        times = self._rows(tables, "by_pair", pair, events.as_of[:, None].expand_as(pair))[1].where(shown, 0)
+        length = self._rows(tables, "by_user", events.user, events.as_of)[1][:, None]
+        return torch.where(length > 0, times / length.clamp(min=1), 1 / tables["known"]).log().float()
+
+    def _rows(self, tables: Tables, name: str, code: Tensor, as_of: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each code's rows before as_of begin among sorted (code, time) keys, and how many they are."""
+        start, span = tables["window"]
+        begin = torch.searchsorted(tables[name], (code * span).contiguous())
+        end = torch.searchsorted(tables[name], (code * span + (as_of - start).clamp(min=0).minimum(span - 1)).contiguous())
+        return begin, end - begin

@@ -1,0 +1,43 @@
+"""Popular and unpopular items in a stated mixture."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from dssm_core.features.events import Events
+from dssm_core.features.interactions import Log
+from dssm_core.sampling.samplers.protocol import FittedIds, Tables, by_frequency, categorical_of_all, draw_categorical, share_of
+
+
+class FrequencyBands(BaseModel):
+    """The most clicked items that together hold `high_clicks` of all clicks are the high band, all others the low one.
+
+    high_draws: share of draws from the high band; within a band every item alike. Where one band is empty, all draws are
+    from the other.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    own: ClassVar[bool] = False
+    high_clicks: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    high_draws: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+        """One distribution over all items."""
+        order, clicks = by_frequency(log)
+        held = clicks[order].cumsum(0)
+        high = held - clicks[order] < self.high_clicks * held[-1]  # [N], by rank: what came before does not hold enough yet
+        sizes = high.sum(), (~high).sum()
+        weight = torch.where(high, self.high_draws / sizes[0].clamp(min=1), (1 - self.high_draws) / sizes[1].clamp(min=1))
+        return categorical_of_all(torch.empty_like(weight).index_copy_(0, order, weight))
+
+    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+        """[count] item codes, whatever the bucket."""
+        return draw_categorical(tables, 0, count, generator)
+
+    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+        """items: any shape → the same."""
+        return share_of(tables, 0, items).log().float()

@@ -1,0 +1,71 @@
+"""The other events' items: no drawing at all, popular items drawn the most."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from dssm_core.features.events import Events, training_events
+from dssm_core.features.interactions import Log
+from dssm_core.sampling.samplers.protocol import FittedIds, Tables, categorical, share_of, tally
+
+
+class Streaming(BaseModel):
+    """How the streaming estimate runs (Yi et al. 2019, algorithm 2): each item keeps a moving average of the gap between
+    its events, and its probability is one over that gap. One event is one step.
+
+    step: weight of the newest gap (their alpha); an item's first gaps are averaged evenly, until 1 / their number is below
+    it, so that no first guess lingers. slots: items share so many cells by a hash of their code; left out: a cell each.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    step: Annotated[float, Field(gt=0, le=1)] = 0.01
+    slots: Annotated[int, Field(ge=1)] | None = None
+
+
+class InBatch(BaseModel):
+    """The batch's own positives (Yi et al. 2019), each with its share of the bucket's events as probability.
+
+    streaming: that probability from the streaming estimate instead, as it stands after the bucket's last event. It runs
+    over the events in time order when tables are fitted, so that training has no state to lose.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    own: ClassVar[bool] = False
+    streaming: Streaming | None = None
+
+    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+        """Each bucket's training events by item."""
+        events = training_events(log, as_of)
+        bucket, item, counts = tally(events.bucket, events.item, torch.ones(len(events.item)))
+        tables = categorical(bucket, item, counts, buckets=len(as_of))
+        if not self.streaming:
+            return tables
+        return tables | {"share": 1 / gaps(self.streaming, events, bucket, item, len(log.created))}
+
+    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+        """The batch's positives, as many as there are. → [B]."""
+        return events.item
+
+    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+        """items: any shape → the same."""
+        return share_of(tables, bucket, items).log().float()
+
+
+def gaps(settings: Streaming, events: Events, bucket: Tensor, item: Tensor, codes: int) -> Tensor:
+    """Estimated events between two of an item, after the last event of each (bucket, item). bucket, item: [n] → [n] float64.
+
+    events: in time order, so buckets ascend; codes: items and the unknown.
+    """
+    from dssm_core.sampling.samplers.kernels import moving_gaps
+
+    slots = settings.slots or codes
+    cell = events.item * 0x9E3779B1 % slots if settings.slots else events.item  # Knuth's multiplicative hash
+    key = item * 0x9E3779B1 % slots if settings.slots else item
+    gap = torch.from_numpy(moving_gaps(cell.numpy(), slots, settings.step))  # [events], the cell's estimate after each
+    order = (events.bucket * slots + cell).argsort(stable=True)
+    last = torch.searchsorted((events.bucket * slots + cell)[order], bucket * slots + key, right=True) - 1
+    return gap[order[last]]

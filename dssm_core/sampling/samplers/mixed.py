@@ -1,0 +1,97 @@
+"""Several samplers in stated shares."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor
+
+from dssm_core import families
+from dssm_core.config import Member
+from dssm_core.errors import ConfigError
+from dssm_core.families import SAMPLERS
+from dssm_core.features.events import Events
+from dssm_core.features.interactions import Log
+from dssm_core.sampling.samplers.protocol import FittedIds, Sampler, Tables, side_by_side
+
+
+class Part(Member):
+    """A sampler with its settings, and the share of draws that it makes."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+
+
+class Mixed(BaseModel):
+    """Each draw is made by one of `parts`, chosen by the shares, which add up to 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    parts: Annotated[tuple[Part, ...], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        total = sum(part.share for part in self.parts)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares of sampler.parts add up to {total:g}: let them add up to 1")
+        for part in self.parts:
+            build_inner(part)
+        return self
+
+    @cached_property
+    def samplers(self) -> list[Sampler]:
+        """A member for each part."""
+        return [build_inner(part) for part in self.parts]
+
+    @property
+    def own(self) -> bool:
+        """Whether any part gives events candidates of their own."""
+        return any(sampler.own for sampler in self.samplers)
+
+    def files(self) -> dict[str, Path]:
+        """What the parts' `fit` reads, by path."""
+        return {str(file): file for sampler in self.samplers for file in getattr(sampler, "files", dict)().values()}
+
+    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+        """Every part's tables, `number.name`."""
+        fitted = [sampler.fit(log, as_of, ids) for sampler in self.samplers]
+        return {f"{place}.{name}": table for place, tables in enumerate(fitted) for name, table in tables.items()}
+
+    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+        """[count] item codes, or [B, count]; the order says which part drew them."""
+        shares = torch.tensor([part.share for part in self.parts], device=generator.device)
+        chosen = torch.multinomial(shares, count, replacement=True, generator=generator)
+        counts = torch.bincount(chosen, minlength=len(self.parts)).tolist()
+        drawn = [self._part(tables, place, bucket, number, events, generator) for place, number in enumerate(counts) if number]
+        whole = side_by_side(drawn)
+        return whole.expand(len(events.user), -1) if self.own and whole.dim() == 1 else whole
+
+    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+        """The log of the share-weighted sum of the parts' probabilities. items: [n] or [B, n] → the same."""
+        each = [sampler.log_q(_of(tables, place), bucket, items, events) for place, sampler in enumerate(self.samplers)]
+        shares = torch.tensor([part.share for part in self.parts], device=items.device).log()
+        return (torch.stack(each, dim=-1) + shares).logsumexp(-1)
+
+    def _part(self, tables: Tables, place: int, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+        drawn = self.samplers[place].draw(_of(tables, place), bucket, count, events, generator)
+        if drawn.shape[-1] == count:
+            return drawn
+        return drawn[torch.randint(len(drawn), (count,), generator=generator, device=generator.device)]  # in_batch gives what it has
+
+
+def build_inner(member: Member) -> Any:
+    """A sampler inside a sampler; ValueError, which pydantic takes, in one line where its settings are wrong."""
+    try:
+        return families.build(SAMPLERS, member)
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        raise ValueError(f"sampler {member.kind!r} inside a sampler: {told}") from error
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+def _of(tables: Tables, place: int) -> Tables:
+    prefix = f"{place}."
+    return {name.removeprefix(prefix): table for name, table in tables.items() if name.startswith(prefix)}

@@ -1,0 +1,35 @@
+"""By popularity in the whole window, flattened: the sampler of word2vec."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from dssm_core.features.events import Events
+from dssm_core.features.interactions import Log
+from dssm_core.sampling.samplers.protocol import FittedIds, Tables, categorical, draw_categorical, share_of
+
+
+class Popularity(BaseModel):
+    """In proportion to clicks ** alpha (Mikolov et al. 2013 use 0.75; 1 is popularity itself, 0 is uniform)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    own: ClassVar[bool] = False
+    alpha: Annotated[float, Field(ge=0)] = 0.75
+
+    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+        """One distribution over the window's items."""
+        clicks = torch.bincount(log.item, minlength=len(log.created)).double()
+        items = clicks.nonzero().squeeze(1)
+        return categorical(torch.zeros_like(items), items, clicks[items] ** self.alpha, buckets=1)
+
+    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+        """[count] item codes, whatever the bucket."""
+        return draw_categorical(tables, 0, count, generator)
+
+    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+        """items: any shape → the same."""
+        return share_of(tables, 0, items).log().float()

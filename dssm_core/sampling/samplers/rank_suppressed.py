@@ -1,0 +1,38 @@
+"""By frequency rank instead of frequency, so that the very popular do not crowd out the rest (as in fun-rec's sampling)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from dssm_core.features.events import Events
+from dssm_core.features.interactions import Log
+from dssm_core.sampling.samplers.protocol import FittedIds, Tables, by_frequency, categorical_of_all, draw_categorical, share_of
+from dssm_core.sampling.samplers.ralm import log_uniform
+
+
+class RankSuppressed(BaseModel):
+    """log((rank + 2) / (rank + 1)) / log(items + 1). favour: whether rank 0 is the item with the most clicks or the fewest.
+
+    With `popular` this is `ralm`: tutorials know the one distribution by two names.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    own: ClassVar[bool] = False
+    favour: Literal["popular", "rare"] = "popular"
+
+    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+        """One distribution over all items."""
+        order, _ = by_frequency(log)
+        return categorical_of_all(log_uniform(order if self.favour == "popular" else order.flip(0)))
+
+    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+        """[count] item codes, whatever the bucket."""
+        return draw_categorical(tables, 0, count, generator)
+
+    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+        """items: any shape → the same."""
+        return share_of(tables, 0, items).log().float()

@@ -1,0 +1,34 @@
+"""Every known item alike."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from dssm_core.features.events import Events
+from dssm_core.features.interactions import Log
+from dssm_core.sampling.samplers.protocol import FittedIds, Tables
+
+
+class Uniform(BaseModel):
+    """Each item of the training window with the same probability."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    own: ClassVar[bool] = False
+
+    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+        """The number of items."""
+        return {"known": torch.tensor([len(log.created) - 1])}
+
+    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+        """[count] item codes, whatever the bucket."""
+        known = int(tables["known"])
+        return torch.randint(1, known + 1, (count,), generator=generator, device=generator.device)
+
+    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+        """-log of the number of items. items: any shape → the same."""
+        return torch.full(items.shape, -math.log(int(tables["known"])), device=items.device)

@@ -1,0 +1,24 @@
+"""Bayesian personalised ranking: each positive above each candidate (Rendle et al. 2009)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from dssm_core.training.logits import Logits
+
+
+class Bpr(BaseModel):
+    """-log sigmoid(positive - candidate); candidates that are the positive itself (-inf) add nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    in_batch: ClassVar[bool] = False
+    whole_catalogue: ClassVar[bool] = False
+    on_scores: ClassVar[bool] = False
+
+    def __call__(self, batch: Logits) -> Tensor:
+        """Mean over pairs. → []."""
+        return softplus(batch.negative - batch.positive[:, None]).mean()

@@ -1,0 +1,29 @@
+"""Cosine contrastive loss, the loss of SimpleX (Mao et al. 2021)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from dssm_core.training.logits import Logits
+
+
+class Ccl(BaseModel):
+    """Positives toward cosine 1; candidates below `margin` are easy and left alone, the others pushed down to it.
+
+    negative_weight: weight of an event's mean over its candidates beside its one positive.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    in_batch: ClassVar[bool] = False
+    whole_catalogue: ClassVar[bool] = False
+    on_scores: ClassVar[bool] = True
+    margin: Annotated[float, Field(ge=-1, lt=1)] = 0.4
+    negative_weight: Annotated[float, Field(gt=0)] = 50.0
+
+    def __call__(self, batch: Logits) -> Tensor:
+        """Mean over events. → []."""
+        negative = (batch.negative - self.margin).relu().mean(1)
+        return (1 - batch.positive + self.negative_weight * negative).mean()

@@ -1,0 +1,29 @@
+"""Cross-entropy over the whole catalogue: nothing is drawn, so there is nothing to correct."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from dssm_core.training.fused import softmax_cross_entropy
+from dssm_core.training.logits import Comparison, Logits
+from dssm_core.training.losses.sampled_softmax import cross_entropy
+
+
+class FullSoftmax(BaseModel):
+    """What the sampled softmax estimates, exactly; costs batch times items. For SASRec: Klenitskiy & Vasilev 2023."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    in_batch: ClassVar[bool] = False
+    whole_catalogue: ClassVar[bool] = True
+    on_scores: ClassVar[bool] = False
+
+    def __call__(self, batch: Logits) -> Tensor:
+        """Mean over events. → []."""
+        return cross_entropy(batch)
+
+    def fused(self, compared: Comparison) -> Tensor:
+        """See Loss. → []."""
+        return softmax_cross_entropy(compared, None)

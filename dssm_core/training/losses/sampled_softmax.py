@@ -1,0 +1,36 @@
+"""Softmax over the positive and the sampled candidates: the DSSM loss (Huang et al. 2013)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from dssm_core.training.fused import softmax_cross_entropy
+from dssm_core.training.logits import Comparison, Logits, importance_weighted
+
+
+class SampledSoftmax(BaseModel):
+    """Cross-entropy of the positive against the sampler's candidates. log_q: correct for how they were drawn."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    in_batch: ClassVar[bool] = False
+    whole_catalogue: ClassVar[bool] = False
+    on_scores: ClassVar[bool] = False
+    log_q: bool = True
+
+    def __call__(self, batch: Logits) -> Tensor:
+        """Mean over events. → []."""
+        return cross_entropy(importance_weighted(batch) if self.log_q else batch)
+
+    def fused(self, compared: Comparison) -> Tensor:
+        """See Loss. → []."""
+        return softmax_cross_entropy(compared, compared.log_count_negative if self.log_q else None)
+
+
+def cross_entropy(batch: Logits) -> Tensor:
+    """-log of the positive's share of the softmax over itself and the candidates, mean over events. → []."""
+    everything = torch.cat([batch.positive[:, None], batch.negative], dim=1)
+    return (everything.logsumexp(1) - batch.positive).mean()

@@ -1,0 +1,99 @@
+"""What each query was told, counted by hand; `fabricate` tests the queries of whole users in test_evaluate.py."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dssm_core.config import parse_config
+from dssm_core.data.splits.last_n import LastN
+from dssm_core.errors import DataError
+from dssm_core.evaluation import evaluate
+from dssm_core.evaluation.queries import make_window, users_frame
+from dssm_core.features.ids import Ids
+
+TRAIN = [("a", 10, 1), ("b", 20, 1), ("a", 30, 0), ("a", 20, 1), ("b", 10, 1)]
+# a's newest three and b's; 99 is in no train row; b's first was not taken
+TEST = [("a", 30, 1), ("b", 10, 0), ("a", 99, 1), ("a", 10, 1), ("b", 30, 1), ("b", 20, 1)]
+
+
+@pytest.fixture
+def rolling(fabricate):
+    """A run split by `last_n`, and its vocabularies: item 10 is row 0, 20 row 1, 30 row 2."""
+    run = fabricate()
+    raw = run.config.model_dump() | {"split": {"kind": "last_n"}, "sampler": {"kind": "uniform"}}
+    raw["evaluation"] |= {"baselines": ["hot"]}
+    raw["features"]["activity"] |= {"enabled": False}
+    run.__dict__["config"] = parse_config(raw)
+    for name, rows in (("train", TRAIN), ("test", TEST)):
+        frame = pd.DataFrame(rows, columns=["user_id", "item_id", "label"]).astype({"label": np.int8})
+        frame["timestamp"], frame["device"] = range(len(rows)), [f"{name}{place}" for place in range(len(rows))]
+        frame.to_parquet(run.step("split_by_time") / f"{name}.parquet")
+    return run, Ids(pd.Index(["a", "b"])), Ids(pd.Index([10, 20, 30, 40]))
+
+
+def told(asked):
+    """[(user, history)] of a slice."""
+    return [(user, asked.histories.part(q, q + 1).items.tolist()) for q, user in enumerate(asked.users)]
+
+
+def test_each_positive_row_asks_with_all_that_came_before_it(rolling):
+    window = make_window(*rolling)
+    assert told(window.all) == [("a", [0, 1]), ("a", [0, 1, 2]), ("a", [0, 1, 2]), ("b", [1, 0]), ("b", [1, 0, 2])]
+    assert window.all.relevant.counts.tolist() == [1, 1, 1, 1, 1]
+    assert window.all.codes.tolist() == [1, 1, 1, 2, 2]
+    # 99 and 30 are in no train positive: warm are a's 10 and b's 20
+    assert told(window.warm) == [("a", [0, 1, 2]), ("b", [1, 0, 2])]
+    assert window.test_counts.tolist() == [1, 1, 0, 0]
+
+
+def test_only_relevant_rows_ask_and_the_others_stay_history(rolling):
+    run, *vocabularies = rolling
+    file = run.step("split_by_time") / "test.parquet"
+    pd.read_parquet(file).assign(rating=[5, 5, 2, 3, 1, 3]).to_parquet(file)
+    run.__dict__["config"] = run.config.model_copy(update={"split": LastN(relevant="rating >= 3")})
+    assert told(make_window(run, *vocabularies).all) == [("a", [0, 1]), ("a", [0, 1, 2]), ("b", [1, 0, 2])]
+    run.__dict__["config"] = run.config.model_copy(update={"split": LastN(relevant="stars > 2")})
+    with pytest.raises(DataError, match="'stars' is compared with 2, but the rows have only"):
+        make_window(run, *vocabularies)
+
+
+def test_a_row_of_label_0_is_judged_with_the_past_before_it(rolling):
+    pairs = make_window(*rolling).pairs
+    assert told(pairs.asked) == [("b", [1, 0]), ("a", [0, 1, 2]), ("b", [1, 0, 2])]
+    assert (pairs.items.tolist(), pairs.labels.tolist()) == ([0, 0, 1], [0, 1, 1])
+
+
+def test_the_context_is_that_of_the_latest_positive_before_the_query(rolling):
+    run, users, items = rolling
+    frame = users_frame(run, make_window(run, users, items).all, 2, ("device", "unknown"))
+    assert frame["device"].tolist() == ["train3", "test0", "test2", "train4", "test4"]
+    assert frame["history"].tolist() == [[10, 20], [20, 30], [20, 30], [20, 10], [10, 30]]
+
+
+def test_rows_ask_by_the_encoder_and_not_by_the_exported_users(rolling, monkeypatch):
+    """An encoder whose vector is the history's newest item: each row then finds that item first."""
+    run, users, items = rolling
+
+    class Newest:
+        def __init__(self, folder):
+            assert (folder / "config.json").is_file()
+
+        def users(self, frame):
+            return np.load(run.step("export_embeddings") / "item_embeddings.npy")[[cell[-1] // 10 - 1 for cell in frame["history"]]]
+
+    monkeypatch.setattr("dssm_core.retrieval.encoder.Encoder", Newest)
+    monkeypatch.setattr(evaluate, "QUERIES_AT_ONCE", 2)
+    window = make_window(run, users, items)
+    with evaluate.query_encoder(run) as encode:
+        vectors = encode(window.all)
+        search = evaluate.vector_search(run, vectors, "served")
+        assert search(0, 5, 1)[:, 0].tolist() == [1, 2, 2, 0, 2]
+    assert not list(run.root.glob(".scratch-*"))
+
+
+def test_unknown_users_and_items_have_no_history(fabricate):
+    run = fabricate()
+    window = make_window(run, Ids(pd.Index([1, 2, 3])), Ids(pd.Index([20, 30])))
+    past = {int(user): history for user, history in told(window.all)}
+    assert past == {1: [1], 2: [1, 0], 3: [1], 7: []}
+    assert window.all.latest.tolist() == [3, 4, 2, -1]

@@ -1,0 +1,191 @@
+"""Audiences: equal to brute force, true to a planted structure, and what bad questions get."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from dssm_core.cli.main import main
+from dssm_core.errors import ArtifactError, ConfigError, DataError
+from dssm_core.features.ids import Ids
+from dssm_core.operation import lookalike
+from dssm_core.operation.lookalike import audience, like_seeds, make_audience, near_item, read_seeds
+from dssm_core.registry import versions as registry
+from dssm_core.retrieval.bundle import assemble, open_bundle
+from tests.unit.conftest import ITEMS
+
+GROUPS, EACH = 4, 50
+
+
+@pytest.fixture
+def made(fabricate, tmp_path):
+    """The bundle as made by hand: users 1, 2, 3 at items 10, 20, 30."""
+    return open_bundle(assemble(fabricate(), tmp_path / "bundle"))
+
+
+@pytest.fixture
+def crowd(made):
+    """200 users in 4 groups around the axes of 8 dimensions, of all lengths; user u00 .. u199, group number % 4."""
+    rng = np.random.default_rng(3)
+    centres = np.eye(8, dtype=np.float32)[np.arange(GROUPS * EACH) % GROUPS]
+    vectors = (centres + 0.25 * rng.normal(size=centres.shape)) * rng.uniform(0.1, 10, (len(centres), 1))
+    names = Ids(pd.Index([f"u{n:03}" for n in range(len(centres))]))
+    return replace(made, users=names, user_vectors=np.vstack([np.zeros((1, 8)), vectors]).astype(np.float32))
+
+
+def group(names):
+    return [int(name[1:]) % GROUPS for name in names]
+
+
+@pytest.mark.parametrize("exclude", [True, False])
+def test_scores_are_the_mean_cosines_with_all_seeds(crowd, exclude):
+    seeds = ["u000", "u004", "u013", "u000"]  # one twice, which counts once
+    found = audience(crowd, like_seeds(crowd, seeds), 40, exclude)
+    unit = crowd.user_vectors[1:] / np.linalg.norm(crowd.user_vectors[1:], axis=1, keepdims=True)
+    cosines = pd.Series((unit @ unit[[0, 4, 13]].T).mean(axis=1), index=crowd.users.index)
+    wanted = (cosines.drop(["u000", "u004", "u013"]) if exclude else cosines).sort_values(ascending=False).head(40)
+    assert found["user_id"].tolist() == wanted.index.tolist()
+    np.testing.assert_allclose(found["score"], wanted, rtol=1e-4, atol=1e-5)
+    assert found["rank"].tolist() == list(range(1, 41))
+
+
+def test_seeds_of_a_planted_group_find_that_group(crowd):
+    for wanted in range(GROUPS):
+        seeds = [f"u{n:03}" for n in range(wanted, 40, GROUPS)]  # 10 of the group's 50
+        found = audience(crowd, like_seeds(crowd, seeds), EACH - len(seeds))
+        assert np.mean(np.array(group(found["user_id"])) == wanted) > 0.9  # chance: a quarter
+
+
+def test_an_item_finds_users_as_the_towers_score_them(crowd, tmp_path):
+    """Not by angle: a user's length counts where similarity is a dot product."""
+    items = np.random.default_rng(4).normal(size=(4, 8)).astype(np.float32)
+    np.save(tmp_path / "item_embeddings.npy", items)
+    crowd = replace(crowd, folder=tmp_path)
+    found = audience(crowd, near_item(crowd, "30"), 7)  # ids of another type are found
+    scores = pd.Series(crowd.user_vectors[1:] @ items[2], index=crowd.users.index).sort_values(ascending=False).head(7)
+    assert found["user_id"].tolist() == scores.index.tolist()
+    np.testing.assert_allclose(found["score"], scores, rtol=1e-5)
+
+
+def test_by_hand(made):
+    found = audience(made, near_item(made, 10), 2)
+    assert found.to_dict("list") == {"user_id": [1, 2], "score": [1.0, 0.0], "rank": [1, 2]}
+    opposite = audience(made, like_seeds(made, [1, 3]), 5, exclude_seeds=False)  # their mean is 0: all are equally alike
+    assert opposite.to_dict("list") == {"user_id": [1, 2, 3], "score": [0.0] * 3, "rank": [1, 2, 3]}
+    assert ITEMS[0].tolist() == [1, 0]
+
+
+def test_more_than_there_are_gives_all_once(crowd):
+    found = audience(crowd, like_seeds(crowd, ["u001"]), 10**6)
+    assert sorted(found["user_id"]) == [name for name in crowd.users.index if name != "u001"]
+
+
+def test_unknown_seeds_are_counted_and_named(crowd, tmp_path, caplog):
+    about = make_audience(crowd, tmp_path / "a.csv", 3, seeds=["u001", *(f"x{n}" for n in range(7))])
+    assert (about["seeds"], about["unknown_seeds"], about["unknown"]) == (1, 7, ["x0", "x1", "x2", "x3", "x4"])
+    assert "7 of 8 seeds are no users of this model, such as x0, x1, x2, x3, x4: left out" in caplog.text
+    with pytest.raises(DataError, match="2 of 2 seeds are no users of this model, such as x, y: give user_ids"):
+        make_audience(crowd, tmp_path / "b.csv", 3, seeds=["x", "y"])
+    assert not (tmp_path / "b.csv").exists()
+
+
+def test_bad_questions_are_named(made, tmp_path):
+    file = tmp_path / "a.parquet"
+    with pytest.raises(ConfigError, match="not both"):
+        make_audience(made, file, 3, seeds=[1], item=10)
+    with pytest.raises(ConfigError, match="not neither"):
+        make_audience(made, file, 3)
+    with pytest.raises(ConfigError, match="top is 0"):
+        make_audience(made, file, 0, item=10)
+    with pytest.raises(ConfigError, match=r"'a\.txt': its name must end in \.parquet or \.csv"):
+        make_audience(made, tmp_path / "a.txt", 3, item=10)
+    with pytest.raises(DataError, match="item 77 is not among the model's 4 items"):
+        make_audience(made, file, 3, item=77)
+    with pytest.raises(DataError, match="nobody is left: all 3 users"):
+        make_audience(made, file, 3, seeds=[1, 2, 3])
+
+
+@pytest.mark.parametrize(("suffix", "read"), [(".parquet", pd.read_parquet), (".csv", pd.read_csv)])
+def test_the_file_holds_what_was_found(made, tmp_path, suffix, read):
+    file = tmp_path / "new" / f"audience{suffix}"
+    about = make_audience(made, file, 2, item=10)
+    assert about == {"file": str(file), "users": 2, "best": 1.0, "last": 0.0, "item": "10"}
+    assert read(file).to_dict("list") == {"user_id": [1, 2], "score": [1.0, 0.0], "rank": [1, 2]}
+    assert [found.name for found in file.parent.iterdir()] == [file.name]
+
+
+def test_seeds_are_read_from_any_of_three_files(tmp_path):
+    pd.DataFrame({"user_id": [1, 2], "x": [0, 0]}).to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text("x,user_id\n0,007\n0,8\n")
+    (tmp_path / "a.txt").write_text("007\n\n 8 \n")
+    assert read_seeds(tmp_path / "a.parquet") == [1, 2]
+    assert read_seeds(tmp_path / "a.csv") == read_seeds(tmp_path / "a.txt") == ["007", "8"]
+    (tmp_path / "b.csv").write_text("id\n1\n")
+    for file in ("b.csv", "none.txt", "none.parquet"):
+        with pytest.raises(DataError, match=f"seeds file .*{file}.* cannot be read .*one id a line"):
+            read_seeds(tmp_path / file)
+
+
+class Store:
+    """A registry of one model with two versions."""
+
+    name, uri = "dssm-made", "here"
+
+    def aliases(self):
+        return {"champion": "1", "challenger": "2"}
+
+    def tags(self, version):
+        if version not in ("1", "2"):
+            raise ConfigError(f"no version {version}")
+        return {}
+
+
+@pytest.mark.parametrize(("asked", "number"), [(None, "1"), ("challenger", "2"), ("2", "2")])
+def test_a_version_is_a_number_or_an_alias_or_the_champion(made, monkeypatch, asked, number):
+    monkeypatch.setattr(lookalike, "fetch", lambda store, version, folder: registry.Found(version, made.folder))
+    with lookalike.opened(Store(), asked) as (bundle, about):
+        assert about == {"model": "dssm-made", "version": number}
+        assert len(bundle.users) == 4
+
+
+def test_what_is_not_there_is_named(fabricate):
+    for wrong, message in (("best", "has no best: its aliases are challenger, champion"), ("9", "no version 9")):
+        with pytest.raises(ConfigError, match=message), lookalike.opened(Store(), wrong):
+            pass
+    run = fabricate()
+    with pytest.raises(ConfigError, match="version '1' is of a registered model, run 'one' has none"), lookalike.opened(run, "1"):
+        pass
+    with lookalike.opened(run) as (bundle, about):
+        assert about == {"run": "one"}
+        assert len(bundle.users) == 4
+    (run.step("build_index") / "manifest.json").unlink()
+    with pytest.raises(ArtifactError, match="dssm build_index --run"), lookalike.opened(run):
+        pass
+
+
+def command(*args):
+    return CliRunner().invoke(main, ["lookalike", *map(str, args)])
+
+
+def test_the_command_writes_an_audience_and_says_what_it_did(fabricate, tmp_path):
+    run, file = fabricate(), tmp_path / "a.csv"
+    (tmp_path / "seeds.txt").write_text("2\n")
+    done = command("--run", run.root, "--seed", 1, "--seeds", tmp_path / "seeds.txt", "--to", file)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (told["run"], told["seeds"], told["users"]) == ("one", 2, 1)
+    assert pd.read_csv(file)["user_id"].tolist() == [3]
+    assert command("--run", run.root, "--item", 10, "--to", file, "--top", 1).exit_code == 0
+    assert pd.read_csv(file)["user_id"].tolist() == [1]
+    assert command("--run", run.root, "--seed", 1, "--keep-seeds", "--to", file).exit_code == 0
+    assert pd.read_csv(file)["user_id"].tolist() == [1, 2, 3]
+
+
+def test_the_command_wants_a_model_or_a_run(fabricate, tmp_path):
+    for args in ((), ("dssm-made", "--run", fabricate().root)):
+        done = command(*args, "--item", 10, "--to", tmp_path / "a.csv")
+        assert done.exit_code == 1
+        assert "give the name of a registered MODEL, or a run's folder" in done.output
