@@ -1,6 +1,8 @@
-"""Baselines on MovieLens-1M as sequences, leave-one-out: full ranking, seen items left out; Markdown rows for docs/benchmarks.md.
+"""Baselines on MovieLens-1M as sequences, leave-one-out: full ranking, seen items left out;
+Markdown rows for docs/benchmarks.md.
 
-Each baseline runs in a process of its own: fit on all but the held-out item, then a list for every user.
+Each baseline runs in a process of its own: fit on all but the held-out item, then a list for every
+user.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ DEFAULT = (
 
 
 def read(file: Path, held_out: int) -> tuple[Clicks, Histories, Ints]:
-    """Clicks and histories of all users without their last `held_out` items, and the first of those. [U]
+    """Clicks and histories of all users without their last `held_out` items, and the first of
+    those. [U]
 
     The file has a place in a sequence and no times: the place stands for the time.
     """
@@ -63,7 +66,9 @@ def read(file: Path, held_out: int) -> tuple[Clicks, Histories, Ints]:
 
 
 def ranks(fitted: Fitted, histories: Histories, targets: Ints, n_items: int) -> Ints:
-    """0-based place of each user's target among the items that the user has not had; n_items where it is not listed."""
+    """0-based place of each user's target among the items that the user has not had; n_items where
+    it is not listed.
+    """
     found = []
     for first in range(0, len(histories), USERS_AT_ONCE):
         past = histories.part(first, min(first + USERS_AT_ONCE, len(histories)))
@@ -73,7 +78,9 @@ def ranks(fitted: Fitted, histories: Histories, targets: Ints, n_items: int) -> 
         seen[:, -1] = True
         listed = ~np.take_along_axis(seen, rows, 1)
         hit = rows == targets[first : first + len(past), None]
-        found.append(np.where(hit.any(1), np.sum(listed & (np.cumsum(hit, 1) == 0), axis=1), n_items))
+        found.append(
+            np.where(hit.any(1), np.sum(listed & (np.cumsum(hit, 1) == 0), axis=1), n_items)
+        )
     return np.concatenate(found)
 
 
@@ -94,7 +101,16 @@ def measure(file: Path, held_out: int, member: Named) -> dict[str, Any]:
 
 def run_apart(baseline: str, args: argparse.Namespace) -> dict[str, Any]:
     """`measure` in a process of its own, with its peak memory in GiB."""
-    command = [sys.executable, __file__, "--data", args.data, "--held-out", str(args.held_out), "--one", baseline]
+    command = [
+        sys.executable,
+        __file__,
+        "--data",
+        args.data,
+        "--held-out",
+        str(args.held_out),
+        "--one",
+        baseline,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     text = process.stdout.read()
@@ -107,23 +123,49 @@ def run_apart(baseline: str, args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Print a table, a row as soon as it is there."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("baselines", nargs="*", help="a name, or settings in YAML: '{kind: itemcf, window: 5}'")
-    parser.add_argument("--data", default=os.environ.get("DSSM_DATA"), help="folder that holds movielens-1m-sequences (DSSM_DATA)")
-    parser.add_argument("--held-out", type=int, default=1, help="1: the last item tests; 2: the one before validates, the last is unknown")
+    parser.add_argument(
+        "baselines", nargs="*", help="a name, or settings in YAML: '{kind: itemcf, window: 5}'"
+    )
+    parser.add_argument(
+        "--data",
+        default=os.environ.get("DSSM_DATA"),
+        help="folder that holds movielens-1m-sequences (DSSM_DATA)",
+    )
+    parser.add_argument(
+        "--held-out",
+        type=int,
+        default=1,
+        help="1: the last item tests; 2: the one before validates, the last is unknown",
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if not args.data:
         parser.error("--data or DSSM_DATA names no folder")
     if args.one:
         member = Named.model_validate(yaml.safe_load(args.one))
-        print(json.dumps(measure(Path(args.data, "movielens-1m-sequences", "sequences.txt.gz"), args.held_out, member)))
+        print(
+            json.dumps(
+                measure(
+                    Path(args.data, "movielens-1m-sequences", "sequences.txt.gz"),
+                    args.held_out,
+                    member,
+                )
+            )
+        )
         return
-    print("| baseline | HR@10 | HR@20 | NDCG@10 | HR@200 | fit, s | lists of 200, s | peak GiB |\n" + "|---" * 8 + "|")
+    print(
+        "| baseline | HR@10 | HR@20 | NDCG@10 | HR@200 | fit, s | lists of 200, s | peak GiB |\n"
+        + "|---" * 8
+        + "|"
+    )
     for baseline in args.baselines or DEFAULT:
         found = run_apart(baseline, args)
         metrics = " | ".join(f"{found[key]:.3f}" for key in ("HR@10", "HR@20", "NDCG@10", "HR@200"))
         name = Named.model_validate(yaml.safe_load(baseline)).name
-        print(f"| {name} | {metrics} | {found['fit_s']:.1f} | {found['lists_s']:.1f} | {found['peak_gib']:.1f} |", flush=True)
+        print(
+            f"| {name} | {metrics} | {found['fit_s']:.1f} | {found['lists_s']:.1f} | {found['peak_gib']:.1f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

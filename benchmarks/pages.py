@@ -44,13 +44,21 @@ class Line:
 
 
 def figure(metrics: JSON, row: Row, column: str) -> float | None:
-    """A row's figure in a run's report; None where the report has none. column: `recall@20`, or `all.recall@20` in the slice `all`."""
+    """A row's figure in a run's report; None where the report has none. column: `recall@20`, or
+    `all.recall@20` in the slice `all`.
+    """
     slice_name, _, name = column.rpartition(".")
     node = metrics.get(slice_name, {}) if slice_name else metrics
-    who = ["ceiling"] if row.ceiling else ["baselines", row.baseline] if row.baseline else ["served"]
+    who = (
+        ["ceiling"] if row.ceiling else ["baselines", row.baseline] if row.baseline else ["served"]
+    )
     for key in who:
         node = node.get(key, {})
-    found: float | None = max(node.get(row.best_of.get(name, ""), {}).values(), default=None) if row.best_of else node.get(name)
+    found: float | None = (
+        max(node.get(row.best_of.get(name, ""), {}).values(), default=None)
+        if row.best_of
+        else node.get(name)
+    )
     return found
 
 
@@ -58,43 +66,88 @@ def lines_of(table: Table, by_job: Mapping[str, JSON], checkout: Path = CHECKOUT
     """The table's lines in its order, day by day."""
     days = {row.title: jobs_of(table, row, checkout) for row in table.rows}
     order: tuple[date | None, ...] = table.test_days or (None,)
-    lines = [(row, day, tuple(days[row.title].get(day, ()))) for day in order for row in table.rows if day in days[row.title]]
+    lines = [
+        (row, day, tuple(days[row.title].get(day, ())))
+        for day in order
+        for row in table.rows
+        if day in days[row.title]
+    ]
     published = [(row, None, ()) for row in table.rows if table.test_days and row.config is None]
-    return [Line(row, day, jobs, tuple(by_job.get(job.id) for job in jobs)) for row, day, jobs in [*lines, *published]]
+    return [
+        Line(row, day, jobs, tuple(by_job.get(job.id) for job in jobs))
+        for row, day, jobs in [*lines, *published]
+    ]
 
 
-def section(bench: Bench, by_job: Mapping[str, JSON], command: str, checkout: Path = CHECKOUT) -> str:
+def section(
+    bench: Bench, by_job: Mapping[str, JSON], command: str, checkout: Path = CHECKOUT
+) -> str:
     """The Markdown between a bench's markers."""
     parts = [f"```\n{command}\n```", machine(by_job.values())]
     for table in bench.tables:
         lines = [line for line in lines_of(table, by_job, checkout) if by_job or line.row.published]
-        head = [f"### {table.title}, {len(table.seeds)} seeds", SAME_PROTOCOL] if bench.parts else [table.protocol.strip()]
-        parts += [*head, markdown(table, lines) if lines else "", *remarks(lines), table.note.strip()]
+        head = (
+            [f"### {table.title}, {len(table.seeds)} seeds", SAME_PROTOCOL]
+            if bench.parts
+            else [table.protocol.strip()]
+        )
+        parts += [
+            *head,
+            markdown(table, lines) if lines else "",
+            *remarks(lines),
+            table.note.strip(),
+        ]
     if panels(bench, by_job, checkout):
         parts.append(f"![{bench.title}](images/bench-{bench.name}.png)")
     return "\n\n".join(part for part in parts if part)
 
 
 def markdown(table: Table, lines: Sequence[Line]) -> str:
-    """The table: mean ± standard deviation over seeds; the best of our own lists of each day in bold; published figures apart."""
+    """The table: mean ± standard deviation over seeds; the best of our own lists of each day in
+    bold; published figures apart.
+    """
     published = any(line.row.published for line in lines)
     heads = ["system", *(["test day"] if table.test_days else []), *table.columns.values()]
-    heads += [*(["published", "same data", "source"] if published else []), "seeds", "train, s", "run, s", "peak GiB", "parameters"]
-    best = {(day, column): _best(lines, day, column) for day in (table.test_days or (None,)) for column in table.columns}
+    heads += [
+        *(["published", "same data", "source"] if published else []),
+        "seeds",
+        "train, s",
+        "run, s",
+        "peak GiB",
+        "parameters",
+    ]
+    best = {
+        (day, column): _best(lines, day, column)
+        for day in (table.test_days or (None,))
+        for column in table.columns
+    }
     rows = []
     for line in lines:
-        figures = [_figure(line, column, line is best.get((line.day, column))) for column in table.columns]
+        figures = [
+            _figure(line, column, line is best.get((line.day, column))) for column in table.columns
+        ]
         cells = [_system(line), *([str(line.day or "")] if table.test_days else []), *figures]
-        rows.append([*cells, *(_published(line.row, table) if published else []), str(len(line.measured) or "–"), *_cost(line)])
+        rows.append(
+            [
+                *cells,
+                *(_published(line.row, table) if published else []),
+                str(len(line.measured) or "–"),
+                *_cost(line),
+            ]
+        )
     return "\n".join([_cells(heads), "|---" * len(heads) + "|", *map(_cells, rows)])
 
 
 def remarks(lines: Sequence[Line]) -> list[str]:
-    """What a reader must know of some lines: errors, and figures of settings that have changed since."""
+    """What a reader must know of some lines: errors, and figures of settings that have changed
+    since.
+    """
     errors = {line.row.title: line.failed[0]["error"] for line in lines if line.failed}
     told = [f"- {title} failed: {' '.join(error.split())[:300]}" for title, error in errors.items()]
     if stale := sorted({line.row.title for line in lines if _stale(line)}):
-        told.append(f"- Measured with settings that have changed since, run them again: {', '.join(stale)}.")
+        told.append(
+            f"- Measured with settings that have changed since, run them again: {', '.join(stale)}."
+        )
     return ["\n".join(told)] if told else []
 
 
@@ -113,8 +166,12 @@ def machine(records: Iterable[JSON]) -> str:
     )
 
 
-def write(bench: Bench, by_job: Mapping[str, JSON], command: str, checkout: Path = CHECKOUT) -> Path:
-    """Put the section between its markers in docs/benchmarks.md (at the end where there are none) and draw its picture."""
+def write(
+    bench: Bench, by_job: Mapping[str, JSON], command: str, checkout: Path = CHECKOUT
+) -> Path:
+    """Put the section between its markers in docs/benchmarks.md (at the end where there are none)
+    and draw its picture.
+    """
     docs = checkout / DOCS
     text = docs.read_text(encoding="utf-8") if docs.is_file() else "# Benchmarks\n"
     write_atomically(docs, filled(text, bench, section(bench, by_job, command, checkout)).encode())
@@ -134,7 +191,9 @@ def filled(text: str, bench: Bench, content: str) -> str:
     return f"{before}{start}\n{content}\n{end}{rest.partition(end)[2]}"
 
 
-def panels(bench: Bench, by_job: Mapping[str, JSON], checkout: Path = CHECKOUT) -> list[plots.Panel]:
+def panels(
+    bench: Bench, by_job: Mapping[str, JSON], checkout: Path = CHECKOUT
+) -> list[plots.Panel]:
     """The first column of each table as bars; a table of which nothing is measured has no picture."""
     drawn = [_panel(table, lines_of(table, by_job, checkout)) for table in bench.tables]
     return [panel for panel in drawn if any(bar.mean is not None for bar in panel.bars)]
@@ -148,12 +207,18 @@ def _panel(table: Table, lines: Sequence[Line]) -> plots.Panel:
         if values or column in line.row.published:
             label = f"{line.row.title}, {line.day}" if line.day else line.row.title
             mean, spread = (statistics.fmean(values), _spread(values)) if values else (None, 0.0)
-            bars.append(plots.Bar(label, mean, spread, line.row.published.get(column), line.row.trained))
+            bars.append(
+                plots.Bar(label, mean, spread, line.row.published.get(column), line.row.trained)
+            )
     return plots.Panel(table.title, table.columns[column], bars)
 
 
 def _best(lines: Sequence[Line], day: date | None, column: str) -> Line | None:
-    able = [line for line in lines if line.day == day and not line.row.ceiling and not line.row.best_of and line.values(column)]
+    able = [
+        line
+        for line in lines
+        if line.day == day and not line.row.ceiling and not line.row.best_of and line.values(column)
+    ]
     return max(able, key=lambda line: statistics.fmean(line.values(column)), default=None)
 
 
@@ -171,20 +236,35 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def _system(line: Line) -> str:
-    return f"[{line.row.title}](../configs/{line.row.config})" if line.row.trained else line.row.title
+    return (
+        f"[{line.row.title}](../configs/{line.row.config})" if line.row.trained else line.row.title
+    )
 
 
 def _published(row: Row, table: Table) -> list[str]:
     if not row.published:
         return ["", "", ""]
-    figures = ", ".join(f"{table.columns[name]} {_places(value)}" for name, value in row.published.items())
-    same = {True: "yes", False: "no"}.get(row.same_data, row.same_data) if isinstance(row.same_data, bool) else row.same_data
+    figures = ", ".join(
+        f"{table.columns[name]} {_places(value)}" for name, value in row.published.items()
+    )
+    same = (
+        {True: "yes", False: "no"}.get(row.same_data, row.same_data)
+        if isinstance(row.same_data, bool)
+        else row.same_data
+    )
     return [figures, str(same), str(row.source)]
 
 
 def _cost(line: Line) -> list[str]:
     if not line.row.trained or not line.measured:
-        took = [record["metrics"]["baselines"][line.row.baseline].get("seconds") for record in line.measured] if line.row.baseline else []
+        took = (
+            [
+                record["metrics"]["baselines"][line.row.baseline].get("seconds")
+                for record in line.measured
+            ]
+            if line.row.baseline
+            else []
+        )
         took = [seconds for seconds in took if seconds is not None]
         return [f"{statistics.fmean(took):.1f}" if took else "–", *["–"] * 3]
     seconds = [record["seconds"] for record in line.measured]
@@ -206,7 +286,9 @@ def _count(value: int) -> str:
 
 def _stale(line: Line) -> bool:
     pairs = zip(line.jobs, line.records, strict=True)
-    return any(record is not None and record["settings"] != job.settings_hash for job, record in pairs)
+    return any(
+        record is not None and record["settings"] != job.settings_hash for job, record in pairs
+    )
 
 
 def _cells(cells: Iterable[str]) -> str:

@@ -1,7 +1,9 @@
-"""`dssm bench`: the systems of a table side by side. Each row and seed is a run of its own process; docs/benchmarks.md holds the table.
+"""`dssm bench`: the systems of a table side by side. Each row and seed is a run of its own process;
+docs/benchmarks.md holds the table.
 
-A table is benchmarks/NAME.yaml. What was measured is appended to <runs>/bench/NAME/results.jsonl, so that an interrupted bench goes on,
-and kept in benchmarks/results/NAME.jsonl, from which the documents are written (bench_docs.py).
+A table is benchmarks/NAME.yaml. What was measured is appended to <runs>/bench/NAME/results.jsonl,
+so that an interrupted bench goes on, and kept in benchmarks/results/NAME.jsonl, from which the
+documents are written (bench_docs.py).
 """
 
 from __future__ import annotations
@@ -43,11 +45,14 @@ KNOWN_ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")
 
 
 class Row(Section):
-    """A system of a table: trained from `config` (below configs/) with `set` laid over it, or read from that run's report.
+    """A system of a table: trained from `config` (below configs/) with `set` laid over it, or read
+    from that run's report.
 
-    baseline: the figures are that baseline's in the run's report. best_of: column -> a mapping in it (by_window), of which the largest is
-    shown, and nothing for other columns. ceiling: the report's ceiling. published: figures of others, never mixed with ours; source says
-    whose, same_data whether on the same data: true, false, or which part ("users 1-2999"). A row without config has published ones only.
+    baseline: the figures are that baseline's in the run's report. best_of: column -> a mapping in
+    it (by_window), of which the largest is shown, and nothing for other columns. ceiling: the
+    report's ceiling. published: figures of others, never mixed with ours; source says whose,
+    same_data whether on the same data: true, false, or which part ("users 1-2999"). A row without
+    config has published ones only.
     """
 
     title: str
@@ -65,7 +70,9 @@ class Row(Section):
         if not self.config and not self.published:
             raise ValueError(f"row {self.title!r} holds neither config nor published figures")
         if self.published and (self.source is None or self.same_data is None):
-            raise ValueError(f"row {self.title!r} holds published figures: say their source and same_data (true, false, or which part)")
+            raise ValueError(
+                f"row {self.title!r} holds published figures: say their source and same_data (true, false, or which part)"
+            )
         if self.baseline and self.ceiling:
             raise ValueError(f"row {self.title!r} is a baseline or the ceiling, not both")
         return self
@@ -77,9 +84,11 @@ class Row(Section):
 
 
 class Table(Section):
-    """Rows measured by one protocol. columns: figure of the report -> heading; `all.recall@20` is that of the slice `all`.
+    """Rows measured by one protocol. columns: figure of the report -> heading; `all.recall@20` is
+    that of the slice `all`.
 
-    data: sub-folder of --data that replaces `data.source.path`. test_days: each row once a day. note: Markdown after the table.
+    data: sub-folder of --data that replaces `data.source.path`. test_days: each row once a day.
+    note: Markdown after the table.
     """
 
     title: str
@@ -98,12 +107,16 @@ class Table(Section):
             raise ValueError(f"two rows are called {twice[0]!r}: give each a title of its own")
         for row in self.rows:
             if unknown := [name for name in row.published if name not in self.columns]:
-                raise ValueError(f"row {row.title!r} publishes {unknown[0]!r}: {did_you_mean(unknown[0], list(self.columns))}")
+                raise ValueError(
+                    f"row {row.title!r} publishes {unknown[0]!r}: {did_you_mean(unknown[0], list(self.columns))}"
+                )
         return self
 
 
 class Parts(Section):
-    """Rows of other tables, run again with seeds of their own. tables: name -> titles of its rows (none: all)."""
+    """Rows of other tables, run again with seeds of their own. tables: name -> titles of its rows
+    (none: all).
+    """
 
     title: str
     tables: Annotated[dict[str, tuple[str, ...]], Field(min_length=1)]
@@ -120,18 +133,26 @@ class Bench:
     parts: bool = False
 
     def only(self, patterns: Sequence[str]) -> Bench:
-        """The same with the rows whose titles match (see choose_rows); all where no pattern is given."""
+        """The same with the rows whose titles match (see choose_rows); all where no pattern is
+        given.
+        """
         if not patterns:
             return self
         rows = choose_rows([row for table in self.tables for row in table.rows], patterns)
         kept = [tuple(row for row in table.rows if row in rows) for table in self.tables]
-        tables = [table.model_copy(update={"rows": rows}) for table, rows in zip(self.tables, kept, strict=True) if rows]
+        tables = [
+            table.model_copy(update={"rows": rows})
+            for table, rows in zip(self.tables, kept, strict=True)
+            if rows
+        ]
         return replace(self, tables=tuple(tables))
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: a config file below `configs`, what is laid over it, the log, the test day, the seed."""
+    """One run: a config file below `configs`, what is laid over it, the log, the test day, the
+    seed.
+    """
 
     configs: Path
     config: str
@@ -164,7 +185,9 @@ class Job:
 
     @cached_property
     def settings_hash(self) -> str:
-        """Hash of the config as the run will hold it, but for where the log lies. ConfigError naming the file."""
+        """Hash of the config as the run will hold it, but for where the log lies. ConfigError
+        naming the file.
+        """
         return digest(self.read().model_dump(mode="json"))[:16]
 
     def read(self) -> Config:
@@ -176,26 +199,45 @@ class Job:
 
     def command(self, data: Path | None, runs: Path) -> list[str]:
         """The process that runs it, up to the gate: nothing is registered."""
-        command = [sys.executable, "-m", "dssm_core.cli", "run", str(self.file), "--json", "--until", LAST_STEP, "--runs", str(runs)]
+        command = [
+            sys.executable,
+            "-m",
+            "dssm_core.cli",
+            "run",
+            str(self.file),
+            "--json",
+            "--until",
+            LAST_STEP,
+            "--runs",
+            str(runs),
+        ]
         command += ["--data", str(data / self.data)] if data and self.data else []
         return command + [part for setting in self.settings for part in ("--set", setting)]
 
 
 def find_tables(checkout: Path = CHECKOUT) -> dict[str, Path]:
-    """The tables that can be run, by name; ConfigError where the package does not lie in a checkout."""
+    """The tables that can be run, by name; ConfigError where the package does not lie in a
+    checkout.
+    """
     found = {file.stem: file for file in sorted((checkout / "benchmarks").glob("*.yaml"))}
     if not found:
-        raise ConfigError(f"no tables in {checkout / 'benchmarks'}: `dssm bench` runs in a checkout of the project")
+        raise ConfigError(
+            f"no tables in {checkout / 'benchmarks'}: `dssm bench` runs in a checkout of the project"
+        )
     return found
 
 
 def read_bench(name: str, checkout: Path = CHECKOUT, seeds: Sequence[int] = ()) -> Bench:
-    """The table called `name`, or those it takes rows from, with other seeds on request. ConfigError names the file."""
+    """The table called `name`, or those it takes rows from, with other seeds on request.
+    ConfigError names the file.
+    """
     file = _file(name, checkout)
     raw = _yaml(file)
     if "tables" not in raw:
         table = _checked(Table, raw, file)
-        return Bench(name, table.title, (table.model_copy(update={"seeds": tuple(seeds) or table.seeds}),))
+        return Bench(
+            name, table.title, (table.model_copy(update={"seeds": tuple(seeds) or table.seeds}),)
+        )
     parts = _checked(Parts, raw, file)
     tables = []
     for part, titles in parts.tables.items():
@@ -206,33 +248,56 @@ def read_bench(name: str, checkout: Path = CHECKOUT, seeds: Sequence[int] = ()) 
 
 
 def choose_rows(rows: Sequence[Row], patterns: Iterable[str]) -> tuple[Row, ...]:
-    """The rows whose titles match, in the table's order; a pattern may hold `*`. ConfigError with a hint where one matches none."""
+    """The rows whose titles match, in the table's order; a pattern may hold `*`. ConfigError with a
+    hint where one matches none.
+    """
     titles = [row.title for row in rows]
     chosen = set()
     for pattern in patterns:
-        if not (matched := [title for title in titles if title == pattern or fnmatch(title.lower(), pattern.lower())]):
+        if not (
+            matched := [
+                title
+                for title in titles
+                if title == pattern or fnmatch(title.lower(), pattern.lower())
+            ]
+        ):
             raise ConfigError(f"unknown row {pattern!r}: {did_you_mean(pattern, titles)}")
         chosen.update(matched)
     return tuple(row for row in rows if row.title in chosen)
 
 
 def jobs_of(table: Table, row: Row, checkout: Path = CHECKOUT) -> dict[date | None, list[Job]]:
-    """The runs of a row by test day (None: the config's own), one a seed; none where only published figures are known."""
+    """The runs of a row by test day (None: the config's own), one a seed; none where only published
+    figures are known.
+    """
     if row.config is None:
         return {None: []}
     config = row.config
     days: tuple[date | None, ...] = table.test_days or (None,)
-    return {day: [Job(checkout / "configs", config, row.set, table.data, day, seed) for seed in table.seeds] for day in days}
+    return {
+        day: [
+            Job(checkout / "configs", config, row.set, table.data, day, seed)
+            for seed in table.seeds
+        ]
+        for day in days
+    }
 
 
 def all_jobs(bench: Bench, checkout: Path = CHECKOUT) -> dict[Job, str]:
-    """Every run of a bench, once, with the title of the row that trains or reads it. ConfigError tells all that is wrong in all configs."""
+    """Every run of a bench, once, with the title of the row that trains or reads it. ConfigError
+    tells all that is wrong in all configs.
+    """
     jobs: dict[Job, str] = {}
     for table in bench.tables:
         for row in table.rows:
             for found in jobs_of(table, row, checkout).values():
                 jobs |= {job: row.title for job in found if row.trained or job not in jobs}
-    problems = [problem for table in bench.tables for row in table.rows if (problem := _problem(table, row, checkout))]
+    problems = [
+        problem
+        for table in bench.tables
+        for row in table.rows
+        if (problem := _problem(table, row, checkout))
+    ]
     if problems:
         raise ConfigError("\n".join(problems))
     return jobs
@@ -248,19 +313,28 @@ def measure(
     ended: Callable[[Job, JSON], None] = lambda job, record: None,
     tick: Callable[[], None] = lambda: None,
 ) -> list[JSON]:
-    """Run jobs, `at_once` at a time with the cores divided among them; a record each, appended to results.jsonl as they end.
+    """Run jobs, `at_once` at a time with the cores divided among them; a record each, appended to
+    results.jsonl as they end.
 
-    Jobs of one config file, day and seed run one after the other: what they share is then trained once and reused.
-    started: told the log that a job writes; tick: called about twice a second. A job that fails leaves a record with its error.
+    Jobs of one config file, day and seed run one after the other: what they share is then trained
+    once and reused.
+    started: told the log that a job writes; tick: called about twice a second. A job that fails
+    leaves a record with its error.
     """
     folder = runs / "bench" / bench.name
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     if at_once > 1 and jobs:
         from dssm_core.registry.versions import connect  # a heavy import
 
-        connect(folder)  # a new SQLite store is set up once, not by several processes at the same time
-    threads = max(1, cores() // at_once) if at_once > 1 else int(os.environ.get(THREADS[0], cores()))
-    own = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}  # a bench is no team's record
+        connect(
+            folder
+        )  # a new SQLite store is set up once, not by several processes at the same time
+    threads = (
+        max(1, cores() // at_once) if at_once > 1 else int(os.environ.get(THREADS[0], cores()))
+    )
+    own = {
+        name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"
+    }  # a bench is no team's record
     environment = own | {name: str(threads) for name in THREADS}
     running: set[subprocess.Popen[bytes]] = set()
 
@@ -270,7 +344,9 @@ def measure(
 
     records = []
     with ThreadPoolExecutor(at_once) as pool:
-        waiting: dict[Future[JSON], list[Job]] = {pool.submit(work, queue[0]): queue for queue in queues(jobs)}
+        waiting: dict[Future[JSON], list[Job]] = {
+            pool.submit(work, queue[0]): queue for queue in queues(jobs)
+        }
         try:
             while waiting:
                 done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -291,21 +367,39 @@ def measure(
 
 
 def queues(jobs: Iterable[Job]) -> list[list[Job]]:
-    """Jobs that may share a training, together and in their order: those of one config file, day and seed."""
+    """Jobs that may share a training, together and in their order: those of one config file, day
+    and seed.
+    """
     found: dict[tuple[str, date | None, int], list[Job]] = {}
     for job in jobs:
         found.setdefault((job.config, job.test_day, job.seed), []).append(job)
     return list(found.values())
 
 
-def run_job(job: Job, folder: Path, data: Path | None, environment: dict[str, str], running: set[subprocess.Popen[bytes]]) -> JSON:
-    """One run in a process of its own: the gate's report, seconds a step, peak memory; or the error it ended with."""
+def run_job(
+    job: Job,
+    folder: Path,
+    data: Path | None,
+    environment: dict[str, str],
+    running: set[subprocess.Popen[bytes]],
+) -> JSON:
+    """One run in a process of its own: the gate's report, seconds a step, peak memory; or the error
+    it ended with.
+    """
     log, out = folder / "logs" / f"{job.name}.log", folder / "logs" / f"{job.name}.json"
-    record: JSON = {"job": job.id, "seed": job.seed, "settings": job.settings_hash, "code": code_version()[:16]}
+    record: JSON = {
+        "job": job.id,
+        "seed": job.seed,
+        "settings": job.settings_hash,
+        "code": code_version()[:16],
+    }
     with log.open("wb") as stderr, out.open("wb") as stdout:
-        process = subprocess.Popen(job.command(data, folder), stdout=stdout, stderr=stderr, env=environment, cwd=CHECKOUT)
+        process = subprocess.Popen(
+            job.command(data, folder), stdout=stdout, stderr=stderr, env=environment, cwd=CHECKOUT
+        )
         running.add(process)
-        # Of this child alone; not less than what this process itself held, from which it was started.
+        # Of this child alone; not less than what this process itself held, from which it was
+        # started.
         _, status, usage = os.wait4(process.pid, 0)
         running.discard(process)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -316,7 +410,9 @@ def run_job(job: Job, folder: Path, data: Path | None, environment: dict[str, st
 
 
 def read_run(summary: JSON, peak_gib: float) -> JSON:
-    """What a table needs of a finished run. Seconds of a step that was reused are those it took where it was executed."""
+    """What a table needs of a finished run. Seconds of a step that was reused are those it took
+    where it was executed.
+    """
     run = open_run(summary["run"])
     origins = {name: origin(run, name) for name in summary["seconds"]}
     trained = run.need("train_towers").info
@@ -334,7 +430,9 @@ def read_run(summary: JSON, peak_gib: float) -> JSON:
 
 
 def origin(run: artifacts.Run, step: str) -> artifacts.Run:
-    """The run that executed a step which this one may have reused; the run itself where that one is gone."""
+    """The run that executed a step which this one may have reused; the run itself where that one is
+    gone.
+    """
     while reused := run.need(step).reused_from:
         twin = artifacts.Run(run.root.parent / reused)
         if twin.manifest(step) is None:
@@ -349,43 +447,68 @@ def what_failed(status: int, log: str) -> str:
         name = signal.Signals(-status).name
         return f"ended by {name}" + (": out of memory?" if name == "SIGKILL" else "")
     lines = [line.rstrip() for line in log.splitlines() if line.strip()]
-    first = next((at for at in range(len(lines) - 1, -1, -1) if KNOWN_ERROR.match(lines[at])), len(lines) - 1)
+    first = next(
+        (at for at in range(len(lines) - 1, -1, -1) if KNOWN_ERROR.match(lines[at])), len(lines) - 1
+    )
     return "\n".join(lines[first:])[:1000] or f"exit status {status}"
 
 
 def known(jobs: Iterable[Job], runs: Path) -> dict[Job, JSON]:
-    """Jobs already measured on this disk by any table, with equal settings and code, and without an error."""
-    found = [record for file in sorted((runs / "bench").glob("*/results.jsonl")) for record in read_records(file)]
+    """Jobs already measured on this disk by any table, with equal settings and code, and without an
+    error.
+    """
+    found = [
+        record
+        for file in sorted((runs / "bench").glob("*/results.jsonl"))
+        for record in read_records(file)
+    ]
     by_key = {_key(record): record for record in found if not record["error"]}
     code = code_version()[:16]
-    return {job: by_key[key] for job in jobs if (key := (job.id, job.settings_hash, code)) in by_key}
+    return {
+        job: by_key[key] for job in jobs if (key := (job.id, job.settings_hash, code)) in by_key
+    }
 
 
 def check_data(bench: Bench, data: Path | None) -> None:
     """Refuse, before anything runs, to do without a log that a table needs."""
     for folder in dict.fromkeys(table.data for table in bench.tables if table.data):
         if data is None:
-            raise ConfigError(f"table {bench.name!r} reads {folder!r}: say with --data (or $DSSM_DATA) which folder holds it")
+            raise ConfigError(
+                f"table {bench.name!r} reads {folder!r}: say with --data (or $DSSM_DATA) which folder holds it"
+            )
         if not (data / folder).exists():
-            raise ConfigError(f"{data / folder} is not there: table {bench.name!r} reads it; docs/benchmarks.md says where to get the data")
+            raise ConfigError(
+                f"{data / folder} is not there: table {bench.name!r} reads it; docs/benchmarks.md says where to get the data"
+            )
 
 
 def step_of(log: Path) -> str:
     """The step that a running process has last begun."""
     text = log.read_text(errors="replace") if log.is_file() else ""
-    return next((line.split()[1] for line in reversed(text.splitlines()) if line.startswith("▶") and len(line.split()) > 1), "")
+    return next(
+        (
+            line.split()[1]
+            for line in reversed(text.splitlines())
+            if line.startswith("▶") and len(line.split()) > 1
+        ),
+        "",
+    )
 
 
 @contextmanager
 def alone(bench: Bench, runs: Path) -> Iterator[None]:
-    """Hold a table's folder; ConfigError where another process does: what it trains would look like what a killed one left."""
+    """Hold a table's folder; ConfigError where another process does: what it trains would look like
+    what a killed one left.
+    """
     folder = runs / "bench" / bench.name
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder.with_name(f".{bench.name}.lock"), timeout=0):
             yield
     except Timeout as error:
-        raise ConfigError(f"another `dssm bench {bench.name}` is running in {folder}: wait for it, or give another --runs") from error
+        raise ConfigError(
+            f"another `dssm bench {bench.name}` is running in {folder}: wait for it, or give another --runs"
+        ) from error
 
 
 def start_afresh(bench: Bench, runs: Path) -> None:
@@ -394,22 +517,32 @@ def start_afresh(bench: Bench, runs: Path) -> None:
 
 
 def drop_half_trained(bench: Bench, runs: Path) -> None:
-    """Remove what killed runs left of a training: it would go on from its checkpoint and its seconds would be too few."""
+    """Remove what killed runs left of a training: it would go on from its checkpoint and its
+    seconds would be too few.
+    """
     for part in (runs / "bench" / bench.name).glob("*/*/*/.train_towers.part"):
         shutil.rmtree(part)
 
 
 def publish(bench: Bench, records: Iterable[JSON], checkout: Path = CHECKOUT) -> dict[str, JSON]:
-    """Lay records over those kept in benchmarks/results and return all by job; records of no row are dropped."""
+    """Lay records over those kept in benchmarks/results and return all by job; records of no row
+    are dropped.
+    """
     file = checkout / "benchmarks" / "results" / f"{bench.name}.jsonl"
-    by_job = {record["job"]: record for record in [*(read_records(file) if file.is_file() else ()), *records]}
+    by_job = {
+        record["job"]: record
+        for record in [*(read_records(file) if file.is_file() else ()), *records]
+    }
     kept = {job.id: by_job[job.id] for job in all_jobs(bench, checkout) if job.id in by_job}
     peaks = {record["run"]: record["peak_gib"] for record in kept.values() if not record["error"]}
     for record in kept.values():  # a run that reused another's towers needed that one's memory
         if not record["error"]:
             record["peak_gib"] = max(record["peak_gib"], peaks.get(record["trained_in"], 0.0))
     if kept or file.is_file():
-        write_atomically(file, "".join(json.dumps(record, sort_keys=True) + "\n" for record in kept.values()).encode())
+        write_atomically(
+            file,
+            "".join(json.dumps(record, sort_keys=True) + "\n" for record in kept.values()).encode(),
+        )
     return kept
 
 
@@ -464,7 +597,9 @@ def _yaml(file: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"{file} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{file} holds {type(raw).__name__}, not a table: see benchmarks/globo.yaml")
+        raise ConfigError(
+            f"{file} holds {type(raw).__name__}, not a table: see benchmarks/globo.yaml"
+        )
     return raw
 
 
@@ -475,5 +610,7 @@ def _checked(model: type[M], raw: dict[str, Any], file: Path) -> M:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        problems = (
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
         raise ConfigError(f"{file}: " + "; ".join(problems)) from error

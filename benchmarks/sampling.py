@@ -1,4 +1,6 @@
-"""Negatives drawn per second by each sampler, on a made-up week of news clicks; and the row-wise loops of the tutorials."""
+"""Negatives drawn per second by each sampler, on a made-up week of news clicks; and the row-wise
+loops of the tutorials.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,14 @@ def made_up_log(clicks: int, items: int, users: int, days: int = 6) -> Log:
     user = torch.randint(1, users + 1, (clicks,), generator=generator)
     when = torch.randint(days * DAY_MS, (clicks,), generator=generator).sort().values
     created = torch.full((items + 1,), days * DAY_MS).scatter_reduce(0, item, when, "amin")
-    return Log(user, item, when, torch.zeros(clicks, 0, dtype=torch.int64), created, torch.tensor([0, days * DAY_MS]))
+    return Log(
+        user,
+        item,
+        when,
+        torch.zeros(clicks, 0, dtype=torch.int64),
+        created,
+        torch.tensor([0, days * DAY_MS]),
+    )
 
 
 def fitted(settings: dict[str, Any], log: Log, as_of: Tensor) -> tuple[Sampler, Tables]:
@@ -64,7 +73,9 @@ def all_rows(log: Log) -> Events:
 
 
 def notebook_loop(users: list[int], clicked: dict[int, set[int]], known: Any) -> None:
-    """A row at a time: draw evenly, throw away what the user has clicked, until there are enough (as tutorials do)."""
+    """A row at a time: draw evenly, throw away what the user has clicked, until there are enough
+    (as tutorials do).
+    """
     rng = np.random.default_rng(0)
     for user in users:
         found: list[int] = []
@@ -84,19 +95,32 @@ def weighted_loop(users: list[int], known: Any, share: Any) -> None:
 def shared_table(log: Log, draws: list[int], repeats: int) -> Table:
     """Candidates that a batch shares, so many a call."""
     as_of = torch.arange(1, 6) * DAY_MS
-    table = Table("sampler", *(f"{count:,} a call" for count in draws), title="million negatives a second, shared by a batch")
+    table = Table(
+        "sampler",
+        *(f"{count:,} a call" for count in draws),
+        title="million negatives a second, shared by a batch",
+    )
     batch = Events(*(part[:1024] for part in vars(all_rows(log)).values()))
     for kind in SHARED:
         sampler, tables = fitted({"kind": kind}, log, as_of)
         generator = torch.Generator().manual_seed(0)
-        took = [seconds(partial(sampler.draw, tables, 4, count, batch, generator), repeats)[0] for count in draws]
-        table.add_row(kind, *(f"{count / each / 1e6:.1f}" for count, each in zip(draws, took, strict=True)))
+        took = [
+            seconds(partial(sampler.draw, tables, 4, count, batch, generator), repeats)[0]
+            for count in draws
+        ]
+        table.add_row(
+            kind, *(f"{count / each / 1e6:.1f}" for count, each in zip(draws, took, strict=True))
+        )
     return table
 
 
 def own_table(log: Log, repeats: int, loop_rows: int) -> Table:
-    """10 negatives a row for every click of the log, the user's own items excluded; the loops on some rows."""
-    title = f"{NEGATIVES} negatives a row, {torch.get_num_threads()} threads: thousand rows a second"
+    """10 negatives a row for every click of the log, the user's own items excluded; the loops on
+    some rows.
+    """
+    title = (
+        f"{NEGATIVES} negatives a row, {torch.get_num_threads()} threads: thousand rows a second"
+    )
     table = Table("what", "of wall-clock time", "of CPU time", title=title)
 
     def add(name: str, work: Callable[[], object], rows: int, repeats: int) -> None:
@@ -105,13 +129,23 @@ def own_table(log: Log, repeats: int, loop_rows: int) -> Table:
     events, generator = all_rows(log), torch.Generator().manual_seed(0)
     for name, settings in OWN.items():
         sampler, tables = fitted(settings, log, torch.tensor([0]))
-        add(name, partial(sampler.draw, tables, 0, NEGATIVES, events, generator), len(log.user), repeats)
+        add(
+            name,
+            partial(sampler.draw, tables, 0, NEGATIVES, events, generator),
+            len(log.user),
+            repeats,
+        )
     users, known = log.user.tolist(), np.arange(1, len(log.created))
     clicked: dict[int, set[int]] = {}
     for user, item in zip(users, log.item.tolist(), strict=True):
         clicked.setdefault(user, set()).add(item)
     share = torch.bincount(log.item, minlength=len(log.created))[1:].double().pow(0.75)
-    add("a loop, until unseen", partial(notebook_loop, users[:loop_rows], clicked, known), loop_rows, 1)
+    add(
+        "a loop, until unseen",
+        partial(notebook_loop, users[:loop_rows], clicked, known),
+        loop_rows,
+        1,
+    )
     add(
         "a loop of choice(p=…), nothing excluded",
         partial(weighted_loop, users[:loop_rows], known, (share / share.sum()).numpy()),
@@ -127,9 +161,17 @@ def main() -> None:
     parser.add_argument("--clicks", type=int, default=1_300_000)
     parser.add_argument("--items", type=int, default=22_000)
     parser.add_argument("--users", type=int, default=100_000)
-    parser.add_argument("--draws", type=int, nargs="+", default=[1024, 100_000, 2_000_000], help="negatives per call")
+    parser.add_argument(
+        "--draws",
+        type=int,
+        nargs="+",
+        default=[1024, 100_000, 2_000_000],
+        help="negatives per call",
+    )
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--loop-rows", type=int, default=5_000, help="rows that the loops are timed on")
+    parser.add_argument(
+        "--loop-rows", type=int, default=5_000, help="rows that the loops are timed on"
+    )
     args = parser.parse_args()
     log = made_up_log(args.clicks, args.items, args.users)
     Console().print(shared_table(log, args.draws, args.repeats))

@@ -22,7 +22,11 @@ named in the log and left out; where none is known, the task fails and says so.
 
 def form() -> dict[str, Param]:
     """Which model, from whom, how many."""
-    model, start, audience = {"section": "Model"}, {"section": "Start from"}, {"section": "Audience"}
+    model, start, audience = (
+        {"section": "Model"},
+        {"section": "Start from"},
+        {"section": "Audience"},
+    )
     return {
         "config": config_param(),
         "version": optional(
@@ -40,7 +44,12 @@ def form() -> dict[str, Param]:
             **model,
         ),
         "seeds": Param(
-            [], type="array", items={"type": "string", "minLength": 1}, title="Seed users", description_md="User ids, one a line.", **start
+            [],
+            type="array",
+            items={"type": "string", "minLength": 1},
+            title="Seed users",
+            description_md="User ids, one a line.",
+            **start,
         ),
         "seeds_file": optional(
             "string",
@@ -49,15 +58,36 @@ def form() -> dict[str, Param]:
             description_md="Absolute path of a .parquet or .csv with a column `user_id`, or of a text file with one id a line.",
             **start,
         ),
-        "item": optional("string", minLength=1, title="Item", description_md="An item id (an ad), instead of seeds.", **start),
+        "item": optional(
+            "string",
+            minLength=1,
+            title="Item",
+            description_md="An item id (an ad), instead of seeds.",
+            **start,
+        ),
         "top": Param(
-            1000, type="integer", minimum=1, maximum=100_000_000, title="Users", description_md="How many users at most.", **audience
+            1000,
+            type="integer",
+            minimum=1,
+            maximum=100_000_000,
+            title="Users",
+            description_md="How many users at most.",
+            **audience,
         ),
         "exclude_seeds": Param(
-            True, type="boolean", title="Leave the seeds out", description_md="Seeds are not of their own audience.", **audience
+            True,
+            type="boolean",
+            title="Leave the seeds out",
+            description_md="Seeds are not of their own audience.",
+            **audience,
         ),
         "format": Param(
-            "parquet", type="string", enum=["parquet", "csv"], title="Format", description_md="Of the audience's file.", **audience
+            "parquet",
+            type="string",
+            enum=["parquet", "csv"],
+            title="Format",
+            description_md="Of the audience's file.",
+            **audience,
         ),
     }
 

@@ -22,7 +22,9 @@ Readers see all of a version or nothing of it.
 CHAMPION = Asset(
     name="champion",
     uri="dssm://champion",
-    watchers=[AssetWatcher(name="champion_alias", trigger=ChampionTrigger(model_name(default_config())))],
+    watchers=[
+        AssetWatcher(name="champion_alias", trigger=ChampionTrigger(model_name(default_config())))
+    ],
 )
 
 

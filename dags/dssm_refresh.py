@@ -1,4 +1,6 @@
-"""The Dag `dssm_refresh`: between two trainings the champion's index follows the clicks, hour by hour."""
+"""The Dag `dssm_refresh`: between two trainings the champion's index follows the clicks, hour by
+hour.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ it in one step; `lineage.json` in it says from which version and which clicks it
 
 def schedule() -> str | None:
     """Every hour where the log is read by a schedule at all."""
-    return os.environ.get("DSSM_REFRESH_SCHEDULE") or ("@hourly" if os.environ.get("DSSM_SCHEDULE") else None)
+    return os.environ.get("DSSM_REFRESH_SCHEDULE") or (
+        "@hourly" if os.environ.get("DSSM_SCHEDULE") else None
+    )
 
 
 @dag(

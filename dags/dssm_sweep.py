@@ -1,4 +1,6 @@
-"""The Dag `dssm_sweep`: settings against each other on the last train days; the best one is trained, judged and registered."""
+"""The Dag `dssm_sweep`: settings against each other on the last train days; the best one is
+trained, judged and registered.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,30 @@ SEARCH = Param(
     section="Sweep",
     description_md="`grid`: every combination. `optuna`: so many trials, in rounds; each round is another run of this Dag.",
 )
-TRIALS = Param(12, type="integer", minimum=1, maximum=MOST_TRIALS, title="Trials", section="Sweep", description_md="Of a search.")
+TRIALS = Param(
+    12,
+    type="integer",
+    minimum=1,
+    maximum=MOST_TRIALS,
+    title="Trials",
+    section="Sweep",
+    description_md="Of a search.",
+)
 BETWEEN_ROUNDS = {  # what a round tells the next
-    "sweep": optional("string", title="Sweep", section="Between rounds", description_md="Filled in by the Dag itself."),
-    "tried": Param([], type="array", items={"type": "object"}, title="Tried", section="Between rounds", description_md="As above."),
+    "sweep": optional(
+        "string",
+        title="Sweep",
+        section="Between rounds",
+        description_md="Filled in by the Dag itself.",
+    ),
+    "tried": Param(
+        [],
+        type="array",
+        items={"type": "object"},
+        title="Tried",
+        section="Between rounds",
+        description_md="As above.",
+    ),
 }
 
 LABEL = "{{ ti.xcom_pull('plan_trials')['trials'][ti.map_index]['label'] }}"  # what Airflow's pages show instead of a number

@@ -1,4 +1,6 @@
-"""The Dag `dssm_training`: a day's click log becomes a registered retrieval model, or a reason why not."""
+"""The Dag `dssm_training`: a day's click log becomes a registered retrieval model, or a reason why
+not.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ in MLflow, alias `challenger`; what does not stays in MLflow with the reasons, a
 
 def schedule() -> PartitionedAssetTimetable:
     """A window whose days have all landed, once; its last day is the partition key. Or by hand."""
-    mapper = RollupMapper(upstream_mapper=TrailingDaysMapper(WINDOW_DAYS), window=TrailingDaysWindow(WINDOW_DAYS), wait_policy=WaitForAll())
+    mapper = RollupMapper(
+        upstream_mapper=TrailingDaysMapper(WINDOW_DAYS),
+        window=TrailingDaysWindow(WINDOW_DAYS),
+        wait_policy=WaitForAll(),
+    )
     return PartitionedAssetTimetable(assets=INTERACTIONS, default_partition_mapper=mapper)
 
 

@@ -1,4 +1,6 @@
-"""The Dag `ingest_interactions`: a day of the log arrives, and the windows that waited for it are trained."""
+"""The Dag `ingest_interactions`: a day of the log arrives, and the windows that waited for it are
+trained.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ its last day, once.
 
 
 def schedule() -> CronPartitionTimetable | PartitionedAtRuntime:
-    """Daily at $DSSM_SCHEDULE in $DSSM_TIMEZONE, for the day before; by hand only where it is not set."""
+    """Daily at $DSSM_SCHEDULE in $DSSM_TIMEZONE, for the day before; by hand only where it is not
+    set.
+    """
     cron, timezone = os.environ.get("DSSM_SCHEDULE"), os.environ.get("DSSM_TIMEZONE") or "UTC"
     if not cron:
         return PartitionedAtRuntime()
@@ -56,7 +60,9 @@ def schedule() -> CronPartitionTimetable | PartitionedAtRuntime:
     default_args=TASK_DEFAULTS,
 )
 def ingest_interactions() -> None:
-    """Keep the day; then wake the windows that waited for it, or repeat those that it was replaced in."""
+    """Keep the day; then wake the windows that waited for it, or repeat those that it was replaced
+    in.
+    """
     landed = task(landing.land_day)()
     task(landing.announce, outlets=[INTERACTIONS])(landed)
     TriggerDagRunOperator.partial(

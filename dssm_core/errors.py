@@ -22,4 +22,6 @@ class ServiceError(DssmError):
 
 
 class ConflictError(DssmError):
-    """Somebody else has decided in between. Look at what they did, then decide again; never worth a retry."""
+    """Somebody else has decided in between. Look at what they did, then decide again; never worth a
+    retry.
+    """

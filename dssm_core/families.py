@@ -1,8 +1,8 @@
 """Families of interchangeable parts: a dict of names, members imported only when used.
 
 A family is a dict ``{"name": "module:Class"}`` below. A member is a frozen
-pydantic model: its fields are its settings, its methods the family's Protocol. Names are known without
-importing a member, so a Dag file can list them without importing torch.
+pydantic model: its fields are its settings, its methods the family's Protocol. Names are known
+without importing a member, so a Dag file can list them without importing torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Ranking metrics over many users at once: hits in, one number a user out; and confidence intervals of their mean.
+"""Ranking metrics over many users at once: hits in, one number a user out; and confidence intervals
+of their mean.
 
-hits [U, K] bool: is the item at that place of the user's list relevant. relevant [U]: how many items are relevant, 1 or more.
+hits [U, K] bool: is the item at that place of the user's list relevant. relevant [U]: how many
+items are relevant, 1 or more.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ class Relevant:
     """What each query should find.
 
     keys [P] int64, sorted: query * n_items + item row for each relevant pair whose item has a row.
-    counts [Q] int64: relevant items a query, those without a row included (they can only be missed).
+    counts [Q] int64: relevant items a query, those without a row included (they can only be
+    missed).
     """
 
     keys: Ints
@@ -28,13 +31,17 @@ class Relevant:
 
     @classmethod
     def of(cls, queries: Ints, rows: Ints, n_queries: int, n_items: int) -> Relevant:
-        """From distinct pairs [P]: query 0..n_queries-1 and item row (-1: not in the catalogue, each one of its own)."""
+        """From distinct pairs [P]: query 0..n_queries-1 and item row (-1: not in the catalogue,
+        each one of its own).
+        """
         counts = np.bincount(queries, minlength=n_queries).astype(np.int64)
         known = rows >= 0
         return cls(np.sort(queries[known] * n_items + rows[known]), counts, n_items)
 
     def hits(self, rows: Ints, first: int = 0) -> Bools:
-        """Which of the retrieved rows [B, K] of queries first..first+B-1 are relevant; row -1 never is. [B, K]"""
+        """Which of the retrieved rows [B, K] of queries first..first+B-1 are relevant; row -1 never
+        is. [B, K]
+        """
         if len(self.keys) == 0:
             return np.zeros(rows.shape, dtype=np.bool_)
         wanted = (first + np.arange(len(rows)))[:, None] * self.n_items + rows
@@ -72,25 +79,42 @@ def ndcg(hits: Bools, relevant: Ints, k: int) -> Doubles:
     return np.asarray(gains / np.cumsum(discounts)[np.minimum(relevant, k) - 1])
 
 
-METRICS = {"recall": recall, "precision": precision, "map": average_precision, "ndcg": ndcg, "hit_rate": hit_rate}
+METRICS = {
+    "recall": recall,
+    "precision": precision,
+    "map": average_precision,
+    "ndcg": ndcg,
+    "hit_rate": hit_rate,
+}
 
 
 def auc(scores: Doubles, labels: Ints) -> float:
-    """Chance that a row of label 1 scores above one of label 0, ties half. Both [n]; both labels must occur."""
+    """Chance that a row of label 1 scores above one of label 0, ties half. Both [n]; both labels
+    must occur.
+    """
     from sklearn.metrics import roc_auc_score  # takes a second: only here
 
     return float(roc_auc_score(labels, scores))
 
 
 def gauc(scores: Doubles, labels: Ints, users: Ints) -> float | None:
-    """Mean of the AUC within each user, weighted by the user's rows (Zhu et al. 2017, "Optimized cost per click").
+    """Mean of the AUC within each user, weighted by the user's rows (Zhu et al. 2017, "Optimized
+    cost per click").
 
-    All [n]. Users whose rows are all of one label say nothing of an order and are left out; None where all are.
+    All [n]. Users whose rows are all of one label say nothing of an order and are left out; None
+    where all are.
     """
     user = np.unique(users, return_inverse=True)[1]
-    _, tied, size = np.unique(np.stack([user, np.unique(scores, return_inverse=True)[1]]), axis=1, return_inverse=True, return_counts=True)
+    _, tied, size = np.unique(
+        np.stack([user, np.unique(scores, return_inverse=True)[1]]),
+        axis=1,
+        return_inverse=True,
+        return_counts=True,
+    )
     rows = np.bincount(user)
-    rank = (np.cumsum(size) - (size - 1) / 2)[tied.ravel()] - (np.cumsum(rows) - rows)[user]  # 1.. within the user, ties' mean
+    rank = (np.cumsum(size) - (size - 1) / 2)[tied.ravel()] - (np.cumsum(rows) - rows)[
+        user
+    ]  # 1.. within the user, ties' mean
     positive = np.bincount(user, labels)
     pairs = positive * (rows - positive)
     told = pairs > 0
@@ -113,7 +137,9 @@ def coverage(seen: Bools) -> float:
     return float(seen.mean()) if len(seen) else 0.0
 
 
-def bootstrap(values: Doubles, resamples: int, rng: np.random.Generator, level: float = 0.95) -> tuple[float, float]:
+def bootstrap(
+    values: Doubles, resamples: int, rng: np.random.Generator, level: float = 0.95
+) -> tuple[float, float]:
     """The percentile interval of the mean when users [U] are drawn anew; (NaN, NaN) without users."""
     if len(values) == 0:
         return float("nan"), float("nan")

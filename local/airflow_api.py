@@ -16,7 +16,9 @@ class ServerFault(RuntimeError):
 
 
 class Airflow:
-    """A logged-in client. `trust_env=False`: a proxy in the environment is not for this machine's own servers."""
+    """A logged-in client. `trust_env=False`: a proxy in the environment is not for this machine's
+    own servers.
+    """
 
     def __init__(self, url: str, user: str, password: str) -> None:
         self.url = url
@@ -25,17 +27,27 @@ class Airflow:
         answer.raise_for_status()
         self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
-    @retry(retry=retry_if_exception_type(ServerFault), stop=stop_after_attempt(5), wait=wait_fixed(1), reraise=True)
+    @retry(
+        retry=retry_if_exception_type(ServerFault),
+        stop=stop_after_attempt(5),
+        wait=wait_fixed(1),
+        reraise=True,
+    )
     def call(self, method: str, path: str, **request: Any) -> Any:
         """A call below /api/v2 and its JSON; RuntimeError with the server's own words on an error.
 
-        An error of the server itself is tried again: its SQLite was locked by a task's call, and nothing was written.
+        An error of the server itself is tried again: its SQLite was locked by a task's call, and
+        nothing was written.
         """
         answer = self._http.request(method, f"/api/v2/{path}", **request)
         if answer.is_server_error:
-            raise ServerFault(f"Airflow answers {answer.status_code} to {method} {path}: {answer.text[:2000]}")
+            raise ServerFault(
+                f"Airflow answers {answer.status_code} to {method} {path}: {answer.text[:2000]}"
+            )
         if answer.is_error:
-            raise RuntimeError(f"Airflow answers {answer.status_code} to {method} {path}: {answer.text[:2000]}")
+            raise RuntimeError(
+                f"Airflow answers {answer.status_code} to {method} {path}: {answer.text[:2000]}"
+            )
         return answer.json() if answer.content else None
 
     def get(self, path: str, **params: Any) -> Any:
@@ -45,7 +57,10 @@ class Airflow:
     def knows(self, dag_id: str, config: str) -> bool:
         """Whether the Dag is parsed and its form offers this config."""
         dags = {found["dag_id"] for found in self.get("dags")["dags"]}
-        return dag_id in dags and config in self.get(f"dags/{dag_id}/details")["params"]["config"]["schema"]["enum"]
+        return (
+            dag_id in dags
+            and config in self.get(f"dags/{dag_id}/details")["params"]["config"]["schema"]["enum"]
+        )
 
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
         """Start a run; returns its id."""
@@ -54,7 +69,9 @@ class Airflow:
 
     def started(self, dag_id: str, run_id: str) -> bool:
         """Whether there is such a run, as of one that another run starts."""
-        return run_id in {run["dag_run_id"] for run in self.get(f"dags/{dag_id}/dagRuns", limit=100)["dag_runs"]}
+        return run_id in {
+            run["dag_run_id"] for run in self.get(f"dags/{dag_id}/dagRuns", limit=100)["dag_runs"]
+        }
 
     def state(self, dag_id: str, run_id: str) -> str:
         """The run's state."""
@@ -70,26 +87,37 @@ class Airflow:
         review = self.tasks(dag_id, run_id).get("review", {})
         return self.state(dag_id, run_id) in DONE or review.get("state") in WAITS
 
-    def answer(self, dag_id: str, run_id: str, option: str, reason: str = "", task_id: str = "review") -> None:
+    def answer(
+        self, dag_id: str, run_id: str, option: str, reason: str = "", task_id: str = "review"
+    ) -> None:
         """Answer a review as its page would."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
-        self.call("PATCH", path, json={"chosen_options": [option], "params_input": {"reason": reason}})
+        self.call(
+            "PATCH", path, json={"chosen_options": [option], "params_input": {"reason": reason}}
+        )
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
         """What a task pushed, None if it pushed nothing."""
         try:
-            return self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}")["value"]
+            return self.get(
+                f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
+            )["value"]
         except RuntimeError:
             return None
 
     def log_text(self, dag_id: str, run_id: str, task_id: str, attempt: int) -> str:
         """A task's log, a line an event, errors with their type and message."""
-        lines = self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}", full_content=True)["content"]
+        lines = self.get(
+            f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}",
+            full_content=True,
+        )["content"]
         return "\n".join(_line(line) for line in lines)
 
 
 def _line(line: Any) -> str:
     if not isinstance(line, dict):
         return str(line)
-    errors = [f"{error['exc_type']}: {error['exc_value']}" for error in line.get("error_detail") or []]
+    errors = [
+        f"{error['exc_type']}: {error['exc_value']}" for error in line.get("error_detail") or []
+    ]
     return "\n".join([line.get("event", ""), *errors])

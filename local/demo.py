@@ -23,7 +23,13 @@ from local.airflow_api import Airflow
 
 DAG = "dssm_training"
 PARSE_S = 120  # the dag-processor looks every few seconds
-MARKS = {"success": "[green]✓", "failed": "[red]✗", "running": "[cyan]▶", "skipped": "[yellow]–", "up_for_retry": "[yellow]↻"}
+MARKS = {
+    "success": "[green]✓",
+    "failed": "[red]✗",
+    "running": "[cyan]▶",
+    "skipped": "[yellow]–",
+    "up_for_retry": "[yellow]↻",
+}
 console = Console()
 
 
@@ -31,7 +37,9 @@ def config_name(path: str) -> str:
     """The config's name in the trigger form; the Dag offers what lies in configs/ only."""
     file = Path(path).resolve()
     if file.parent != servers.REPO / "configs" or not file.is_file():
-        sys.exit(f"CONFIG={path} is not a YAML file in {servers.REPO / 'configs'}: the Dag runs those only, put it there")
+        sys.exit(
+            f"CONFIG={path} is not a YAML file in {servers.REPO / 'configs'}: the Dag runs those only, put it there"
+        )
     return file.stem
 
 
@@ -42,13 +50,20 @@ def conf(config: str, data: str | None, test_day: str | None) -> dict[str, Any]:
 
 
 def await_dag(airflow: Airflow, config: str) -> None:
-    """Wait until the Dag is parsed and offers the config; say what is wrong with it if it cannot be parsed."""
+    """Wait until the Dag is parsed and offers the config; say what is wrong with it if it cannot be
+    parsed.
+    """
     deadline = time.monotonic() + PARSE_S
     with console.status(f"Airflow reads {DAG}"):
         while not airflow.knows(DAG, config):
             if time.monotonic() > deadline:
-                errors = [error["stack_trace"] for error in airflow.get("importErrors")["import_errors"]]
-                sys.exit(f"Airflow does not offer {DAG} with config {config!r} after {PARSE_S} s\n" + "\n".join(errors))
+                errors = [
+                    error["stack_trace"] for error in airflow.get("importErrors")["import_errors"]
+                ]
+                sys.exit(
+                    f"Airflow does not offer {DAG} with config {config!r} after {PARSE_S} s\n"
+                    + "\n".join(errors)
+                )
             time.sleep(1)
 
 
@@ -69,7 +84,12 @@ def progress(tasks: dict[str, dict[str, Any]]) -> Table:
     for name, step in STEPS.items():
         task = tasks.get(name, {})
         state = task.get("state") or ""
-        table.add_row(MARKS.get(state, " "), name, seconds(task), f"[dim]{step.title if state in ('', 'running') else state}")
+        table.add_row(
+            MARKS.get(state, " "),
+            name,
+            seconds(task),
+            f"[dim]{step.title if state in ('', 'running') else state}",
+        )
     return table
 
 
@@ -79,7 +99,9 @@ def seconds(task: dict[str, Any]) -> str:
         return f"{task['duration']:.0f} s"
     if not task.get("start_date"):
         return ""
-    return f"{(datetime.now(UTC) - datetime.fromisoformat(task['start_date'])).total_seconds():.0f} s"
+    return (
+        f"{(datetime.now(UTC) - datetime.fromisoformat(task['start_date'])).total_seconds():.0f} s"
+    )
 
 
 def explain_failure(airflow: Airflow, run_id: str) -> None:
@@ -87,7 +109,9 @@ def explain_failure(airflow: Airflow, run_id: str) -> None:
     for name, task in airflow.tasks(DAG, run_id).items():
         if task["state"] == "failed":
             console.rule(f"[red]{name} failed")
-            console.print(airflow.log_text(DAG, run_id, name, task["try_number"])[-4000:], markup=False)
+            console.print(
+                airflow.log_text(DAG, run_id, name, task["try_number"])[-4000:], markup=False
+            )
 
 
 def main() -> None:
@@ -120,10 +144,17 @@ def run_demo(wanted: dict[str, Any]) -> int:
         console.print()
         show(summary(open_run(airflow.xcom(DAG, run_id, "ingest_data"))), console)
     if state == "running":
-        console.print(f"Promote it or not: {site.airflow_url}/dags/{DAG}/runs/{run_id}/required_actions", soft_wrap=True)
+        console.print(
+            f"Promote it or not: {site.airflow_url}/dags/{DAG}/runs/{run_id}/required_actions",
+            soft_wrap=True,
+        )
     console.print(f"Airflow  {site.airflow_url}   {site.login}", soft_wrap=True, highlight=False)
     tracked = airflow.xcom(DAG, run_id, "train_towers", "mlflow_run")
-    console.print(f"MLflow   {tracked or site.mlflow_url}\nThe servers stay up: `make down` stops them.", soft_wrap=True, highlight=False)
+    console.print(
+        f"MLflow   {tracked or site.mlflow_url}\nThe servers stay up: `make down` stops them.",
+        soft_wrap=True,
+        highlight=False,
+    )
     return 1 if state == "failed" else 0
 
 

@@ -1,4 +1,6 @@
-"""Background processes that outlive the command that started them, and can be found and ended later."""
+"""Background processes that outlive the command that started them, and can be found and ended
+later.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,27 @@ STOP_S = 5  # between asking a process to end and ending it
 
 
 def start(folder: Path, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
-    """Start a process as the leader of its own session, its output in `<name>.log`, its id in `<name>.json`."""
+    """Start a process as the leader of its own session, its output in `<name>.log`, its id in
+    `<name>.json`.
+    """
     with (folder / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
-            command, env=dict(env), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            command,
+            env=dict(env),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     born = psutil.Process(process.pid).create_time()
     (folder / f"{name}.json").write_text(json.dumps({"pid": process.pid, "born": born}))
 
 
 def leader(folder: Path, name: str) -> psutil.Process | None:
-    """The process that `start` left under this name, None if it has ended (or its id now means another process)."""
+    """The process that `start` left under this name, None if it has ended (or its id now means
+    another process).
+    """
     file = folder / f"{name}.json"
     if not file.is_file():
         return None
@@ -59,7 +71,9 @@ def stop(folder: Path) -> list[psutil.Process]:
 def tail(folder: Path, name: str, lines: int = 25) -> str:
     """The end of a process's log."""
     file = folder / f"{name}.log"
-    return "\n".join(file.read_text(errors="replace").splitlines()[-lines:]) if file.is_file() else ""
+    return (
+        "\n".join(file.read_text(errors="replace").splitlines()[-lines:]) if file.is_file() else ""
+    )
 
 
 def free_port(wanted: int) -> int:
@@ -90,7 +104,9 @@ def _family(known: list[dict[str, float]]) -> list[psutil.Process]:
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Whether a process still does something; one that has ended and waits for its parent to ask does not."""
+    """Whether a process still does something; one that has ended and waits for its parent to ask
+    does not.
+    """
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -100,6 +116,8 @@ def _runs(process: psutil.Process) -> bool:
 def _wait(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Wait for processes to end; returns those that have not."""
     deadline = time.monotonic() + STOP_S
-    while (alive := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
+    while (
+        alive := [process for process in processes if _runs(process)]
+    ) and time.monotonic() < deadline:
         time.sleep(0.05)
     return alive

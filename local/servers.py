@@ -1,6 +1,8 @@
-"""MLflow and Airflow on one machine, in the background: up, status, down; shell: a shell whose commands speak to them.
+"""MLflow and Airflow on one machine, in the background: up, status, down; shell: a shell whose
+commands speak to them.
 
-Everything they keep is in one folder (`.local/`): databases, artifacts, logs, the login. They listen on 127.0.0.1 only.
+Everything they keep is in one folder (`.local/`): databases, artifacts, logs, the login. They
+listen on 127.0.0.1 only.
 """
 
 from __future__ import annotations
@@ -27,7 +29,11 @@ from local.airflow_api import Airflow
 REPO = Path(__file__).resolve().parent.parent
 STATE = REPO / ".local"
 AIRFLOW_PARTS = ("api-server", "execution-api", "scheduler", "dag-processor", "triggerer")
-PORTS = (("mlflow_port", 5000, "mlflow"), ("airflow_port", 8080, "api-server"), ("execution_port", 8081, "execution-api"))
+PORTS = (
+    ("mlflow_port", 5000, "mlflow"),
+    ("airflow_port", 8080, "api-server"),
+    ("execution_port", 8081, "execution-api"),
+)
 PATIENCE_S = 240  # a slow machine's first start; more is a fault
 console = Console(stderr=True)
 
@@ -64,7 +70,9 @@ class Site:
 
 
 def open_site(state: Path = STATE) -> Site:
-    """The site in a folder: its ports and secrets are chosen once, and again only where a port was taken meanwhile."""
+    """The site in a folder: its ports and secrets are chosen once, and again only where a port was
+    taken meanwhile.
+    """
     state = state.resolve()
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = state / "site"
@@ -95,14 +103,23 @@ def check_settings(site: Site) -> None:
     """ServerError where the servers run already, with other DSSM_… variables than this process has."""
     running = processes.leader(site.state, "scheduler")
     theirs, ours = running.environ() if running else {}, environment(site)
-    other = sorted(name for name in {*theirs, *ours} if name.startswith("DSSM_") and theirs.get(name) != ours.get(name))
+    other = sorted(
+        name
+        for name in {*theirs, *ours}
+        if name.startswith("DSSM_") and theirs.get(name) != ours.get(name)
+    )
     if running and other:
-        raise ServerError(f"the servers run already, with another {', '.join(other)}: `make down`, then `make up` again")
+        raise ServerError(
+            f"the servers run already, with another {', '.join(other)}: `make down`, then `make up` again"
+        )
 
 
 def shell(site: Site) -> None:
     """Become a shell in which `dssm`, `airflow` and `mlflow` are those of this site."""
-    program, path = os.environ.get("SHELL", "/bin/sh"), f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    program, path = (
+        os.environ.get("SHELL", "/bin/sh"),
+        f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+    )
     os.execve(program, [program], environment(site) | {"PATH": path})
 
 
@@ -110,21 +127,42 @@ def down(state: Path = STATE) -> None:
     """End the servers and everything they started."""
     left = processes.stop(state)
     if left:
-        raise ServerError(f"these processes do not end: {', '.join(str(process.pid) for process in left)}")
+        raise ServerError(
+            f"these processes do not end: {', '.join(str(process.pid) for process in left)}"
+        )
 
 
 def healthy(site: Site) -> bool:
     """Whether all of Airflow's parts say they are well."""
     health = _get(f"{site.airflow_url}/api/v2/monitor/health").json()
-    return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "triggerer", "dag_processor"))
+    return all(
+        health[part]["status"] == "healthy"
+        for part in ("metadatabase", "scheduler", "triggerer", "dag_processor")
+    )
 
 
 def mlflow_command(site: Site) -> list[str]:
-    """The MLflow server: SQLite, artifacts through the server, so that clients need no path of its disk."""
+    """The MLflow server: SQLite, artifacts through the server, so that clients need no path of its
+    disk.
+    """
     database, artifacts = site.state / "mlflow.db", site.state / "mlflow-artifacts"
     return [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(site.settings["mlflow_port"])),
-        *("--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(artifacts)),
+        *(
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(site.settings["mlflow_port"]),
+        ),
+        *(
+            "--backend-store-uri",
+            f"sqlite:///{database}",
+            "--artifacts-destination",
+            str(artifacts),
+        ),
         *("--workers", "1", "--allowed-hosts", "127.0.0.1:*,localhost:*"),
     ]
 
@@ -133,7 +171,11 @@ def environment(site: Site) -> dict[str, str]:
     """What every server and task sees."""
     home = site.state / "airflow"
     return {
-        **{key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW_", "MLFLOW_", "_AIRFLOW_"))},
+        **{
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("AIRFLOW_", "MLFLOW_", "_AIRFLOW_"))
+        },
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
         "PYTHONPATH": str(REPO),
@@ -166,16 +208,33 @@ def environment(site: Site) -> dict[str, str]:
 
 
 def _arguments(site: Site, part: str) -> list[str]:
-    """A part's command. People and tasks have an API server each: in one process a person's request, which writes to the audit log in the
-    event loop, and a task's, which holds SQLite's lock until the loop ends it, wait for each other until one fails.
+    """A part's command. People and tasks have an API server each: in one process a person's
+    request, which writes to the audit log in the event loop, and a task's, which holds SQLite's
+    lock until the loop ends it, wait for each other until one fails.
     """
     if part == "dag-processor":
         return [part]
-    served = {"api-server": ("core", "airflow_port"), "execution-api": ("execution", "execution_port")}
+    served = {
+        "api-server": ("core", "airflow_port"),
+        "execution-api": ("execution", "execution_port"),
+    }
     if part not in served:
-        return [part, "--skip-serve-logs"]  # the api-server reads them from this disk; a log server would listen to the world
+        return [
+            part,
+            "--skip-serve-logs",
+        ]  # the api-server reads them from this disk; a log server would listen to the world
     apps, port = served[part]
-    return ["api-server", "--apps", apps, "--host", "127.0.0.1", "--port", str(site.settings[port]), "--workers", "1"]
+    return [
+        "api-server",
+        "--apps",
+        apps,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(site.settings[port]),
+        "--workers",
+        "1",
+    ]
 
 
 def _secrets() -> dict[str, str]:
@@ -203,7 +262,12 @@ def _migrate(site: Site, env: dict[str, str]) -> None:
     if mark.is_file() and mark.read_text() == wanted:
         return
     with console.status("Airflow: making its database"):
-        done = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], env=env, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", "db", "migrate"],
+            env=env,
+            capture_output=True,
+            text=True,
+        )
     if done.returncode:
         raise ServerError(f"airflow db migrate failed:\n{(done.stdout + done.stderr)[-3000:]}")
     mark.write_text(wanted)
@@ -224,7 +288,9 @@ def _wait(site: Site, title: str, parts: tuple[str, ...], ready: Callable[[], bo
             if dead or waited > PATIENCE_S:
                 part = (dead or parts)[0]
                 why = "has ended" if dead else f"does not answer after {PATIENCE_S} s"
-                raise ServerError(f"{part} {why}. The end of {site.state / part}.log:\n{processes.tail(site.state, part)}")
+                raise ServerError(
+                    f"{part} {why}. The end of {site.state / part}.log:\n{processes.tail(site.state, part)}"
+                )
             time.sleep(0.5)
 
 
@@ -237,7 +303,12 @@ def _try(ready: Callable[[], bool]) -> bool:
 
 def _make_pool(airflow: Airflow) -> None:
     """One slot: two trainings never share a device."""
-    pool = {"name": "gpu", "slots": 1, "description": "one training at a time on the device", "include_deferred": False}
+    pool = {
+        "name": "gpu",
+        "slots": 1,
+        "description": "one training at a time on the device",
+        "include_deferred": False,
+    }
     if "gpu" not in {found["name"] for found in airflow.get("pools")["pools"]}:
         airflow.call("POST", "pools", json=pool)
 
@@ -254,7 +325,9 @@ def main() -> None:
     """Command line: up, status, down, shell."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["up", "status", "down", "shell"])
-    parser.add_argument("--state", type=Path, default=STATE, help="the folder that holds all the servers keep")
+    parser.add_argument(
+        "--state", type=Path, default=STATE, help="the folder that holds all the servers keep"
+    )
     args = parser.parse_args()
     try:
         if args.command == "down":

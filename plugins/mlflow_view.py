@@ -10,7 +10,9 @@ URL = os.environ.get("MLFLOW_PUBLIC_URL") or os.environ.get("MLFLOW_TRACKING_URI
 
 
 class MlflowView(AirflowPlugin):
-    """A menu entry that leads to the MLflow server people use ($MLFLOW_PUBLIC_URL, else the tasks' own), and a tab of what it knows."""
+    """A menu entry that leads to the MLflow server people use ($MLFLOW_PUBLIC_URL, else the tasks'
+    own), and a tab of what it knows.
+    """
 
     name = "mlflow_view"
     fastapi_apps = [{"app": app, "url_prefix": "/dssm", "name": "MLflow runs"}] if URL else []
@@ -18,7 +20,12 @@ class MlflowView(AirflowPlugin):
         [
             {"name": "MLflow", "href": URL, "destination": "nav"},
             *(
-                {"name": "MLflow runs", "href": href, "destination": where, "url_route": f"mlflow-runs-{where.replace('_', '-')}"}
+                {
+                    "name": "MLflow runs",
+                    "href": href,
+                    "destination": where,
+                    "url_route": f"mlflow-runs-{where.replace('_', '-')}",
+                }
                 for where, href in VIEWS.items()
             ),
         ]

@@ -20,11 +20,14 @@ TASK_DEFAULTS: dict[str, Any] = {
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=5),
     "execution_timeout": timedelta(hours=1),
-    # Only what cannot get better by itself: a killed worker, a full disk or a server away are retried.
+    # Only what cannot get better by itself: a killed worker, a full disk or a server away are
+    # retried.
     "retry_policy": ExceptionRetryPolicy(
         rules=[
             RetryRule(
-                exception=[ConfigError, ConflictError, DataError], action=RetryAction.FAIL, reason="the same data and settings fail again"
+                exception=[ConfigError, ConflictError, DataError],
+                action=RetryAction.FAIL,
+                reason="the same data and settings fail again",
             )
         ]
     ),
@@ -34,7 +37,9 @@ TASK_DEFAULTS: dict[str, Any] = {
 def default_config() -> str:
     """$DSSM_CONFIG, else demo, else the first there is."""
     configs = list(config_files()) or ["demo"]
-    return next((name for name in (os.environ.get("DSSM_CONFIG"), "demo") if name in configs), configs[0])
+    return next(
+        (name for name in (os.environ.get("DSSM_CONFIG"), "demo") if name in configs), configs[0]
+    )
 
 
 def optional(kind: str, **told: Any) -> Param:
@@ -45,7 +50,14 @@ def optional(kind: str, **told: Any) -> Param:
 def config_param() -> Param:
     """The config files of $DSSM_CONFIGS; $DSSM_CONFIG is the default, which a scheduled run takes."""
     configs = list(config_files()) or ["demo"]
-    return Param(default_config(), type="string", enum=configs, title="Config", section="Run", description_md="A YAML file in `configs/`.")
+    return Param(
+        default_config(),
+        type="string",
+        enum=configs,
+        title="Config",
+        section="Run",
+        description_md="A YAML file in `configs/`.",
+    )
 
 
 def data_param() -> Param:
@@ -74,11 +86,20 @@ def settings_param() -> Param:
 
 def choice(family: dict[str, str], title: str, text: str) -> Param:
     """A form field that is empty (the config's own) or one member of a family."""
-    return optional("string", enum=[None, *sorted(family)], title=title, section="Model", description_md=text, **EMPTY)
+    return optional(
+        "string",
+        enum=[None, *sorted(family)],
+        title=title,
+        section="Model",
+        description_md=text,
+        **EMPTY,
+    )
 
 
 def training_form() -> dict[str, Param]:
-    """The form of a training. Airflow refuses a value outside these schemas; tasks/settings.py checks paths."""
+    """The form of a training. Airflow refuses a value outside these schemas; tasks/settings.py
+    checks paths.
+    """
     run, model, gate = {"section": "Run"}, {"section": "Model"}, {"section": "Gate"}
     return {
         "config": config_param(),
@@ -97,10 +118,18 @@ def training_form() -> dict[str, Param]:
             description_md="The day to judge on; the days before it train. Empty: the config's, or the window's own last day.",
             **run,
         ),
-        "seed": optional("integer", minimum=0, title="Seed", description_md="Same seed, same numbers.", **run),
+        "seed": optional(
+            "integer", minimum=0, title="Seed", description_md="Same seed, same numbers.", **run
+        ),
         "tower": choice(TOWERS, "Tower", "The network on each side."),
-        "loss": choice(LOSSES, "Loss", "Softmax losses correct for how negatives were drawn (log-Q)."),
-        "sampler": choice(SAMPLERS, "Sampler", "Where negatives come from. `active`: items alive in the hour of the click."),
+        "loss": choice(
+            LOSSES, "Loss", "Softmax losses correct for how negatives were drawn (log-Q)."
+        ),
+        "sampler": choice(
+            SAMPLERS,
+            "Sampler",
+            "Where negatives come from. `active`: items alive in the hour of the click.",
+        ),
         "epochs": optional(
             "integer",
             minimum=1,

@@ -26,7 +26,9 @@ class MlflowRunLink(BaseOperatorLink):
         return public(run_page) + self.page
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The address the task pushed. Airflow stores what this returns over it when the task ends, so it must be the same."""
+        """The address the task pushed. Airflow stores what this returns over it when the task ends,
+        so it must be the same.
+        """
         from airflow.sdk.execution_time.xcom import XCom
 
         return str(XCom.get_value(ti_key=ti_key, key=self.xcom_key) or "")

@@ -8,7 +8,9 @@ from tasks.settings import audiences_folder, data_path, model_name, run_folder, 
 
 
 def find_audience() -> dict[str, Any]:
-    """Write the audience that the form asks for, and say where it lies; a retry writes the same file again."""
+    """Write the audience that the form asks for, and say where it lies; a retry writes the same
+    file again.
+    """
     from airflow.sdk import get_current_context
 
     from dssm_core.operation import lookalike
@@ -17,10 +19,16 @@ def find_audience() -> dict[str, Any]:
 
     context = get_current_context()
     params, run = context["params"], context["params"]["run"]
-    of = artifacts.open_run(run_folder(run)) if run else registry.registered(model_name(params["config"]), runs_folder())
+    of = (
+        artifacts.open_run(run_folder(run))
+        if run
+        else registry.registered(model_name(params["config"]), runs_folder())
+    )
     file = data_path(params["seeds_file"])
     seeds = [*params["seeds"], *(lookalike.read_seeds(file) if file else [])]
     name = f"{artifacts.safe_run_id(context['dag_run'].run_id)}.{params['format']}"
     with lookalike.opened(of, params["version"]) as (bundle, about):
         target = audiences_folder() / bundle.config.model_name / name
-        return about | lookalike.make_audience(bundle, target, params["top"], seeds, params["item"], params["exclude_seeds"])
+        return about | lookalike.make_audience(
+            bundle, target, params["top"], seeds, params["item"], params["exclude_seeds"]
+        )

@@ -18,11 +18,16 @@ def notice_champion() -> dict[str, Any]:
     model = model_name(get_current_context()["params"]["config"])
     if made := promotion.notice(model, runs_folder(), datetime.now(UTC)):
         print(f"noticed: {made.action}, champion is {made.champion}, by {made.by}")
-    return {"model": model, "version": registry.registered(model, runs_folder()).aliases().get(registry.CHAMPION)}
+    return {
+        "model": model,
+        "version": registry.registered(model, runs_folder()).aliases().get(registry.CHAMPION),
+    }
 
 
 def publish_champion(found: dict[str, Any]) -> dict[str, Any]:
-    """Publish today's champion, also where the task is cleared later. Skipped without one; what readers see is not written again."""
+    """Publish today's champion, also where the task is cleared later. Skipped without one; what
+    readers see is not written again.
+    """
     from airflow.sdk import get_current_context
     from airflow.sdk.exceptions import AirflowSkipException
 
@@ -32,7 +37,9 @@ def publish_champion(found: dict[str, Any]) -> dict[str, Any]:
     if not found["version"]:
         raise AirflowSkipException(f"{found['model']} has no champion")
     target = get_current_context()["params"]["target"] or publish_target()
-    return publish.publish_registered(registry.registered(found["model"], runs_folder()), None, target)
+    return publish.publish_registered(
+        registry.registered(found["model"], runs_folder()), None, target
+    )
 
 
 def roll_back() -> dict[str, Any]:

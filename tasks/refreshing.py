@@ -8,7 +8,9 @@ from tasks.settings import config_file, data_path, days_folder, refreshed_folder
 
 
 def refresh_champion() -> dict[str, Any]:
-    """Swap in the champion's bundle as of the run's moment; its lineage. Skipped where there is no champion to refresh."""
+    """Swap in the champion's bundle as of the run's moment; its lineage. Skipped where there is no
+    champion to refresh.
+    """
     from datetime import UTC, datetime
 
     from airflow.sdk import get_current_context
@@ -24,7 +26,13 @@ def refresh_champion() -> dict[str, Any]:
     store = registry.registered(config.model_name, runs_folder())
     if registry.CHAMPION not in store.aliases():
         raise AirflowSkipException(f"{store.name} has no champion")
-    given = datetime.fromisoformat(params["as_of"]) if params["as_of"] else run.data_interval_end or run.run_after
+    given = (
+        datetime.fromisoformat(params["as_of"])
+        if params["as_of"]
+        else run.data_interval_end or run.run_after
+    )
     moment = refresh.passed_ms(given, datetime.now(UTC))
-    made = refresh.refresh_registered(store, None, config, moment, refreshed_folder(), days_folder())
+    made = refresh.refresh_registered(
+        store, None, config, moment, refreshed_folder(), days_folder()
+    )
     return refresh.brief(made)

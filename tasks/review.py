@@ -9,10 +9,11 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 
 
 class Review(HITLOperator):
-    """Waits for a person, unless `register_model` found that none is needed: then it answers in the gate's name.
+    """Waits for a person, unless `register_model` found that none is needed: then it answers in the
+    gate's name.
 
-    That is so where `gate.promote_margin` is reached, and for a past day's version, which may not replace the champion: sixteen that wait
-    would keep the next day from training.
+    That is so where `gate.promote_margin` is reached, and for a past day's version, which may not
+    replace the champion: sixteen that wait would keep the next day from training.
     """
 
     def execute(self, context: Any) -> Any:
@@ -24,4 +25,9 @@ class Review(HITLOperator):
         option, reason = answer
         self.log.info("nobody is asked: %s", reason)
         by, at = {"id": "gate", "name": "gate"}, datetime.now(UTC).isoformat()
-        return {"chosen_options": [option], "params_input": {"reason": reason}, "responded_at": at, "responded_by_user": by}
+        return {
+            "chosen_options": [option],
+            "params_input": {"reason": reason},
+            "responded_at": at,
+            "responded_by_user": by,
+        }

@@ -1,7 +1,9 @@
-"""The page "MLflow runs" inside Airflow's pages of a Dag and of a Dag run: what MLflow knows of them, with links.
+"""The page "MLflow runs" inside Airflow's pages of a Dag and of a Dag run: what MLflow knows of
+them, with links.
 
-MLflow's own pages cannot stand there: they refuse to be framed by another address, and they ask for an experiment's number, which Airflow
-does not know. So this small web application asks MLflow by the tags that every run carries. Imported by a plugin, so light.
+MLflow's own pages cannot stand there: they refuse to be framed by another address, and they ask for
+an experiment's number, which Airflow does not know. So this small web application asks MLflow by
+the tags that every run carries. Imported by a plugin, so light.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from typing import Any
 from tasks.links import ReportLink, public
 from tasks.settings import DAG_TAG, RUN_TAG, mlflow_credentials
 
-SAFE = re.compile(r"[A-Za-z0-9_.~:+-]{1,250}")  # what Airflow lets Dags and runs be called, and no quote
+SAFE = re.compile(
+    r"[A-Za-z0-9_.~:+-]{1,250}"
+)  # what Airflow lets Dags and runs be called, and no quote
 MOST, TIMEOUT_S = 100, 10
 VIEWS = {"dag": "dssm/runs?dag_id={DAG_ID}", "dag_run": "dssm/runs?dag_id={DAG_ID}&run_id={RUN_ID}"}
 
@@ -38,15 +42,22 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def authorize(request: Any, dag_id: str) -> None:
-    """HTTPException unless the request's user may read the runs of a Dag: Airflow guards its own pages only, not a plugin's."""
+    """HTTPException unless the request's user may read the runs of a Dag: Airflow guards its own
+    pages only, not a plugin's.
+    """
     from airflow.api_fastapi.app import get_auth_manager
-    from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+    from airflow.api_fastapi.auth.managers.models.resource_details import (
+        DagAccessEntity,
+        DagDetails,
+    )
     from airflow.api_fastapi.core_api.security import bearer_scheme, get_user
     from starlette.exceptions import HTTPException
 
     user = await get_user(request, None, await bearer_scheme(request))
     details = DagDetails(id=dag_id)
-    if not get_auth_manager().is_authorized_dag(method="GET", access_entity=DagAccessEntity.RUN, details=details, user=user):
+    if not get_auth_manager().is_authorized_dag(
+        method="GET", access_entity=DagAccessEntity.RUN, details=details, user=user
+    ):
         raise HTTPException(403, f"you may not read the runs of {dag_id}")
 
 
@@ -64,13 +75,24 @@ async def found(dag_id: str, run_id: str) -> dict[str, Any]:
     if not uri.startswith("http"):
         return {"rows": [], "problem": "MLFLOW_TRACKING_URI names no MLflow server"}
     try:
-        async with httpx.AsyncClient(base_url=uri.rstrip("/") + "/api/2.0/mlflow/", timeout=TIMEOUT_S, **mlflow_credentials()) as client:
+        async with httpx.AsyncClient(
+            base_url=uri.rstrip("/") + "/api/2.0/mlflow/", timeout=TIMEOUT_S, **mlflow_credentials()
+        ) as client:
             experiments = await _ask(client, "experiments/search", max_results=1000)
             numbers = [each["experiment_id"] for each in experiments.get("experiments", [])]
-            asked = {"experiment_ids": numbers, "filter": wanted(dag_id, run_id), "max_results": MOST}
-            runs = await _ask(client, "runs/search", **asked, order_by=["attributes.start_time DESC"])
+            asked = {
+                "experiment_ids": numbers,
+                "filter": wanted(dag_id, run_id),
+                "max_results": MOST,
+            }
+            runs = await _ask(
+                client, "runs/search", **asked, order_by=["attributes.start_time DESC"]
+            )
     except (httpx.HTTPError, ValueError) as error:
-        return {"rows": [], "problem": f"MLflow at {uri} does not answer: {error or type(error).__name__}"}
+        return {
+            "rows": [],
+            "problem": f"MLflow at {uri} does not answer: {error or type(error).__name__}",
+        }
     return {"rows": [row(each, uri) for each in runs.get("runs", [])], "problem": ""}
 
 
@@ -86,15 +108,21 @@ def row(run: dict[str, Any], uri: str) -> dict[str, Any]:
     from datetime import UTC, datetime
 
     info, data = run["info"], run.get("data", {})
-    tags, params = ({each["key"]: each["value"] for each in data.get(part, [])} for part in ("tags", "params"))
+    tags, params = (
+        {each["key"]: each["value"] for each in data.get(part, [])} for part in ("tags", "params")
+    )
     metrics = {each["key"]: each["value"] for each in data.get("metrics", [])}
     k = params.get("gate.k", "200")
-    address = public(f"{uri.rstrip('/')}/#/experiments/{info['experiment_id']}/runs/{info['run_id']}")
+    address = public(
+        f"{uri.rstrip('/')}/#/experiments/{info['experiment_id']}/runs/{info['run_id']}"
+    )
     return {
         "name": info.get("run_name") or info["run_id"],
         "page": address,
         "report": address + ReportLink.page if "gate" in tags else "",
-        "started": datetime.fromtimestamp(int(info["start_time"]) / 1000, UTC).strftime("%Y-%m-%d %H:%M"),
+        "started": datetime.fromtimestamp(int(info["start_time"]) / 1000, UTC).strftime(
+            "%Y-%m-%d %H:%M"
+        ),
         "status": info["status"].lower(),
         "day": tags.get("dssm.test_day", ""),
         "gate": tags.get("gate", ""),
@@ -114,5 +142,7 @@ def page(dag_id: str, run_id: str, rows: list[dict[str, Any]], problem: str) -> 
     import jinja2
 
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template("runs_page.html")
+    template = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
+    ).get_template("runs_page.html")
     return template.render(dag_id=dag_id, run_id=run_id, rows=rows, problem=problem, most=MOST)

@@ -31,43 +31,65 @@ SETTINGS = {
 
 
 def config_files() -> dict[str, Path]:
-    """The configs a run can start from, by name: the YAML files of $DSSM_CONFIGS (default: configs/)."""
+    """The configs a run can start from, by name: the YAML files of $DSSM_CONFIGS (default:
+    configs/).
+    """
     folder = Path(os.environ.get("DSSM_CONFIGS", REPO / "configs"))
     return {file.stem: file for file in sorted(folder.glob("*.yaml"), key=lambda file: file.stem)}
 
 
 def overrides(params: Mapping[str, Any]) -> list[str]:
-    """The form's filled fields as `key.path=value`; JSON is YAML, so no value can be read as something else."""
-    return [f"{key}={json.dumps(params[field])}" for field, key in SETTINGS.items() if params.get(field) is not None]
+    """The form's filled fields as `key.path=value`; JSON is YAML, so no value can be read as
+    something else.
+    """
+    return [
+        f"{key}={json.dumps(params[field])}"
+        for field, key in SETTINGS.items()
+        if params.get(field) is not None
+    ]
 
 
 def config_file(name: str) -> Path:
     """The file of a config, chosen from the listing and never built from the name."""
     files = config_files()
     if name not in files:
-        raise ConfigError(f"config {name!r} is not one of {', '.join(files)}: put {name}.yaml into the configs folder")
+        raise ConfigError(
+            f"config {name!r} is not one of {', '.join(files)}: put {name}.yaml into the configs folder"
+        )
     return files[name]
 
 
 def data_path(data: str | None) -> Path | None:
-    """The log's folder or file: absolute, there, and below one of $DSSM_DATA_ROOTS (`:` between them) where that is set."""
+    """The log's folder or file: absolute, there, and below one of $DSSM_DATA_ROOTS (`:` between
+    them) where that is set.
+    """
     if not data:
         return None
     path = Path(data).resolve()
     if not Path(data).is_absolute() or not path.exists():
-        raise ConfigError(f"data {data!r} must be the absolute path of a folder or file that the workers can see")
-    roots = [Path(root).resolve() for root in os.environ.get("DSSM_DATA_ROOTS", "").split(":") if root]
+        raise ConfigError(
+            f"data {data!r} must be the absolute path of a folder or file that the workers can see"
+        )
+    roots = [
+        Path(root).resolve() for root in os.environ.get("DSSM_DATA_ROOTS", "").split(":") if root
+    ]
     if roots and not any(path.is_relative_to(root) for root in roots):
-        raise ConfigError(f"data {data!r} is outside {', '.join(map(str, roots))}: only these folders may be read")
+        raise ConfigError(
+            f"data {data!r} is outside {', '.join(map(str, roots))}: only these folders may be read"
+        )
     return path
 
 
 def further(settings: Iterable[str]) -> list[str]:
-    """`key.path=value` of a form; ConfigError on the log's own, where $DSSM_DATA_ROOTS says which files may be read."""
+    """`key.path=value` of a form; ConfigError on the log's own, where $DSSM_DATA_ROOTS says which
+    files may be read.
+    """
     told = list(settings)
     for each in told:
         if os.environ.get("DSSM_DATA_ROOTS") and each.partition("=")[0].partition(".")[0] == "data":
-            raise ConfigError(f"{each!r} says what is read, which $DSSM_DATA_ROOTS limits: fill in `data`, or write it into the YAML")
+            raise ConfigError(
+                f"{each!r} says what is read, which $DSSM_DATA_ROOTS limits: fill in `data`, or write it into the YAML"
+            )
     return told
 
 
@@ -92,23 +114,34 @@ def publish_target() -> str:
 
 
 def audiences_folder() -> Path:
-    """Where audiences are written: $DSSM_AUDIENCES, else `audiences` in the folder of all runs, which every worker can write."""
+    """Where audiences are written: $DSSM_AUDIENCES, else `audiences` in the folder of all runs,
+    which every worker can write.
+    """
     return Path(os.environ.get("DSSM_AUDIENCES") or runs_folder() / "audiences")
 
 
 def run_folder(run: str) -> Path:
-    """A run's folder, absolute or in the folder of all runs; ConfigError where it is outside of that, or no run is there."""
+    """A run's folder, absolute or in the folder of all runs; ConfigError where it is outside of
+    that, or no run is there.
+    """
     runs = runs_folder().resolve()
     if not (folder := (runs / run).resolve()).is_relative_to(runs):
-        raise ConfigError(f"run {run!r} is outside {runs}: give the folder of a run in there, such as demo/2024-03-07/ID")
+        raise ConfigError(
+            f"run {run!r} is outside {runs}: give the folder of a run in there, such as demo/2024-03-07/ID"
+        )
     if not (folder / "config.json").is_file():
-        raise ConfigError(f"run {run!r} is not in {runs}: `dssm runs` lists those that are, such as demo/2024-03-07/ID")
+        raise ConfigError(
+            f"run {run!r} is not in {runs}: `dssm runs` lists those that are, such as demo/2024-03-07/ID"
+        )
     return folder
 
 
 def mlflow_credentials() -> dict[str, Any]:
     """Of an HTTP client, from the environment as MLflow's own clients take them."""
-    user, token = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_TOKEN")
+    user, token = (
+        os.environ.get("MLFLOW_TRACKING_USERNAME"),
+        os.environ.get("MLFLOW_TRACKING_TOKEN"),
+    )
     if user:
         return {"auth": (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))}
     return {"headers": {"Authorization": f"Bearer {token}"}} if token else {}
@@ -124,18 +157,29 @@ def model_name(config: str) -> str:
 def make_run(context: Mapping[str, Any]) -> str:
     """Create (or find again) the folder of a Dag run and return its URI.
 
-    A run that landed days have started has its window's last day as partition key and reads those days; one that a person starts reads
-    the log itself, unless the form says otherwise.
+    A run that landed days have started has its window's last day as partition key and reads those
+    days; one that a person starts reads the log itself, unless the form says otherwise.
     """
     from dssm_core.config import read_config
     from dssm_core.data.landing import from_days
     from dssm_core.runs.run import create_run, note_origin, safe_run_id
 
     params, dag_run = context["params"], context["dag_run"]
-    file, data, settings = config_file(params["config"]), data_path(params["data"]), further(params["settings"])
+    file, data, settings = (
+        config_file(params["config"]),
+        data_path(params["data"]),
+        further(params["settings"]),
+    )
     config = read_config(file, data, [*overrides(params), *settings])
     if dag_run.partition_key and not params["test_day"]:
-        config = read_config(file, data, [*overrides({**params, "test_day": _first_test_day(config, dag_run.partition_key)}), *settings])
+        config = read_config(
+            file,
+            data,
+            [
+                *overrides({**params, "test_day": _first_test_day(config, dag_run.partition_key)}),
+                *settings,
+            ],
+        )
     if dag_run.partition_key or params["landed"]:
         config = from_days(config, days_folder())
     run = create_run(config, runs_folder(), safe_run_id(dag_run.run_id))
@@ -147,7 +191,9 @@ def _first_test_day(config: Config, last: str) -> str:
     """Of the window that ends on a day."""
     from datetime import date, timedelta
 
-    return (date.fromisoformat(last) - timedelta(days=getattr(config.split, "test_days", 1) - 1)).isoformat()
+    return (
+        date.fromisoformat(last) - timedelta(days=getattr(config.split, "test_days", 1) - 1)
+    ).isoformat()
 
 
 def origin(dag_run: Any) -> dict[str, str]:

@@ -1,6 +1,8 @@
-"""The pipeline's steps as Airflow tasks: each takes the run's URI and hands it on, so the graph is the data's way.
+"""The pipeline's steps as Airflow tasks: each takes the run's URI and hands it on, so the graph is
+the data's way.
 
-Nothing heavy is imported before a step runs: Airflow forks its workers, and a Dag file is parsed every few seconds.
+Nothing heavy is imported before a step runs: Airflow forks its workers, and a Dag file is parsed
+every few seconds.
 """
 
 from __future__ import annotations
@@ -12,7 +14,11 @@ from tasks.settings import make_run
 if TYPE_CHECKING:
     from dssm_core.operation.promotion import Action
 
-ANSWERS: dict[str, Action] = {"Promote": "promote", "Keep as challenger": "keep", "Reject": "reject"}
+ANSWERS: dict[str, Action] = {
+    "Promote": "promote",
+    "Keep as challenger": "keep",
+    "Reject": "reject",
+}
 
 
 def run_step(run: str, name: str) -> str:
@@ -51,7 +57,9 @@ def sample_negatives(run: str) -> str:
 
 
 def train_towers(run: str) -> str:
-    """Train both towers. The MLflow run opens first, so that its button works while training goes on."""
+    """Train both towers. The MLflow run opens first, so that its button works while training goes
+    on.
+    """
     from dssm_core.registry import versions as registry
     from dssm_core.runs import run as artifacts
     from tasks.links import MlflowRunLink, push
@@ -76,7 +84,9 @@ def build_index(run: str) -> str:
 
 
 def recall_gate(run: str) -> str | None:
-    """Judge the served index and report on it. None (a refusal) makes Airflow skip what follows; that is no error."""
+    """Judge the served index and report on it. None (a refusal) makes Airflow skip what follows;
+    that is no error.
+    """
     from dssm_core.registry import versions as registry
     from dssm_core.runs import run as artifacts
     from tasks.links import MlflowRunLink, ReportLink, push
@@ -91,7 +101,9 @@ def recall_gate(run: str) -> str | None:
 
 
 def register_model(run: str) -> str:
-    """Register towers, ids and index as one version, alias `challenger`; what a person decides by is pushed beside it."""
+    """Register towers, ids and index as one version, alias `challenger`; what a person decides by
+    is pushed beside it.
+    """
     from airflow.sdk import get_current_context
 
     from dssm_core.operation import promotion, review
@@ -102,9 +114,19 @@ def register_model(run: str) -> str:
     run_step(run, "register_model")
     opened = artifacts.open_run(run)
     store = registry.registered(opened.config.model_name, opened.runs)
-    version, champion = opened.need("register_model").info["version"], store.aliases().get(registry.CHAMPION, "")
-    pages = {link.name: link.address(registry.page(opened)) for link in (ReportLink(), MlflowRunLink())}
-    pushed = {"model": store.name, "version": version, "champion": champion, "body": review.body(opened, store, pages)}
+    version, champion = (
+        opened.need("register_model").info["version"],
+        store.aliases().get(registry.CHAMPION, ""),
+    )
+    pages = {
+        link.name: link.address(registry.page(opened)) for link in (ReportLink(), MlflowRunLink())
+    }
+    pushed = {
+        "model": store.name,
+        "version": version,
+        "champion": champion,
+        "body": review.body(opened, store, pages),
+    }
     pushed["alone"] = {  # answers that need no person, and why
         "Promote": promotion.alone(opened),
         "Keep as challenger": promotion.outdated(store, version, champion) if champion else None,
@@ -114,7 +136,9 @@ def register_model(run: str) -> str:
 
 
 def promote(run: str, answer: dict[str, Any]) -> str:
-    """Apply what a person answered to the review: the version becomes champion, or stays what it is; in every case it is written down."""
+    """Apply what a person answered to the review: the version becomes champion, or stays what it
+    is; in every case it is written down.
+    """
     from datetime import datetime
 
     from airflow.sdk import get_current_context

@@ -1,4 +1,6 @@
-"""The tasks of the Dag dssm_sweep: make the trials of a round, share what is the same, compare all so far, hand on."""
+"""The tasks of the Dag dssm_sweep: make the trials of a round, share what is the same, compare all
+so far, hand on.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dssm_core.errors import ConfigError, DataError
-from tasks.settings import SETTINGS, config_file, data_path, further, origin, overrides, run_folder, runs_folder
+from tasks.settings import (
+    SETTINGS,
+    config_file,
+    data_path,
+    further,
+    origin,
+    overrides,
+    run_folder,
+    runs_folder,
+)
 
 if TYPE_CHECKING:
     from dssm_core.tuning.sweep import Plan, Tried
@@ -19,7 +30,14 @@ def _plan(params: Mapping[str, Any]) -> Plan:
 
     settings = (*overrides(params), *further(params["settings"]))
     axes, total = read_axes(further(params["axes"])), params["trials"]
-    return Plan(config_file(params["config"]), data_path(params["data"]), settings, axes, params["search"], total)
+    return Plan(
+        config_file(params["config"]),
+        data_path(params["data"]),
+        settings,
+        axes,
+        params["search"],
+        total,
+    )
 
 
 def _before(params: Mapping[str, Any]) -> list[Tried]:
@@ -43,12 +61,16 @@ def plan_trials() -> dict[str, Any]:
     made = sweep.prepare(plan, sweep.next_round(plan, _before(params)), runs_folder())
     for each in made:
         artifacts.note_origin(each.run, origin(dag_run))
-    parent = registry.open_sweep([each.run for each in made], [each.trial.label for each in made], name)
+    parent = registry.open_sweep(
+        [each.run for each in made], [each.trial.label for each in made], name
+    )
     return {"sweep": name, "parent": parent, "trials": [sweep.as_json(each) for each in made]}
 
 
 def share_data(planned: dict[str, Any]) -> list[dict[str, Any]]:
-    """Read, check and split the log once: every trial reuses it. Where the first trial's settings cannot, the others try for themselves."""
+    """Read, check and split the log once: every trial reuses it. Where the first trial's settings
+    cannot, the others try for themselves.
+    """
     trials: list[dict[str, Any]] = planned["trials"]
     try:
         begin_trial(trials[0])
@@ -67,17 +89,20 @@ def begin_trial(trial: dict[str, Any]) -> str:
 
 
 def judge_trial(run: str) -> str:
-    """Measure the trial's index. Whether it would pass a gate is not asked: it is compared with the other trials."""
+    """Measure the trial's index. Whether it would pass a gate is not asked: it is compared with the
+    other trials.
+    """
     from tasks.steps import run_step
 
     return run_step(run, "recall_gate")
 
 
 def compare_trials(planned: dict[str, Any] | None) -> dict[str, Any]:
-    """The Dag run that follows: the search's next round, or, with all trials side by side in MLflow, the winner's training.
+    """The Dag run that follows: the search's next round, or, with all trials side by side in
+    MLflow, the winner's training.
 
-    Fails where no trial came to its end. A trial that was cleared and judged anew may make another one the winner, whose training is then
-    another Dag run.
+    Fails where no trial came to its end. A trial that was cleared and judged anew may make another
+    one the winner, whose training is then another Dag run.
     """
     from airflow.sdk import get_current_context
 
@@ -91,13 +116,24 @@ def compare_trials(planned: dict[str, Any] | None) -> dict[str, Any]:
     params, trials = context["params"], planned["trials"]
     ended = context["ti"].xcom_pull(task_ids="trial.judge_trial", map_indexes=range(len(trials)))
     told = [trial | {"failed": trial["run"] not in ended} for trial in trials]
-    tried = [*_before(params), *(sweep.from_json(each, artifacts.open_run(each["run"])) for each in told)]
+    tried = [
+        *_before(params),
+        *(sweep.from_json(each, artifacts.open_run(each["run"])) for each in told),
+    ]
     for row in (found := sweep.results(tried)):
         print(row)
     if sweep.next_round(_plan(params), tried):
-        conf = {**params, "sweep": planned["sweep"], "tried": [sweep.as_json(each) for each in tried]}
+        conf = {
+            **params,
+            "sweep": planned["sweep"],
+            "tried": [sweep.as_json(each) for each in tried],
+        }
         return {"dag": "dssm_sweep", "run_id": f"{planned['sweep']}__{len(tried)}", "conf": conf}
     registry.close_sweep(runs_folder(), planned["parent"], found)
     form = {name: params[name] for name in FORM if params[name] is not None}
     conf = form | {"settings": [*params["settings"], *sweep.winner(tried).settings]}
-    return {"dag": "dssm_training", "run_id": f"sweep__{planned['sweep']}__{artifacts.digest(conf)[:6]}", "conf": conf}
+    return {
+        "dag": "dssm_training",
+        "run_id": f"sweep__{planned['sweep']}__{artifacts.digest(conf)[:6]}",
+        "conf": conf,
+    }

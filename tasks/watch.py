@@ -1,4 +1,6 @@
-"""Watches where MLflow's alias `champion` points. Runs in Airflow's triggerer: light, and never blocking its loop."""
+"""Watches where MLflow's alias `champion` points. Runs in Airflow's triggerer: light, and never
+blocking its loop.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,16 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from tasks.settings import mlflow_credentials
 
 POLL_S = 5.0
-NO_CHAMPION = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says where the model or the alias is not there
+NO_CHAMPION = (
+    "RESOURCE_DOES_NOT_EXIST",
+    "INVALID_PARAMETER_VALUE",
+)  # what MLflow says where the model or the alias is not there
 
 
 class ChampionTrigger(BaseEventTrigger):
-    """An event each time that `champion` of a model names another version than before; one at the start for today's."""
+    """An event each time that `champion` of a model names another version than before; one at the
+    start for today's.
+    """
 
     def __init__(self, model: str, poll_s: float = POLL_S) -> None:
         super().__init__()
@@ -30,7 +37,9 @@ class ChampionTrigger(BaseEventTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll for ever; an MLflow that is away is asked again."""
         seen = None
-        async with httpx.AsyncClient(base_url=os.environ.get("MLFLOW_TRACKING_URI", ""), timeout=10, **mlflow_credentials()) as client:
+        async with httpx.AsyncClient(
+            base_url=os.environ.get("MLFLOW_TRACKING_URI", ""), timeout=10, **mlflow_credentials()
+        ) as client:
             while True:
                 version = await self._champion(client)
                 if version and version != seen:
@@ -39,7 +48,10 @@ class ChampionTrigger(BaseEventTrigger):
                 await asyncio.sleep(self.poll_s)
 
     async def _champion(self, client: httpx.AsyncClient) -> str | None:
-        path, asked = "/api/2.0/mlflow/registered-models/alias", {"name": self.model, "alias": "champion"}
+        path, asked = (
+            "/api/2.0/mlflow/registered-models/alias",
+            {"name": self.model, "alias": "champion"},
+        )
         try:
             answer = await client.get(path, params=asked)
             if answer.status_code in (400, 404) and answer.json().get("error_code") in NO_CHAMPION:

@@ -1,4 +1,6 @@
-"""The days that arrive and the windows that wait for them, in Airflow's words. Light: Dag files and the scheduler import it."""
+"""The days that arrive and the windows that wait for them, in Airflow's words. Light: Dag files and
+the scheduler import it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from airflow.partition_mappers.window import Window
 from airflow.sdk import Asset
 from croniter import croniter
 
-INTERACTIONS = Asset(name="interactions", uri="dssm://interactions")  # a partition a landed day, its key the ISO date
+INTERACTIONS = Asset(
+    name="interactions", uri="dssm://interactions"
+)  # a partition a landed day, its key the ISO date
 WINDOW_DAYS = int(os.environ.get("DSSM_WINDOW_DAYS", "7"))  # train and test days of $DSSM_CONFIG
 
 
@@ -40,7 +44,9 @@ class TrailingDaysMapper(PartitionMapper):
 
 
 class TrailingDaysWindow(Window):
-    """A window is its last day and the days before it, `days` in all: the other direction of TrailingDaysMapper."""
+    """A window is its last day and the days before it, `days` in all: the other direction of
+    TrailingDaysMapper.
+    """
 
     def __init__(self, days: int) -> None:
         super().__init__(direction=Window.Direction.BACKWARD)
@@ -61,16 +67,22 @@ class TrailingDaysWindow(Window):
 
 
 def check_daily(cron: str, timezone: str) -> None:
-    """ValueError where a cron line does not fire once on each local day, at a time that every day has.
+    """ValueError where a cron line does not fire once on each local day, at a time that every day
+    has.
 
-    Where clocks are put forward over that time Airflow names the days around it wrongly: one would never land.
+    Where clocks are put forward over that time Airflow names the days around it wrongly: one would
+    never land.
     """
     zone, ticks = ZoneInfo(timezone), croniter(cron, datetime.now(UTC).replace(tzinfo=None))
     for before, tick in pairwise(ticks.get_next(datetime) for _ in range(400)):
         if tick.date() - before.date() != timedelta(days=1):
-            raise ValueError(f"DSSM_SCHEDULE {cron!r} fires at {before}, then at {tick}: give one time of every day, such as '30 3 * * *'")
+            raise ValueError(
+                f"DSSM_SCHEDULE {cron!r} fires at {before}, then at {tick}: give one time of every day, such as '30 3 * * *'"
+            )
         if tick.replace(tzinfo=zone).astimezone(UTC).astimezone(zone).replace(tzinfo=None) != tick:
-            raise ValueError(f"DSSM_SCHEDULE {cron!r} fires at {tick}, which clocks in {timezone} leave out: give another time of day")
+            raise ValueError(
+                f"DSSM_SCHEDULE {cron!r} fires at {tick}, which clocks in {timezone} leave out: give another time of day"
+            )
 
 
 def _later(day: str, days: int) -> str:

@@ -1,4 +1,6 @@
-"""The settings of a run. In: YAML files and overrides; out: one frozen `Config`. Read config.py first."""
+"""The settings of a run. In: YAML files and overrides; out: one frozen `Config`. Read config.py
+first.
+"""
 
 from dssm_core.config.config import (
     Config,

@@ -13,7 +13,9 @@ from dssm_core.columns import LABEL
 from dssm_core.data.sources.columns import quote
 from dssm_core.errors import ConfigError, DataError
 
-COMPARISON = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(==|!=|>=|<=|>|<)\s*([+-]?\d+(?:\.\d+)?)\s*")
+COMPARISON = re.compile(
+    r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(==|!=|>=|<=|>|<)\s*([+-]?\d+(?:\.\d+)?)\s*"
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,9 @@ class Positive:
     number: str
 
     def sql(self, columns: list[str]) -> str:
-        """SQL: 1 or 0. A log of clicks only (no `label` column, and none asked for) has positives only."""
+        """SQL: 1 or 0. A log of clicks only (no `label` column, and none asked for) has positives
+        only.
+        """
         if self.column == LABEL and LABEL not in columns:
             return "1"
         operator = {"==": "=", "!=": "<>"}.get(self.operator, self.operator)
@@ -34,14 +38,27 @@ class Positive:
     def holds(self, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
         """Which rows it is true of; DataError where they lack the column. → [n]"""
         if self.column not in rows:
-            raise DataError(f"{self.column!r} is compared with {self.number}, but the rows have only {', '.join(rows.columns)}")
-        compare = {"==": np.equal, "!=": np.not_equal, ">=": np.greater_equal, "<=": np.less_equal, ">": np.greater, "<": np.less}
-        return np.asarray(compare[self.operator](rows[self.column].to_numpy(dtype=np.float64), float(self.number)))
+            raise DataError(
+                f"{self.column!r} is compared with {self.number}, but the rows have only {', '.join(rows.columns)}"
+            )
+        compare = {
+            "==": np.equal,
+            "!=": np.not_equal,
+            ">=": np.greater_equal,
+            "<=": np.less_equal,
+            ">": np.greater,
+            "<": np.less,
+        }
+        return np.asarray(
+            compare[self.operator](rows[self.column].to_numpy(dtype=np.float64), float(self.number))
+        )
 
 
 def parse_positive(expression: str) -> Positive:
     """Parse `column operator number`; ConfigError when it is anything else."""
     match = COMPARISON.fullmatch(expression)
     if not match:
-        raise ConfigError(f"data.positive is {expression!r}: write a column, one of == != > >= < <=, and a number, such as `rating > 2`")
+        raise ConfigError(
+            f"data.positive is {expression!r}: write a column, one of == != > >= < <=, and a number, such as `rating > 2`"
+        )
     return Positive(match[1], match[2], match[3])

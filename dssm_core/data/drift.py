@@ -1,7 +1,9 @@
-"""How far each day of the window lies from the days before it: volume, new items, the values of feature columns.
+"""How far each day of the window lies from the days before it: volume, new items, the values of
+feature columns.
 
-A column's distance is the Jensen-Shannon divergence in bits (Lin 1991, "Divergence measures based on the Shannon entropy"): 0 for equal
-distributions, 1 for such that share no value; unlike the population stability index it needs no care for values that one side lacks.
+A column's distance is the Jensen-Shannon divergence in bits (Lin 1991, "Divergence measures based
+on the Shannon entropy"): 0 for equal distributions, 1 for such that share no value; unlike the
+population stability index it needs no care for values that one side lacks.
 """
 
 from __future__ import annotations
@@ -34,11 +36,13 @@ DECILES = [place / 10 for place in range(1, 10)]
 
 @dataclass(frozen=True)
 class Drift:
-    """What a window's days are like, as `drift.json` holds it; None where there is no day before to compare with.
+    """What a window's days are like, as `drift.json` holds it; None where there is no day before to
+    compare with.
 
-    days: ISO; rows: of each day; new_items: share of a day's rows whose item the day before did not have; changes: by measure (`volume`,
-    `new_items`, `features.COLUMN`) each day's distance from the days before it; profile: by categorical or multi-valued column the
-    share of each value in the whole window.
+    days: ISO; rows: of each day; new_items: share of a day's rows whose item the day before did not
+    have; changes: by measure (`volume`, `new_items`, `features.COLUMN`) each day's distance from
+    the days before it; profile: by categorical or multi-valued column the share of each value in
+    the whole window.
     """
 
     days: list[str]
@@ -49,7 +53,9 @@ class Drift:
 
 
 def measure(con: DuckDBPyConnection, config: Config, split: Days, folder: Path) -> Drift:
-    """Measure the view `log` (see validate) by one aggregate a column; users.parquet and items.parquet lie in `folder`."""
+    """Measure the view `log` (see validate) by one aggregate a column; users.parquet and
+    items.parquet lie in `folder`.
+    """
     days = len(split.days)
     _date(con, split.edges_ms(config.data.zone))
     rows = _by_day(con, "SELECT _day, count(*) FROM dated GROUP BY 1", days, 0)
@@ -60,14 +66,24 @@ def measure(con: DuckDBPyConnection, config: Config, split: Days, folder: Path) 
         values, counts = _counts(con, source, expression, days)  # [V], [D, V]
         changes[f"{FEATURES}.{feature.column}"] = divergences(counts)
         if feature.kind != "numeric" and counts.sum():
-            profile[feature.column] = dict(zip(values, (counts.sum(0) / counts.sum()).round(6).tolist(), strict=True))
+            profile[feature.column] = dict(
+                zip(values, (counts.sum(0) / counts.sum()).round(6).tolist(), strict=True)
+            )
     told = {name: _plain(change) for name, change in changes.items()}
-    return Drift([day.isoformat() for day in split.days], rows.astype(int).tolist(), _plain(new), told, profile)
+    return Drift(
+        [day.isoformat() for day in split.days],
+        rows.astype(int).tolist(),
+        _plain(new),
+        told,
+        profile,
+    )
 
 
 def save(found: Drift, folder: Path) -> None:
     """Write `drift.json`."""
-    (folder / FILE).write_text(json.dumps(asdict(found), allow_nan=False, ensure_ascii=False), encoding="utf-8")
+    (folder / FILE).write_text(
+        json.dumps(asdict(found), allow_nan=False, ensure_ascii=False), encoding="utf-8"
+    )
 
 
 def load(folder: Path) -> Drift | None:
@@ -77,22 +93,31 @@ def load(folder: Path) -> Drift | None:
 
 
 def against(ours: Drift, theirs: Drift) -> JSON:
-    """A window beside another one: `volume` (rows, relative), `columns` ([column, divergence] pairs of those that both have)."""
+    """A window beside another one: `volume` (rows, relative), `columns` ([column, divergence] pairs
+    of those that both have).
+    """
     shared = [name for name in ours.profile if name in theirs.profile]
-    columns = [[name, round(_profiles(ours.profile[name], theirs.profile[name]), 4)] for name in shared]
+    columns = [
+        [name, round(_profiles(ours.profile[name], theirs.profile[name]), 4)] for name in shared
+    ]
     before = sum(theirs.rows)
     return {VOLUME: sum(ours.rows) / before - 1 if before else None, "columns": columns}
 
 
 def told(since: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """How a window has moved away from the champion's, as (what, value) for people: as much as gate.since could compare."""
+    """How a window has moved away from the champion's, as (what, value) for people: as much as
+    gate.since could compare.
+    """
     rows = []
     if (volume := since.get(VOLUME)) is not None:
         rows.append(("rows of the window against the champion's", f"{volume:+.1%}"))
     if (unknown := since.get("unknown_items")) is not None:
         rows.append(("clicks on items the champion does not know", f"{unknown:.1%}"))
     widest = sorted(since.get("columns", []), key=lambda pair: -pair[1])[:3]
-    return rows + [(f"drift of {column.replace('|', '/')} since the champion's window, bits", f"{bits:.3f}") for column, bits in widest]
+    return rows + [
+        (f"drift of {column.replace('|', '/')} since the champion's window, bits", f"{bits:.3f}")
+        for column, bits in widest
+    ]
 
 
 def relative(values: Doubles) -> Doubles:
@@ -108,10 +133,12 @@ def absolute(values: Doubles) -> Doubles:
 
 
 def divergences(counts: Doubles) -> Doubles:
-    """Each row's divergence from the sum of the rows before it; NaN where both are too few to tell drift from chance. [D, V] → [D]
+    """Each row's divergence from the sum of the rows before it; NaN where both are too few to tell
+    drift from chance. [D, V] → [D]
 
-    Two samples n, m of one distribution over V values diverge by about (V - 1) (1/n + 1/m) / (8 ln 2) bits (the second-order term of the
-    divergence, a chi-square over its degrees of freedom): more than CHANCE of it is not compared.
+    Two samples n, m of one distribution over V values diverge by about (V - 1) (1/n + 1/m) / (8 ln
+    2) bits (the second-order term of the divergence, a chi-square over its degrees of freedom):
+    more than CHANCE of it is not compared.
     """
     before = np.cumsum(counts, 0) - counts
     values = (counts.sum(0) > 0).sum()
@@ -121,7 +148,9 @@ def divergences(counts: Doubles) -> Doubles:
 
 
 def divergence(ones: Doubles, others: Doubles) -> Doubles:
-    """Jensen-Shannon divergence in bits of what counts or shares stand for; NaN where there are none. 2 x [..., V] → [...]"""
+    """Jensen-Shannon divergence in bits of what counts or shares stand for; NaN where there are
+    none. 2 x [..., V] → [...]
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         p, q = (each / each.sum(-1, keepdims=True) for each in (ones, others))
     middle = (p + q) / 2
@@ -138,14 +167,19 @@ def _mean_before(values: Doubles) -> Doubles:
 
 def _profiles(ours: Mapping[str, float], theirs: Mapping[str, float]) -> float:
     values = sorted({*ours, *theirs})
-    one, other = (np.array([shares.get(value, 0.0) for value in values]) for shares in (ours, theirs))
+    one, other = (
+        np.array([shares.get(value, 0.0) for value in values]) for shares in (ours, theirs)
+    )
     return float(divergence(one, other))
 
 
 def _date(con: DuckDBPyConnection, edges_ms: list[int]) -> None:
-    """View `dated`: the log's rows inside the window with `_day`, the number of the day that their time lies in."""
+    """View `dated`: the log's rows inside the window with `_day`, the number of the day that their
+    time lies in.
+    """
     con.execute(
-        "CREATE OR REPLACE TABLE edges AS SELECT unnest(?) AS start, unnest(?) AS _day", [edges_ms[:-1], [*range(len(edges_ms) - 1)]]
+        "CREATE OR REPLACE TABLE edges AS SELECT unnest(?) AS start, unnest(?) AS _day",
+        [edges_ms[:-1], [*range(len(edges_ms) - 1)]],
     )
     con.execute(
         f"CREATE OR REPLACE VIEW dated AS SELECT edges._day, log.* FROM log ASOF JOIN edges ON log.{TIME} >= edges.start"
@@ -167,10 +201,18 @@ FROM seen AS today LEFT JOIN seen AS before ON before.{ITEM} = today.{ITEM} AND 
 """
 
 
-def _columns(con: DuckDBPyConnection, config: Config, folder: Path) -> Iterator[tuple[Feature, str, str]]:
-    """(feature, SQL of rows with _day, SQL of the value) of each column whose values can be counted: text and target means cannot."""
+def _columns(
+    con: DuckDBPyConnection, config: Config, folder: Path
+) -> Iterator[tuple[Feature, str, str]]:
+    """(feature, SQL of rows with _day, SQL of the value) of each column whose values can be
+    counted: text and target means cannot.
+    """
     columns = config.features.columns
-    sides = ((columns.context, None, "dated"), (columns.user, USER, "users"), (columns.item, ITEM, "items"))
+    sides = (
+        (columns.context, None, "dated"),
+        (columns.user, USER, "users"),
+        (columns.item, ITEM, "items"),
+    )
     for features, key, table in sides:
         file = folder / f"{table}.parquet"
         if key and not file.is_file():
@@ -181,24 +223,42 @@ def _columns(con: DuckDBPyConnection, config: Config, folder: Path) -> Iterator[
         for feature in features:
             if feature.column in kinds and feature.kind in ("categorical", "multi", "numeric"):
                 value = f"{'own.' if key else ''}{quote(feature.column)}"
-                source = f"dated JOIN (SELECT DISTINCT ON ({key}) * FROM {read}) AS own USING ({key})" if key else "dated"
-                yield feature, source, _value(con, feature, value, read, kinds[feature.column].endswith("[]"))
+                source = (
+                    f"dated JOIN (SELECT DISTINCT ON ({key}) * FROM {read}) AS own USING ({key})"
+                    if key
+                    else "dated"
+                )
+                yield (
+                    feature,
+                    source,
+                    _value(con, feature, value, read, kinds[feature.column].endswith("[]")),
+                )
 
 
 def _value(con: DuckDBPyConnection, feature: Feature, value: str, read: str, listed: bool) -> str:
-    """SQL: a value as text; of several in a cell each, of a number the decile (of the table's rows) that it lies in."""
+    """SQL: a value as text; of several in a cell each, of a number the decile (of the table's rows)
+    that it lies in.
+    """
     if feature.kind == "categorical":
         return f"CAST({value} AS VARCHAR)"
     if feature.kind == "multi":
-        cells = value if listed else f"string_split(coalesce(CAST({value} AS VARCHAR), ''), {text(feature.separator)})"
+        cells = (
+            value
+            if listed
+            else f"string_split(coalesce(CAST({value} AS VARCHAR), ''), {text(feature.separator)})"
+        )
         return f"CAST(unnest({cells}) AS VARCHAR)"
-    (found,) = one_row(con, f"SELECT quantile_cont(CAST({quote(feature.column)} AS DOUBLE), {DECILES}) FROM {read}")
+    (found,) = one_row(
+        con, f"SELECT quantile_cont(CAST({quote(feature.column)} AS DOUBLE), {DECILES}) FROM {read}"
+    )
     edges = [edge for edge in dict.fromkeys(found or []) if math.isfinite(edge)]
     above = " + ".join(f"CAST({value} > {edge!r} AS INTEGER)" for edge in edges) or "0"
     return f"CASE WHEN {value} IS NOT NULL THEN CAST({above} AS VARCHAR) END"
 
 
-def _counts(con: DuckDBPyConnection, source: str, expression: str, days: int) -> tuple[list[str], Doubles]:
+def _counts(
+    con: DuckDBPyConnection, source: str, expression: str, days: int
+) -> tuple[list[str], Doubles]:
     """The commonest values with one for the rest, and how often each day has each. → V, [D, V]"""
     each = f"SELECT _day, coalesce(nullif(value, ''), {text(MISSING)}) AS value FROM (SELECT _day, {expression} AS value FROM {source})"
     top = f"SELECT value FROM counted GROUP BY value ORDER BY sum(n) DESC, value LIMIT {TOP}"
@@ -207,9 +267,15 @@ def _counts(con: DuckDBPyConnection, source: str, expression: str, days: int) ->
     SELECT _day, CASE WHEN value IN (SELECT value FROM top) THEN value ELSE {text(REST)} END AS value, sum(n) AS n FROM counted GROUP BY ALL
     """
     found = con.sql(f"SELECT * FROM ({query}) ORDER BY value, _day").to_arrow_table().to_pandas()
-    values, codes = np.unique(found["value"].to_numpy(dtype=object).astype(str), return_inverse=True)
+    values, codes = np.unique(
+        found["value"].to_numpy(dtype=object).astype(str), return_inverse=True
+    )
     counts = np.zeros((days, len(values)))
-    np.add.at(counts, (found["_day"].to_numpy(dtype=np.int64), codes), found["n"].to_numpy(dtype=np.float64))
+    np.add.at(
+        counts,
+        (found["_day"].to_numpy(dtype=np.int64), codes),
+        found["n"].to_numpy(dtype=np.float64),
+    )
     return [str(value) for value in values], counts
 
 

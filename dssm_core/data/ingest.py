@@ -38,7 +38,8 @@ def source_files(run: Run) -> dict[str, Path]:
 
 @contextmanager
 def connect(near: Path) -> Iterator[DuckDBPyConnection]:
-    """An in-memory DuckDB that keeps row order and spills into a folder beside `near`, removed afterwards.
+    """An in-memory DuckDB that keeps row order and spills into a folder beside `near`, removed
+    afterwards.
 
     Raises ServiceError when the disk is full: DuckDB's own error is no OSError.
     """
@@ -50,14 +51,18 @@ def connect(near: Path) -> Iterator[DuckDBPyConnection]:
             yield con
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
             if isinstance(error, duckdb.OutOfMemoryException) or "write" in str(error):
-                raise ServiceError(f"cannot write near {near} ({said(error)}): free disk space, then retry") from error
+                raise ServiceError(
+                    f"cannot write near {near} ({said(error)}): free disk space, then retry"
+                ) from error
             raise
 
 
 def ingest(run: Run, work: Path) -> Outcome:
-    """Write interactions.parquet in time order (file order for ties), users.parquet and items.parquet if there are any.
+    """Write interactions.parquet in time order (file order for ties), users.parquet and
+    items.parquet if there are any.
 
-    rows: read. Raises DataError when a file is damaged or lacks a mapped column, or when there is no row at all.
+    rows: read. Raises DataError when a file is damaged or lacks a mapped column, or when there is
+    no row at all.
     """
     try:
         with connect(work) as con:
@@ -75,24 +80,34 @@ def _ingest(con: DuckDBPyConnection, config: Config, work: Path) -> int:
     for name, table in (("users", tables.users), ("items", tables.items)):
         if table is not None:
             write_table(con, typed(table, numbers), work / f"{name}.parquet")
-    return write_table(con, typed(tables.interactions, numbers), work / "interactions.parquet", TIME)
+    return write_table(
+        con, typed(tables.interactions, numbers), work / "interactions.parquet", TIME
+    )
 
 
 def number_columns(config: Config) -> set[str]:
     """The columns that must be numbers: the one that `positive` compares, and the numeric features."""
     columns = config.features.columns
-    numeric = {feature.column for feature in (*columns.user, *columns.item, *columns.context) if feature.kind == "numeric"}
+    numeric = {
+        feature.column
+        for feature in (*columns.user, *columns.item, *columns.context)
+        if feature.kind == "numeric"
+    }
     return numeric | set(columns.targets()) | compared(config)
 
 
 def compared(config: Config) -> set[str]:
-    """The columns of interactions that a comparison of the config speaks of: data.positive and, where there is one, split.relevant."""
+    """The columns of interactions that a comparison of the config speaks of: data.positive and,
+    where there is one, split.relevant.
+    """
     relevant = getattr(config.split, "relevant", None)
     return {parse_positive(text).column for text in (config.data.positive, relevant) if text}
 
 
 def typed(relation: DuckDBPyRelation, numbers: set[str]) -> DuckDBPyRelation:
-    """Number columns that came as text as DOUBLE, with `<column>_raw` for text that is none; the rest unchanged."""
+    """Number columns that came as text as DOUBLE, with `<column>_raw` for text that is none; the
+    rest unchanged.
+    """
     parts: list[str] = []
     for name, kind in zip(relation.columns, relation.types, strict=True):
         parts += number(name) if name in numbers and str(kind) == "VARCHAR" else [quote(name)]
@@ -103,10 +118,15 @@ def number(name: str) -> list[str]:
     """SQL: a text column as finite DOUBLE, and the text of the cells that are none."""
     parsed = f"TRY_CAST({quote(name)} AS DOUBLE)"
     value = f"CASE WHEN isfinite({parsed}) THEN {parsed} END"
-    return [f"{value} AS {quote(name)}", f"{kept_text(quote(name), 'VARCHAR', value)} AS {quote(name + RAW)}"]
+    return [
+        f"{value} AS {quote(name)}",
+        f"{kept_text(quote(name), 'VARCHAR', value)} AS {quote(name + RAW)}",
+    ]
 
 
-def write_table(con: DuckDBPyConnection, relation: DuckDBPyRelation, file: Path, order: str | None = None) -> int:
+def write_table(
+    con: DuckDBPyConnection, relation: DuckDBPyRelation, file: Path, order: str | None = None
+) -> int:
     """Write a relation to Parquet, sorted stably by `order`; returns the number of rows."""
     relation.create_view("_source", replace=True)
     query = "SELECT * FROM _source"
@@ -117,7 +137,10 @@ def write_table(con: DuckDBPyConnection, relation: DuckDBPyRelation, file: Path,
 
 def write_parquet(con: DuckDBPyConnection, query: str, file: Path) -> int:
     """Write a query's rows to a zstd Parquet file; returns how many there are."""
-    (count,) = one_row(con, f"COPY ({query}) TO {text(str(file))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)")
+    (count,) = one_row(
+        con,
+        f"COPY ({query}) TO {text(str(file))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)",
+    )
     return int(count)
 
 

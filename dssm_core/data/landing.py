@@ -1,7 +1,9 @@
-"""A log that arrives a day at a time: each local day is read once, kept as Parquet, and found by the runs whose window holds it.
+"""A log that arrives a day at a time: each local day is read once, kept as Parquet, and found by
+the runs whose window holds it.
 
-<days>/<dataset>/<day>/<key>/ holds a day's tables, where key is the hash of their content; <day>/landed.json says which key is the
-day's and is written last. A replaced day is another folder: runs that have begun with the old one finish with it.
+<days>/<dataset>/<day>/<key>/ holds a day's tables, where key is the hash of their content;
+<day>/landed.json says which key is the day's and is written last. A replaced day is another folder:
+runs that have begun with the old one finish with it.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ TOLD = "announced"  # beside it: the clicks that whoever waits for the day has b
 
 
 class Landed(BaseModel):
-    """A day that is there. files: sha256 of each; rows: read = landed + of other days + without a time; timezone: of the day."""
+    """A day that is there. files: sha256 of each; rows: read = landed + of other days + without a
+    time; timezone: of the day.
+    """
 
     model_config = ConfigDict(frozen=True)
     day: date
@@ -41,15 +45,18 @@ class Landed(BaseModel):
 
     @property
     def clicks(self) -> str:
-        """What the day is known by: the hash of its interactions. Tables of users and items are as of the landing, not of the day."""
+        """What the day is known by: the hash of its interactions. Tables of users and items are as
+        of the landing, not of the day.
+        """
         return self.files[f"{INTERACTIONS}.parquet"]
 
 
 def land(config: Config, day: date, days: Path) -> tuple[Landed, bool]:
-    """Read the config's source and keep what happened on a local day; and whether its clicks are new or other than what was there.
+    """Read the config's source and keep what happened on a local day; and whether its clicks are
+    new or other than what was there.
 
-    Rows whose time cannot be read go to quarantine.parquet beside the tables. DataError where the day has no row at all: what is there
-    stays as it is.
+    Rows whose time cannot be read go to quarantine.parquet beside the tables. DataError where the
+    day has no row at all: what is there stays as it is.
     """
     folder, before = days / config.name / day.isoformat(), landed(days, config.name, day)
     part = folder / ".part"
@@ -60,9 +67,13 @@ def land(config: Config, day: date, days: Path) -> tuple[Landed, bool]:
     if not rows["landed"]:
         shutil.rmtree(part)
         others = f"{rows['other_days']} rows are of other days"
-        raise DataError(f"the log of {config.name!r} has no row of {day} ({config.data.timezone}), {others}: check the day and --data")
+        raise DataError(
+            f"the log of {config.name!r} has no row of {day} ({config.data.timezone}), {others}: check the day and --data"
+        )
     files = {file.name: sha256(file) for file in sorted(part.glob("*.parquet"))}
-    made = Landed(day=day, key=digest(files)[:16], files=files, rows=rows, timezone=config.data.timezone)
+    made = Landed(
+        day=day, key=digest(files)[:16], files=files, rows=rows, timezone=config.data.timezone
+    )
     _publish(part, folder, made)
     return made, before is None or (before.clicks, before.timezone) != (made.clicks, made.timezone)
 
@@ -71,7 +82,9 @@ def check_ended(config: Config, day: date, now: datetime) -> None:
     """DataError where a local day goes on: half of it would be trained on as if it were whole."""
     if (ends := day_start_ms(day + timedelta(days=1), config.data.zone)) > now.timestamp() * 1000:
         at = datetime.fromtimestamp(ends / 1000, UTC)
-        raise DataError(f"{day} ({config.data.timezone}) ends at {at:%Y-%m-%d %H:%M} UTC, which is not over: land it after that")
+        raise DataError(
+            f"{day} ({config.data.timezone}) ends at {at:%Y-%m-%d %H:%M} UTC, which is not over: land it after that"
+        )
 
 
 def landed(days: Path, dataset: str, day: date) -> Landed | None:
@@ -81,7 +94,9 @@ def landed(days: Path, dataset: str, day: date) -> Landed | None:
 
 
 def announced(days: Path, dataset: str, day: date) -> str | None:
-    """The clicks (see Landed) that have been announced; None where the day never was, as after `dssm land` or a task that was killed."""
+    """The clicks (see Landed) that have been announced; None where the day never was, as after
+    `dssm land` or a task that was killed.
+    """
     file = days / dataset / day.isoformat() / TOLD
     return file.read_text() if file.is_file() else None
 
@@ -92,26 +107,36 @@ def note_announced(days: Path, dataset: str, day: date, clicks: str) -> None:
 
 
 def from_days(config: Config, days: Path) -> Config:
-    """The config with its window's landed days as source; the key of each day is a setting, so that a replaced day is another run.
+    """The config with its window's landed days as source; the key of each day is a setting, so that
+    a replaced day is another run.
 
-    ConfigError where the split has no days; DataError naming days that have not arrived, or were landed in another time zone.
+    ConfigError where the split has no days; DataError naming days that have not arrived, or were
+    landed in another time zone.
     """
     if not isinstance(config.split, Days):
-        raise ConfigError(f"split {config.split.kind!r} has no days to wait for: take split.kind days, or give the log with --data")
+        raise ConfigError(
+            f"split {config.split.kind!r} has no days to wait for: take split.kind days, or give the log with --data"
+        )
     found = {day: landed(days, config.name, day) for day in config.split.days}
     if missing := [day.isoformat() for day, there in found.items() if there is None]:
         said = f"{', '.join(missing)} of {config.name!r} have not landed in {days}"
         raise DataError(f"{said}: run `dssm land`, or the Dag ingest_interactions, for them")
     known = {day.isoformat(): there for day, there in found.items() if there}
     if other := sorted({there.timezone for there in known.values()} - {config.data.timezone}):
-        raise DataError(f"days of {config.name!r} were landed in {other[0]}, but data.timezone is {config.data.timezone}: land them again")
+        raise DataError(
+            f"days of {config.name!r} were landed in {other[0]}, but data.timezone is {config.data.timezone}: land them again"
+        )
     keys = {day: there.key for day, there in known.items()}
-    source = Member.model_validate({"kind": "landed", "path": str(days / config.name), "days": keys})
+    source = Member.model_validate(
+        {"kind": "landed", "path": str(days / config.name), "days": keys}
+    )
     return config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
 
 
 def windows_with(day: date, split: Days) -> list[date]:
-    """The test days whose window holds a day, oldest first: what has to be trained anew when the day is replaced."""
+    """The test days whose window holds a day, oldest first: what has to be trained anew when the
+    day is replaced.
+    """
     last = day + timedelta(days=split.train_days)
     return [last - timedelta(days=back) for back in range(len(split.days) - 1, -1, -1)]
 
@@ -134,10 +159,18 @@ def _read(config: Config, day: date, part: Path) -> dict[str, int]:
 def _part(con: DuckDBPyConnection, inside: str, part: Path) -> dict[str, int]:
     """Write the day's interactions and those without a time; rows of each sort."""
     rows = {"read": con.table("log").count("*").fetchall()[0][0]}
-    rows["landed"] = write_table(con, con.sql(f"SELECT * FROM log WHERE {inside}"), part / f"{INTERACTIONS}.parquet", TIME)
-    rows["without_time"] = write_table(con, con.sql(f"SELECT * FROM log WHERE {TIME} IS NULL"), part / f"{QUARANTINE}.parquet")
+    rows["landed"] = write_table(
+        con, con.sql(f"SELECT * FROM log WHERE {inside}"), part / f"{INTERACTIONS}.parquet", TIME
+    )
+    rows["without_time"] = write_table(
+        con, con.sql(f"SELECT * FROM log WHERE {TIME} IS NULL"), part / f"{QUARANTINE}.parquet"
+    )
     if rows["without_time"]:
-        log.warning("%d rows have no time that can be read: they are kept in %s.parquet of the day", rows["without_time"], QUARANTINE)
+        log.warning(
+            "%d rows have no time that can be read: they are kept in %s.parquet of the day",
+            rows["without_time"],
+            QUARANTINE,
+        )
     return rows | {"other_days": rows["read"] - rows["landed"] - rows["without_time"]}
 
 

@@ -1,4 +1,6 @@
-"""The step `split_by_time`: part the log into train and test as the config's protocol says, and account for every row."""
+"""The step `split_by_time`: part the log into train and test as the config's protocol says, and
+account for every row.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +30,23 @@ def window_of(config: Config) -> Window | None:
 
 
 def split(run: Run, work: Path) -> Outcome:
-    """Write train.parquet, test.parquet (user_id, item_id, timestamp, label, context columns) and quarantine.parquet.
+    """Write train.parquet, test.parquet (user_id, item_id, timestamp, label, context columns) and
+    quarantine.parquet.
 
-    rows: read = train + test + outside + quarantined (validation's included). Quarantined here: exact duplicates
-    (same user, item and time; the first stays) and clicks older than their article. Raises DataError when train or
-    test is empty, naming the days that the log has, when train has fewer items than `evaluation.ks` asks for, or when
-    the rows do not add up.
+    rows: read = train + test + outside + quarantined (validation's included). Quarantined here:
+    exact duplicates (same user, item and time; the first stays) and clicks older than their
+    article. Raises DataError when train or test is empty, naming the days that the log has, when
+    train has fewer items than `evaluation.ks` asks for, or when the rows do not add up.
     """
     config, window = run.config, window_of(run.config)
     with connect(work) as con:
         _judge(con, config, run.step("validate_data"), window)
         rows = _write(con, config, work)
         before = run.need("validate_data").rows["quarantined"]
-        rows |= {"read": run.need("ingest_data").rows["read"], "quarantined": rows["quarantined"] + before}
+        rows |= {
+            "read": run.need("ingest_data").rows["read"],
+            "quarantined": rows["quarantined"] + before,
+        }
         _check_sum(rows)
         _check_parts(con, config, rows)
         _check_catalogue(con, config, work)
@@ -50,25 +56,42 @@ def split(run: Run, work: Path) -> Outcome:
 
 
 def _judge(con: DuckDBPyConnection, config: Config, folder: Path, window: Window | None) -> None:
-    """View `judged`: the validated rows with `_part` (train, test, outside, quarantined), `_reason`, `_positive`, `_row`."""
+    """View `judged`: the validated rows with `_part` (train, test, outside, quarantined),
+    `_reason`, `_positive`, `_row`.
+    """
     con.execute(f"CREATE VIEW log AS {numbered(folder / 'interactions.parquet')}")
     if isinstance(config.split, Fixed) and PART not in con.table("log").columns:
-        raise DataError(f"split.kind is 'fixed' but interactions have no column {PART!r}: map one to it, or take another split.kind")
+        raise DataError(
+            f"split.kind is 'fixed' but interactions have no column {PART!r}: map one to it, or take another split.kind"
+        )
     clean(con, config, folder, window)
     part, source = config.split.part(window), "cleaned"
-    if window is None:  # it may count over a user's rows: once, and with no more columns than it needs
+    if (
+        window is None
+    ):  # it may count over a user's rows: once, and with no more columns than it needs
         con.execute(f"CREATE TABLE parts AS SELECT {ROW}, {part} AS _own FROM cleaned")
         part, source = "_own", f"cleaned JOIN parts USING ({ROW})"
     sort = f"WHEN _outside THEN 'outside' WHEN NOT {CLEAN} THEN 'quarantined'"
-    con.execute(f"CREATE VIEW judged AS SELECT *, CASE {sort} ELSE {part} END AS _part FROM {source}")
+    con.execute(
+        f"CREATE VIEW judged AS SELECT *, CASE {sort} ELSE {part} END AS _part FROM {source}"
+    )
 
 
 def clean(con: DuckDBPyConnection, config: Config, folder: Path, window: Window | None) -> None:
-    """View `cleaned`: the log with `_positive`, `_outside`, `_clean`, and `_reason` where a row is to be quarantined."""
-    inside = f"{TIME} >= {window.start_ms} AND {TIME} < {window.end_ms}" if window else f"{TIME} IS NOT NULL"
-    # the duplicates of the window only, by their row numbers: far smaller than a window function over every column
+    """View `cleaned`: the log with `_positive`, `_outside`, `_clean`, and `_reason` where a row is
+    to be quarantined.
+    """
+    inside = (
+        f"{TIME} >= {window.start_ms} AND {TIME} < {window.end_ms}"
+        if window
+        else f"{TIME} IS NOT NULL"
+    )
+    # the duplicates of the window only, by their row numbers: far smaller than a window function
+    # over every column
     nth = f"row_number() OVER (PARTITION BY {USER}, {ITEM}, {TIME} ORDER BY {ROW})"
-    con.execute(f"CREATE TABLE repeats AS SELECT {ROW} FROM (SELECT {ROW}, {nth} AS nth FROM log WHERE {inside}) WHERE nth > 1")
+    con.execute(
+        f"CREATE TABLE repeats AS SELECT {ROW} FROM (SELECT {ROW}, {nth} AS nth FROM log WHERE {inside}) WHERE nth > 1"
+    )
     repeated = f"{ROW} IN (SELECT {ROW} FROM repeats)"
     positive = f"CAST({parse_positive(config.data.positive).sql(con.table('log').columns)} AS TINYINT) AS {POSITIVE}"
     reason = f"CASE WHEN {repeated} THEN 'the same user, item and time came before' {_older(folder)} END AS _reason"
@@ -83,7 +106,9 @@ def _older(folder: Path) -> str:
     items = folder / "items.parquet"
     if not items.is_file() or CREATED not in pq.read_schema(items).names:
         return ""
-    born = f"(SELECT {CREATED} FROM read_parquet({text(str(items))}) AS i WHERE i.{ITEM} = log.{ITEM})"
+    born = (
+        f"(SELECT {CREATED} FROM read_parquet({text(str(items))}) AS i WHERE i.{ITEM} = log.{ITEM})"
+    )
     return f"WHEN {TIME} < {born} THEN concat('clicked ', {born} - {TIME}, ' ms before its item was created')"
 
 
@@ -94,12 +119,18 @@ def _write(con: DuckDBPyConnection, config: Config, work: Path) -> dict[str, int
     context = "".join(f", {quote(name)}" for name in names if name not in (USER, ITEM, TIME, LABEL))
     columns = f"{USER}, {ITEM}, {TIME}, {POSITIVE} AS {LABEL}{context}"
     rows = {
-        part: write_parquet(con, f"SELECT {columns} FROM judged WHERE _part = '{part}' ORDER BY {ROW}", work / f"{part}.parquet")
+        part: write_parquet(
+            con,
+            f"SELECT {columns} FROM judged WHERE _part = '{part}' ORDER BY {ROW}",
+            work / f"{part}.parquet",
+        )
         for part in ("train", "test")
     }
     everything = ", ".join(quote(name) for name in names)
     rows["quarantined"] = write_parquet(
-        con, f"SELECT {everything}, _reason AS {REASON} FROM judged WHERE _part = 'quarantined' ORDER BY {ROW}", work / "quarantine.parquet"
+        con,
+        f"SELECT {everything}, _reason AS {REASON} FROM judged WHERE _part = 'quarantined' ORDER BY {ROW}",
+        work / "quarantine.parquet",
     )
     (rows["outside"],) = one_row(con, "SELECT count(*) FROM judged WHERE _part = 'outside'")
     return rows
@@ -118,13 +149,17 @@ def _check_sum(rows: dict[str, int]) -> None:
 def _check_parts(con: DuckDBPyConnection, config: Config, rows: dict[str, int]) -> None:
     for part in ("train", "test"):
         if not rows[part]:
-            raise DataError(f"no row left for {part} ({config.split.advice(part)}); {log_days(con, config)}")
+            raise DataError(
+                f"no row left for {part} ({config.split.advice(part)}); {log_days(con, config)}"
+            )
 
 
 def _check_catalogue(con: DuckDBPyConnection, config: Config, work: Path) -> None:
     """Lists cannot be longer than the catalogue: what train's positives hold."""
     train, longest = text(str(work / "train.parquet")), max(config.evaluation.ks)
-    (items,) = one_row(con, f"SELECT count(DISTINCT {ITEM}) FROM read_parquet({train}) WHERE {LABEL} = 1")
+    (items,) = one_row(
+        con, f"SELECT count(DISTINCT {ITEM}) FROM read_parquet({train}) WHERE {LABEL} = 1"
+    )
     if items < longest:
         raise DataError(
             f"evaluation.ks asks for {longest} items but train's positives know {items}: give more train rows, or lower"
@@ -145,15 +180,20 @@ def log_days(con: DuckDBPyConnection, config: Config) -> str:
     low, high = one_row(con, f"SELECT min({TIME}), max({TIME}) FROM log")
     if low is None:
         return "the log has no row with a time"
-    first, last = (datetime.fromtimestamp(time / 1000, config.data.zone).date() for time in (low, high))
+    first, last = (
+        datetime.fromtimestamp(time / 1000, config.data.zone).date() for time in (low, high)
+    )
     return f"the log has {first} to {last}"
 
 
 def _cold(con: DuckDBPyConnection, work: Path) -> dict[str, float]:
     """Shares of the test positives whose user, or item, has no positive in train."""
     train, test = (
-        f"(SELECT * FROM read_parquet({text(str(work / name))}) WHERE {LABEL} = 1)" for name in ("train.parquet", "test.parquet")
+        f"(SELECT * FROM read_parquet({text(str(work / name))}) WHERE {LABEL} = 1)"
+        for name in ("train.parquet", "test.parquet")
     )
-    shares = ", ".join(f"avg(CAST({key} NOT IN (SELECT {key} FROM {train}) AS INT))" for key in (USER, ITEM))
+    shares = ", ".join(
+        f"avg(CAST({key} NOT IN (SELECT {key} FROM {train}) AS INT))" for key in (USER, ITEM)
+    )
     user, item = one_row(con, f"SELECT {shares} FROM {test}")
     return {"cold_user_share": round(user or 0.0, 6), "cold_item_share": round(item or 0.0, 6)}

@@ -1,7 +1,8 @@
-"""Offline evaluation: the test part's queries are answered by the served index, exact search and the baselines.
+"""Offline evaluation: the test part's queries are answered by the served index, exact search and
+the baselines.
 
-See queries.py for who asks. Every answerer is asked in the same way, so that leaving out what a query has already taken
-(`evaluation.exclude_seen`) is one rule for all.
+See queries.py for who asks. Every answerer is asked in the same way, so that leaving out what a
+query has already taken (`evaluation.exclude_seen`) is one rule for all.
 """
 
 from __future__ import annotations
@@ -36,14 +37,17 @@ from dssm_core.runs.run import Run, scratch
 
 QUERIES_AT_ONCE = 4096  # 4096 x 200 rows and hits: tens of MB, whatever the test day's size
 
-Search = Callable[[int, int, int], Ints]  # queries [first, last) of a slice, K -> item rows [last - first, K or fewer]
+Search = Callable[
+    [int, int, int], Ints
+]  # queries [first, last) of a slice, K -> item rows [last - first, K or fewer]
 
 
 @dataclass(frozen=True)
 class Vectors:
     """A query vector each: rows [Q] of a matrix [U, D] that may lie on disk.
 
-    cold [Q]: who is answered by the bundle's hot list instead, where it holds one (see newcomers.py).
+    cold [Q]: who is answered by the bundle's hot list instead, where it holds one (see
+    newcomers.py).
     """
 
     matrix: Floats
@@ -59,7 +63,9 @@ Encode = Callable[[Slice], Vectors]
 
 
 class Curve(NamedTuple):
-    """Recall of the first 1..K places: its mean over the queries [K], and that mean's standard error [K]."""
+    """Recall of the first 1..K places: its mean over the queries [K], and that mean's standard
+    error [K].
+    """
 
     mean: Doubles
     error: Doubles
@@ -105,13 +111,18 @@ def evaluate(run: Run, window: Window | None = None) -> Report:
         found = _ask_everyone(run, window.warm, baselines, encode)
         everyone = _ask_everyone(run, window.all, baselines, encode)
         pointwise = judge_pairs(run, window.pairs, encode)
-        parts = {name: measure(vector_search(run, encode(part), "served"), part, light(run.config)) for name, part in window.parts.items()}
+        parts = {
+            name: measure(vector_search(run, encode(part), "served"), part, light(run.config))
+            for name, part in window.parts.items()
+        }
     report = _by_answerer(found)
     for name, fitted in baselines.items():
         report["baselines"][name] |= fitted.info | {"seconds": round(fitted.seconds, 3)}
     report["ceiling"] = {key: ceiling(window, run.config).scores[key]}
     report["all"] = _by_answerer(everyone)
-    report["parts"] = {name: brief(measured, window.parts[name], key) for name, measured in parts.items()}
+    report["parts"] = {
+        name: brief(measured, window.parts[name], key) for name, measured in parts.items()
+    }
     report["queries"] = {"warm": len(window.warm.codes), "all": len(window.all.codes)}
     report |= {"pointwise": pointwise} if pointwise else {}
     if run.config.evaluation.rolling:
@@ -130,13 +141,19 @@ def light(config: Config, resamples: int | None = None) -> Config:
 
 def brief(measured: Measured, part: Slice, key: str) -> JSON:
     """The gate's recall of a part with its interval, and how many asked."""
-    return {name: measured.scores[name] for name in (key, f"{key}_low", f"{key}_high")} | {"queries": len(part.codes)}
+    return {name: measured.scores[name] for name in (key, f"{key}_low", f"{key}_high")} | {
+        "queries": len(part.codes)
+    }
 
 
-def _ask_everyone(run: Run, asked: Slice, baselines: Mapping[str, Timed], encode: Encode) -> dict[str, Measured]:
+def _ask_everyone(
+    run: Run, asked: Slice, baselines: Mapping[str, Timed], encode: Encode
+) -> dict[str, Measured]:
     """The served index, exact search and each baseline on one slice's queries."""
     vectors = encode(asked)
-    answers: dict[str, Search] = {name: vector_search(run, vectors, name) for name in ("served", "exact")}
+    answers: dict[str, Search] = {
+        name: vector_search(run, vectors, name) for name in ("served", "exact")
+    }
     answers |= {name: list_search(fitted, asked.histories) for name, fitted in baselines.items()}
     return {name: measure(search, asked, run.config) for name, search in answers.items()}
 
@@ -147,9 +164,11 @@ def _by_answerer(found: Mapping[str, Measured]) -> JSON:
 
 
 def measure(search: Search, asked: Slice, config: Config) -> Measured:
-    """Ask all queries of a slice, some thousands at a time, and average over queries; None where nobody asks.
+    """Ask all queries of a slice, some thousands at a time, and average over queries; None where
+    nobody asks.
 
-    micro_recall: hits over all relevant items of all queries, so that a query counts by how much it has to find.
+    micro_recall: hits over all relevant items of all queries, so that a query counts by how much it
+    has to find.
     """
     ks, gate_k = config.evaluation.ks, config.gate.k
     k_max, n = max(ks), len(asked.codes)
@@ -170,24 +189,36 @@ def measure(search: Search, asked: Slice, config: Config) -> Measured:
         squares += np.square(recalled).sum(0)
         found += np.cumsum(hits.sum(0))
     scores: JSON = {key: float(value.mean()) if n else None for key, value in values.items()}
-    scores |= {f"micro_recall@{k}": float(found[k - 1] / asked.relevant.counts.sum()) if n else None for k in ks}
+    scores |= {
+        f"micro_recall@{k}": float(found[k - 1] / asked.relevant.counts.sum()) if n else None
+        for k in ks
+    }
     scores |= {f"coverage@{k}": metrics.coverage(mask) for k, mask in shown.items()}
     key, settings = f"recall@{gate_k}", config.evaluation
-    low, high = metrics.bootstrap(values[key], settings.bootstrap, np.random.default_rng(config.seed))
-    scores |= {f"{key}_{side}": None if math.isnan(at) else at for side, at in (("low", low), ("high", high))}
+    low, high = metrics.bootstrap(
+        values[key], settings.bootstrap, np.random.default_rng(config.seed)
+    )
+    scores |= {
+        f"{key}_{side}": None if math.isnan(at) else at
+        for side, at in (("low", low), ("high", high))
+    }
     return Measured(scores, mean_and_error(curve, squares, n))
 
 
 def mean_and_error(sums: Doubles, squares: Doubles, n: int) -> Curve:
-    """Mean of n values and its standard error, from their sums and sums of squares; 0 of none. [K] → 2 x [K]"""
+    """Mean of n values and its standard error, from their sums and sums of squares; 0 of none. [K]
+    → 2 x [K]
+    """
     mean = sums / max(n, 1)
     return Curve(mean, np.sqrt(np.maximum(squares - n * mean**2, 0) / max(n - 1, 1) / max(n, 1)))
 
 
 def answer(search: Search, asked: Slice, first: int, last: int, k: int, exclude_seen: bool) -> Ints:
-    """The lists [last - first, k] of some queries; without what each has taken, where that is asked for.
+    """The lists [last - first, k] of some queries; without what each has taken, where that is asked
+    for.
 
-    A relevant item that its query has taken before stays relevant: with `exclude_seen` it can only be missed.
+    A relevant item that its query has taken before stays relevant: with `exclude_seen` it can only
+    be missed.
     """
     if not exclude_seen:
         return pad(search(first, last, k), k)
@@ -209,9 +240,13 @@ def served_bundle(run: Run) -> Iterator[Path]:
 
 @contextmanager
 def query_encoder(run: Run) -> Iterator[Encode]:
-    """A function: the vectors of a slice's queries. As exported, or, where each row asks, from the history before the row."""
+    """A function: the vectors of a slice's queries. As exported, or, where each row asks, from the
+    history before the row.
+    """
     if not run.config.split.by_row:
-        users: Floats = np.load(run.step("export_embeddings") / "user_embeddings.npy", mmap_mode="r")
+        users: Floats = np.load(
+            run.step("export_embeddings") / "user_embeddings.npy", mmap_mode="r"
+        )
         yield lambda asked: Vectors(users, asked.codes, asked.codes == 0)
         return
     config = run.config
@@ -220,9 +255,16 @@ def query_encoder(run: Run) -> Iterator[Encode]:
         bundle = open_bundle(folder)
 
         def encode(asked: Slice) -> Vectors:
-            frame, rows = users_frame(run, asked, config.features.history.length, context), np.arange(len(asked.codes))
-            frames = [frame.iloc[first : first + QUERIES_AT_ONCE] for first in rows[::QUERIES_AT_ONCE]]
-            parts = [(bundle.encoder.users(part), bundle.asked(part).source == HOT) for part in frames]
+            frame, rows = (
+                users_frame(run, asked, config.features.history.length, context),
+                np.arange(len(asked.codes)),
+            )
+            frames = [
+                frame.iloc[first : first + QUERIES_AT_ONCE] for first in rows[::QUERIES_AT_ONCE]
+            ]
+            parts = [
+                (bundle.encoder.users(part), bundle.asked(part).source == HOT) for part in frames
+            ]
             if not parts:
                 return Vectors(np.zeros((0, 1), np.float32), rows, np.zeros(0, np.bool_))
             vectors, cold = (np.concatenate(each) for each in zip(*parts, strict=True))
@@ -232,14 +274,18 @@ def query_encoder(run: Run) -> Iterator[Encode]:
 
 
 def vector_search(run: Run, vectors: Vectors, which: str) -> Search:
-    """Nearest items of each query's vector: in the index as served, or in all vectors (`exact`). Newcomers as they are served."""
+    """Nearest items of each query's vector: in the index as served, or in all vectors (`exact`).
+    Newcomers as they are served.
+    """
     hot = open_hot_list(run.step("export_embeddings"))
     if which == "served":
         member = families.build(INDEXES, run.config.index)
         index = member.load(run.step("build_index"))
     else:
         member = FaissFlat()
-        index = member.build(np.load(run.step("export_embeddings") / "item_embeddings.npy"), run.config.seed)
+        index = member.build(
+            np.load(run.step("export_embeddings") / "item_embeddings.npy"), run.config.seed
+        )
     return nearest(member, index, vectors, hot)
 
 
@@ -255,13 +301,18 @@ def nearest(member: Index, index: Any, vectors: Vectors, hot: HotList | None) ->
 
 
 def judge_pairs(run: Run, pairs: Pairs, encode: Encode) -> JSON:
-    """AUC, GAUC and log-loss of the towers' logits on the test rows, where some are positives and some are not; else {}.
+    """AUC, GAUC and log-loss of the towers' logits on the test rows, where some are positives and
+    some are not; else {}.
 
-    Log-loss is of use only for towers trained to a probability (`loss.kind: bce`); None where no temperature is known.
+    Log-loss is of use only for towers trained to a probability (`loss.kind: bce`); None where no
+    temperature is known.
     """
     if not len(pairs.labels):
         return {}
-    vectors, items = encode(pairs.asked), np.load(run.step("export_embeddings") / "item_embeddings.npy", mmap_mode="r")
+    vectors, items = (
+        encode(pairs.asked),
+        np.load(run.step("export_embeddings") / "item_embeddings.npy", mmap_mode="r"),
+    )
     scores = np.zeros(len(pairs.labels))
     for first in range(0, len(scores), QUERIES_AT_ONCE):
         part = slice(first, min(first + QUERIES_AT_ONCE, len(scores)))
@@ -269,14 +320,23 @@ def judge_pairs(run: Run, pairs: Pairs, encode: Encode) -> JSON:
     trained = run.manifest("train_towers")
     temperature = trained.info.get("temperature") if trained else None
     users = pd.factorize(pairs.asked.users)[0]
-    found: JSON = {"auc": metrics.auc(scores, pairs.labels), "gauc": metrics.gauc(scores, pairs.labels, users)}
-    found["log_loss"] = metrics.log_loss(scores / temperature, pairs.labels) if temperature else None
+    found: JSON = {
+        "auc": metrics.auc(scores, pairs.labels),
+        "gauc": metrics.gauc(scores, pairs.labels, users),
+    }
+    found["log_loss"] = (
+        metrics.log_loss(scores / temperature, pairs.labels) if temperature else None
+    )
     return found | {"rows": len(scores), "positives": int(pairs.labels.sum())}
 
 
 def bundle_search(bundle: Bundle, frame: pd.DataFrame, items: Ids) -> Search:
-    """Another model's answers in this catalogue's rows; an item that it alone knows becomes -1, a miss."""
-    ours = np.append(items.encode(bundle.items.index) - 1, -1)  # its row -1 (no more items) stays -1
+    """Another model's answers in this catalogue's rows; an item that it alone knows becomes -1, a
+    miss.
+    """
+    ours = np.append(
+        items.encode(bundle.items.index) - 1, -1
+    )  # its row -1 (no more items) stays -1
     return lambda first, last, k: ours[bundle.search(frame.iloc[first:last], k)[0]]
 
 
@@ -298,18 +358,30 @@ def fit_baselines(config: Config, window: Window) -> dict[str, Timed]:
         started = time.perf_counter()
         fitted = member.fit(window.train, window.cutoff_ms)
         seconds = time.perf_counter() - started
-        after = {"by_window": _by_window(window, member.windows_h, config)} if isinstance(member, RecentHot) else {}
+        after = (
+            {"by_window": _by_window(window, member.windows_h, config)}
+            if isinstance(member, RecentHot)
+            else {}
+        )
         baselines[chosen.name] = Timed(fitted, fitted.info | after, seconds)
     return baselines
 
 
 def ceiling(window: Window, config: Config) -> Measured:
-    """What one list for all could reach at most: the test window's own most clicked items that train has seen."""
+    """What one list for all could reach at most: the test window's own most clicked items that
+    train has seen.
+    """
     return measure(one_list(top(len(window.test_counts), window.test_counts)), window.warm, config)
 
 
 def _by_window(window: Window, windows_h: tuple[int, ...], config: Config) -> JSON:
     """Test recall of each window, for people: nobody could have chosen by it."""
     k, brief_config = config.gate.k, light(config, 10)
-    lists = {hours: recent(window.train, window.cutoff_ms, hours, window.train.n_items) for hours in windows_h}
-    return {f"{hours}h": measure(one_list(rows), window.warm, brief_config).scores[f"recall@{k}"] for hours, rows in lists.items()}
+    lists = {
+        hours: recent(window.train, window.cutoff_ms, hours, window.train.n_items)
+        for hours in windows_h
+    }
+    return {
+        f"{hours}h": measure(one_list(rows), window.warm, brief_config).scores[f"recall@{k}"]
+        for hours, rows in lists.items()
+    }

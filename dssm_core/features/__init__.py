@@ -1,1 +1,3 @@
-"""The coded dataset. In: train and test as Parquet; out: ids, tables and tensors of users, items and interactions. Read interactions.py first."""
+"""The coded dataset. In: train and test as Parquet; out: ids, tables and tensors of users, items
+and interactions. Read interactions.py first.
+"""

@@ -1,4 +1,6 @@
-"""The coded dataset: what training, export and evaluation start from, and the moments that it is known at."""
+"""The coded dataset: what training, export and evaluation start from, and the moments that it is
+known at.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,13 @@ class Prepared:
 
     def to(self, device: torch.device | str) -> Prepared:
         """The same on another device."""
-        return Prepared(self.log.to(device), self.users.to(device), self.items.to(device), self.scale.to(device), self.schema)
+        return Prepared(
+            self.log.to(device),
+            self.users.to(device),
+            self.items.to(device),
+            self.scale.to(device),
+            self.schema,
+        )
 
 
 def load_prepared(folder: Path, with_log: bool = True) -> Prepared:
@@ -43,12 +51,24 @@ def load_prepared(folder: Path, with_log: bool = True) -> Prepared:
     tensors = load_file(folder / "tables.safetensors")
     schema = Schema.model_validate_json((folder / "schema.json").read_bytes())
     log = from_named(Log, "log", load_file(folder / "log.safetensors")) if with_log else empty_log()
-    return Prepared(log, from_named(Table, "users", tensors), from_named(Table, "items", tensors), tensors["scale"], schema)
+    return Prepared(
+        log,
+        from_named(Table, "users", tensors),
+        from_named(Table, "items", tensors),
+        tensors["scale"],
+        schema,
+    )
 
 
 def bucket_times(config: Config, log: Log) -> Tensor:
-    """Each bucket's refresh, ms, ascending. → [buckets]; one bucket, at the start, where activity is off."""
-    times = refresh_times(log.start, log.end, config.features) if config.features.activity.enabled else [log.start]
+    """Each bucket's refresh, ms, ascending. → [buckets]; one bucket, at the start, where activity
+    is off.
+    """
+    times = (
+        refresh_times(log.start, log.end, config.features)
+        if config.features.activity.enabled
+        else [log.start]
+    )
     if not times:
         hours = (log.end - log.start) // HOUR_MS
         raise ConfigError(
@@ -61,10 +81,14 @@ def bucket_times(config: Config, log: Log) -> Tensor:
 def selection_log(config: Config, log: Log) -> Log:
     """What is known while the number of epochs is chosen: the log without its validation slice.
 
-    The slice is what follows the latest refresh `split.validation_days` or more before the cutoff; where the split has
-    no days, each user's last interaction.
+    The slice is what follows the latest refresh `split.validation_days` or more before the cutoff;
+    where the split has no days, each user's last interaction.
     """
-    return log.before(_validation_start(config, config.split, log)) if isinstance(config.split, Days) else log.without(log.last_of_each())
+    return (
+        log.before(_validation_start(config, config.split, log))
+        if isinstance(config.split, Days)
+        else log.without(log.last_of_each())
+    )
 
 
 def _validation_start(config: Config, split: Days, log: Log) -> int:
@@ -73,7 +97,9 @@ def _validation_start(config: Config, split: Days, log: Log) -> int:
         return day
     earlier = [time for time in bucket_times(config, log).tolist() if time <= day]
     if not earlier:
-        raise ConfigError("the train window holds no refresh a day before the cutoff: give 2 or more split.train_days")
+        raise ConfigError(
+            "the train window holds no refresh a day before the cutoff: give 2 or more split.train_days"
+        )
     return int(earlier[-1])
 
 
@@ -84,13 +110,22 @@ def empty_log() -> Log:
 
 
 def told_created(items: pd.DataFrame | None, ids: Ids) -> Tensor:
-    """When each code's item was created, ms, as the items table says; UNTOLD where it does not. → [codes]."""
+    """When each code's item was created, ms, as the items table says; UNTOLD where it does not. →
+    [codes].
+    """
     told = torch.full((len(ids),), UNTOLD)
     if items is not None and CREATED in items:
-        told[1:] = torch.from_numpy(items.set_index(ITEM)[CREATED].reindex(ids.index).fillna(UNTOLD).to_numpy(np.int64, copy=True))
+        told[1:] = torch.from_numpy(
+            items.set_index(ITEM)[CREATED]
+            .reindex(ids.index)
+            .fillna(UNTOLD)
+            .to_numpy(np.int64, copy=True)
+        )
     return told
 
 
 def first_known(otherwise: Tensor, item: Tensor, time: Tensor, told: Tensor) -> Tensor:
-    """When items are first known of, ms: as told, else the first click or `otherwise`, the earlier. item, time: [n]; others, →: [codes]."""
+    """When items are first known of, ms: as told, else the first click or `otherwise`, the earlier.
+    item, time: [n]; others, →: [codes].
+    """
     return torch.where(told > UNTOLD, told, otherwise.scatter_reduce(0, item, time, "amin"))

@@ -13,7 +13,8 @@ from dssm_core.aliases import Ints
 class Histories:
     """Item rows of each query's past, oldest first; equal times in file order.
 
-    ptr [Q + 1] int64: where each query's rows begin in items, and the end; items [n] int64, 0..n_items-1.
+    ptr [Q + 1] int64: where each query's rows begin in items, and the end; items [n] int64,
+    0..n_items-1.
     """
 
     ptr: Ints
@@ -24,7 +25,9 @@ class Histories:
         """From events in time order: query 0..n_queries-1 and item row of each, both [n]."""
         order = np.argsort(query, kind="stable")
         counts = np.bincount(query, minlength=n_queries)
-        return cls(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), items[order].astype(np.int64))
+        return cls(
+            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), items[order].astype(np.int64)
+        )
 
     def __len__(self) -> int:
         """Number of queries."""
@@ -49,16 +52,23 @@ class Histories:
         """The named queries' rows, in the order of `queries` [B]; one may be named twice."""
         counts = self.counts[queries]
         ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return Histories(ptr, self.items[np.repeat(self.ptr[queries] - ptr[:-1], counts) + np.arange(ptr[-1])])
+        return Histories(
+            ptr, self.items[np.repeat(self.ptr[queries] - ptr[:-1], counts) + np.arange(ptr[-1])]
+        )
 
     def latest(self, length: int) -> Histories:
         """At most the newest `length` events of each query."""
         age = np.repeat(self.ptr[1:], self.counts) - np.arange(len(self.items))  # 1 = newest
         kept = age <= length
-        return Histories(np.concatenate([[0], np.cumsum(np.minimum(self.counts, length))]).astype(np.int64), self.items[kept])
+        return Histories(
+            np.concatenate([[0], np.cumsum(np.minimum(self.counts, length))]).astype(np.int64),
+            self.items[kept],
+        )
 
     def drop_from(self, rows: Ints) -> Ints:
-        """Lists without what their query has taken: the others move up, -1 follows. rows: [B, K], -1 = none → [B, K]."""
+        """Lists without what their query has taken: the others move up, -1 follows. rows: [B, K],
+        -1 = none → [B, K].
+        """
         stride = max(rows.max(initial=0), self.items.max(initial=0)) + 1
         taken = np.sort(self.query * stride + self.items)
         keys = np.arange(len(rows))[:, None] * stride + rows

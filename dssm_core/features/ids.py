@@ -50,8 +50,12 @@ class Ids:
         return Ids(self.index[codes - 1 :])
 
     def followed_by(self, values: pd.Series[Any]) -> Ids:
-        """The vocabulary with the other non-null values behind, in the order in which they come; what has a code keeps it."""
-        return Ids(self.index.append(pd.Index(values.dropna().unique()).difference(self.index, sort=False)))
+        """The vocabulary with the other non-null values behind, in the order in which they come;
+        what has a code keeps it.
+        """
+        return Ids(
+            self.index.append(pd.Index(values.dropna().unique()).difference(self.index, sort=False))
+        )
 
     def encode(self, values: Any) -> Codes:
         """Codes of external ids, 0 where unknown or null. values: [n] → [n]."""
@@ -73,7 +77,8 @@ class Ids:
 
 @dataclass(frozen=True)
 class Hashed:
-    """No vocabulary: a value's code is its hash, 1 to `buckets`, also for values that train never saw (Weinberger et al. 2009).
+    """No vocabulary: a value's code is its hash, 1 to `buckets`, also for values that train never
+    saw (Weinberger et al. 2009).
 
     The hash is of the value as text, the same on every machine: 7, 7.0 and "7" are one value.
     """
@@ -95,11 +100,15 @@ class Hashed:
 
     def encode_numbers(self, numbers: Codes) -> Codes:
         """Codes of whole numbers such as trigrams. [n] → [n]."""
-        return np.asarray((pd.util.hash_array(numbers) % np.uint64(self.buckets)).astype(np.int64) + 1)
+        return np.asarray(
+            (pd.util.hash_array(numbers) % np.uint64(self.buckets)).astype(np.int64) + 1
+        )
 
 
 def as_text(values: Any) -> pd.Series[Any]:
-    """Values as text, nulls kept; whole numbers have no decimals, though a null beside them made them floats. [n] → [n]."""
+    """Values as text, nulls kept; whole numbers have no decimals, though a null beside them made
+    them floats. [n] → [n].
+    """
     series = pd.Series(values).reset_index(drop=True)
     written = series.astype(object).where(series.notna(), None).map(str, na_action="ignore")
     return written.str.replace(r"^(-?\d+)\.0+$", r"\1", regex=True)

@@ -16,9 +16,11 @@ POINTS = 1_001  # of the distribution that `rank` keeps
 
 
 class Normaliser(BaseModel):
-    """`standard`: (x - mean) / deviation. `log`: the same of sign(x) * log(1 + |x|), for counts and prices.
+    """`standard`: (x - mean) / deviation. `log`: the same of sign(x) * log(1 + |x|), for counts and
+    prices.
 
-    `rank`: the share of train below x, ties counted half, from -1 to 1, for any distribution. `none`: x itself.
+    `rank`: the share of train below x, ties counted half, from -1 to 1, for any distribution.
+    `none`: x itself.
     values, ranks: points of the distribution, between which `rank` interpolates.
     """
 
@@ -51,7 +53,9 @@ class Normaliser(BaseModel):
         if self.kind == "rank":
             scaled = np.interp(numbers, self.values, self.ranks) if self.values else numbers * 0
         else:
-            scaled = ((_logged(numbers) if self.kind == "log" else numbers) - self.mean) / self.deviation
+            scaled = (
+                (_logged(numbers) if self.kind == "log" else numbers) - self.mean
+            ) / self.deviation
         return np.where(np.isfinite(numbers), scaled, 0.0).astype(np.float32)
 
 
@@ -63,8 +67,12 @@ def _logged(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(np.sign(numbers) * np.log1p(np.abs(numbers)))
 
 
-def _distribution(numbers: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Distinct values and the share below each, ties counted half, as -1 to 1; at most POINTS of them, evenly taken."""
+def _distribution(
+    numbers: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Distinct values and the share below each, ties counted half, as -1 to 1; at most POINTS of
+    them, evenly taken.
+    """
     values, counts = np.unique(numbers, return_counts=True)
     ranks = 2 * (counts.cumsum() - counts / 2) / len(numbers) - 1
     kept = np.unique(np.linspace(0, len(values) - 1, min(POINTS, len(values))).astype(np.int64))

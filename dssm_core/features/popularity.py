@@ -10,7 +10,10 @@ import numpy as np
 from dssm_core.aliases import JSON, Ints
 from dssm_core.columns import DAY_MS, HOUR_MS
 
-HOT_WINDOWS_H, HOT_PLACES = (1, 3, 6, 24), 200  # of the list for new users, and by default of the baseline recent_hot
+HOT_WINDOWS_H, HOT_PLACES = (
+    (1, 3, 6, 24),
+    200,
+)  # of the list for new users, and by default of the baseline recent_hot
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,9 @@ class Clicks:
 
 
 def top(k: int, *counts: Ints) -> Ints:
-    """The k rows with most counts; ties go to the next counts, then to the lower row. Rows that are 0 everywhere are left out."""
+    """The k rows with most counts; ties go to the next counts, then to the lower row. Rows that are
+    0 everywhere are left out.
+    """
     order = np.lexsort((np.arange(len(counts[0])), *(-c for c in reversed(counts))))[:k]
     clicked = np.sum(counts, axis=0)[order] > 0
     return np.asarray(order[clicked], dtype=np.int64)
@@ -50,7 +55,9 @@ def recent(clicks: Clicks, as_of_ms: int, hours: int, k: int) -> Ints:
 
 
 def warm_recall(past: Clicks, day: Clicks, rows: Ints, k: int) -> float:
-    """Mean recall@k of one list over the day's users, users and items of the past only; 0 where there are none."""
+    """Mean recall@k of one list over the day's users, users and items of the past only; 0 where
+    there are none.
+    """
     warm = np.isin(day.users, past.users) & np.isin(day.items, past.items)
     pairs = np.unique(day.users[warm] * day.n_items + day.items[warm])
     if len(pairs) == 0:
@@ -61,20 +68,32 @@ def warm_recall(past: Clicks, day: Clicks, rows: Ints, k: int) -> float:
 
 
 def hottest_overall(clicks: Clicks, as_of_ms: int) -> Ints:
-    """Every row clicked before a moment, most clicked first; equal counts are ordered by the last day's clicks. → [n]"""
+    """Every row clicked before a moment, most clicked first; equal counts are ordered by the last
+    day's clicks. → [n]
+    """
     known = clicks.between(0, as_of_ms)
     return top(clicks.n_items, known.counts(), known.between(as_of_ms - DAY_MS, as_of_ms).counts())
 
 
-def hottest_recently(clicks: Clicks, as_of_ms: int, windows_h: Sequence[int], places: int) -> tuple[Ints, JSON]:
-    """Rows by their clicks in the last hours before a moment, and the window that was chosen. → [n], info
+def hottest_recently(
+    clicks: Clicks, as_of_ms: int, windows_h: Sequence[int], places: int
+) -> tuple[Ints, JSON]:
+    """Rows by their clicks in the last hours before a moment, and the window that was chosen. →
+    [n], info
 
-    The window is the one of `windows_h` with the best recall in the first `places` a day earlier: lists as of 24 hours before,
-    judged on those 24 hours' clicks. info: `window_h`, and each candidate's recall on that day.
+    The window is the one of `windows_h` with the best recall in the first `places` a day earlier:
+    lists as of 24 hours before, judged on those 24 hours' clicks. info: `window_h`, and each
+    candidate's recall on that day.
     """
     known, start = clicks.between(0, as_of_ms), as_of_ms - DAY_MS
     past, day = known.between(0, start), known.between(start, as_of_ms)
-    recalls = {hours: warm_recall(past, day, recent(past, start, hours, places), places) for hours in windows_h}
+    recalls = {
+        hours: warm_recall(past, day, recent(past, start, hours, places), places)
+        for hours in windows_h
+    }
     window_h = max(windows_h, key=lambda hours: recalls[hours])
     validation = {f"{hours}h": round(value, 4) for hours, value in recalls.items()}
-    return recent(known, as_of_ms, window_h, clicks.n_items), {"window_h": window_h, "validation": validation}
+    return recent(known, as_of_ms, window_h, clicks.n_items), {
+        "window_h": window_h,
+        "validation": validation,
+    }

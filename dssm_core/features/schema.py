@@ -1,4 +1,6 @@
-"""Sizes that the data gives the model: its columns, the rows of their embedding tables and their widths."""
+"""Sizes that the data gives the model: its columns, the rows of their embedding tables and their
+widths.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,11 @@ from dssm_core.config import Pooling
 
 
 class Column(BaseModel):
-    """A categorical or multi-valued column: rows of its embedding table (unknown included) and their width.
+    """A categorical or multi-valued column: rows of its embedding table (unknown included) and
+    their width.
 
-    values: most values a row; pooling: of several values into one field; shares: the column whose table it uses.
+    values: most values a row; pooling: of several values into one field; shares: the column whose
+    table it uses.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,4 +46,8 @@ class Schema(BaseModel):
 
     def lends(self, column: str) -> bool:
         """Whether another column uses this one's embedding table."""
-        return any(other.shares == column for side in (self.user, self.item) for other in (*side.categorical, *side.multi))
+        return any(
+            other.shares == column
+            for side in (self.user, self.item)
+            for other in (*side.categorical, *side.multi)
+        )

@@ -1,4 +1,6 @@
-"""Static columns of users and items, and the context's: fitted on train once, coded the same way for any rows since."""
+"""Static columns of users and items, and the context's: fitted on train once, coded the same way
+for any rows since.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,14 @@ from dssm_core.features.trigrams import trigrams
 SEVERAL = ("multi", "text")
 
 
-def fit_table(settings: Features, side: str, rows: pd.DataFrame | None, ids: Ids, work: Path) -> tuple[Table, Side]:
-    """Vocabularies and scales fitted on the train window's users or items, and their columns by code, the unknown first.
+def fit_table(
+    settings: Features, side: str, rows: pd.DataFrame | None, ids: Ids, work: Path
+) -> tuple[Table, Side]:
+    """Vocabularies and scales fitted on the train window's users or items, and their columns by
+    code, the unknown first.
 
-    side: `user` or `item`, items first: users may share their vocabularies. rows: the users or items table, if there is one.
+    side: `user` or `item`, items first: users may share their vocabularies. rows: the users or
+    items table, if there is one.
     """
     columns = settings.columns
     features: tuple[Feature, ...] = getattr(columns, side)
@@ -36,28 +42,55 @@ def fit_table(settings: Features, side: str, rows: pd.DataFrame | None, ids: Ids
         if feature.kind != "target_mean":
             _fit(feature, side, found[feature.column], work)
     coded = encode_table(columns, side, found, work)
-    table = Table(_with_unknown(coded.categorical), _with_unknown(coded.multi), _with_unknown(coded.numeric))
+    table = Table(
+        _with_unknown(coded.categorical), _with_unknown(coded.multi), _with_unknown(coded.numeric)
+    )
     several = [feature for feature in features if feature.kind in SEVERAL]
     places = torch.arange(1, table.multi.shape[2] + 1)
-    widths = [int(((table.multi[:, place] > 0) * places).max().clamp(min=1)) for place in range(len(several))]
-    single = [_column(settings, side, feature, work) for feature in features if feature.kind == "categorical"]
-    lists = [_column(settings, side, feature, work, values) for feature, values in zip(several, widths, strict=True)]
+    widths = [
+        int(((table.multi[:, place] > 0) * places).max().clamp(min=1))
+        for place in range(len(several))
+    ]
+    single = [
+        _column(settings, side, feature, work)
+        for feature in features
+        if feature.kind == "categorical"
+    ]
+    lists = [
+        _column(settings, side, feature, work, values)
+        for feature, values in zip(several, widths, strict=True)
+    ]
     means = sum(feature.kind == "target_mean" for feature in features)
-    return table, Side(categorical=tuple(single), multi=tuple(lists), numeric=table.numeric.shape[1] + means)
+    return table, Side(
+        categorical=tuple(single), multi=tuple(lists), numeric=table.numeric.shape[1] + means
+    )
 
 
 def encode_table(columns: FeatureColumns, side: str, rows: pd.DataFrame, folder: Path) -> Table:
-    """Rows [n] of a users or items table as towers take them, by what `fit_table` wrote into `folder`; also rows it never saw.
+    """Rows [n] of a users or items table as towers take them, by what `fit_table` wrote into
+    `folder`; also rows it never saw.
 
     Without target means, which are those of the train window's users and items.
     """
     features: tuple[Feature, ...] = getattr(columns, side)
-    of = {kind: [feature for feature in features if feature.kind == kind] for kind in ("categorical", "numeric")}
-    single = [coder(columns, side, feature, folder).encode(rows[feature.column]) for feature in of["categorical"]]
-    several = [_several(columns, side, feature, rows[feature.column], folder) for feature in features if feature.kind in SEVERAL]
+    of = {
+        kind: [feature for feature in features if feature.kind == kind]
+        for kind in ("categorical", "numeric")
+    }
+    single = [
+        coder(columns, side, feature, folder).encode(rows[feature.column])
+        for feature in of["categorical"]
+    ]
+    several = [
+        _several(columns, side, feature, rows[feature.column], folder)
+        for feature in features
+        if feature.kind in SEVERAL
+    ]
     width = max((codes.shape[1] for codes in several), default=1)
     padded = [np.pad(codes, ((0, 0), (0, width - codes.shape[1]))) for codes in several]
-    numeric = [_normaliser(folder, side, feature).apply(rows[feature.column]) for feature in of["numeric"]]
+    numeric = [
+        _normaliser(folder, side, feature).apply(rows[feature.column]) for feature in of["numeric"]
+    ]
     return Table(
         torch.from_numpy(_stacked(single, (len(rows), 0), np.int64)),
         torch.from_numpy(_stacked(padded, (len(rows), 0, width), np.int64)),
@@ -65,18 +98,30 @@ def encode_table(columns: FeatureColumns, side: str, rows: pd.DataFrame, folder:
     )
 
 
-def extend_table(table: Table, columns: FeatureColumns, side: str, rows: pd.DataFrame | None, ids: Ids, folder: Path) -> Table:
-    """The table that `fit_table` made, with a row behind for each of `ids` (those that came since), coded by `folder`'s vocabularies.
+def extend_table(
+    table: Table,
+    columns: FeatureColumns,
+    side: str,
+    rows: pd.DataFrame | None,
+    ids: Ids,
+    folder: Path,
+) -> Table:
+    """The table that `fit_table` made, with a row behind for each of `ids` (those that came since),
+    coded by `folder`'s vocabularies.
 
-    rows: the users or items table as it is now. A row has no more values of a multi-valued column than the widest in train; target means
-    know nothing of it.
+    rows: the users or items table as it is now. A row has no more values of a multi-valued column
+    than the widest in train; target means know nothing of it.
     """
     if len(ids) == 1:
         return table
     new = encode_table(columns, side, _rows_of(getattr(columns, side), side, rows, ids), folder)
     width = table.multi.shape[2]
-    multi = torch.nn.functional.pad(new.multi[:, :, :width], (0, max(0, width - new.multi.shape[2])))
-    group = torch.cat([table.means.group, table.means.group.new_zeros(len(ids) - 1, table.means.group.shape[1])])
+    multi = torch.nn.functional.pad(
+        new.multi[:, :, :width], (0, max(0, width - new.multi.shape[2]))
+    )
+    group = torch.cat(
+        [table.means.group, table.means.group.new_zeros(len(ids) - 1, table.means.group.shape[1])]
+    )
     return Table(
         torch.cat([table.categorical, new.categorical]),
         torch.cat([table.multi, multi]),
@@ -91,11 +136,15 @@ def fit_context(settings: Features, rows: pd.DataFrame, work: Path) -> tuple[Ten
     _require(columns.context, rows, "interactions")
     for feature in columns.context:
         _fit(feature, "context", rows[feature.column], work)
-    return encode_context(columns, rows, work), [_column(settings, "context", feature, work) for feature in columns.context]
+    return encode_context(columns, rows, work), [
+        _column(settings, "context", feature, work) for feature in columns.context
+    ]
 
 
 def encode_context(columns: FeatureColumns, rows: pd.DataFrame, folder: Path) -> Tensor:
-    """Codes of context columns by the saved vocabularies; a column that is missing is unknown. → [n, columns]."""
+    """Codes of context columns by the saved vocabularies; a column that is missing is unknown. →
+    [n, columns].
+    """
     codes = [
         coder(columns, "context", feature, folder).encode(rows[feature.column])
         if feature.column in rows
@@ -106,7 +155,9 @@ def encode_context(columns: FeatureColumns, rows: pd.DataFrame, folder: Path) ->
 
 
 def coder(columns: FeatureColumns, side: str, feature: Feature, folder: Path) -> Coder:
-    """What codes a column: the items' ids, the vocabulary of the column that it shares, its own, or hashing."""
+    """What codes a column: the items' ids, the vocabulary of the column that it shares, its own, or
+    hashing.
+    """
     if feature.shares == ITEM:
         return _Shared(Ids.load(folder / f"{ITEM}s.parquet"))
     if lender := columns.lender(feature) if feature.shares else None:
@@ -117,7 +168,12 @@ def coder(columns: FeatureColumns, side: str, feature: Feature, folder: Path) ->
 
 def refuse_large(schema: Schema, features: Features) -> None:
     """ConfigError naming every embedding table that would not fit `features.max_embedding_gib`."""
-    of = [*schema.user.categorical, *schema.user.multi, *schema.item.categorical, *schema.item.multi]
+    of = [
+        *schema.user.categorical,
+        *schema.user.multi,
+        *schema.item.categorical,
+        *schema.item.multi,
+    ]
     tables = {(column.column, column.size, column.dim) for column in of if column.shares is None}
     known = schema.items if features.item_ids or schema.lends(ITEM) else 1  # as in TwoTower
     tables |= {(ITEM, known, features.id_dim), (USER, schema.users, features.user_id_dim)}
@@ -126,7 +182,9 @@ def refuse_large(schema: Schema, features: Features) -> None:
 
 
 class _Shared:
-    """Another column's vocabulary, for values that may be of another type: '7' in a list is the id 7."""
+    """Another column's vocabulary, for values that may be of another type: '7' in a list is the id
+    7.
+    """
 
     def __init__(self, ids: Ids) -> None:
         self.ids = Ids(pd.Index(as_text(ids.index.to_series())))
@@ -138,12 +196,22 @@ class _Shared:
         return self.ids.encode(as_text(values))
 
 
-def _rows_of(features: tuple[Feature, ...], side: str, rows: pd.DataFrame | None, ids: Ids) -> pd.DataFrame:
-    """The table's rows in the order of the ids; ConfigError or DataError where it or columns of it are missing."""
+def _rows_of(
+    features: tuple[Feature, ...], side: str, rows: pd.DataFrame | None, ids: Ids
+) -> pd.DataFrame:
+    """The table's rows in the order of the ids; ConfigError or DataError where it or columns of it
+    are missing.
+    """
     features = tuple(feature for feature in features if feature.in_table)
     if features and rows is None:
-        raise ConfigError(f"features.columns.{side} names columns, but the source has no {side}s table")
-    found = rows.set_index(f"{side}_id").reindex(ids.index) if rows is not None else pd.DataFrame(index=ids.index)
+        raise ConfigError(
+            f"features.columns.{side} names columns, but the source has no {side}s table"
+        )
+    found = (
+        rows.set_index(f"{side}_id").reindex(ids.index)
+        if rows is not None
+        else pd.DataFrame(index=ids.index)
+    )
     _require(features, found, f"{side}s")
     return found
 
@@ -160,7 +228,9 @@ def _require(features: tuple[Feature, ...], rows: pd.DataFrame, table: str) -> N
 
 
 def _fit(feature: Feature, side: str, values: pd.Series[Any], work: Path) -> None:
-    """Write what a column's coding needs: a vocabulary or a scale; nothing for what is hashed or shared."""
+    """Write what a column's coding needs: a vocabulary or a scale; nothing for what is hashed or
+    shared.
+    """
     if feature.kind == "numeric":
         scale = Normaliser.fit(feature.normaliser, values)
         (work / f"normaliser.{side}.{feature.column}.json").write_text(scale.model_dump_json())
@@ -174,7 +244,14 @@ def _column(settings: Features, side: str, feature: Feature, work: Path, values:
     lender = settings.columns.lender(feature) if feature.shares else None
     dim = settings.id_dim if feature.shares == ITEM else (lender or feature).dim
     size = len(coder(settings.columns, side, feature, work))
-    return Column(column=feature.column, size=size, dim=dim, values=values, pooling=feature.pooling, shares=feature.shares)
+    return Column(
+        column=feature.column,
+        size=size,
+        dim=dim,
+        values=values,
+        pooling=feature.pooling,
+        shares=feature.shares,
+    )
 
 
 def _vocabulary(folder: Path, side: str, feature: Feature) -> Path:
@@ -182,10 +259,14 @@ def _vocabulary(folder: Path, side: str, feature: Feature) -> Path:
 
 
 def _normaliser(folder: Path, side: str, feature: Feature) -> Normaliser:
-    return Normaliser.model_validate_json((folder / f"normaliser.{side}.{feature.column}.json").read_bytes())
+    return Normaliser.model_validate_json(
+        (folder / f"normaliser.{side}.{feature.column}.json").read_bytes()
+    )
 
 
-def _several(columns: FeatureColumns, side: str, feature: Feature, values: pd.Series[Any], folder: Path) -> Codes:
+def _several(
+    columns: FeatureColumns, side: str, feature: Feature, values: pd.Series[Any], folder: Path
+) -> Codes:
     """[n, most values a row] codes of a multi-valued or text column, 0 where a row has fewer."""
     coding = coder(columns, side, feature, folder)
     if feature.kind == "text":
@@ -200,11 +281,17 @@ def _several(columns: FeatureColumns, side: str, feature: Feature, values: pd.Se
 
 def _lists(feature: Feature, values: pd.Series[Any]) -> pd.Series[Any]:
     lists = values.reset_index(drop=True).dropna()
-    return lists.str.split(feature.separator, regex=False) if pd.api.types.is_string_dtype(lists) else lists
+    return (
+        lists.str.split(feature.separator, regex=False)
+        if pd.api.types.is_string_dtype(lists)
+        else lists
+    )
 
 
 def _beside(row: Codes, codes: Codes, rows: int, most: int) -> Codes:
-    """Codes [t] of rows [t] (ascending) side by side, the first `most` of each row. → [rows, longest], 0 behind the end."""
+    """Codes [t] of rows [t] (ascending) side by side, the first `most` of each row. → [rows,
+    longest], 0 behind the end.
+    """
     counts = np.bincount(row, minlength=rows)
     place = np.arange(len(row)) - (counts.cumsum() - counts)[row]
     kept = place < most

@@ -1,9 +1,10 @@
-"""Target means: how well a value did so far, as of a moment, so that no event sees its own outcome (or a later one).
+"""Target means: how well a value did so far, as of a moment, so that no event sees its own outcome
+(or a later one).
 
-Target encoding (Micci-Barreca 2001) leaks where a row's own label is in its mean. Leaving that one row out would give each
-event another value of the same item, and then a batch's events could not share embedded candidates; it would also still
-know the future. Taking rows strictly before the moment excludes the event by construction, on both sides, and is what
-serving sees.
+Target encoding (Micci-Barreca 2001) leaks where a row's own label is in its mean. Leaving that one
+row out would give each event another value of the same item, and then a batch's events could not
+share embedded candidates; it would also still know the future. Taking rows strictly before the
+moment excludes the event by construction, on both sides, and is what serving sees.
 """
 
 from __future__ import annotations
@@ -25,16 +26,29 @@ KEYS = {"user": USER, "item": ITEM}
 
 
 def fit_means(
-    features: tuple[Feature, ...], side: str, rows: pd.DataFrame | None, ids: Ids, train: pd.DataFrame, window: tuple[int, int]
+    features: tuple[Feature, ...],
+    side: str,
+    rows: pd.DataFrame | None,
+    ids: Ids,
+    train: pd.DataFrame,
+    window: tuple[int, int],
 ) -> Means:
-    """Target means of a side. rows: its table, if there is one; train: the train rows, label 0 ones too; window: start, end ms."""
+    """Target means of a side. rows: its table, if there is one; train: the train rows, label 0 ones
+    too; window: start, end ms.
+    """
     chosen = [feature for feature in features if feature.kind == "target_mean"]
     if not chosen:
         return Means.none()
     parts, base = [], 1
     for feature in chosen:
         group = _groups(feature, KEYS[side], rows, ids, base)
-        parts.append((base, group, *_rows_by_group(feature, group[ids.encode(train[KEYS[side]])], train, base, window)))
+        parts.append(
+            (
+                base,
+                group,
+                *_rows_by_group(feature, group[ids.encode(train[KEYS[side]])], train, base, window),
+            )
+        )
         base = max(int(group.max(initial=0)), base) + 1
     everyone, groups, keys, values, scales = zip(*parts, strict=True)
     key, value = np.concatenate(keys), np.concatenate(values)
@@ -55,19 +69,33 @@ def _groups(feature: Feature, key: str, rows: pd.DataFrame | None, ids: Ids, bas
         place = np.arange(len(ids.index))
     else:
         assert rows is not None  # fit_table has refused it
-        place = pd.factorize(rows.set_index(key)[feature.column].reindex(ids.index))[0].astype(np.int64)
+        place = pd.factorize(rows.set_index(key)[feature.column].reindex(ids.index))[0].astype(
+            np.int64
+        )
     return np.concatenate([[0], np.where(place >= 0, place + base + 1, 0)]).astype(np.int64)
 
 
-def _rows_by_group(feature: Feature, group: Ints, train: pd.DataFrame, base: int, window: tuple[int, int]) -> tuple[Any, Any, Any]:
-    """(group, time) keys and targets of train rows, once for their group and once for everyone; smoothing and deviation."""
-    target = pd.to_numeric(train[feature.target], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+def _rows_by_group(
+    feature: Feature, group: Ints, train: pd.DataFrame, base: int, window: tuple[int, int]
+) -> tuple[Any, Any, Any]:
+    """(group, time) keys and targets of train rows, once for their group and once for everyone;
+    smoothing and deviation.
+    """
+    target = pd.to_numeric(train[feature.target], errors="coerce").to_numpy(
+        dtype=np.float64, na_value=np.nan
+    )
     held = np.isfinite(target)
     if not held.any() or np.ptp(target[held]) == 0:
         hint = f": the log has no rows that were shown and not taken; name a number such as a rating in `target` of {feature.column!r}"
-        raise DataError(f"{feature.target!r} never differs in train, its mean says nothing{hint if feature.target == LABEL else ''}")
+        raise DataError(
+            f"{feature.target!r} never differs in train, its mean says nothing{hint if feature.target == LABEL else ''}"
+        )
     since = train[TIME].to_numpy(dtype=np.int64) - window[0]
     span = window[1] - window[0] + 1
     known = held & (group > 0)
     key = np.concatenate([group[known] * span + since[known], base * span + since[held]])
-    return key, np.concatenate([target[known], target[held]]), (feature.smoothing, float(target[held].std()))
+    return (
+        key,
+        np.concatenate([target[known], target[held]]),
+        (feature.smoothing, float(target[held].std())),
+    )

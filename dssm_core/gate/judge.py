@@ -1,4 +1,6 @@
-"""The gate: what the served index must reach before a model may be registered, and the sentences that say why."""
+"""The gate: what the served index must reach before a model may be registered, and the sentences
+that say why.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,11 @@ from dssm_core.runs.steps import Outcome
 
 @dataclass(frozen=True)
 class Champion:
-    """Today's champion on the same queries. recall: what the gate judges, None where it could not be measured; note: what to know of it.
+    """Today's champion on the same queries. recall: what the gate judges, None where it could not
+    be measured; note: what to know of it.
 
-    scores: of the warm queries as evaluate has them; parts: of the parts of the test rows; drift: of this run's window from the champion's;
+    scores: of the warm queries as evaluate has them; parts: of the parts of the test rows; drift:
+    of this run's window from the champion's;
     rolling: refreshed as gate.protocol asks.
     """
 
@@ -50,10 +54,12 @@ class Check:
 
 
 def judge(run: Run, work: Path) -> Outcome:
-    """Evaluate, compare, and write gate.json, curves.json and pictures; a refusal is an outcome, not an error.
+    """Evaluate, compare, and write gate.json, curves.json and pictures; a refusal is an outcome,
+    not an error.
 
-    info: passed, reasons, metrics (see evaluate). MLflow gets the verdict, the metrics, the files and the run's report, which a refused
-    run needs most. recall_curve.png is always drawn, rolling.png where the protocol rolls.
+    info: passed, reasons, metrics (see evaluate). MLflow gets the verdict, the metrics, the files
+    and the run's report, which a refused run needs most. recall_curve.png is always drawn,
+    rolling.png where the protocol rolls.
     """
     window, key = queries.read_window(run), metric(run.config.gate)
     measured = evaluate.evaluate(run, window)
@@ -61,7 +67,11 @@ def judge(run: Run, work: Path) -> Outcome:
     curves = measured.curves | theirs
     metrics = measured.metrics | ({"champion": _told(champion, key)} if champion else {})
     checks = decide(metrics, run.config.gate, champion)
-    info: JSON = {"passed": all(check.passed for check in checks), "reasons": [check.reason for check in checks], "metrics": metrics}
+    info: JSON = {
+        "passed": all(check.passed for check in checks),
+        "reasons": [check.reason for check in checks],
+        "metrics": metrics,
+    }
     _write(work, info, curves, run.config.gate.k)
     report.write(run, work, window)
     registry.log_gate(run, work, info)
@@ -74,24 +84,44 @@ def _write(work: Path, info: JSON, curves: Mapping[str, evaluate.Curve], k: int)
         if rolled := info["metrics"].get("rolling"):
             plots.by_hour(rolled["by_part"], rolled["refresh_h"], work / "rolling.png", k)
     write_atomically(work / "gate.json", json.dumps(info, indent=2, allow_nan=False).encode())
-    plain = {name: {"mean": curve.mean.round(6).tolist(), "error": curve.error.round(6).tolist()} for name, curve in curves.items()}
+    plain = {
+        name: {"mean": curve.mean.round(6).tolist(), "error": curve.error.round(6).tolist()}
+        for name, curve in curves.items()
+    }
     write_atomically(work / "curves.json", json.dumps(plain).encode())
 
 
 def _told(champion: Champion, key: str) -> JSON:
-    told = {**champion.scores, key: champion.scores.get(key), "version": champion.version, "parts": champion.parts, "drift": champion.drift}
+    told = {
+        **champion.scores,
+        key: champion.scores.get(key),
+        "version": champion.version,
+        "parts": champion.parts,
+        "drift": champion.drift,
+    }
     return told | ({"rolling": champion.rolling} if champion.rolling else {})
 
 
 def decide(metrics: Mapping[str, Any], gate: Gate, champion: Champion | None = None) -> list[Check]:
-    """Every rule on measured numbers, in the order people read them. What was not measured (None, NaN) never passes."""
+    """Every rule on measured numbers, in the order people read them. What was not measured (None,
+    NaN) never passes.
+    """
     key, (metrics, said) = metric(gate), judged(metrics, gate)
     served, exact = number(metrics["served"][key]), number(metrics["exact"][key])
     checks = [at_least(said, served, gate.floor, f"the floor {gate.floor:.3f}")]
     baselines = {name: number(scores[key]) for name, scores in metrics["baselines"].items()}
     if baselines:
-        best = max(baselines, key=lambda name: -1.0 if math.isnan(baselines[name]) else baselines[name])
-        checks.append(at_least(said, served, baselines[best], f"the best baseline, {best}, at {baselines[best]:.3f}"))
+        best = max(
+            baselines, key=lambda name: -1.0 if math.isnan(baselines[name]) else baselines[name]
+        )
+        checks.append(
+            at_least(
+                said,
+                served,
+                baselines[best],
+                f"the best baseline, {best}, at {baselines[best]:.3f}",
+            )
+        )
     checks.append(index_check(said, served, exact, gate.min_index_ratio))
     if champion is not None:
         checks.append(champion_check(said, served, champion, gate.champion_tolerance))
@@ -99,17 +129,26 @@ def decide(metrics: Mapping[str, Any], gate: Gate, champion: Champion | None = N
 
 
 def stands_out(metrics: Mapping[str, Any], gate: Gate) -> str | None:
-    """Why a version may become champion without a person: `gate.promote_margin` above the champion, or above the best baseline.
+    """Why a version may become champion without a person: `gate.promote_margin` above the champion,
+    or above the best baseline.
 
-    None where the margin is smaller, is not asked for, or cannot be measured: then a person decides.
+    None where the margin is smaller, is not asked for, or cannot be measured: then a person
+    decides.
     """
     key, (scores, said) = metric(gate), judged(metrics, gate)
     rivals = scores["baselines"]
     if champion := metrics.get("champion"):
-        rivals = {f"champion version {champion['version']}": champion.get("rolling", {}) if gate.protocol == "rolling" else champion}
+        rivals = {
+            f"champion version {champion['version']}": champion.get("rolling", {})
+            if gate.protocol == "rolling"
+            else champion
+        }
     if gate.promote_margin is None or not rivals:
         return None
-    served, best = number(scores["served"][key]), max(rivals, key=lambda name: number(rivals[name].get(key)))
+    served, best = (
+        number(scores["served"][key]),
+        max(rivals, key=lambda name: number(rivals[name].get(key))),
+    )
     margin = served - number(rivals[best].get(key))
     if not margin >= gate.promote_margin:
         return None
@@ -118,7 +157,11 @@ def stands_out(metrics: Mapping[str, Any], gate: Gate) -> str | None:
 
 def judged(metrics: Mapping[str, Any], gate: Gate) -> tuple[Mapping[str, Any], str]:
     """The scores of each answerer that the gate's protocol speaks of, and what to call its number."""
-    return (metrics["rolling"]["warm"], f"rolling {metric(gate)}") if gate.protocol == "rolling" else (metrics, metric(gate))
+    return (
+        (metrics["rolling"]["warm"], f"rolling {metric(gate)}")
+        if gate.protocol == "rolling"
+        else (metrics, metric(gate))
+    )
 
 
 def metric(gate: Gate) -> str:
@@ -129,7 +172,9 @@ def metric(gate: Gate) -> str:
 def at_least(key: str, served: float, wanted: float, what: str) -> Check:
     """served >= wanted, in a sentence."""
     passed = served >= wanted
-    return Check(passed, f"served {key} {served:.3f} is {'at least' if passed else 'not at least'} {what}")
+    return Check(
+        passed, f"served {key} {served:.3f} is {'at least' if passed else 'not at least'} {what}"
+    )
 
 
 def index_check(key: str, served: float, exact: float, wanted: float) -> Check:
@@ -137,11 +182,15 @@ def index_check(key: str, served: float, exact: float, wanted: float) -> Check:
     ratio = served / exact if exact > 0 else math.nan
     passed = ratio >= wanted
     compared = f"{ratio:.3f} of exact search's {key} ({served:.3f} of {exact:.3f})"
-    return Check(passed, f"the served index keeps {compared}, {'at least' if passed else 'not'} {wanted:.3f}")
+    return Check(
+        passed, f"the served index keeps {compared}, {'at least' if passed else 'not'} {wanted:.3f}"
+    )
 
 
 def champion_check(key: str, served: float, champion: Champion, tolerance: float) -> Check:
-    """served >= champion - tolerance; a champion that could not be measured does not let anyone pass."""
+    """served >= champion - tolerance; a champion that could not be measured does not let anyone
+    pass.
+    """
     note = f" ({champion.note})" if champion.note else ""
     if champion.recall is None:
         return Check(False, f"champion version {champion.version} could not be compared{note}")
@@ -151,8 +200,12 @@ def champion_check(key: str, served: float, champion: Champion, tolerance: float
     return Check(passed, f"served {key} {served:.3f} {word} {what}{note}")
 
 
-def measure_champion(run: Run, window: queries.Window) -> tuple[Champion | None, dict[str, evaluate.Curve]]:
-    """The champion's own bundle on this run's warm queries, and its curve; (None, {}) where there is no champion."""
+def measure_champion(
+    run: Run, window: queries.Window
+) -> tuple[Champion | None, dict[str, evaluate.Curve]]:
+    """The champion's own bundle on this run's warm queries, and its curve; (None, {}) where there
+    is no champion.
+    """
     with scratch(run.root) as folder:
         found = registry.champion(run, Path(folder))
         if found is None:
@@ -161,20 +214,43 @@ def measure_champion(run: Run, window: queries.Window) -> tuple[Champion | None,
             bundle = open_bundle(found.folder)
             measured = ask(bundle, run, window, window.warm, run.config)
             brief = {
-                name: evaluate.brief(ask(bundle, run, window, part, evaluate.light(run.config)), part, metric(run.config.gate))
+                name: evaluate.brief(
+                    ask(bundle, run, window, part, evaluate.light(run.config)),
+                    part,
+                    metric(run.config.gate),
+                )
                 for name, part in window.parts.items()
             }
-            rolled = rolling.refreshed(run, window, found.folder) if run.config.gate.protocol == "rolling" else {}
-        except (DssmError, RuntimeError) as error:  # RuntimeError: torch's, for weights of another shape
+            rolled = (
+                rolling.refreshed(run, window, found.folder)
+                if run.config.gate.protocol == "rolling"
+                else {}
+            )
+        except (
+            DssmError,
+            RuntimeError,
+        ) as error:  # RuntimeError: torch's, for weights of another shape
             advice = "promote a version that this code can run, or remove the alias champion"
             return Champion(found.version, None, f"its bundle cannot be run: {error}; {advice}"), {}
-        recall, note = (rolled or measured.scores)[metric(run.config.gate)], overlap(bundle.config, run.config)
-        champion = Champion(found.version, recall, note, measured.scores, brief, since(run, window, bundle, found.drift), rolled)
+        recall, note = (
+            (rolled or measured.scores)[metric(run.config.gate)],
+            overlap(bundle.config, run.config),
+        )
+        champion = Champion(
+            found.version,
+            recall,
+            note,
+            measured.scores,
+            brief,
+            since(run, window, bundle, found.drift),
+            rolled,
+        )
         return champion, {f"champion v{found.version}": measured.curve}
 
 
 def since(run: Run, window: queries.Window, bundle: Bundle, theirs: drift.Drift | None) -> JSON:
-    """How this run's window differs from the one that the champion was trained on (see drift.against), as far as both are known.
+    """How this run's window differs from the one that the champion was trained on (see
+    drift.against), as far as both are known.
 
     unknown_items: share of the window's clicks whose item the champion's index does not have.
     """
@@ -185,7 +261,9 @@ def since(run: Run, window: queries.Window, bundle: Bundle, theirs: drift.Drift 
     return compared | {"unknown_items": float(clicks[unknown].sum() / max(clicks.sum(), 1))}
 
 
-def ask(bundle: Bundle, run: Run, window: queries.Window, asked: queries.Slice, config: Config) -> evaluate.Measured:
+def ask(
+    bundle: Bundle, run: Run, window: queries.Window, asked: queries.Slice, config: Config
+) -> evaluate.Measured:
     """Tell a bundle what is known of each query, and measure its answers as `config` says."""
     features = bundle.config.features
     context = tuple(feature.column for feature in features.columns.context)
@@ -194,7 +272,9 @@ def ask(bundle: Bundle, run: Run, window: queries.Window, asked: queries.Slice, 
 
 
 def overlap(champion: Config, challenger: Config) -> str:
-    """A note where the champion may have been trained on what this run tests on: its figure is then flattered."""
+    """A note where the champion may have been trained on what this run tests on: its figure is then
+    flattered.
+    """
     theirs, ours = champion.split, challenger.split
     if isinstance(theirs, Days) and isinstance(ours, Days):
         if theirs.test_day <= ours.test_day:

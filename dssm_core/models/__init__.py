@@ -1,1 +1,3 @@
-"""The two towers. In: the tensors of `features`; out: user and item embeddings. Read two_tower.py first."""
+"""The two towers. In: the tensors of `features`; out: user and item embeddings. Read two_tower.py
+first.
+"""

@@ -16,24 +16,32 @@ INIT_STD = 0.05  # of a new table's values; features.init_std rescales a model's
 
 
 class Fields(nn.Module):
-    """A field for each categorical and each multi-valued column, then all numerics as one, if there are any.
+    """A field for each categorical and each multi-valued column, then all numerics as one, if there
+    are any.
 
-    lent: tables of other modules, by the name that a column's `shares` says; they remain those modules' parameters.
+    lent: tables of other modules, by the name that a column's `shares` says; they remain those
+    modules' parameters.
     """
 
     def __init__(self, side: Side, lent: Mapping[str, nn.Embedding] = MappingProxyType({})) -> None:
         super().__init__()
         self.side = side
-        self._lent = dict(lent)  # in a dict: a second registration would save and count its weights twice
+        self._lent = dict(
+            lent
+        )  # in a dict: a second registration would save and count its weights twice
         self._columns = (*side.categorical, *side.multi)
         self._own = [place for place, column in enumerate(self._columns) if column.shares is None]
-        self.tables = nn.ModuleList(embedding(self._columns[place].size, self._columns[place].dim) for place in self._own)
+        self.tables = nn.ModuleList(
+            embedding(self._columns[place].size, self._columns[place].dim) for place in self._own
+        )
         self.pools = nn.ModuleList(_Pool(column.pooling, column.dim) for column in side.multi)
 
     @property
     def dims(self) -> list[int]:
         """The last dimension of each field."""
-        return [column.dim for column in self._columns] + ([self.side.numeric] if self.side.numeric else [])
+        return [column.dim for column in self._columns] + (
+            [self.side.numeric] if self.side.numeric else []
+        )
 
     def lendable(self) -> dict[str, nn.Embedding]:
         """This side's own tables by column name, the first where two columns have one name."""
@@ -46,7 +54,9 @@ class Fields(nn.Module):
         return cast(nn.Embedding, table)
 
     def forward(self, categorical: Tensor, multi: Tensor, numeric: Tensor) -> list[Tensor]:
-        """categorical: [..., columns]; multi: [..., columns, values], 0 = none; numeric: [..., F] → fields [..., dims[i]]."""
+        """categorical: [..., columns]; multi: [..., columns, values], 0 = none; numeric: [..., F] →
+        fields [..., dims[i]].
+        """
         first = len(self.side.categorical)
         single = [self._table(place)(categorical[..., place]) for place in range(first)]
         several = []
@@ -91,13 +101,17 @@ def weighted_sum(embedded: Tensor, weight: Tensor) -> Tensor:
 
 
 def largest(embedded: Tensor, held: Tensor) -> Tensor:
-    """The largest held value of each dimension. embedded: [..., V, d]; held: [..., V] → [..., d], zeros where none is held."""
+    """The largest held value of each dimension. embedded: [..., V, d]; held: [..., V] → [..., d],
+    zeros where none is held.
+    """
     top = embedded.masked_fill(~held[..., None], -torch.inf).amax(-2)
     return torch.where(held.any(-1, keepdim=True), top, 0)
 
 
 def attention(embedded: Tensor, held: Tensor, score: Tensor) -> Tensor:
-    """Mean weighted by the softmax of scores. embedded: [..., V, d]; held, score: [..., V] → [..., d], zeros where none is held."""
+    """Mean weighted by the softmax of scores. embedded: [..., V, d]; held, score: [..., V] → [...,
+    d], zeros where none is held.
+    """
     kept = torch.where(held, score, torch.finfo(score.dtype).min)
     return weighted_sum(embedded, kept.softmax(-1) * held)
 

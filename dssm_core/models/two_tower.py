@@ -1,4 +1,6 @@
-"""The model: a user tower and an item tower over shared item-id embeddings, compared by cosine or dot product. No loss inside."""
+"""The model: a user tower and an item tower over shared item-id embeddings, compared by cosine or
+dot product. No loss inside.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,9 @@ from dssm_core.models.history_items import HistoryItems
 
 
 class TwoTower(nn.Module):
-    """`users` and `items` give vectors of config.model.dim (of length 1 where similarity is cosine); logits are their
-    dot product over `temperature`. items: the items' own columns, on the model's device, for features.history.fields.
+    """`users` and `items` give vectors of config.model.dim (of length 1 where similarity is
+    cosine); logits are their dot product over `temperature`. items: the items' own columns, on the
+    model's device, for features.history.fields.
     """
 
     def __init__(self, config: Config, schema: Schema, items: Table | None = None) -> None:
@@ -38,11 +41,16 @@ class TwoTower(nn.Module):
         item_tower = families.build(TOWERS, config.item_tower) if config.item_tower else tower
         user_dims = [own, *self.user_fields.dims] if own else self.user_fields.dims
         self.user_tower = tower.user(config.features.history, width, user_dims, config.model.dim)
-        self.item_tower = item_tower.item([*([width] if self.item_ids else []), *self.item_fields.dims], config.model.dim)
+        self.item_tower = item_tower.item(
+            [*([width] if self.item_ids else []), *self.item_fields.dims], config.model.dim
+        )
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 module.weight.data.mul_(config.features.init_std / INIT_STD)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.model.temperature)), requires_grad=config.model.learn_temperature)
+        self.log_temperature = nn.Parameter(
+            torch.tensor(math.log(config.model.temperature)),
+            requires_grad=config.model.learn_temperature,
+        )
 
     @property
     def temperature(self) -> Tensor:
@@ -50,12 +58,16 @@ class TwoTower(nn.Module):
         return self.log_temperature.exp()
 
     def users(self, inputs: UserInputs, every: bool = False) -> Tensor:
-        """Vectors of users, [B, dim]; with `every` one for each place of their histories, [B, L, dim]."""
+        """Vectors of users, [B, dim]; with `every` one for each place of their histories, [B, L,
+        dim].
+        """
         fields = self.user_fields(inputs.categorical, inputs.multi, inputs.numeric)
         if self.user_id is not None:
             ids = self.user_id(inputs.user)
             fields = [ids[:, None].expand(*inputs.history.shape, -1) if every else ids, *fields]
-        return self._finish(self.user_tower(self.history_items(inputs.history), inputs.history > 0, fields, every))
+        return self._finish(
+            self.user_tower(self.history_items(inputs.history), inputs.history > 0, fields, every)
+        )
 
     def items(self, inputs: ItemInputs) -> Tensor:
         """Vectors of items. → [N, dim]."""

@@ -1,4 +1,6 @@
-"""The latest clicks: of days that have landed, and of the log itself for what came since; cleaned by the rules of a training."""
+"""The latest clicks: of days that have landed, and of the log itself for what came since; cleaned
+by the rules of a training.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,15 @@ from dssm_core import families
 from dssm_core.aliases import JSON
 from dssm_core.columns import INTERACTIONS, ITEM, ITEMS, TIME, USER, USERS
 from dssm_core.config import Config, Member
-from dssm_core.data.ingest import connect, number_columns, numbered, one_row, open_source, typed, write_table
+from dssm_core.data.ingest import (
+    connect,
+    number_columns,
+    numbered,
+    one_row,
+    open_source,
+    typed,
+    write_table,
+)
 from dssm_core.data.landing import landed
 from dssm_core.data.sources.columns import quote
 from dssm_core.data.sources.delimited import read_error
@@ -44,30 +54,55 @@ class Origin:
 def origins(config: Config, start_ms: int, end_ms: int, days: Path | None) -> list[Origin]:
     """Where the clicks of [start, end) are.
 
-    days: the folder of landed days. Those that had ended by `end_ms`, and are days of the same time zone, are taken from there; what they
-    do not hold from the config's own source, so that a day that is still going on is never taken for complete.
+    days: the folder of landed days. Those that had ended by `end_ms`, and are days of the same time
+    zone, are taken from there; what they do not hold from the config's own source, so that a day
+    that is still going on is never taken for complete.
     """
     zone = config.data.zone
-    edges = {day: (day_start_ms(day, zone), day_start_ms(day + timedelta(days=1), zone)) for day in _local_days(config, start_ms, end_ms)}
-    there = {day: landed(days, config.name, day) for day, (_, end) in edges.items() if days and end <= end_ms}
-    keys = {day: found.key for day, found in there.items() if found and found.timezone == config.data.timezone}
+    edges = {
+        day: (day_start_ms(day, zone), day_start_ms(day + timedelta(days=1), zone))
+        for day in _local_days(config, start_ms, end_ms)
+    }
+    there = {
+        day: landed(days, config.name, day)
+        for day, (_, end) in edges.items()
+        if days and end <= end_ms
+    }
+    keys = {
+        day: found.key
+        for day, found in there.items()
+        if found and found.timezone == config.data.timezone
+    }
     rest = [edges[day] for day in edges if day not in keys]
     found = []
     if days and keys:
         told = {day.isoformat(): key for day, key in keys.items()}
-        kept = Member.model_validate({"kind": "landed", "path": str(days / config.name), "days": told})
-        found.append(Origin(families.build(SOURCES, kept), [edges[day] for day in keys], {"days": told}))
+        kept = Member.model_validate(
+            {"kind": "landed", "path": str(days / config.name), "days": told}
+        )
+        found.append(
+            Origin(families.build(SOURCES, kept), [edges[day] for day in keys], {"days": told})
+        )
     if rest:
         source = open_source(config)
-        found.append(Origin(source, rest, {"files": {name: sha256(file) for name, file in source.files().items()}}))
+        found.append(
+            Origin(
+                source,
+                rest,
+                {"files": {name: sha256(file) for name, file in source.files().items()}},
+            )
+        )
     return found
 
 
-def read_latest(config: Config, start_ms: int, end_ms: int, found: list[Origin], work: Path) -> tuple[Latest, dict[str, int]]:
-    """The clean positives with start <= time < end, the users and items; rows read, sound (they break no rule),
-    clean (nor come twice, nor before their item) and positive.
+def read_latest(
+    config: Config, start_ms: int, end_ms: int, found: list[Origin], work: Path
+) -> tuple[Latest, dict[str, int]]:
+    """The clean positives with start <= time < end, the users and items; rows read, sound (they
+    break no rule), clean (nor come twice, nor before their item) and positive.
 
-    work: an empty folder. DataError where there is no positive at all, or more rows break a rule than validation.max_quarantine_share.
+    work: an empty folder. DataError where there is no positive at all, or more rows break a rule
+    than validation.max_quarantine_share.
     """
     try:
         with connect(work) as con:
@@ -76,47 +111,86 @@ def read_latest(config: Config, start_ms: int, end_ms: int, found: list[Origin],
     except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException) as error:
         raise read_error(error) from error
     _check(config, rows, start_ms, end_ms)
-    return Latest(frame, *(_table(work / f"{name}.parquet", key) for name, key in ((USERS, USER), (ITEMS, ITEM)))), rows
+    return Latest(
+        frame,
+        *(_table(work / f"{name}.parquet", key) for name, key in ((USERS, USER), (ITEMS, ITEM))),
+    ), rows
 
 
 def _local_days(config: Config, start_ms: int, end_ms: int) -> list[date]:
     """The local days that [start, end) touches."""
-    first, last = (datetime.fromtimestamp(time / 1000, config.data.zone).date() for time in (start_ms, end_ms - 1))
+    first, last = (
+        datetime.fromtimestamp(time / 1000, config.data.zone).date()
+        for time in (start_ms, end_ms - 1)
+    )
     return [first + timedelta(days=nth) for nth in range((last - first).days + 1)]
 
 
-def _ingest(con: DuckDBPyConnection, config: Config, start_ms: int, end_ms: int, found: list[Origin], work: Path) -> None:
-    """interactions.parquet in time order, users.parquet and items.parquet of the newest origin that has them."""
+def _ingest(
+    con: DuckDBPyConnection,
+    config: Config,
+    start_ms: int,
+    end_ms: int,
+    found: list[Origin],
+    work: Path,
+) -> None:
+    """interactions.parquet in time order, users.parquet and items.parquet of the newest origin that
+    has them.
+    """
     numbers, parts = number_columns(config), []
     for nth, origin in enumerate(found):
         tables = origin.source.read(con)
-        inside = " OR ".join(f"({TIME} >= {max(start, start_ms)} AND {TIME} < {min(end, end_ms)})" for start, end in origin.spans)
+        inside = " OR ".join(
+            f"({TIME} >= {max(start, start_ms)} AND {TIME} < {min(end, end_ms)})"
+            for start, end in origin.spans
+        )
         tables.interactions.filter(inside).create_view(f"part_{nth}")
         parts.append(f"SELECT * FROM part_{nth}")
         for name, table in ((USERS, tables.users), (ITEMS, tables.items)):
             if table is not None:
                 write_table(con, typed(table, numbers), work / f"{name}.parquet")
-    write_table(con, typed(con.sql(" UNION ALL BY NAME ".join(parts)), numbers), work / f"{INTERACTIONS}.parquet", TIME)
+    write_table(
+        con,
+        typed(con.sql(" UNION ALL BY NAME ".join(parts)), numbers),
+        work / f"{INTERACTIONS}.parquet",
+        TIME,
+    )
 
 
-def _clean(con: DuckDBPyConnection, config: Config, window: Window, work: Path) -> tuple[pd.DataFrame, dict[str, int]]:
+def _clean(
+    con: DuckDBPyConnection, config: Config, window: Window, work: Path
+) -> tuple[pd.DataFrame, dict[str, int]]:
     """The positives that `validate_data` and `split_by_time` would keep, in time order."""
     rows = numbered(work / f"{INTERACTIONS}.parquet")
     con.execute(f"CREATE VIEW log AS {rows}")
     columns = list(con.table("log").columns)
     con.execute(f"CREATE TABLE sound AS {unbroken(config, columns, work)}")
-    con.execute(f"CREATE OR REPLACE VIEW log AS SELECT * FROM ({rows}) WHERE _row IN (SELECT _row FROM sound)")
+    con.execute(
+        f"CREATE OR REPLACE VIEW log AS SELECT * FROM ({rows}) WHERE _row IN (SELECT _row FROM sound)"
+    )
     clean(con, config, work, window)
-    context = [feature.column for feature in config.features.columns.context if feature.column in columns]
+    context = [
+        feature.column for feature in config.features.columns.context if feature.column in columns
+    ]
     wanted = ", ".join(quote(name) for name in (USER, ITEM, TIME, *context))
-    frame = con.sql(f"SELECT {wanted} FROM cleaned WHERE {CLEAN} AND {POSITIVE} = 1 ORDER BY _row").to_arrow_table().to_pandas()
+    frame = (
+        con.sql(f"SELECT {wanted} FROM cleaned WHERE {CLEAN} AND {POSITIVE} = 1 ORDER BY _row")
+        .to_arrow_table()
+        .to_pandas()
+    )
     (read,) = one_row(con, f"SELECT count(*) FROM ({rows})")
-    (sound,), (kept,) = one_row(con, "SELECT count(*) FROM sound"), one_row(con, f"SELECT count(*) FROM cleaned WHERE {CLEAN}")
+    (sound,), (kept,) = (
+        one_row(con, "SELECT count(*) FROM sound"),
+        one_row(con, f"SELECT count(*) FROM cleaned WHERE {CLEAN}"),
+    )
     return frame, {"read": read, "sound": sound, "clean": kept, "positive": len(frame)}
 
 
 def _check(config: Config, rows: dict[str, int], start_ms: int, end_ms: int) -> None:
-    first, last = (datetime.fromtimestamp(time / 1000, UTC).isoformat(timespec="minutes") for time in (start_ms, end_ms))
+    first, last = (
+        datetime.fromtimestamp(time / 1000, UTC).isoformat(timespec="minutes")
+        for time in (start_ms, end_ms)
+    )
     if not rows["positive"]:
         raise DataError(
             f"the log of {config.name!r} has no click from {first} to {last}: check --data, --days and the moment of the refresh"
@@ -134,5 +208,7 @@ def _table(file: Path, key: str) -> pd.DataFrame | None:
         return None
     table = pd.read_parquet(file)
     if twice := int(table[key].duplicated().sum()):
-        raise DataError(f"{twice} rows of {file.stem} have a {key} that came before: keep one row for each id")
+        raise DataError(
+            f"{twice} rows of {file.stem} have a {key} that came before: keep one row for each id"
+        )
     return table

@@ -1,7 +1,9 @@
-"""Who was champion from when to when, by whom and why: the one way to move the alias, and the history that MLflow does not keep.
+"""Who was champion from when to when, by whom and why: the one way to move the alias, and the
+history that MLflow does not keep.
 
-MLflow knows where an alias points, not where it pointed. <runs>/history/<model>.jsonl holds a line a decision, appended under a lock
-that all processes on the runs' volume share and never rewritten. A version's tags are written before `champion` moves, `previous_champion`
+MLflow knows where an alias points, not where it pointed. <runs>/history/<model>.jsonl holds a line
+a decision, appended under a lock that all processes on the runs' volume share and never rewritten.
+A version's tags are written before `champion` moves, `previous_champion`
 and the line after it: what is killed in between is completed from the tags by whoever looks next.
 """
 
@@ -19,7 +21,15 @@ from pydantic import BaseModel, ConfigDict
 
 from dssm_core.errors import ConfigError, ConflictError
 from dssm_core.gate import judge as gate
-from dssm_core.registry.versions import CHALLENGER, CHAMPION, DAY, PREVIOUS, Registered, newer_day, registered
+from dssm_core.registry.versions import (
+    CHALLENGER,
+    CHAMPION,
+    DAY,
+    PREVIOUS,
+    Registered,
+    newer_day,
+    registered,
+)
 from dssm_core.runs import run as artifacts
 from dssm_core.runs.run import SAFE_RUN_ID, Run, disk_errors
 
@@ -32,7 +42,8 @@ REASON_LENGTH = 1000  # as in the Dags' forms
 
 
 class Decision(BaseModel):
-    """A line of the history. champion, previous: the aliases once it was done; at: when it was decided.
+    """A line of the history. champion, previous: the aliases once it was done; at: when it was
+    decided.
 
     `moved`: somebody set one of the aliases in MLflow itself; it is noticed afterwards.
     """
@@ -49,7 +60,9 @@ class Decision(BaseModel):
 
 @dataclass(frozen=True)
 class Reign:
-    """A version was champion from `since` until `until` (None: it still is), by whose decision and why."""
+    """A version was champion from `since` until `until` (None: it still is), by whose decision and
+    why.
+    """
 
     version: str
     since: datetime
@@ -69,15 +82,19 @@ def decide(
     seen: str | None = None,
     check: Callable[[Registered, str], None] = lambda model, version: None,
 ) -> Decision:
-    """Apply a decision on a version and write it down; `promote` and `rollback` move `champion` and `previous_champion`.
+    """Apply a decision on a version and write it down; `promote` and `rollback` move `champion` and
+    `previous_champion`.
 
-    version: None is today's challenger, for a rollback `previous_champion`. seen: the champion that the decision was made against (None:
-    today's; "": there was none). check: called with a version that is to become champion, and raises where it must not. The same
-    decision twice is one. ConfigError: no such version, or one of older days than the champion's; ConflictError: the champion was moved
-    in between.
+    version: None is today's challenger, for a rollback `previous_champion`. seen: the champion that
+    the decision was made against (None: today's; "": there was none). check: called with a version
+    that is to become champion, and raises where it must not. The same decision twice is one.
+    ConfigError: no such version, or one of older days than the champion's; ConflictError: the
+    champion was moved in between.
     """
     if len(reason) > REASON_LENGTH:
-        raise ConfigError(f"the reason is {len(reason)} characters long, {REASON_LENGTH} fit into a version's tags: shorten it")
+        raise ConfigError(
+            f"the reason is {len(reason)} characters long, {REASON_LENGTH} fit into a version's tags: shorten it"
+        )
     store, version = registered(model, runs), None if version is None else str(version)
     with locked(model, runs):
         known = _caught_up(store, runs, at)
@@ -96,7 +113,15 @@ def decide(
         if action in MOVES and champion != expected:
             raise ConflictError(_overtaken(store, wanted, expected, known))
         after = (wanted, champion or previous) if action in MOVES else (champion, previous)
-        made = Decision(at=at, action=action, version=wanted, by=by, reason=reason, champion=after[0], previous=after[1])
+        made = Decision(
+            at=at,
+            action=action,
+            version=wanted,
+            by=by,
+            reason=reason,
+            champion=after[0],
+            previous=after[1],
+        )
         if made not in known:
             _apply(store, made)
             _append(history_file(model, runs), made)
@@ -104,19 +129,29 @@ def decide(
 
 
 def alone(run: Run) -> str | None:
-    """Why a run's registered version is to be promoted without a person; None where one is to be asked.
+    """Why a run's registered version is to be promoted without a person; None where one is to be
+    asked.
 
-    The config must say so (gate.stands_out), the version be today's challenger, and the champion still be the one it was measured
+    The config must say so (gate.stands_out), the version be today's challenger, and the champion
+    still be the one it was measured
     against: what a past day or a slower run has made never goes live by itself.
     """
-    metrics, version = run.need("recall_gate").info["metrics"], str(run.need("register_model").info["version"])
-    reason, now = gate.stands_out(metrics, run.config.gate), registered(run.config.model_name, run.runs).aliases()
+    metrics, version = (
+        run.need("recall_gate").info["metrics"],
+        str(run.need("register_model").info["version"]),
+    )
+    reason, now = (
+        gate.stands_out(metrics, run.config.gate),
+        registered(run.config.model_name, run.runs).aliases(),
+    )
     measured = metrics.get("champion", {}).get("version")
     return reason if now.get(CHALLENGER) == version and now.get(CHAMPION) == measured else None
 
 
 def outdated(store: Registered, version: str, champion: str) -> str | None:
-    """Why a version may not replace the champion: it is of an older day, such as of a backfill. None where it may."""
+    """Why a version may not replace the champion: it is of an older day, such as of a backfill.
+    None where it may.
+    """
     ours, theirs = (store.tags(each).get(DAY, "") for each in (version, champion))
     told = f"version {version} of {store.name!r} was tested on {ours}, champion version {champion} on {theirs}"
     return told if newer_day(theirs, ours) else None
@@ -130,7 +165,9 @@ def history(model: str, runs: Path) -> list[Decision]:
 
 
 def notice(model: str, runs: Path, at: datetime) -> Decision | None:
-    """Write down a champion that was set in MLflow itself; the new line, None where the history is right as it is."""
+    """Write down a champion that was set in MLflow itself; the new line, None where the history is
+    right as it is.
+    """
     with locked(model, runs):
         before = len(history(model, runs))
         known = _caught_up(registered(model, runs), runs, at)
@@ -138,14 +175,18 @@ def notice(model: str, runs: Path, at: datetime) -> Decision | None:
 
 
 def reigns(decisions: Sequence[Decision]) -> list[Reign]:
-    """The champions one after the other. A decision that leaves the champion as it is starts no reign."""
+    """The champions one after the other. A decision that leaves the champion as it is starts no
+    reign.
+    """
     found: list[Reign] = []
     champion: str | None = None
     for made in decisions:
         if made.champion == champion:
             continue
         if champion is not None:
-            found[-1] = Reign(found[-1].version, found[-1].since, made.at, found[-1].by, found[-1].reason)
+            found[-1] = Reign(
+                found[-1].version, found[-1].since, made.at, found[-1].by, found[-1].reason
+            )
         champion = made.champion
         if champion is not None:
             found.append(Reign(champion, made.at, None, made.by, made.reason))
@@ -153,24 +194,45 @@ def reigns(decisions: Sequence[Decision]) -> list[Reign]:
 
 
 def history_file(model: str, runs: Path) -> Path:
-    """Where a model's history lies; it is made by its first decision. ConfigError on a name that could lead elsewhere."""
+    """Where a model's history lies; it is made by its first decision. ConfigError on a name that
+    could lead elsewhere.
+    """
     if not SAFE_RUN_ID.fullmatch(model):
-        raise ConfigError(f"model name {model!r} must be letters, digits, '.', '_' and '-' only: `dssm runs` tells the configs' names")
+        raise ConfigError(
+            f"model name {model!r} must be letters, digits, '.', '_' and '-' only: `dssm runs` tells the configs' names"
+        )
     return Path(runs) / "history" / f"{model}.jsonl"
 
 
-def _made_before(known: Sequence[Decision], action: Action, at: datetime, by: str, reason: str, version: str | None) -> Decision | None:
-    """This very decision, where a task was killed after it and tries again: the same rollback twice would go forth, not back."""
-    same = (made for made in known if (made.action, made.at, made.by, made.reason) == (action, at, by, reason))
+def _made_before(
+    known: Sequence[Decision],
+    action: Action,
+    at: datetime,
+    by: str,
+    reason: str,
+    version: str | None,
+) -> Decision | None:
+    """This very decision, where a task was killed after it and tries again: the same rollback twice
+    would go forth, not back.
+    """
+    same = (
+        made
+        for made in known
+        if (made.action, made.at, made.by, made.reason) == (action, at, by, reason)
+    )
     return next((made for made in same if version in (None, made.version)), None)
 
 
 def locked(model: str, runs: Path) -> AbstractContextManager[None]:
     """One decision on a model at a time."""
-    return artifacts.locked(history_file(model, runs).with_suffix(".lock"), LOCK_TIMEOUT_S, "promotion")
+    return artifacts.locked(
+        history_file(model, runs).with_suffix(".lock"), LOCK_TIMEOUT_S, "promotion"
+    )
 
 
-def _wanted(store: Registered, known: Sequence[Decision], action: Action, version: str | None) -> str:
+def _wanted(
+    store: Registered, known: Sequence[Decision], action: Action, version: str | None
+) -> str:
     """The version that is decided on, known to MLflow."""
     champion, previous = _aliases_after(known)
     wanted = version or (previous if action == "rollback" else store.aliases().get(CHALLENGER))
@@ -179,7 +241,9 @@ def _wanted(store: Registered, known: Sequence[Decision], action: Action, versio
         raise ConfigError(f"model {store.name!r} in {store.uri} has no {alias}: " + _HINTS[alias])
     store.tags(wanted)  # it must be there
     if action == "promote" and champion and (told := outdated(store, wanted, champion)):
-        raise ConfigError(f"{told}: promote a version of that day or later, or go back on purpose with `dssm rollback --version`")
+        raise ConfigError(
+            f"{told}: promote a version of that day or later, or go back on purpose with `dssm rollback --version`"
+        )
     return wanted
 
 
@@ -203,21 +267,48 @@ def _caught_up(store: Registered, runs: Path, at: datetime) -> list[Decision]:
     return [*known, found]
 
 
-def _moved(store: Registered, at: datetime, champion: str | None, previous: str | None, known: Sequence[Decision]) -> Decision:
-    """What somebody did in MLflow itself, which leaves `previous_champion` where it was: it follows, so that a rollback goes back."""
+def _moved(
+    store: Registered,
+    at: datetime,
+    champion: str | None,
+    previous: str | None,
+    known: Sequence[Decision],
+) -> Decision:
+    """What somebody did in MLflow itself, which leaves `previous_champion` where it was: it
+    follows, so that a rollback goes back.
+    """
     last, before = _aliases_after(known)
     if champion and last and champion != last and previous in (before, champion):
         store.point(PREVIOUS, previous := last)
-    return Decision(at=at, action="moved", version=champion, by="MLflow", reason="", champion=champion, previous=previous)
+    return Decision(
+        at=at,
+        action="moved",
+        version=champion,
+        by="MLflow",
+        reason="",
+        champion=champion,
+        previous=previous,
+    )
 
 
-def _unwritten(store: Registered, champion: str | None, known: Sequence[Decision]) -> Decision | None:
-    """The move from the last known champion to this one whose process was killed before it wrote its line."""
+def _unwritten(
+    store: Registered, champion: str | None, known: Sequence[Decision]
+) -> Decision | None:
+    """The move from the last known champion to this one whose process was killed before it wrote
+    its line.
+    """
     text = store.tags(champion).get(DECISION) if champion else None
     found = Decision.model_validate_json(text) if text else None
     last, previous = _aliases_after(known)
     expected = (champion, last or previous)
-    return found if found and last != champion and (found.champion, found.previous) == expected and found not in known else None
+    return (
+        found
+        if found
+        and last != champion
+        and (found.champion, found.previous) == expected
+        and found not in known
+        else None
+    )
 
 
 def _aliases_after(known: Sequence[Decision]) -> tuple[str | None, str | None]:
@@ -226,17 +317,25 @@ def _aliases_after(known: Sequence[Decision]) -> tuple[str | None, str | None]:
 
 
 def _apply(store: Registered, made: Decision) -> None:
-    """Tags first; `champion` moves in one step, so that readers always find one, and with it the decision is made."""
+    """Tags first; `champion` moves in one step, so that readers always find one, and with it the
+    decision is made.
+    """
     version = str(made.version)
     told = {"action": made.action, "by": made.by, "reason": made.reason, "at": made.at.isoformat()}
-    store.tag(version, {DECISION: made.model_dump_json()} | {f"dssm.decision.{name}": text for name, text in told.items()})
+    store.tag(
+        version,
+        {DECISION: made.model_dump_json()}
+        | {f"dssm.decision.{name}": text for name, text in told.items()},
+    )
     if made.action in MOVES:
         store.point(CHAMPION, version)
         if made.previous is not None:
             store.point(PREVIOUS, made.previous)
 
 
-def _overtaken(store: Registered, wanted: str, expected: str | None, known: Sequence[Decision]) -> str:
+def _overtaken(
+    store: Registered, wanted: str, expected: str | None, known: Sequence[Decision]
+) -> str:
     last = known[-1]
     return (
         f"version {wanted} of {store.name!r} was not made champion: that was decided against champion {expected or 'none'}, but {last.by} "
@@ -245,7 +344,9 @@ def _overtaken(store: Registered, wanted: str, expected: str | None, known: Sequ
 
 
 def _append(file: Path, made: Decision) -> None:
-    """Add a line: all of it or, on a full disk, nothing. What a machine that went down has left of a line makes room for it."""
+    """Add a line: all of it or, on a full disk, nothing. What a machine that went down has left of
+    a line makes room for it.
+    """
     line = (made.model_dump_json() + "\n").encode()
     with disk_errors(file):
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

@@ -1,6 +1,8 @@
-"""The champion's embeddings where others read them: Parquet files, or Redis for a server that answers by key.
+"""The champion's embeddings where others read them: Parquet files, or Redis for a server that
+answers by key.
 
-A reader never sees half of a version: all of it is written beside the old one, read back, and only then does one pointer move.
+A reader never sees half of a version: all of it is written beside the old one, read back, and only
+then does one pointer move.
 """
 
 from __future__ import annotations
@@ -44,37 +46,57 @@ class Side:
         """Some thousand ids and vectors at a time; the unknown user's is not among them."""
         for first in range(1, len(self.ids), ROWS_AT_ONCE):
             rows = np.arange(first, min(first + ROWS_AT_ONCE, len(self.ids)))
-            yield [str(name) for name in self.ids.decode(rows)], np.asarray(self.vectors[rows], dtype=np.float32)
+            yield (
+                [str(name) for name in self.ids.decode(rows)],
+                np.asarray(self.vectors[rows], dtype=np.float32),
+            )
 
 
 class Target(Protocol):
     """Where a version is published."""
 
-    def publish(self, model: str, version: str, sides: list[Side], about: JSON, seen: JSON | None) -> None:
-        """Write a version, check it, then let readers see it; what they saw before stays whole until then.
+    def publish(
+        self, model: str, version: str, sides: list[Side], about: JSON, seen: JSON | None
+    ) -> None:
+        """Write a version, check it, then let readers see it; what they saw before stays whole
+        until then.
 
-        seen: what readers see as this begins. ServiceError where another publisher has let them see something else meanwhile.
+        seen: what readers see as this begins. ServiceError where another publisher has let them see
+        something else meanwhile.
         """
 
     def current(self, model: str) -> JSON | None:
-        """What readers see: `about` of the version that was published last; None where there is none."""
+        """What readers see: `about` of the version that was published last; None where there is
+        none.
+        """
 
 
 def publish(bundle: Bundle, model: str, version: str, target: str) -> JSON:
-    """Publish a bundle's users and items to a folder or a `redis://` address. ConfigError on another; ServiceError where it is away.
+    """Publish a bundle's users and items to a folder or a `redis://` address. ConfigError on
+    another; ServiceError where it is away.
 
-    A version that readers see already is not written again, and none of its number with other content over it. Returns model, version,
-    target, dim, counts, content_hash.
+    A version that readers see already is not written again, and none of its number with other
+    content over it. Returns model, version, target, dim, counts, content_hash.
     """
     if not SAFE_RUN_ID.fullmatch(model):
         raise ConfigError(f"model name {model!r} must be letters, digits, '.', '_' and '-' only")
     items = np.load(bundle.folder / "item_embeddings.npy", mmap_mode="r", allow_pickle=False)
-    sides = [Side(USER, bundle.users, bundle.user_vectors), Side(ITEM, bundle.items, _with_unknown(items))]
-    about: JSON = {"model": model, "version": version, "dim": int(items.shape[1]), "content_hash": content_hash(bundle.folder)}
+    sides = [
+        Side(USER, bundle.users, bundle.user_vectors),
+        Side(ITEM, bundle.items, _with_unknown(items)),
+    ]
+    about: JSON = {
+        "model": model,
+        "version": version,
+        "dim": int(items.shape[1]),
+        "content_hash": content_hash(bundle.folder),
+    }
     about |= {f"{side.name}s": len(side.ids) - 1 for side in sides}
     chosen = open_target(target)
     there = chosen.current(model)
-    if there and there["version"] == version and there["content_hash"] != about["content_hash"]:  # such as of an MLflow begun anew
+    if (
+        there and there["version"] == version and there["content_hash"] != about["content_hash"]
+    ):  # such as of an MLflow begun anew
         raise ConfigError(
             f"readers see a version {version} of {model!r} with content {there['content_hash'][:12]}, this one has "
             f"{about['content_hash'][:12]}: publish to another place, or remove that one first"
@@ -85,13 +107,19 @@ def publish(bundle: Bundle, model: str, version: str, target: str) -> JSON:
 
 
 def publish_registered(store: Registered, version: str | None, target: str) -> JSON:
-    """Publish a registered version (None: the champion); see `publish`. ConfigError where there is none."""
+    """Publish a registered version (None: the champion); see `publish`. ConfigError where there is
+    none.
+    """
     wanted = version or store.aliases().get(CHAMPION)
     if wanted is None:
-        raise ConfigError(f"model {store.name!r} in {store.uri} has no champion: promote a version, or give one")
+        raise ConfigError(
+            f"model {store.name!r} in {store.uri} has no champion: promote a version, or give one"
+        )
     store.tags(wanted)  # says which versions there are where this is none
     with tempfile.TemporaryDirectory() as folder:
-        return publish(open_bundle(fetch(store, wanted, Path(folder)).folder), store.name, wanted, target)
+        return publish(
+            open_bundle(fetch(store, wanted, Path(folder)).folder), store.name, wanted, target
+        )
 
 
 def open_target(target: str) -> Target:
@@ -105,14 +133,21 @@ def open_target(target: str) -> Target:
 
 @dataclass(frozen=True)
 class ParquetTarget:
-    """<folder>/<model>/<version>/{user_id,item_id}.parquet: columns id and vector; <folder>/<model>/current.json names the version."""
+    """<folder>/<model>/<version>/{user_id,item_id}.parquet: columns id and vector;
+    <folder>/<model>/current.json names the version.
+    """
 
     folder: Path
 
-    def publish(self, model: str, version: str, sides: list[Side], about: JSON, seen: JSON | None) -> None:
+    def publish(
+        self, model: str, version: str, sides: list[Side], about: JSON, seen: JSON | None
+    ) -> None:
         """See Target."""
         folder = self.folder / model / version
-        with locked(self.folder / model / ".lock", LOCK_TIMEOUT_S, "publisher"), disk_errors(folder):
+        with (
+            locked(self.folder / model / ".lock", LOCK_TIMEOUT_S, "publisher"),
+            disk_errors(folder),
+        ):
             if (now := self.current(model)) != seen:
                 raise _faster(now)
             folder.mkdir(parents=True, exist_ok=True)
@@ -132,30 +167,46 @@ class ParquetTarget:
 
 @dataclass(frozen=True)
 class RedisTarget:
-    """Keys `<prefix>:<user_id or item_id>:<id>` hold a vector as little-endian float32; `<model>:current` is the version's JSON and prefix.
+    """Keys `<prefix>:<user_id or item_id>:<id>` hold a vector as little-endian float32;
+    `<model>:current` is the version's JSON and prefix.
 
-    A prefix is `<model>:<version>-<start of its content hash>`: no two contents share keys. The version before the current one is kept,
-    older ones are deleted. `<model>:publisher` is the lock of whoever writes.
+    A prefix is `<model>:<version>-<start of its content hash>`: no two contents share keys. The
+    version before the current one is kept, older ones are deleted. `<model>:publisher` is the lock
+    of whoever writes.
     """
 
     address: str
 
-    def publish(self, model: str, version: str, sides: list[Side], about: JSON, seen: JSON | None) -> None:
+    def publish(
+        self, model: str, version: str, sides: list[Side], about: JSON, seen: JSON | None
+    ) -> None:
         """See Target."""
         prefix = f"{model}:{version}-{about['content_hash'][:8]}"
-        with self._client() as client, client.lock(f"{model}:publisher", timeout=LEASE_S, blocking_timeout=LOCK_TIMEOUT_S) as lock:
+        with (
+            self._client() as client,
+            client.lock(
+                f"{model}:publisher", timeout=LEASE_S, blocking_timeout=LOCK_TIMEOUT_S
+            ) as lock,
+        ):
             before = client.get(f"{model}:current")
             if (now := _about(before)) != seen:
                 raise _faster(now)
             for side in sides:
                 for ids, vectors in side.parts():
-                    client.mset({f"{prefix}:{side.name}:{name}": row.tobytes() for name, row in zip(ids, vectors, strict=True)})
+                    client.mset(
+                        {
+                            f"{prefix}:{side.name}:{name}": row.tobytes()
+                            for name, row in zip(ids, vectors, strict=True)
+                        }
+                    )
                     lock.reacquire()
             for side in sides:
                 _check(client, f"{prefix}:{side.name}", side)
             lock.reacquire()
             client.set(f"{model}:current", json.dumps(about | {"prefix": prefix}))
-            for names in _others(client, model, {prefix, json.loads(before)["prefix"] if before else prefix}):
+            for names in _others(
+                client, model, {prefix, json.loads(before)["prefix"] if before else prefix}
+            ):
                 lock.reacquire()
                 if names:
                     client.unlink(*names)
@@ -184,29 +235,45 @@ def _redis() -> Any:
     try:
         import redis
     except ImportError as error:
-        raise ConfigError("a redis:// target needs the extra: pip install 'dssm[redis]', or publish to a folder") from error
+        raise ConfigError(
+            "a redis:// target needs the extra: pip install 'dssm[redis]', or publish to a folder"
+        ) from error
     return redis
 
 
 def _check(client: Any, prefix: str, side: Side) -> None:
     """Read an even sample back. ServiceError where a vector is not there as it was written."""
-    rows = np.unique(np.linspace(1, max(1, len(side.ids) - 1), CHECKED).astype(np.int64)) if len(side.ids) > 1 else np.zeros(0, np.int64)
+    rows = (
+        np.unique(np.linspace(1, max(1, len(side.ids) - 1), CHECKED).astype(np.int64))
+        if len(side.ids) > 1
+        else np.zeros(0, np.int64)
+    )
     found = client.mget([f"{prefix}:{name}" for name in side.ids.decode(rows)]) if len(rows) else []
     wanted = np.asarray(side.vectors[rows], dtype=np.float32)
     if wrong := [row for got, row in zip(found, wanted, strict=True) if got != row.tobytes()]:
-        raise ServiceError(f"{len(wrong)} of {len(rows)} vectors below {prefix} are not in Redis as they were written: publish again")
+        raise ServiceError(
+            f"{len(wrong)} of {len(rows)} vectors below {prefix} are not in Redis as they were written: publish again"
+        )
 
 
 def _about(found: bytes | None) -> JSON | None:
-    return {name: value for name, value in json.loads(found).items() if name != "prefix"} if found else None
+    return (
+        {name: value for name, value in json.loads(found).items() if name != "prefix"}
+        if found
+        else None
+    )
 
 
 def _faster(now: JSON | None) -> ServiceError:
-    return ServiceError(f"another publisher was faster, readers see version {now['version'] if now else 'none'}: publish again")
+    return ServiceError(
+        f"another publisher was faster, readers see version {now['version'] if now else 'none'}: publish again"
+    )
 
 
 def _others(client: Any, model: str, kept: set[str]) -> Iterator[list[bytes]]:
-    """The keys of all other versions, among some thousand keys at a time: an empty list where none of those is one."""
+    """The keys of all other versions, among some thousand keys at a time: an empty list where none
+    of those is one.
+    """
     cursor = None
     while cursor != 0:
         cursor, names = client.scan(cursor or 0, match=f"{_literal(model)}:*:*", count=ROWS_AT_ONCE)

@@ -1,4 +1,6 @@
-"""What a person who decides on a version wants to see: the challenger beside the champion, as Markdown."""
+"""What a person who decides on a version wants to see: the challenger beside the champion, as
+Markdown.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,21 @@ VOLUMES = {"train": "train rows", "test": "test rows"}
 
 
 def body(run: Run, store: Registered, pages: Mapping[str, str] | None = None) -> str:
-    """The review of a registered run's version against today's champion of `store`. pages: addresses to look further, by title.
+    """The review of a registered run's version against today's champion of `store`. pages:
+    addresses to look further, by title.
 
-    The champion's recall is of its own bundle on this run's queries, as its gate measured it; its volumes are those it was trained on.
+    The champion's recall is of its own bundle on this run's queries, as its gate measured it; its
+    volumes are those it was trained on.
     """
-    gate, key, number = run.need("recall_gate").info, metric(run.config.gate), store.aliases().get(CHAMPION)
+    gate, key, number = (
+        run.need("recall_gate").info,
+        metric(run.config.gate),
+        store.aliases().get(CHAMPION),
+    )
     metrics, judged = gate["metrics"], gate["metrics"].get("champion", {})
-    theirs = judged if judged.get("version") == number else {}  # promoted since: not asked the same queries
+    theirs = (
+        judged if judged.get("version") == number else {}
+    )  # promoted since: not asked the same queries
     tags = store.tags(number) if number else {}
     parts = [
         _head(run, number, tags, bool(theirs)),
@@ -50,11 +60,23 @@ def _answers(metrics: JSON, theirs: JSON, number: str | None, gate: Gate) -> str
     """Who finds how much of what the same queries look for: a row for each that was asked."""
     key, rolled = metric(gate), metrics.get("rolling", {})
     asked = {key: _by_name(metrics, theirs, number)}
-    asked |= {f"refreshed every {rolled['refresh_h']} h": _by_name(rolled["warm"], theirs.get("rolling", {}), number)} if rolled else {}
+    asked |= (
+        {
+            f"refreshed every {rolled['refresh_h']} h": _by_name(
+                rolled["warm"], theirs.get("rolling", {}), number
+            )
+        }
+        if rolled
+        else {}
+    )
     asked |= {"newcomers too": _by_name(metrics["all"], {}, number)} if "all" in metrics else {}
     others = (f"ndcg@{gate.k}", f"coverage@{gate.k}")
     rows = [
-        (who, *(_interval(found.get(who, {}), key) for found in asked.values()), *(_share(scores.get(name)) for name in others))
+        (
+            who,
+            *(_interval(found.get(who, {}), key) for found in asked.values()),
+            *(_share(scores.get(name)) for name in others),
+        )
         for who, scores in asked[key].items()
     ]
     return _table(("the same queries", *asked, *others), rows)
@@ -64,13 +86,22 @@ def _by_name(scores: JSON, theirs: JSON, number: str | None) -> dict[str, JSON]:
     """Scores by who answered."""
     champion = {f"champion {number}": theirs} if number else {}
     baselines = {f"baseline {name}": each for name, each in scores["baselines"].items()}
-    return {"challenger": scores["served"], **champion, "exact search": scores.get("exact", {}), **baselines}
+    return {
+        "challenger": scores["served"],
+        **champion,
+        "exact search": scores.get("exact", {}),
+        **baselines,
+    }
 
 
 def _parts(metrics: JSON, theirs: JSON, key: str) -> list[Row]:
     ours, champions = metrics.get("parts", {}), theirs.get("parts", {})
     return [
-        (f"{title} ({ours[name]['queries']:,})", _interval(ours[name], key), _interval(champions.get(name, {}), key))
+        (
+            f"{title} ({ours[name]['queries']:,})",
+            _interval(ours[name], key),
+            _interval(champions.get(name, {}), key),
+        )
         for name, title in TITLES.items()
         if name in ours
     ]
@@ -78,7 +109,10 @@ def _parts(metrics: JSON, theirs: JSON, key: str) -> list[Row]:
 
 def _volumes(run: Run, tags: Mapping[str, str]) -> list[Row]:
     counts = run.need("split_by_time").rows
-    return [(title, f"{counts[name]:,}", _volume(tags.get(ROWS + name), counts[name])) for name, title in VOLUMES.items()]
+    return [
+        (title, f"{counts[name]:,}", _volume(tags.get(ROWS + name), counts[name]))
+        for name, title in VOLUMES.items()
+    ]
 
 
 def _window(theirs: JSON) -> list[Row]:
@@ -103,7 +137,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _interval(scores: Mapping[str, Any], key: str) -> str:
     value, low, high = (scores.get(name) for name in (key, f"{key}_low", f"{key}_high"))
-    return _share(value) + (f" ({low:.3f} to {high:.3f})" if value is not None and low is not None and high is not None else "")
+    return _share(value) + (
+        f" ({low:.3f} to {high:.3f})"
+        if value is not None and low is not None and high is not None
+        else ""
+    )
 
 
 def _share(value: float | None) -> str:
@@ -112,4 +150,6 @@ def _share(value: float | None) -> str:
 
 def _volume(theirs: str | None, ours: int) -> str:
     """The champion's count, and how far it lies from ours."""
-    return f"{int(theirs):,} ({ours / int(theirs) - 1:+.0%} since)" if theirs and int(theirs) else ""
+    return (
+        f"{int(theirs):,} ({ours / int(theirs) - 1:+.0%} since)" if theirs and int(theirs) else ""
+    )

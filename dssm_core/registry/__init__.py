@@ -1,1 +1,3 @@
-"""Models in MLflow. In: a run that passed its gate; out: versions and aliases. Read versions.py first."""
+"""Models in MLflow. In: a run that passed its gate; out: versions and aliases. Read versions.py
+first.
+"""

@@ -1,1 +1,3 @@
-"""What is served. In: trained towers; out: embeddings, an index, the bundle that answers. Read bundle.py first."""
+"""What is served. In: trained towers; out: embeddings, an index, the bundle that answers. Read
+bundle.py first.
+"""

@@ -1,6 +1,8 @@
-"""The bundle: one folder with all that answers a user, so that towers, ids and index can never drift apart.
+"""The bundle: one folder with all that answers a user, so that towers, ids and index can never
+drift apart.
 
-config.json, towers.safetensors, the ids, the embeddings, the index, and the tables the encoder needs.
+config.json, towers.safetensors, the ids, the embeddings, the index, and the tables the encoder
+needs.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ MAX_K = 10_000  # of one answer: more would be held in memory for each row that 
 
 @dataclass(frozen=True)
 class Asked:
-    """Ints of a question. codes [B]: users, 0 unknown; told [B]: whose history holds a known item; source [B]: see newcomers.sources."""
+    """Ints of a question. codes [B]: users, 0 unknown; told [B]: whose history holds a known item;
+    source [B]: see newcomers.sources.
+    """
 
     codes: Ints
     told: Bools
@@ -44,9 +48,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle. users / items: ids whose code r is row r of user_vectors [U+1, D] and row r-1 of the index.
+    """An opened bundle. users / items: ids whose code r is row r of user_vectors [U+1, D] and row
+    r-1 of the index.
 
-    hot: what newcomers get where the tower has not learned what to make of them (None: it has), see newcomers.py.
+    hot: what newcomers get where the tower has not learned what to make of them (None: it has), see
+    newcomers.py.
     """
 
     folder: Path
@@ -60,7 +66,9 @@ class Bundle:
 
     @cached_property
     def encoder(self) -> Any:
-        """The user tower with its features; read only once someone brings a history or a newcomer a context."""
+        """The user tower with its features; read only once someone brings a history or a newcomer a
+        context.
+        """
         from dssm_core.retrieval.encoder import Encoder
 
         return Encoder(self.folder)
@@ -68,15 +76,25 @@ class Bundle:
     def asked(self, frame: pd.DataFrame) -> Asked:
         """Who asks, and where each answer is to come from."""
         check_frame(frame)
-        codes = self.users.encode(as_ids(frame[USER], self.users)) if USER in frame else np.zeros(len(frame), np.int64)
+        codes = (
+            self.users.encode(as_ids(frame[USER], self.users))
+            if USER in frame
+            else np.zeros(len(frame), np.int64)
+        )
         told, features = self._told(frame), self.config.features
-        context = self._tells_context(frame) if features.history.length == 0 else np.zeros(len(frame), np.bool_)
+        context = (
+            self._tells_context(frame)
+            if features.history.length == 0
+            else np.zeros(len(frame), np.bool_)
+        )
         return Asked(codes, told, sources(features, codes > 0, told, context, self.hot is not None))
 
     def vectors(self, frame: pd.DataFrame, asked: Asked) -> Floats:
-        """A query vector a row: from the history where some of it is known, else as exported, else the unknown user's. [B, D]
+        """A query vector a row: from the history where some of it is known, else as exported, else
+        the unknown user's. [B, D]
 
-        The unknown user's is that of the row's context, where context columns are given; of a row that `hot` answers it is not used.
+        The unknown user's is that of the row's context, where context columns are given; of a row
+        that `hot` answers it is not used.
         """
         vectors = np.array(self.user_vectors[asked.codes], dtype=np.float32)
         encoded = asked.told
@@ -87,27 +105,37 @@ class Bundle:
         return vectors
 
     def search(self, frame: pd.DataFrame, k: int) -> tuple[Ints, Floats]:
-        """Item rows and scores [B, min(k, N)] from the served index, best first; row -1, score -inf where there are no more."""
+        """Item rows and scores [B, min(k, N)] from the served index, best first; row -1, score -inf
+        where there are no more.
+        """
         check_k(k)
         return self._search(frame, self.asked(frame), k)
 
     def retrieve(self, frame: pd.DataFrame, k: int) -> pd.DataFrame:
-        """Columns `item_ids` and `scores`, for each row of `frame` two lists of at most k, best first, and `source`, see newcomers.
+        """Columns `item_ids` and `scores`, for each row of `frame` two lists of at most k, best
+        first, and `source`, see newcomers.
 
-        Scores are the towers' similarity, those of `hot` shares of clicks. DataError where nobody asks, or on a k above 10,000.
+        Scores are the towers' similarity, those of `hot` shares of clicks. DataError where nobody
+        asks, or on a k above 10,000.
         """
         check_k(k, MAX_K)
         asked = self.asked(frame)
         if frame.empty:
-            raise DataError(f"input has no rows: give one for each user who asks, with {USER!r}, {HISTORY!r} or both")
+            raise DataError(
+                f"input has no rows: give one for each user who asks, with {USER!r}, {HISTORY!r} or both"
+            )
         rows, scores = self._search(frame, asked, k)
         held = rows >= 0
         ids = self.items.decode(np.where(held, rows, 0) + 1)
         lists = [(i[h].tolist(), s[h].tolist()) for i, s, h in zip(ids, scores, held, strict=True)]
-        return pd.DataFrame(lists, columns=["item_ids", "scores"], index=frame.index).assign(source=asked.source)
+        return pd.DataFrame(lists, columns=["item_ids", "scores"], index=frame.index).assign(
+            source=asked.source
+        )
 
     def _search(self, frame: pd.DataFrame, asked: Asked, k: int) -> tuple[Ints, Floats]:
-        found = self.member.search(self.index, self.vectors(frame, asked), min(k, len(self.items) - 1))
+        found = self.member.search(
+            self.index, self.vectors(frame, asked), min(k, len(self.items) - 1)
+        )
         return self.hot.answer(asked.source == HOT, *found) if self.hot else found
 
     def _told(self, frame: pd.DataFrame) -> Bools:
@@ -126,8 +154,14 @@ class Bundle:
         return np.asarray((codes > 0).any(1).numpy(), dtype=np.bool_)
 
     def _inputs(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """What the encoder takes: ids in the type of the training log, histories as lists, newest last."""
-        users = as_ids(frame[USER], self.users) if USER in frame else pd.Series([None] * len(frame), index=frame.index, dtype=object)
+        """What the encoder takes: ids in the type of the training log, histories as lists, newest
+        last.
+        """
+        users = (
+            as_ids(frame[USER], self.users)
+            if USER in frame
+            else pd.Series([None] * len(frame), index=frame.index, dtype=object)
+        )
         cells = frame[HISTORY] if HISTORY in frame else [()] * len(frame)
         lists = [_cast(list(cell), self.items) if isinstance(cell, LISTS) else [] for cell in cells]
         histories = pd.Series(lists, index=frame.index, dtype=object)
@@ -135,19 +169,29 @@ class Bundle:
 
 
 def assemble(run: Run, folder: Path) -> Path:
-    """Link a run's served files into a new folder and return it; ArtifactError where a step is not finished."""
+    """Link a run's served files into a new folder and return it; ArtifactError where a step is not
+    finished.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     for step in STEPS:
         for name in run.need(step).files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             link(run.step(step) / name, folder / name)
-    link(run.root / "config.json", folder / "config.json")  # this run's own, also where a step was reused from another
+    link(
+        run.root / "config.json", folder / "config.json"
+    )  # this run's own, also where a step was reused from another
     return folder
 
 
 def content_hash(folder: Path) -> str:
     """sha256 over the names and contents of all files below a folder."""
-    return digest({str(file.relative_to(folder)): sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()})
+    return digest(
+        {
+            str(file.relative_to(folder)): sha256(file)
+            for file in sorted(folder.rglob("*"))
+            if file.is_file()
+        }
+    )
 
 
 def open_bundle(folder: Path | str) -> Bundle:
@@ -158,11 +202,17 @@ def open_bundle(folder: Path | str) -> Bundle:
         users, items = Ids.load(folder / "user_ids.parquet"), Ids.load(folder / "item_ids.parquet")
         vectors: Floats = np.load(folder / "user_embeddings.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder} is not a whole bundle: {error}; register the run's model again") from error
+        raise ArtifactError(
+            f"{folder} is not a whole bundle: {error}; register the run's model again"
+        ) from error
     member: Index = families.build(INDEXES, config.index)
-    bundle = Bundle(folder, config, users, items, vectors, member, member.load(folder), open_hot_list(folder))
+    bundle = Bundle(
+        folder, config, users, items, vectors, member, member.load(folder), open_hot_list(folder)
+    )
     if len(vectors) != len(users):
-        raise ArtifactError(f"{folder}: {len(vectors)} user vectors for {len(users)} codes; register the run's model again")
+        raise ArtifactError(
+            f"{folder}: {len(vectors)} user vectors for {len(users)} codes; register the run's model again"
+        )
     return bundle
 
 
@@ -174,14 +224,18 @@ def check_frame(frame: pd.DataFrame) -> None:
             f" give {USER!r}, {HISTORY!r} (a list of {ITEM}, newest last) or both"
         )
     if several := [cell for cell in frame.get(USER, ()) if isinstance(cell, (*LISTS, dict))]:
-        raise DataError(f"{USER} {several[0]!r} is no id: give one a row (to a server as dataframe_records or dataframe_split)")
+        raise DataError(
+            f"{USER} {several[0]!r} is no id: give one a row (to a server as dataframe_records or dataframe_split)"
+        )
     check_histories(frame.get(HISTORY, ()))
 
 
 def check_k(k: Any, most: int | None = None) -> None:
     """DataError unless k is a whole number of 1 or more (and at most `most`)."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1 or (most and k > most):
-        raise DataError(f"k is {k!r}: ask for a whole number of items, 1 {f'to {most:,}' if most else 'or more'}")
+        raise DataError(
+            f"k is {k!r}: ask for a whole number of items, 1 {f'to {most:,}' if most else 'or more'}"
+        )
 
 
 def check_histories(cells: Iterable[Any]) -> None:
@@ -193,7 +247,9 @@ def check_histories(cells: Iterable[Any]) -> None:
 
 
 def as_ids(values: pd.Series[Any], ids: Ids) -> pd.Series[Any]:
-    """Ids in the vocabulary's own type: '7' finds 7 and 7 finds '7'; what cannot be converted is unknown."""
+    """Ids in the vocabulary's own type: '7' finds 7 and 7 finds '7'; what cannot be converted is
+    unknown.
+    """
     return pd.Series(_cast(values.tolist(), ids), index=values.index, dtype=object)
 
 

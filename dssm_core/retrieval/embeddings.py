@@ -1,4 +1,6 @@
-"""The steps `export_embeddings` and `build_index`: every user and item as of the cutoff, and the index that is served."""
+"""The steps `export_embeddings` and `build_index`: every user and item as of the cutoff, and the
+index that is served.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ from dssm_core.config import Config
 from dssm_core.features.dataset import Prepared, bucket_times, load_prepared
 from dssm_core.features.events import training_events
 from dssm_core.features.interactions import Log, item_inputs, users_as_of
-from dssm_core.features.popularity import HOT_PLACES, HOT_WINDOWS_H, Clicks, hottest_overall, hottest_recently
+from dssm_core.features.popularity import (
+    HOT_PLACES,
+    HOT_WINDOWS_H,
+    Clicks,
+    hottest_overall,
+    hottest_recently,
+)
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.retrieval.encoder import load_towers, users_at_once
 from dssm_core.retrieval.newcomers import HotList
@@ -29,9 +37,10 @@ AT_ONCE = 8192  # items embedded at a time
 
 
 def export(run: Run, work: Path) -> Outcome:
-    """Step function. Writes user_embeddings.npy (row = code, 0 unknown), item_embeddings.npy (row = code - 1), and all
-    else that encoding a user takes, so that this folder and the index together are what is served; hot.parquet where the
-    unknown user's vector was never trained (see newcomers.py).
+    """Step function. Writes user_embeddings.npy (row = code, 0 unknown), item_embeddings.npy (row =
+    code - 1), and all else that encoding a user takes, so that this folder and the index together
+    are what is served; hot.parquet where the unknown user's vector was never trained (see
+    newcomers.py).
     """
     prepared = load_prepared(run.step("sample_negatives"))
     model = load_towers(run.step("train_towers"), run.config, prepared)
@@ -48,18 +57,24 @@ def export(run: Run, work: Path) -> Outcome:
 
 @torch.no_grad()
 def embed_items(model: TwoTower, prepared: Prepared, config: Config, first: int = 1) -> Floats:
-    """Items from code `first` on as of the window's end; one that the towers never saw by its features. → [N, D], row = code - first."""
+    """Items from code `first` on as of the window's end; one that the towers never saw by its
+    features. → [N, D], row = code - first.
+    """
     log, table, scale = prepared.log, prepared.items, prepared.scale
 
     def embed(part: Tensor) -> Tensor:
         inputs = item_inputs(log, table, part, log.end, config.features, scale)
         return model.items(inputs._replace(item=learned(part, prepared.schema.items)))
 
-    return torch.cat([embed(part) for part in torch.arange(first, len(log.created)).split(AT_ONCE)]).numpy()
+    return torch.cat(
+        [embed(part) for part in torch.arange(first, len(log.created)).split(AT_ONCE)]
+    ).numpy()
 
 
 def learned(codes: Tensor, size: int) -> Tensor:
-    """The codes that the towers have learned something of, those below `size`; 0, the unknown one, for ids that came since. [n] → [n]."""
+    """The codes that the towers have learned something of, those below `size`; 0, the unknown one,
+    for ids that came since. [n] → [n].
+    """
     return torch.where(codes < size, codes, 0)
 
 
@@ -70,13 +85,17 @@ def embed_users(model: TwoTower, prepared: Prepared, config: Config) -> Floats:
     codes = torch.arange(len(table.numeric))
 
     def embed(part: Tensor) -> Tensor:
-        return model.users(users_as_of(log, table, part, torch.full_like(part, log.end), config.features))
+        return model.users(
+            users_as_of(log, table, part, torch.full_like(part, log.end), config.features)
+        )
 
     return torch.cat([embed(part) for part in codes.split(users_at_once(config.features))]).numpy()
 
 
 def hot_list(log: Log, config: Config) -> HotList | None:
-    """The list (see `hottest`) of a model whose tower has seen no empty history; None where it has seen some."""
+    """The list (see `hottest`) of a model whose tower has seen no empty history; None where it has
+    seen some.
+    """
     return None if knows_newcomers(log, config) else hottest(log, config)
 
 
@@ -106,7 +125,9 @@ def knows_newcomers(log: Log, config: Config) -> bool:
 
 
 def _copy_encoder(run: Run, work: Path) -> None:
-    """Towers, ids, vocabularies and static tables beside the embeddings; the run's settings join them in its bundle."""
+    """Towers, ids, vocabularies and static tables beside the embeddings; the run's settings join
+    them in its bundle.
+    """
     shutil.copy2(run.step("train_towers") / "towers.safetensors", work)
     for file in run.step("sample_negatives").iterdir():
         if file.name not in ("manifest.json", "log.safetensors", "sampler.safetensors"):

@@ -25,20 +25,25 @@ PLACES_AT_ONCE = 160_000  # of histories
 
 
 class Encoder:
-    """Users to vectors by the towers, ids and vocabularies in a bundle's folder (what `export_embeddings` wrote)."""
+    """Users to vectors by the towers, ids and vocabularies in a bundle's folder (what
+    `export_embeddings` wrote).
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = Config.model_validate_json((folder / "config.json").read_bytes())
         self.prepared = load_prepared(folder, with_log=False)
         self.model = load_towers(folder, self.config, self.prepared)
-        schema = self.prepared.schema  # ids that a refresh has added since stand behind those that the towers know
+        schema = (
+            self.prepared.schema
+        )  # ids that a refresh has added since stand behind those that the towers know
         self.user_ids = Ids.load(folder / f"{USER}s.parquet").first(schema.users)
         self.item_ids = Ids.load(folder / f"{ITEM}s.parquet").first(schema.items)
 
     @torch.no_grad()
     def users(self, frame: pd.DataFrame) -> Floats:
-        """Vectors of users. frame: user_id, history (lists of item ids, newest last), context columns if known → [n, D].
+        """Vectors of users. frame: user_id, history (lists of item ids, newest last), context
+        columns if known → [n, D].
 
         What is unknown (a user, an item of a history, a missing context column) counts as code 0.
         """
@@ -46,7 +51,9 @@ class Encoder:
         user = torch.from_numpy(self.user_ids.encode(frame[USER]))
         history = self._history(frame["history"], features.history.length)
         context = encode_context(features.columns, frame, self.folder)
-        parts = zip(*(part.split(users_at_once(features)) for part in (user, history, context)), strict=True)
+        parts = zip(
+            *(part.split(users_at_once(features)) for part in (user, history, context)), strict=True
+        )
         vectors = [self.model.users(user_inputs(self.prepared.users, *part)) for part in parts]
         return torch.cat(vectors).numpy()
 
@@ -57,7 +64,9 @@ class Encoder:
         query, codes = flat.index.to_numpy()[codes > 0], codes[codes > 0]
         newest = Histories.of(query, codes, len(lists)).latest(length)
         history = np.zeros((len(lists), length), dtype=np.int64)
-        history[newest.query, np.arange(len(newest.items)) - newest.ptr[newest.query]] = newest.items
+        history[newest.query, np.arange(len(newest.items)) - newest.ptr[newest.query]] = (
+            newest.items
+        )
         return torch.from_numpy(history)
 
 

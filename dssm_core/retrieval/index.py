@@ -22,7 +22,9 @@ TOO_FEW = "index %s finds %.1f %% of exact search's %d items (%d users asked): r
 
 
 def build_index(run: Run, work: Path) -> Outcome:
-    """Step function. Builds and saves the configured index over the exported items; info: see make_index."""
+    """Step function. Builds and saves the configured index over the exported items; info: see
+    make_index.
+    """
     folder = run.step("export_embeddings")
     vectors: Floats = np.load(folder / "item_embeddings.npy")
     users: Floats = np.load(folder / "user_embeddings.npy", mmap_mode="r")
@@ -32,7 +34,8 @@ def build_index(run: Run, work: Path) -> Outcome:
 def make_index(config: Config, vectors: Floats, users: Floats, work: Path) -> JSON:
     """Build the configured index over items [N, D] and save it into `work`.
 
-    Returns what was built, and its recall@k and speed, measured on users [U + 1, D] against exact search.
+    Returns what was built, and its recall@k and speed, measured on users [U + 1, D] against exact
+    search.
     """
     kind, member = config.index.kind, families.build(INDEXES, config.index)
     started = time.perf_counter()
@@ -43,5 +46,9 @@ def make_index(config: Config, vectors: Floats, users: Floats, work: Path) -> JS
     recall, rate = asked.measure(member, index)
     if recall < measure.ENOUGH:
         log.warning(TOO_FEW, kind, 100 * recall, measure.K, len(asked.queries))
-    measured = {f"recall@{measure.K}": round(recall, 4), "queries_per_s": round(rate, 1), "queries": len(asked.queries)}
+    measured = {
+        f"recall@{measure.K}": round(recall, 4),
+        "queries_per_s": round(rate, 1),
+        "queries": len(asked.queries),
+    }
     return {"kind": kind, **member.describe(index), "build_seconds": round(built, 3), **measured}

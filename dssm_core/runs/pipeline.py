@@ -1,4 +1,6 @@
-"""A whole run: every step in order, stopping where the gate says so, and the summary people and scripts read."""
+"""A whole run: every step in order, stopping where the gate says so, and the summary people and
+scripts read.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ def run_pipeline(
 ) -> JSON:
     """Execute all steps of a run and return its summary; `register_model` only if the gate passed.
 
-    before / after: called with a step's name before it starts, and with its manifest once it is finished.
+    before / after: called with a step's name before it starts, and with its manifest once it is
+    finished.
     until: the last step to execute; ConfigError where there is none of that name.
     """
     last = find_step(until).name if until else None
@@ -33,7 +36,9 @@ def run_pipeline(
 
 
 def run_step(run: Run, name: str) -> Manifest:
-    """Execute one step; data or settings that no retry can mend are also written to the MLflow run, with the Data Docs."""
+    """Execute one step; data or settings that no retry can mend are also written to the MLflow run,
+    with the Data Docs.
+    """
     try:
         return execute(run, name)
     except (ConfigError, DataError) as error:
@@ -52,7 +57,9 @@ def summary(run: Run) -> JSON:
         "run": str(run.root),
         "test_day": run.config.split.title,
         "metrics": gate.get("metrics"),
-        "gate": {"passed": gate["passed"], "reasons": gate["reasons"], "k": run.config.gate.k} if gate else None,
+        "gate": {"passed": gate["passed"], "reasons": gate["reasons"], "k": run.config.gate.k}
+        if gate
+        else None,
         "rows": done["split_by_time"].rows if "split_by_time" in done else None,
         "seconds": {name: manifest.seconds for name, manifest in done.items()},
         "version": version,

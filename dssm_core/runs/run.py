@@ -1,7 +1,8 @@
-"""Run folders: `<runs>/<dataset>/<test day or kind of split>/<run id>/<step>/`, each step's manifest written last.
+"""Run folders: `<runs>/<dataset>/<test day or kind of split>/<run id>/<step>/`, each step's
+manifest written last.
 
-A step is a transaction. It works in a hidden sibling `.<step>.part`, which survives a kill so that the
-step can resume, and becomes `<step>` by one rename once its manifest is in it.
+A step is a transaction. It works in a hidden sibling `.<step>.part`, which survives a kill so that
+the step can resume, and becomes `<step>` by one rename once its manifest is in it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ ORIGIN = "origin.json"  # in a run's folder
 class Manifest(BaseModel):
     """What a finished step says of itself.
 
-    key: hash of code, settings and inputs; files: sha256 of each output; rows: counts; info: small plain JSON.
+    key: hash of code, settings and inputs; files: sha256 of each output; rows: counts; info: small
+    plain JSON.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -81,10 +83,14 @@ class Run:
         return read_manifest(self.step(name))
 
     def need(self, name: str) -> Manifest:
-        """The manifest of a step that must be finished; ArtifactError with the command to run when it is not."""
+        """The manifest of a step that must be finished; ArtifactError with the command to run when
+        it is not.
+        """
         manifest = self.manifest(name)
         if manifest is None:
-            raise ArtifactError(f"run {self.id!r} has no finished {name!r}: run `dssm {name} --run {self.root}` first")
+            raise ArtifactError(
+                f"run {self.id!r} has no finished {name!r}: run `dssm {name} --run {self.root}` first"
+            )
         return manifest
 
 
@@ -100,7 +106,9 @@ def create_run(config: Config, runs: Path | str, run_id: str) -> Run:
     root = Path(runs).resolve() / config.name / config.split.title / run_id
     file = root / "config.json"
     if file.is_file() and not _holds(file, config):
-        raise ConfigError(f"run {run_id!r} exists with other settings in {root}: choose another run id")
+        raise ConfigError(
+            f"run {run_id!r} exists with other settings in {root}: choose another run id"
+        )
     write_atomically(file, config.model_dump_json(indent=2).encode())
     return Run(root)
 
@@ -108,7 +116,10 @@ def create_run(config: Config, runs: Path | str, run_id: str) -> Run:
 def _holds(file: Path, config: Config) -> bool:
     """Whether a run's settings are these; what an older file leaves out has its default."""
     try:
-        return Config.model_validate_json(file.read_bytes()).model_dump_json() == config.model_dump_json()
+        return (
+            Config.model_validate_json(file.read_bytes()).model_dump_json()
+            == config.model_dump_json()
+        )
     except ValidationError:
         return False
 
@@ -117,7 +128,9 @@ def open_run(path: Path | str) -> Run:
     """The run in a folder; ArtifactError when there is none."""
     root = Path(path).resolve()
     if not (root / "config.json").is_file():
-        raise ArtifactError(f"{str(path)!r} is not a run folder (no config.json): `dssm runs` lists them")
+        raise ArtifactError(
+            f"{str(path)!r} is not a run folder (no config.json): `dssm runs` lists them"
+        )
     return Run(root)
 
 
@@ -134,7 +147,9 @@ def read_origin(run: Run) -> dict[str, str]:
 
 
 def find_runs(runs: Path | str) -> list[Run]:
-    """All runs below a folder, oldest first; one whose settings this code cannot read is left out with a warning."""
+    """All runs below a folder, oldest first; one whose settings this code cannot read is left out
+    with a warning.
+    """
     files = sorted(Path(runs).glob("*/*/*/config.json"), key=lambda file: file.stat().st_mtime)
     return [run for file in files if _readable(run := Run(file.parent.resolve()))]
 
@@ -149,7 +164,11 @@ def _readable(run: Run) -> bool:
 
 def find_twins(run: Run) -> list[Run]:
     """The other runs of the same dataset and test day (or split), newest first."""
-    twins = [twin for twin in find_runs(run.root.parents[2]) if twin.root.parent == run.root.parent and twin != run]
+    twins = [
+        twin
+        for twin in find_runs(run.root.parents[2])
+        if twin.root.parent == run.root.parent and twin != run
+    ]
     return twins[::-1]
 
 
@@ -178,14 +197,18 @@ def write_atomically(file: Path, content: bytes) -> None:
 
 @contextmanager
 def locked(file: Path, timeout_s: float, what: str) -> Iterator[None]:
-    """Hold a lock that all processes and machines which share the disk respect. ServiceError where another `what` keeps it for longer."""
+    """Hold a lock that all processes and machines which share the disk respect. ServiceError where
+    another `what` keeps it for longer.
+    """
     lock = FileLock(file, timeout=timeout_s)
     with disk_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
         except Timeout as error:
-            raise ServiceError(f"{file} has been held for {timeout_s:.0f} s: another {what} hangs; end it and try again") from error
+            raise ServiceError(
+                f"{file} has been held for {timeout_s:.0f} s: another {what} hangs; end it and try again"
+            ) from error
     try:
         yield
     finally:
@@ -193,7 +216,9 @@ def locked(file: Path, timeout_s: float, what: str) -> Iterator[None]:
 
 
 def scratch(folder: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder on the disk of `folder` for what is not kept. What a killed process leaves of it, the run's next step removes."""
+    """A folder on the disk of `folder` for what is not kept. What a killed process leaves of it,
+    the run's next step removes.
+    """
     return tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder)
 
 
@@ -211,7 +236,9 @@ def disk_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ServiceError(f"cannot write {where}: {error.strerror or error}; free space or permissions, then retry") from error
+        raise ServiceError(
+            f"cannot write {where}: {error.strerror or error}; free space or permissions, then retry"
+        ) from error
 
 
 def sha256(file: Path) -> str:

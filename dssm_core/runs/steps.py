@@ -19,7 +19,17 @@ from filelock import FileLock
 from dssm_core.aliases import JSON
 from dssm_core.errors import ArtifactError, ConfigError
 from dssm_core.families import did_you_mean, named
-from dssm_core.runs.run import SCRATCH, Manifest, Run, digest, disk_errors, find_twins, link, sha256, write_atomically
+from dssm_core.runs.run import (
+    SCRATCH,
+    Manifest,
+    Run,
+    digest,
+    disk_errors,
+    find_twins,
+    link,
+    sha256,
+    write_atomically,
+)
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +46,12 @@ class Outcome:
 class Step:
     """A step: where its function is, which settings it reads, which steps' outputs it reads.
 
-    function: `module:name`, called as `function(run, work)`, writes files into the folder `work`, returns an Outcome.
-    reusable: whether a finished twin in another run of the same window may stand in (False: it changes the world).
-    outside: `module:name`, called as `outside(run)`, names the files that the step reads from outside the run, by name.
+    function: `module:name`, called as `function(run, work)`, writes files into the folder `work`,
+    returns an Outcome.
+    reusable: whether a finished twin in another run of the same window may stand in (False: it
+    changes the world).
+    outside: `module:name`, called as `outside(run)`, names the files that the step reads from
+    outside the run, by name.
     """
 
     name: str
@@ -86,7 +99,18 @@ STEPS = {
             "train_towers",
             "dssm_core.training.trainer:train",
             "train both towers, early-stop on recall",
-            ("seed", "features", "sampler", "tower", "item_tower", "loss", "model", "train", "split", "evaluation.exclude_seen"),
+            (
+                "seed",
+                "features",
+                "sampler",
+                "tower",
+                "item_tower",
+                "loss",
+                "model",
+                "train",
+                "split",
+                "evaluation.exclude_seen",
+            ),
             ("sample_negatives",),
         ),
         Step(
@@ -141,9 +165,10 @@ def find_step(name: str) -> Step:
 def execute(run: Run, name: str) -> Manifest:
     """Run one step of a run as a transaction, or return at once what is already there.
 
-    Finished in this run, or finished in another run of the same window with the same code, settings and inputs: reused.
-    Otherwise the function works in `.<step>.part`; one left by a killed attempt with the same key is resumed.
-    Errors are the step's own (errors.py); nothing half-written takes the step's name.
+    Finished in this run, or finished in another run of the same window with the same code, settings
+    and inputs: reused. Otherwise the function works in `.<step>.part`; one left by a killed attempt
+    with the same key is resumed. Errors are the step's own (errors.py); nothing half-written takes
+    the step's name.
     """
     step = find_step(name)
     with FileLock(run.root / f".{name}.lock"):
@@ -156,13 +181,17 @@ def execute(run: Run, name: str) -> Manifest:
 
 
 def step_key(run: Run, step: Step) -> str:
-    """Hash of the code, the settings a step reads, its inputs' content, and the files that it reads from outside the run."""
+    """Hash of the code, the settings a step reads, its inputs' content, and the files that it reads
+    from outside the run.
+    """
     settings = run.config.model_dump(mode="json")
     return digest(
         {
             "step": step.name,
             "code": code_version(),
-            "settings": {name: _setting(settings, name) for name in step.reads} if step.reusable else settings,
+            "settings": {name: _setting(settings, name) for name in step.reads}
+            if step.reusable
+            else settings,
             "inputs": {name: _content(run.need(name)) for name in step.needs},
             "outside": outside_files(run, step),
         }
@@ -170,7 +199,9 @@ def step_key(run: Run, step: Step) -> str:
 
 
 def _setting(settings: Any, name: str) -> Any:
-    """The section, or the setting in it (`section.name`; None where this kind of section has none), that a step reads."""
+    """The section, or the setting in it (`section.name`; None where this kind of section has none),
+    that a step reads.
+    """
     return reduce(lambda node, key: node.get(key), name.split("."), settings)
 
 
@@ -183,18 +214,39 @@ def outside_files(run: Run, step: Step) -> dict[str, str]:
 
 
 def _content(manifest: Manifest) -> JSON:
-    """What a later step can read of a finished one; pages for people hold times of day and are not among it."""
-    files = {name: content for name, content in manifest.files.items() if not name.startswith("data_docs/")}
+    """What a later step can read of a finished one; pages for people hold times of day and are not
+    among it.
+    """
+    files = {
+        name: content
+        for name, content in manifest.files.items()
+        if not name.startswith("data_docs/")
+    }
     return {"files": files, "rows": manifest.rows, "info": manifest.info}
 
 
 @cache
 def code_version() -> str:
-    """sha256 of this package's source and of the versions it computes with: results of other code are never reused."""
+    """sha256 of this package's source and of the versions it computes with: results of other code
+    are never reused.
+    """
     package = Path(__file__).parents[1]
     sources = sorted(package.rglob("*.py"))
-    code = [(str(file.relative_to(package)), hashlib.sha256(file.read_bytes()).hexdigest()) for file in sources]
-    computing = ("duckdb", "faiss-cpu", "implicit", "numba", "numpy", "pandas", "scikit-learn", "scipy", "torch")
+    code = [
+        (str(file.relative_to(package)), hashlib.sha256(file.read_bytes()).hexdigest())
+        for file in sources
+    ]
+    computing = (
+        "duckdb",
+        "faiss-cpu",
+        "implicit",
+        "numba",
+        "numpy",
+        "pandas",
+        "scikit-learn",
+        "scipy",
+        "torch",
+    )
     return digest([code, [version(name) for name in computing]])
 
 
@@ -219,7 +271,9 @@ def _adopt(run: Run, step: Step, twin: Run) -> Manifest:
     part = _fresh(run.root / f".{step.name}.part")
     shutil.copytree(twin.step(step.name), part, copy_function=link, dirs_exist_ok=True)
     (part / "manifest.json").unlink()
-    return _publish(run, step, part, found.model_copy(update={"reused_from": twin.id, "seconds": 0.0}))
+    return _publish(
+        run, step, part, found.model_copy(update={"reused_from": twin.id, "seconds": 0.0})
+    )
 
 
 def _work(run: Run, step: Step, key: str) -> Manifest:
@@ -239,7 +293,11 @@ def _work(run: Run, step: Step, key: str) -> Manifest:
     manifest = Manifest(
         step=step.name,
         key=key,
-        files={str(file.relative_to(part)): sha256(file) for file in sorted(part.rglob("*")) if file.is_file()},
+        files={
+            str(file.relative_to(part)): sha256(file)
+            for file in sorted(part.rglob("*"))
+            if file.is_file()
+        },
         rows=outcome.rows,
         info=outcome.info,
         seconds=round(time.perf_counter() - started, 3),

@@ -1,4 +1,6 @@
-"""The step `sample_negatives`: fit ids and scales on train, code the log, tabulate the sampler's distribution."""
+"""The step `sample_negatives`: fit ids and scales on train, code the log, tabulate the sampler's
+distribution.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,18 @@ SCALE_PAIRS = 100_000  # (item, moment) pairs that the activity's mean and devia
 
 
 def prepare(run: Run, work: Path) -> Outcome:
-    """Step function. Reads the split's train positives; writes ids, vocabularies, the coded log and sampler tables."""
+    """Step function. Reads the split's train positives; writes ids, vocabularies, the coded log and
+    sampler tables.
+    """
     config, split = run.config, run.need("split_by_time")
     train = pd.read_parquet(run.step("split_by_time") / "train.parquet")
     positives = train[train[LABEL] == 1]
     tables = {side: _read(run, f"{side}s") for side in ("user", "item")}
-    served = tables["item"] if config.features.catalogue == "table" and tables["item"] is not None else positives
+    served = (
+        tables["item"]
+        if config.features.catalogue == "table" and tables["item"] is not None
+        else positives
+    )
     listed = positives[ITEM].isin(served[ITEM])
     unlisted, positives = int((~listed).sum()), positives[listed]
     ids = {USER: Ids.fit(positives[USER]), ITEM: Ids.fit(served[ITEM])}
@@ -46,26 +54,50 @@ def prepare(run: Run, work: Path) -> Outcome:
     users, user_side = fit_table(features, "user", tables["user"], ids[USER], work)
     context, context_columns = fit_context(features, positives, work)
     window = (split.info["start_ms"], split.info["cutoff_ms"])
-    items = replace(items, means=fit_means(features.columns.item, "item", tables["item"], ids[ITEM], train, window))
-    users = replace(users, means=fit_means(features.columns.user, "user", tables["user"], ids[USER], train, window))
-    log = replace(_log(positives, ids, context, tables["item"], window), **_shown(train[train[LABEL] == 0], ids))
+    items = replace(
+        items,
+        means=fit_means(features.columns.item, "item", tables["item"], ids[ITEM], train, window),
+    )
+    users = replace(
+        users,
+        means=fit_means(features.columns.user, "user", tables["user"], ids[USER], train, window),
+    )
+    log = replace(
+        _log(positives, ids, context, tables["item"], window),
+        **_shown(train[train[LABEL] == 0], ids),
+    )
     scale = _activity_scale(log, config)
     schema = _schema(config, ids, user_side, item_side, context_columns, scale.shape[1])
     refuse_large(schema, features)
-    save_tensors(work / "tables.safetensors", {**as_named("users", users), **as_named("items", items), "scale": scale})
+    save_tensors(
+        work / "tables.safetensors",
+        {**as_named("users", users), **as_named("items", items), "scale": scale},
+    )
     save_tensors(work / "log.safetensors", as_named("log", log))
     (work / "schema.json").write_text(schema.model_dump_json(indent=2))
     tabulated = _sampler_tables(config, log, ids)
     save_tensors(work / "sampler.safetensors", tabulated)
-    rows = {"positives": len(log.item), "users": len(ids[USER].index), "items": len(ids[ITEM].index)}
-    rows |= {"unlisted": unlisted} if unlisted else {}  # of an item that the table of items, the catalogue, does not hold
-    return Outcome(rows, {"sampler": config.sampler.kind, "refreshes": len(bucket_times(config, log))})
+    rows = {
+        "positives": len(log.item),
+        "users": len(ids[USER].index),
+        "items": len(ids[ITEM].index),
+    }
+    rows |= (
+        {"unlisted": unlisted} if unlisted else {}
+    )  # of an item that the table of items, the catalogue, does not hold
+    return Outcome(
+        rows, {"sampler": config.sampler.kind, "refreshes": len(bucket_times(config, log))}
+    )
 
 
 def load_sampler_tables(folder: Path, phase: str, sampler: str) -> Tables:
     """Tables of one of `samplers_of` in a phase (`select` or `refit`)."""
     prefix = f"{phase}.{sampler}."
-    return {name.removeprefix(prefix): t for name, t in load_file(folder / "sampler.safetensors").items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): t
+        for name, t in load_file(folder / "sampler.safetensors").items()
+        if name.startswith(prefix)
+    }
 
 
 def _read(run: Run, name: str) -> pd.DataFrame | None:
@@ -73,15 +105,32 @@ def _read(run: Run, name: str) -> pd.DataFrame | None:
     return pd.read_parquet(file) if file.is_file() else None
 
 
-def _log(rows: pd.DataFrame, ids: dict[str, Ids], context: Tensor, items: pd.DataFrame | None, window: tuple[int, int]) -> Log:
+def _log(
+    rows: pd.DataFrame,
+    ids: dict[str, Ids],
+    context: Tensor,
+    items: pd.DataFrame | None,
+    window: tuple[int, int],
+) -> Log:
     item = torch.from_numpy(ids[ITEM].encode(rows[ITEM]))
     time = torch.from_numpy(rows[TIME].to_numpy(dtype=np.int64, copy=True))
-    created = first_known(torch.full((len(ids[ITEM]),), window[1]), item, time, told_created(items, ids[ITEM]))
-    return Log(torch.from_numpy(ids[USER].encode(rows[USER])), item, time, context, created, torch.tensor(window))
+    created = first_known(
+        torch.full((len(ids[ITEM]),), window[1]), item, time, told_created(items, ids[ITEM])
+    )
+    return Log(
+        torch.from_numpy(ids[USER].encode(rows[USER])),
+        item,
+        time,
+        context,
+        created,
+        torch.tensor(window),
+    )
 
 
 def _shown(rows: pd.DataFrame, ids: dict[str, Ids]) -> dict[str, Tensor]:
-    """Label 0 rows as the log's `shown_*`; users and items without a positive have no code and are left out."""
+    """Label 0 rows as the log's `shown_*`; users and items without a positive have no code and are
+    left out.
+    """
     user, item = (torch.from_numpy(ids[column].encode(rows[column])) for column in (USER, ITEM))
     kept = (user > 0) & (item > 0)
     time = torch.from_numpy(rows[TIME].to_numpy(dtype=np.int64, copy=True))
@@ -89,29 +138,50 @@ def _shown(rows: pd.DataFrame, ids: dict[str, Ids]) -> dict[str, Tensor]:
 
 
 def _activity_scale(log: Log, config: Config) -> Tensor:
-    """Mean and deviation of activity over items and refreshes drawn evenly. → [2, columns]; no columns where it is off."""
+    """Mean and deviation of activity over items and refreshes drawn evenly. → [2, columns]; no
+    columns where it is off.
+    """
     if not config.features.activity.enabled:
         return torch.zeros(2, 0)
     times = bucket_times(config, log)
     known = len(log.created) - 1
     pairs = torch.linspace(0, known * len(times) - 1, min(SCALE_PAIRS, known * len(times))).long()
-    raw = activity(log, pairs % known + 1, times[pairs // known], config.features.activity.windows_h)
+    raw = activity(
+        log, pairs % known + 1, times[pairs // known], config.features.activity.windows_h
+    )
     return torch.stack([raw.mean(0), raw.std(0).clamp(min=1e-3)])
 
 
-def _schema(config: Config, ids: dict[str, Ids], user: Side, item: Side, context: list[Column], activity_columns: int) -> Schema:
+def _schema(
+    config: Config,
+    ids: dict[str, Ids],
+    user: Side,
+    item: Side,
+    context: list[Column],
+    activity_columns: int,
+) -> Schema:
     latest = config.features.activity.audience if config.features.activity.enabled else 0
-    audience = [column.model_copy(update={"values": latest}) for column in context] if latest else []
+    audience = (
+        [column.model_copy(update={"values": latest}) for column in context] if latest else []
+    )
     return Schema(
         items=len(ids[ITEM]),
         users=len(ids[USER]),
-        user=Side(categorical=(*user.categorical, *context), multi=user.multi, numeric=user.numeric + 1),
-        item=Side(categorical=item.categorical, multi=(*item.multi, *audience), numeric=item.numeric + activity_columns),
+        user=Side(
+            categorical=(*user.categorical, *context), multi=user.multi, numeric=user.numeric + 1
+        ),
+        item=Side(
+            categorical=item.categorical,
+            multi=(*item.multi, *audience),
+            numeric=item.numeric + activity_columns,
+        ),
     )
 
 
 def samplers_of(config: Config) -> dict[str, Sampler]:
-    """Where candidates come from: `sampler` and, where the loss wants them, `in_batch`; nothing for a loss over all items."""
+    """Where candidates come from: `sampler` and, where the loss wants them, `in_batch`; nothing for
+    a loss over all items.
+    """
     loss = families.build(LOSSES, config.loss)
     if loss.whole_catalogue:
         return {}
@@ -123,12 +193,16 @@ def samplers_of(config: Config) -> dict[str, Sampler]:
 
 def sampler_files(run: Run) -> dict[str, Path]:
     """Each file that a sampler reads beside the log, by path: a previous model's vectors."""
-    read: list[dict[str, Path]] = [getattr(sampler, "files", dict)() for sampler in samplers_of(run.config).values()]
+    read: list[dict[str, Path]] = [
+        getattr(sampler, "files", dict)() for sampler in samplers_of(run.config).values()
+    ]
     return {str(file): file for files in read for file in files.values()}
 
 
 def _sampler_tables(config: Config, log: Log, ids: FittedIds) -> Tables:
-    """`phase.sampler.table`: for both phases of training, so that selection draws by no click of its validation day."""
+    """`phase.sampler.table`: for both phases of training, so that selection draws by no click of
+    its validation day.
+    """
     return {
         f"{phase}.{name}.{table}": tensor.contiguous().clone()
         for phase, known in (("select", selection_log(config, log)), ("refit", log))

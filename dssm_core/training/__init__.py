@@ -1,1 +1,3 @@
-"""Training. In: the coded dataset and sampler tables; out: trained towers and their history. Read trainer.py first."""
+"""Training. In: the coded dataset and sampler tables; out: trained towers and their history. Read
+trainer.py first.
+"""

@@ -1,9 +1,10 @@
 """Batches of training events, in one of three ways.
 
-With item activity on, every event is a row: all events of a batch share one refresh, so that they can share candidates,
-and its user is seen as of that refresh. With activity off nothing but the order of a history matters: a batch is some
-stretches of histories, and every place of a stretch is an event, trained toward what followed, in one pass. Where the
-order says nothing either (train.target `rest`), a batch is some users, each with a random part of what they took as their
+With item activity on, every event is a row: all events of a batch share one refresh, so that they
+can share candidates, and its user is seen as of that refresh. With activity off nothing but the
+order of a history matters: a batch is some stretches of histories, and every place of a stretch is
+an event, trained toward what followed, in one pass. Where the order says nothing either
+(train.target `rest`), a batch is some users, each with a random part of what they took as their
 history and every other item as an event.
 """
 
@@ -18,7 +19,14 @@ from torch import Tensor
 
 from dssm_core.config import Config
 from dssm_core.features.events import Events, training_events
-from dssm_core.features.interactions import Log, Table, UserInputs, sequence_inputs, user_inputs, users_as_of
+from dssm_core.features.interactions import (
+    Log,
+    Table,
+    UserInputs,
+    sequence_inputs,
+    user_inputs,
+    users_as_of,
+)
 from dssm_core.features.ragged import ranges
 
 SORTED_TOGETHER = 50  # batches' worth of stretches sorted by length, so that little is padding
@@ -28,8 +36,8 @@ SORTED_TOGETHER = 50  # batches' worth of stretches sorted by length, so that li
 class Batch:
     """A batch's users and its n events, all of one bucket (a place in the refreshes).
 
-    places: [n] of each event's vector among the flattened [B * L] ones; rows: [n] of each event's user among the B, where
-    several events share one. Neither where a user is an event's own.
+    places: [n] of each event's vector among the flattened [B * L] ones; rows: [n] of each event's
+    user among the B, where several events share one. Neither where a user is an event's own.
     """
 
     inputs: UserInputs
@@ -57,7 +65,9 @@ def examples(config: Config, log: Log, users: Table, times: Tensor) -> Examples:
     """How this config sees a log. times: [buckets] ms, see prepare.bucket_times."""
     if config.features.activity.enabled:
         return ByRefresh(config, log, users, times)
-    return ByUser(config, log, users) if config.train.target == "rest" else ByPlace(config, log, users)
+    return (
+        ByUser(config, log, users) if config.train.target == "rest" else ByPlace(config, log, users)
+    )
 
 
 class ByRefresh:
@@ -81,10 +91,11 @@ class ByRefresh:
 
 
 class ByPlace:
-    """Stretches of histories of at most features.history.length places; long histories are cut into several.
+    """Stretches of histories of at most features.history.length places; long histories are cut into
+    several.
 
-    Each stretch but a user's first begins with the last event of the one before, so that every event but the first is
-    learned toward once.
+    Each stretch but a user's first begins with the last event of the one before, so that every
+    event but the first is learned toward once.
     """
 
     def __init__(self, config: Config, log: Log, users: Table) -> None:
@@ -103,31 +114,47 @@ class ByPlace:
         """See Examples."""
         rows = rows.to(self.order.device)
         begin, last = self.begin[rows, None], self.end[rows, None] - 1
-        place = begin + torch.arange(int(self.lengths[rows.cpu()].max()), device=begin.device)  # [B, L]
+        place = begin + torch.arange(
+            int(self.lengths[rows.cpu()].max()), device=begin.device
+        )  # [B, L]
         held = place < last
         seen = self.order[torch.minimum(place, last)]
         places = held.flatten().nonzero().squeeze(1)
         ahead = place + 1
         if self.future:
-            ahead = ahead + (torch.rand(place.shape, generator=generator, device=place.device) * (last - place)).long()
+            ahead = (
+                ahead
+                + (
+                    torch.rand(place.shape, generator=generator, device=place.device)
+                    * (last - place)
+                ).long()
+            )
         toward = self.order[torch.minimum(ahead, last)].flatten()[places]
-        history = torch.where(held, self.log.item[seen], 0) if self.length else torch.zeros_like(place)
-        inputs = sequence_inputs(self.users, self.log.user[seen[:, 0]], history, self.log.context[seen])
+        history = (
+            torch.where(held, self.log.item[seen], 0) if self.length else torch.zeros_like(place)
+        )
+        inputs = sequence_inputs(
+            self.users, self.log.user[seen[:, 0]], history, self.log.context[seen]
+        )
         return Batch(inputs, timeless(self.log, toward), 0, places)
 
 
 class ByUser:
-    """Whole users, whose vector is trained toward all that is not in their history at once: the order does not count.
+    """Whole users, whose vector is trained toward all that is not in their history at once: the
+    order does not count.
 
-    A random share of a user's items is the history, so that it never holds what is learned toward, as in denoising
-    autoencoders (Liang et al. 2018). With features.history.length 0 every item is learned toward.
+    A random share of a user's items is the history, so that it never holds what is learned toward,
+    as in denoising autoencoders (Liang et al. 2018). With features.history.length 0 every item is
+    learned toward.
     """
 
     def __init__(self, config: Config, log: Log, users: Table) -> None:
         self.log, self.users, self.length = log, users, config.features.history.length
         self.order, self.ptr = log.sequences()
         lengths = self.ptr.diff()
-        self.known = (lengths > (1 if self.length else 0)).nonzero().squeeze(1)  # a history leaves an item to learn
+        self.known = (
+            (lengths > (1 if self.length else 0)).nonzero().squeeze(1)
+        )  # a history leaves an item to learn
         self.lengths = lengths[self.known].cpu()
         self.count = int(self.lengths.sum())
 
@@ -145,7 +172,9 @@ class ByUser:
         history = torch.zeros(len(user), max(1, self.length), dtype=torch.int64, device=user.device)
         held = shown >= 0
         history[row[held], shown[held]] = self.log.item[taken[held]]
-        context = self.log.context[self.order[self.ptr[user]]]  # of no columns: config.py refuses them
+        context = self.log.context[
+            self.order[self.ptr[user]]
+        ]  # of no columns: config.py refuses them
         inputs = user_inputs(self.users, user, history, context)
         return Batch(inputs, timeless(self.log, taken[~held]), 0, rows=row[~held])
 
@@ -156,20 +185,27 @@ def timeless(log: Log, rows: Tensor) -> Events:
 
 
 def random_part(row: Tensor, users: int, length: int, generator: torch.Generator) -> Tensor:
-    """The place of each of the users' items in a random part of them, -1 for the rest, which is never empty.
+    """The place of each of the users' items in a random part of them, -1 for the rest, which is
+    never empty.
 
-    row: [n] ascending, whose item it is; at most `length` of a user's are in the part; its share is uniform in [0, 1).
+    row: [n] ascending, whose item it is; at most `length` of a user's are in the part; its share is
+    uniform in [0, 1).
     """
     if not length:
         return torch.full_like(row, -1)
     counts, nth = row.bincount(minlength=users), torch.empty_like(row)
     nth[shuffled_within(row, generator)] = ranges(torch.zeros_like(counts), counts)[1]
-    size = (torch.rand(users, generator=generator, device=row.device) * counts).long().clamp(max=length)
+    size = (
+        (torch.rand(users, generator=generator, device=row.device) * counts)
+        .long()
+        .clamp(max=length)
+    )
     return torch.where(nth < size[row], nth, -1)
 
 
 def stretches(ptr: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Where to cut every user's events, the newest stretch whole: `length` + 1 events at most, 2 at least.
+    """Where to cut every user's events, the newest stretch whole: `length` + 1 events at most, 2 at
+    least.
 
     ptr: [users + 1], where each user's events begin → begin, end: 2 x [stretches].
     """
@@ -180,7 +216,9 @@ def stretches(ptr: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 
 def length_batches(lengths: Tensor, size: int, seed: int) -> list[Tensor]:
-    """Rows of each batch of one epoch: shuffled, those of like length together, about `size` events a batch."""
+    """Rows of each batch of one epoch: shuffled, those of like length together, about `size` events
+    a batch.
+    """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(lengths), generator=generator)
     group = lengths[order].cumsum(0) // (size * SORTED_TOGETHER)
@@ -196,12 +234,18 @@ def filled(order: Tensor, lengths: Tensor, size: int) -> list[Tensor]:
 
 
 def shuffled_within(group: Tensor, generator: torch.Generator) -> Tensor:
-    """An order of the rows that keeps groups together, ascending, and shuffles each. group: [n], on the generator's device."""
-    return (group.double() + torch.rand(len(group), generator=generator, device=group.device, dtype=torch.double)).argsort()
+    """An order of the rows that keeps groups together, ascending, and shuffles each. group: [n], on
+    the generator's device.
+    """
+    return (
+        group.double()
+        + torch.rand(len(group), generator=generator, device=group.device, dtype=torch.double)
+    ).argsort()
 
 
 def epoch_batches(bucket: Tensor, size: int, seed: int) -> list[Tensor]:
-    """Rows of each batch of one epoch: events shuffled within their bucket, batches shuffled. bucket: [n] ascending.
+    """Rows of each batch of one epoch: events shuffled within their bucket, batches shuffled.
+    bucket: [n] ascending.
 
     The same seed gives the same batches, which is what lets a killed run go on where it was.
     """
@@ -212,6 +256,8 @@ def epoch_batches(bucket: Tensor, size: int, seed: int) -> list[Tensor]:
 
 
 def _even(count: int, size: int) -> Iterator[int]:
-    """`count` in as few parts as fit `size`, of nearly one length: no batch of a few left-over events."""
+    """`count` in as few parts as fit `size`, of nearly one length: no batch of a few left-over
+    events.
+    """
     parts = -(-count // size)
     return (count * (part + 1) // parts - count * part // parts for part in range(parts))

@@ -1,4 +1,6 @@
-"""How well towers in training rank what was held out of the train days, as an index made without it would have answered."""
+"""How well towers in training rank what was held out of the train days, as an index made without it
+would have answered.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ AT_ONCE = 1024  # queries scored at a time
 
 
 class Validation:
-    """The queries held out, found once, asked after each epoch. Warm users and items only: in the log that is `known`.
+    """The queries held out, found once, asked after each epoch. Warm users and items only: in the
+    log that is `known`.
 
     log: the whole train window; what `prepare.selection_log` leaves out of it is relevant.
     """
@@ -35,15 +38,23 @@ class Validation:
         held_out = log.time >= self.as_of if config.split.by_time else log.last_of_each()
         seen = torch.zeros_like(log.created, dtype=torch.bool).index_fill_(0, self.known.item, True)
         if config.features.catalogue == "table" or not seen[log.item[held_out]].any():
-            seen = torch.ones_like(seen)  # items are served that nobody took, or nothing held out was taken before: rank them all
+            seen = torch.ones_like(
+                seen
+            )  # items are served that nobody took, or nothing held out was taken before: rank them all
         known = (log.created < self.as_of) if config.split.by_time else seen
         self.items = known[1:].nonzero().squeeze(1) + 1
-        pairs = np.unique(torch.stack([log.user[held_out], log.item[held_out]], 1).cpu().numpy(), axis=0)
+        pairs = np.unique(
+            torch.stack([log.user[held_out], log.item[held_out]], 1).cpu().numpy(), axis=0
+        )
         rows = np.searchsorted(self.items.cpu().numpy(), pairs[:, 1])
-        held = np.isin(pairs[:, 0], self.known.user.cpu().numpy()) & np.isin(pairs[:, 1], self.items.cpu().numpy())
+        held = np.isin(pairs[:, 0], self.known.user.cpu().numpy()) & np.isin(
+            pairs[:, 1], self.items.cpu().numpy()
+        )
         users = np.unique(pairs[held, 0])
         if not len(users):
-            raise DataError("no user of the validation slice was seen before it: give more split.train_days to validate on")
+            raise DataError(
+                "no user of the validation slice was seen before it: give more split.train_days to validate on"
+            )
         users = users[np.linspace(0, len(users) - 1, min(MOST_USERS, len(users))).astype(np.int64)]
         held &= np.isin(pairs[:, 0], users)
         query = np.searchsorted(users, pairs[held, 0])
@@ -52,19 +63,37 @@ class Validation:
 
     @torch.no_grad()
     def score(self, model: TwoTower, prepared: Prepared) -> float:
-        """Mean of train.metric over the users by exact search; NaN where the towers give no numbers."""
-        inputs = item_inputs(self.known, prepared.items, self.items, self.as_of, self.features, prepared.scale)
+        """Mean of train.metric over the users by exact search; NaN where the towers give no
+        numbers.
+        """
+        inputs = item_inputs(
+            self.known, prepared.items, self.items, self.as_of, self.features, prepared.scale
+        )
         vectors = model.items(inputs)
         if not vectors.isfinite().all():
             return math.nan
 
         def top(part: Tensor) -> Tensor:
-            queries = model.users(users_as_of(self.known, prepared.users, part, torch.full_like(part, self.as_of), self.features))
+            queries = model.users(
+                users_as_of(
+                    self.known,
+                    prepared.users,
+                    part,
+                    torch.full_like(part, self.as_of),
+                    self.features,
+                )
+            )
             scores = similarity(queries, vectors)
-            return (self._without_seen(scores, part) if self.exclude_seen else scores).topk(min(self.k, len(vectors)), dim=1).indices
+            return (
+                (self._without_seen(scores, part) if self.exclude_seen else scores)
+                .topk(min(self.k, len(vectors)), dim=1)
+                .indices
+            )
 
         found = torch.cat([top(part) for part in self.users.split(AT_ONCE)]).cpu().numpy()
-        return float(METRICS[self.name](self.relevant.hits(found), self.relevant.counts, self.k).mean())
+        return float(
+            METRICS[self.name](self.relevant.hits(found), self.relevant.counts, self.k).mean()
+        )
 
     def _without_seen(self, scores: Tensor, users: Tensor) -> Tensor:
         """-inf for what each user took before. scores: [B, N]; users: [B] codes."""

@@ -1,4 +1,6 @@
-"""Softmax cross-entropy against shared candidates without ever holding all logits: memory follows a chunk of events."""
+"""Softmax cross-entropy against shared candidates without ever holding all logits: memory follows a
+chunk of events.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ LOGITS_AT_ONCE = {"cpu": 2_000_000, "cuda": 64_000_000}  # the CPU's stay in its
 
 
 def softmax_cross_entropy(compared: Comparison, log_count: Tensor | None) -> Tensor:
-    """Mean over events of -log of the own item's share, among itself and the shared candidates less their log_count.
+    """Mean over events of -log of the own item's share, among itself and the shared candidates less
+    their log_count.
 
     log_count: [C], nothing where None; a candidate that is the event's own item is left out. → [].
     Products are in bf16 inside autocast; the softmax is always in full precision.
@@ -24,19 +27,26 @@ def softmax_cross_entropy(compared: Comparison, log_count: Tensor | None) -> Ten
 
 
 class _Chunked(torch.autograd.Function):
-    """The gradient is at hand while a chunk's logits are, so it is taken there (as in Liger Kernel, Hsu et al. 2024).
+    """The gradient is at hand while a chunk's logits are, so it is taken there (as in Liger Kernel,
+    Hsu et al. 2024).
 
     A user's logits are computed once, however many events share the user.
     """
 
     @staticmethod
     def forward(ctx, user, own, candidate, log_count, compared, dtype) -> Tensor:  # type: ignore[no-untyped-def]
-        every, device = torch.arange(len(user), device=user.device) if compared.rows is None else compared.rows, user.device
+        every, device = (
+            torch.arange(len(user), device=user.device) if compared.rows is None else compared.rows,
+            user.device,
+        )
         positive = (user.float().index_select(0, every) * own.float()).sum(1)
         users, candidates = user.to(dtype), candidate.to(dtype)
         share, grad_user = torch.empty_like(positive), torch.empty(user.shape, device=device)
         grad_candidate = torch.zeros(candidate.shape, device=device)
-        loss, step = torch.zeros((), device=device), max(1, LOGITS_AT_ONCE[device.type] // len(candidates))
+        loss, step = (
+            torch.zeros((), device=device),
+            max(1, LOGITS_AT_ONCE[device.type] // len(candidates)),
+        )
         for first in range(0, len(users), step):
             at = slice(first, first + step)
             events, row = compared.events_of(at)
@@ -58,11 +68,20 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         user, own, share, grad_user, grad_candidate, every = ctx.saved_tensors
         grad_user = grad_user.index_add(0, every, (share * own).float())
-        return grad * grad_user, grad * share * user.index_select(0, every), grad * grad_candidate, None, None, None
+        return (
+            grad * grad_user,
+            grad * share * user.index_select(0, every),
+            grad * grad_candidate,
+            None,
+            None,
+            None,
+        )
 
 
 def _masked(logits: Tensor, log_count: Tensor | None, compared: Comparison, at: slice) -> Tensor:
-    """Logits of the users `at` less log_count, -inf for what is no negative of theirs. logits: [b, C], changed."""
+    """Logits of the users `at` less log_count, -inf for what is no negative of theirs. logits: [b,
+    C], changed.
+    """
     if compared.whole:
         events, row = compared.events_of(at)
         logits[row, compared.own_items[events] - 1] = -torch.inf

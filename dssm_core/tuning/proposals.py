@@ -1,7 +1,10 @@
-"""An Optuna search over a sweep's axes: each round is proposed by what the trials before it have reached.
+"""An Optuna search over a sweep's axes: each round is proposed by what the trials before it have
+reached.
 
-The study is built anew from those results, so that nothing is kept beside the runs themselves, and the same results and seed propose the
-same. Method: tree-structured Parzen estimator (Bergstra et al., 2011), with the others of a round taken for bad until they are known.
+The study is built anew from those results, so that nothing is kept beside the runs themselves, and
+the same results and seed propose the
+same. Method: tree-structured Parzen estimator (Bergstra et al., 2011), with the others of a round
+taken for bad until they are known.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ DIGITS = 3  # of a number that is proposed: more would only make settings that n
 
 @dataclass(frozen=True)
 class Range:
-    """All numbers from low to high, whole ones where both are; log: by ratio. ValueError where there are none, or a ratio has no sense."""
+    """All numbers from low to high, whole ones where both are; log: by ratio. ValueError where
+    there are none, or a ratio has no sense.
+    """
 
     low: float
     high: float
@@ -30,7 +35,9 @@ class Range:
 
     def __post_init__(self) -> None:
         if not self.low < self.high or (self.log and self.low <= 0):
-            raise ValueError(f"{self.low}..{self.high} must rise{', from above 0' if self.log else ''}")
+            raise ValueError(
+                f"{self.low}..{self.high} must rise{', from above 0' if self.log else ''}"
+            )
 
     @property
     def whole(self) -> bool:
@@ -42,11 +49,17 @@ Axes = Mapping[str, Sequence[Any] | Range]
 
 
 def propose(
-    axes: Axes, told: Sequence[tuple[Chosen, float | None]], count: int, seed: int, works: Callable[[Chosen], bool] = lambda chosen: True
+    axes: Axes,
+    told: Sequence[tuple[Chosen, float | None]],
+    count: int,
+    seed: int,
+    works: Callable[[Chosen], bool] = lambda chosen: True,
 ) -> list[Chosen]:
-    """At most `count` combinations to try next, none of them told or impossible; fewer where the space is spent.
+    """At most `count` combinations to try next, none of them told or impossible; fewer where the
+    space is spent.
 
-    told: what was tried, with what it reached; None where it failed. ConfigError where Optuna is not installed.
+    told: what was tried, with what it reached; None where it failed. ConfigError where Optuna is
+    not installed.
     """
     study, space = _study(axes, told, seed)
     known: set[str] = {json.dumps(chosen) for chosen, _ in told}
@@ -66,16 +79,28 @@ def propose(
     return found
 
 
-def _study(axes: Axes, told: Sequence[tuple[Chosen, float | None]], seed: int) -> tuple[Any, dict[str, Any]]:
+def _study(
+    axes: Axes, told: Sequence[tuple[Chosen, float | None]], seed: int
+) -> tuple[Any, dict[str, Any]]:
     """A study that knows what was told, and its space."""
     optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = {key: _distribution(optuna, axis) for key, axis in axes.items()}
     sampler = optuna.samplers.TPESampler(seed=seed + len(told), n_startup_trials=max(1, len(axes)))
-    study, state = optuna.create_study(direction="maximize", sampler=sampler), optuna.trial.TrialState
+    study, state = (
+        optuna.create_study(direction="maximize", sampler=sampler),
+        optuna.trial.TrialState,
+    )
     for chosen, reached in told:
-        params = {key: value if isinstance(axes[key], Range) else json.dumps(value) for key, value in chosen}
-        ended = {"state": state.FAIL} if reached is None else {"state": state.COMPLETE, "value": reached}
+        params = {
+            key: value if isinstance(axes[key], Range) else json.dumps(value)
+            for key, value in chosen
+        }
+        ended = (
+            {"state": state.FAIL}
+            if reached is None
+            else {"state": state.COMPLETE, "value": reached}
+        )
         study.add_trial(optuna.trial.create_trial(params=params, distributions=space, **ended))
     return study, space
 
@@ -99,5 +124,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise ConfigError("a search needs Optuna, which is not installed: pip install 'optuna', or sweep a grid") from error
+        raise ConfigError(
+            "a search needs Optuna, which is not installed: pip install 'optuna', or sweep a grid"
+        ) from error
     return optuna

@@ -20,7 +20,12 @@ def member(request):
 
 def clicks(n=3000, n_items=50, seed=0):
     rng = np.random.default_rng(seed)
-    return Clicks(rng.integers(0, 80, n), rng.zipf(1.5, n) % n_items, np.sort(rng.integers(0, 6 * DAY_MS, n)), n_items)
+    return Clicks(
+        rng.integers(0, 80, n),
+        rng.zipf(1.5, n) % n_items,
+        np.sort(rng.integers(0, 6 * DAY_MS, n)),
+        n_items,
+    )
 
 
 def asked(n_items=50, seed=1):
@@ -39,7 +44,9 @@ def test_distinct_known_rows_in_full_lists(member):
 
 def test_never_looks_past_the_moment(member):
     log, moment = clicks(), 4 * DAY_MS
-    later = Clicks(log.users, np.where(log.times_ms >= moment, 49, log.items), log.times_ms, log.n_items)
+    later = Clicks(
+        log.users, np.where(log.times_ms >= moment, 49, log.items), log.times_ms, log.n_items
+    )
     one, other = (member.fit(known, moment) for known in (log, later))
     np.testing.assert_array_equal(one.lists(asked(), 20), other.lists(asked(), 20))
     assert one.info == other.info
@@ -66,8 +73,13 @@ def test_equal_clicks_give_equal_lists(member):
 
 def test_no_clicks_no_list(member):
     empty = np.array([], dtype=np.int64)
-    assert (member.fit(Clicks(empty, empty, empty, 5), DAY_MS).lists(asked(n_items=5), 10) == -1).all()
-    assert member.fit(clicks(), 6 * DAY_MS).lists(Histories.of(empty, empty, 0), 10).shape == (0, 10)
+    assert (
+        member.fit(Clicks(empty, empty, empty, 5), DAY_MS).lists(asked(n_items=5), 10) == -1
+    ).all()
+    assert member.fit(clicks(), 6 * DAY_MS).lists(Histories.of(empty, empty, 0), 10).shape == (
+        0,
+        10,
+    )
 
 
 def test_info_is_plain_json(member):

@@ -80,7 +80,10 @@ def test_same_seed_same_index(member):
     np.testing.assert_array_equal(*answers)
 
 
-@pytest.mark.parametrize("vectors", [np.zeros((0, 4), np.float32), np.zeros(4, np.float32), np.full((3, 4), np.nan, np.float32)])
+@pytest.mark.parametrize(
+    "vectors",
+    [np.zeros((0, 4), np.float32), np.zeros(4, np.float32), np.full((3, 4), np.nan, np.float32)],
+)
 def test_bad_vectors_are_refused(member, vectors):
     with pytest.raises(DataError, match="vectors"):
         member.build(vectors, seed=0)

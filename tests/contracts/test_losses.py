@@ -1,4 +1,6 @@
-"""Every loss of the family: a finite scalar that falls when positives rise, with gradients, whatever is masked."""
+"""Every loss of the family: a finite scalar that falls when positives rise, with gradients,
+whatever is masked.
+"""
 
 import pytest
 import torch
@@ -29,7 +31,9 @@ def test_prefers_the_positive(kind):
 def test_gradients_are_finite(kind):
     positive, negative = torch.zeros(4, requires_grad=True), torch.zeros(4, 6, requires_grad=True)
     masked = negative.masked_fill(torch.eye(4, 6, dtype=torch.bool), -torch.inf)
-    families.build(LOSSES, Member(kind=kind))(Logits(positive, masked, torch.zeros(4), torch.zeros(6), 100)).backward()
+    families.build(LOSSES, Member(kind=kind))(
+        Logits(positive, masked, torch.zeros(4), torch.zeros(6), 100)
+    ).backward()
     assert positive.grad is not None
     assert (positive.grad < 0).all()
     assert negative.grad is not None

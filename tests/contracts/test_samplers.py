@@ -17,15 +17,25 @@ from dssm_core.sampling.samplers.protocol import Sampler
 
 ITEMS, USERS, DRAWS = 30, 8, 60_000
 AS_OF = torch.tensor([5, 20, 40]) * HOUR_MS
-IDS = {USER: Ids(pd.Index(range(1, USERS + 1))), ITEM: Ids(pd.Index(range(1, ITEMS + 1)))}  # ids equal codes
+IDS = {
+    USER: Ids(pd.Index(range(1, USERS + 1))),
+    ITEM: Ids(pd.Index(range(1, ITEMS + 1))),
+}  # ids equal codes
 BUNDLE = "a folder that a fixture makes"
 CASES = {kind: {"kind": kind} for kind in SAMPLERS} | {
     "hard": {"kind": "hard", "bundle": BUNDLE, "band": [3, 20], "per_user": 9},
     "mixed": {
         "kind": "mixed",
-        "parts": [{"kind": "popularity", "share": 0.2}, {"kind": "in_batch", "share": 0.3}, {"kind": "active", "share": 0.5}],
+        "parts": [
+            {"kind": "popularity", "share": 0.2},
+            {"kind": "in_batch", "share": 0.3},
+            {"kind": "active", "share": 0.5},
+        ],
     },
-    "mixed, each its own": {"kind": "mixed", "parts": [{"kind": "exposed", "share": 0.4}, {"kind": "ralm", "share": 0.6}]},
+    "mixed, each its own": {
+        "kind": "mixed",
+        "parts": [{"kind": "exposed", "share": 0.4}, {"kind": "ralm", "share": 0.6}],
+    },
     "unseen by popularity": {"kind": "unseen", "of": {"kind": "popularity", "alpha": 2.0}},
     "rare": {"kind": "rank_suppressed", "favour": "rare"},
 }
@@ -68,7 +78,9 @@ def bundle(tmp_path_factory):
 @pytest.fixture
 def build(bundle):
     def make(case: str) -> Sampler:
-        settings = {key: str(bundle) if value == BUNDLE else value for key, value in CASES[case].items()}
+        settings = {
+            key: str(bundle) if value == BUNDLE else value for key, value in CASES[case].items()
+        }
         return families.build(SAMPLERS, Member.model_validate(settings))
 
     return make
@@ -103,10 +115,17 @@ def check_draws(drawn: torch.Tensor, log_q: torch.Tensor) -> None:
 @pytest.mark.parametrize("bucket", [0, 1, 2])
 def test_draws_follow_log_q(case, bucket, log, build):
     """Shared candidates against one distribution; own ones against each user's."""
-    sampler, events, generator = build(case), batch(log, bucket), torch.Generator().manual_seed(bucket)
+    sampler, events, generator = (
+        build(case),
+        batch(log, bucket),
+        torch.Generator().manual_seed(bucket),
+    )
     tables, items = sampler.fit(log, AS_OF, IDS), torch.arange(1, ITEMS + 1)
     if not sampler.own:
-        check_draws(sampler.draw(tables, bucket, DRAWS, events, generator), sampler.log_q(tables, bucket, items, events))
+        check_draws(
+            sampler.draw(tables, bucket, DRAWS, events, generator),
+            sampler.log_q(tables, bucket, items, events),
+        )
         return
     events = first_events(events)
     drawn = sampler.draw(tables, bucket, DRAWS, events, generator)
@@ -120,5 +139,7 @@ def test_draws_follow_log_q(case, bucket, log, build):
 def test_same_generator_same_draws(case, log, build):
     sampler, events = build(case), first_events(batch(log, 1))
     tables = sampler.fit(log, AS_OF, IDS)
-    one, other = (sampler.draw(tables, 1, 50, events, torch.Generator().manual_seed(7)) for _ in range(2))
+    one, other = (
+        sampler.draw(tables, 1, 50, events, torch.Generator().manual_seed(7)) for _ in range(2)
+    )
     assert torch.equal(one, other)

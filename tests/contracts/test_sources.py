@@ -25,29 +25,40 @@ def _delimited(folder: Path) -> dict[str, object]:
 
 
 def _parquet(folder: Path) -> dict[str, object]:
-    pq.write_table(pa.table({USER: [1, 2], ITEM: ["x", "y"], TIME: [T0, T0 + 5]}), folder / "a.parquet")
+    pq.write_table(
+        pa.table({USER: [1, 2], ITEM: ["x", "y"], TIME: [T0, T0 + 5]}), folder / "a.parquet"
+    )
     return {"path": str(folder), "interactions": {"files": "*.parquet"}}
 
 
 def _globo(folder: Path) -> dict[str, object]:
     rest = "click_environment,click_deviceGroup,click_os,click_country,click_region,click_referrer_type"
-    head = f"user_id,session_id,session_start,session_size,click_article_id,click_timestamp,{rest}\n"
+    head = (
+        f"user_id,session_id,session_start,session_size,click_article_id,click_timestamp,{rest}\n"
+    )
     with gzip.open(folder / "clicks_hour_000.csv.gz", "wt") as stream:
-        stream.write(f"{head}1,11,{T0},2,7,{T0},4,3,20,1,20,2\n2,12,{T0},2,8,{T0 + 5},4,3,20,1,20,2\n")
+        stream.write(
+            f"{head}1,11,{T0},2,7,{T0},4,3,20,1,20,2\n2,12,{T0},2,8,{T0 + 5},4,3,20,1,20,2\n"
+        )
     return {"path": str(folder)}
 
 
 def _landed(folder: Path) -> dict[str, object]:
     for day, user, item in (("2017-10-03", "1", "x"), ("2017-10-04", "2", "y")):
         (folder / day / "key").mkdir(parents=True)
-        pq.write_table(pa.table({USER: [user], ITEM: [item], TIME: [T0]}), folder / day / "key" / "interactions.parquet")
+        pq.write_table(
+            pa.table({USER: [user], ITEM: [item], TIME: [T0]}),
+            folder / day / "key" / "interactions.parquet",
+        )
     return {"path": str(folder), "days": {"2017-10-03": "key", "2017-10-04": "key"}}
 
 
 def _movielens(folder: Path) -> dict[str, object]:
     (folder / "ratings.dat").write_text(f"1::7::5::{T0 // 1000}\n2::8::1::{T0 // 1000 + 5}\n")
     (folder / "users.dat").write_text("1::F::1::10::48067\n2::M::56::16::70072\n")
-    (folder / "movies.dat").write_bytes('7::Les Misérables, "part one"::Drama|War\n8::B::Comedy\n'.encode("latin-1"))
+    (folder / "movies.dat").write_bytes(
+        '7::Les Misérables, "part one"::Drama|War\n8::B::Comedy\n'.encode("latin-1")
+    )
     return {"path": str(folder)}
 
 
@@ -91,7 +102,9 @@ def test_source_keeps_the_protocol(kind: str, tmp_path: Path) -> None:
     assert all(file.is_file() and not Path(name).is_absolute() for name, file in files.items())
     with duckdb.connect() as con:
         tables = source.read(con)
-        types = dict(zip(tables.interactions.columns, map(str, tables.interactions.types), strict=True))
+        types = dict(
+            zip(tables.interactions.columns, map(str, tables.interactions.types), strict=True)
+        )
         assert (types[USER], types[ITEM], types[TIME]) == ("VARCHAR", "VARCHAR", "BIGINT")
         rows = tables.interactions.project(f"{USER}, {ITEM}, {TIME}").fetchall()
         assert len(rows) == (200 if kind == "synthetic" else 2)
@@ -104,7 +117,10 @@ def test_source_keeps_the_protocol(kind: str, tmp_path: Path) -> None:
             items = [row[0] for row in tables.items.project(ITEM).fetchall()]
             assert {row[1] for row in rows} <= set(items)
             if CREATED in tables.items.columns:
-                assert str(dict(zip(tables.items.columns, tables.items.types, strict=True))[CREATED]) == "BIGINT"
+                assert (
+                    str(dict(zip(tables.items.columns, tables.items.types, strict=True))[CREATED])
+                    == "BIGINT"
+                )
 
 
 @pytest.mark.parametrize("kind", sorted(set(SOURCES) - {"synthetic"}))

@@ -1,4 +1,6 @@
-"""Every tower of the family, both sides: shapes, rows alone as in company, every input used, no look ahead."""
+"""Every tower of the family, both sides: shapes, rows alone as in company, every input used, no
+look ahead.
+"""
 
 import pytest
 import torch
@@ -38,7 +40,10 @@ def test_item_side_shape_and_row_independence(kind):
 
 @pytest.mark.parametrize("kind", sorted(TOWERS))
 def test_every_field_of_an_item_matters(kind):
-    module, fields = tower(kind).item(DIMS, 4).eval(), [torch.randn(2, dim, requires_grad=True) for dim in DIMS]
+    module, fields = (
+        tower(kind).item(DIMS, 4).eval(),
+        [torch.randn(2, dim, requires_grad=True) for dim in DIMS],
+    )
     module(fields).square().sum().backward()
     assert all(field.grad is not None and field.grad.abs().sum() > 0 for field in fields)
 
@@ -62,7 +67,11 @@ def test_every_place_is_what_its_prefix_alone_would_give(kind):
     every = module(history, held, fields, True)
     assert every.shape == (3, LENGTH, 4)
     for place in range(LENGTH):
-        prefix = history[:1, : place + 1], held[:1, : place + 1], [field[:1, place] for field in fields]
+        prefix = (
+            history[:1, : place + 1],
+            held[:1, : place + 1],
+            [field[:1, place] for field in fields],
+        )
         torch.testing.assert_close(every[:1, place], module(*prefix, False))
 
 

@@ -32,8 +32,19 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def parsed(tmp_path_factory):
-    home = {"AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")), "AIRFLOW__CORE__LOAD_EXAMPLES": "false", "PYTHONPATH": str(REPO)}
-    done = subprocess.run([sys.executable, "-c", PARSE], cwd=REPO, env=os.environ | home, capture_output=True, text=True, check=False)
+    home = {
+        "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+        "PYTHONPATH": str(REPO),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE],
+        cwd=REPO,
+        env=os.environ | home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -58,7 +69,10 @@ def ask(parsed, monkeypatch, tmp_path):
     defaults = parsed["defaults"] | {"run": str(run.root.relative_to(tmp_path / "runs"))}
 
     def answer(**fields):
-        context = {"params": defaults | fields, "dag_run": SimpleNamespace(run_id="manual__2024-01-01T00:00:00+00:00")}
+        context = {
+            "params": defaults | fields,
+            "dag_run": SimpleNamespace(run_id="manual__2024-01-01T00:00:00+00:00"),
+        }
         monkeypatch.setattr("airflow.sdk.get_current_context", lambda: context)
         return lookalike.find_audience()
 
@@ -76,7 +90,9 @@ def test_seeds_of_the_form_and_of_a_file_go_together(ask, tmp_path):
         "unknown_seeds": 1,
         "unknown": ["77"],
     }
-    assert told["file"] == str(tmp_path / "runs" / "audiences" / "dssm-made" / "manual__2024-01-01T00-00-00-00-00.parquet")
+    assert told["file"] == str(
+        tmp_path / "runs" / "audiences" / "dssm-made" / "manual__2024-01-01T00-00-00-00-00.parquet"
+    )
     assert pd.read_parquet(told["file"])["user_id"].tolist() == [3]
 
 
@@ -85,7 +101,11 @@ def test_every_field_has_an_effect(ask):
     assert pd.read_parquet(ask(item="10", top=1)["file"])["user_id"].tolist() == [1]
     assert pd.read_csv(ask(item="10", format="csv")["file"])["user_id"].tolist() == [1, 2, 3]
     assert pd.read_parquet(ask(seeds=["1"])["file"])["user_id"].tolist() == [2, 3]
-    assert pd.read_parquet(ask(seeds=["1"], exclude_seeds=False)["file"])["user_id"].tolist() == [1, 2, 3]
+    assert pd.read_parquet(ask(seeds=["1"], exclude_seeds=False)["file"])["user_id"].tolist() == [
+        1,
+        2,
+        3,
+    ]
     with pytest.raises(ConfigError, match="version '1' is of a registered model"):
         ask(item="10", version="1")
     with pytest.raises(ConfigError, match="neither"):
@@ -101,9 +121,13 @@ def test_every_field_has_an_effect(ask):
 def test_without_a_run_the_config_s_model_is_asked(ask, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "dssm_core.registry.versions.registered", lambda name, runs: asked.append((name, runs)) or SimpleNamespace(name=name)
+        "dssm_core.registry.versions.registered",
+        lambda name, runs: asked.append((name, runs)) or SimpleNamespace(name=name),
     )
-    monkeypatch.setattr("dssm_core.operation.lookalike.opened", lambda of, version: asked.append((of.name, version)) or _stop())
+    monkeypatch.setattr(
+        "dssm_core.operation.lookalike.opened",
+        lambda of, version: asked.append((of.name, version)) or _stop(),
+    )
     with pytest.raises(InterruptedError):
         ask(run=None, config="demo", version="challenger", item="10")
     assert asked == [("dssm-demo", settings.runs_folder()), ("dssm-demo", "challenger")]

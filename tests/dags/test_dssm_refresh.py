@@ -26,9 +26,20 @@ print(json.dumps({
 
 
 def parse(tmp_path, **env):
-    settings = {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "false", "PYTHONPATH": str(REPO)}
+    settings = {
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+        "PYTHONPATH": str(REPO),
+    }
     own = {name: value for name, value in os.environ.items() if not name.startswith("DSSM_")}
-    done = subprocess.run([sys.executable, "-c", PARSE], cwd=REPO, env=own | settings | env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE],
+        cwd=REPO,
+        env=own | settings | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -48,7 +59,10 @@ def test_it_runs_every_hour_where_days_land_by_a_schedule(env, schedule, tmp_pat
     assert parsed["schedule"] == schedule
     assert (parsed["catchup"], parsed["runs"]) == (False, 1)
     assert parsed["tasks"] == {"refresh_champion": ["default_pool", 2, 1, True]}
-    assert all(schema["title"] and schema["section"] and schema["description_md"] for schema in parsed["params"].values())
+    assert all(
+        schema["title"] and schema["section"] and schema["description_md"]
+        for schema in parsed["params"].values()
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,7 +75,9 @@ def test_it_runs_every_hour_where_days_land_by_a_schedule(env, schedule, tmp_pat
         (None, None, 1_709_542_800_000),
     ],
 )
-def test_the_moment_is_the_forms_else_the_intervals_end_else_the_runs(given, interval, wanted, monkeypatch, tmp_path):
+def test_the_moment_is_the_forms_else_the_intervals_end_else_the_runs(
+    given, interval, wanted, monkeypatch, tmp_path
+):
     from datetime import datetime
 
     import airflow.sdk
@@ -70,13 +86,24 @@ def test_the_moment_is_the_forms_else_the_intervals_end_else_the_runs(given, int
     from dssm_core.registry import versions as registry
     from tasks import refreshing
 
-    end, after = interval and datetime.fromisoformat(interval), datetime.fromisoformat("2024-03-04T09:00:00+00:00")
+    end, after = (
+        interval and datetime.fromisoformat(interval),
+        datetime.fromisoformat("2024-03-04T09:00:00+00:00"),
+    )
     run = SimpleNamespace(data_interval_end=end, run_after=after)
     params, asked = {"config": "demo", "data": None, "as_of": given}, []
-    monkeypatch.setattr(airflow.sdk, "get_current_context", lambda: {"params": params, "dag_run": run})
-    monkeypatch.setattr(registry, "registered", lambda name, runs: SimpleNamespace(name=name, aliases=lambda: {"champion": "3"}))
+    monkeypatch.setattr(
+        airflow.sdk, "get_current_context", lambda: {"params": params, "dag_run": run}
+    )
+    monkeypatch.setattr(
+        registry,
+        "registered",
+        lambda name, runs: SimpleNamespace(name=name, aliases=lambda: {"champion": "3"}),
+    )
     made = {"read_from": [{"files": {"a.csv": "1", "b.csv": "2"}}, {"days": {"2024-03-01": "k"}}]}
-    monkeypatch.setattr(refresh, "refresh_registered", lambda *arguments: asked.append(arguments) or made)
+    monkeypatch.setattr(
+        refresh, "refresh_registered", lambda *arguments: asked.append(arguments) or made
+    )
     monkeypatch.setenv("DSSM_RUNS", str(tmp_path / "runs"))
     files, days = refreshing.refresh_champion()["read_from"]
     assert files["files"] == 2  # XCom holds no list of files
@@ -94,7 +121,11 @@ def test_without_a_champion_it_is_skipped(monkeypatch, tmp_path):
     from tasks import refreshing
 
     params = {"config": "demo", "data": None, "as_of": None}
-    monkeypatch.setattr(airflow.sdk, "get_current_context", lambda: {"params": params, "dag_run": SimpleNamespace()})
-    monkeypatch.setattr(registry, "registered", lambda name, runs: SimpleNamespace(name=name, aliases=dict))
+    monkeypatch.setattr(
+        airflow.sdk, "get_current_context", lambda: {"params": params, "dag_run": SimpleNamespace()}
+    )
+    monkeypatch.setattr(
+        registry, "registered", lambda name, runs: SimpleNamespace(name=name, aliases=dict)
+    )
     with pytest.raises(AirflowSkipException, match="dssm-demo has no champion"):
         refreshing.refresh_champion()

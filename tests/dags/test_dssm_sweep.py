@@ -1,4 +1,6 @@
-"""The tasks of the Dag dssm_sweep, as Airflow calls them: a trial counts where it has ended in this sweep, and nowhere else."""
+"""The tasks of the Dag dssm_sweep, as Airflow calls them: a trial counts where it has ended in this
+sweep, and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,14 @@ from dssm_core.runs.run import Manifest
 from tasks import sweep
 from tests.conftest import small_config
 
-FORM = dict.fromkeys(sweep.FORM) | {"config": "small", "settings": [], "search": "grid", "trials": 12, "sweep": None, "tried": []}
+FORM = dict.fromkeys(sweep.FORM) | {
+    "config": "small",
+    "settings": [],
+    "search": "grid",
+    "trials": 12,
+    "sweep": None,
+    "tried": [],
+}
 
 
 @pytest.fixture
@@ -30,13 +39,22 @@ def called(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "close_sweep", lambda *told: None)
 
     def context(ended=(), **fields):
-        pulled = lambda task_ids, map_indexes: [run if run in ended else None for run in made(map_indexes)]  # noqa: E731
-        found = {"params": FORM | fields, "dag_run": SimpleNamespace(dag_id="dssm_sweep", run_id="monday"), "ti": None}
+        pulled = lambda task_ids, map_indexes: [
+            run if run in ended else None for run in made(map_indexes)
+        ]  # noqa: E731
+        found = {
+            "params": FORM | fields,
+            "dag_run": SimpleNamespace(dag_id="dssm_sweep", run_id="monday"),
+            "ti": None,
+        }
         found["ti"] = SimpleNamespace(xcom_pull=pulled)
         monkeypatch.setattr(airflow.sdk, "get_current_context", lambda: found)
 
     def made(indexes):
-        return [str(run.root) for run, _ in zip(artifacts.find_runs(tmp_path / "runs"), indexes, strict=True)]
+        return [
+            str(run.root)
+            for run, _ in zip(artifacts.find_runs(tmp_path / "runs"), indexes, strict=True)
+        ]
 
     return context
 
@@ -44,7 +62,11 @@ def called(tmp_path, monkeypatch):
 def judge(trial, recall):
     run = artifacts.open_run(trial["run"])
     served = {"recall@200": recall, "recall@200_low": recall, "recall@200_high": recall}
-    for name, info in (("recall_gate", {"metrics": {"served": served}}), ("train_towers", {}), ("build_index", {})):
+    for name, info in (
+        ("recall_gate", {"metrics": {"served": served}}),
+        ("train_towers", {}),
+        ("build_index", {}),
+    ):
         run.step(name).mkdir()
         manifest = Manifest(step=name, key="", files={}, rows={}, info=info, seconds=1.0, seed=0)
         (run.step(name) / "manifest.json").write_text(manifest.model_dump_json())
@@ -86,9 +108,13 @@ def test_a_first_trial_whose_days_are_not_there_sinks_nobody(called, monkeypatch
         if run.config.split.train_days == 29:
             raise DataError("2024-02-06 has no rows")
 
-    monkeypatch.setattr("tasks.steps.run_step", lambda run, name: run_step(artifacts.open_run(run), name))
+    monkeypatch.setattr(
+        "tasks.steps.run_step", lambda run, name: run_step(artifacts.open_run(run), name)
+    )
     assert sweep.share_data(planned) == planned["trials"]
-    assert "not shared, split.train_days=30 fails: 2024-02-06 has no rows" in capsys.readouterr().out
+    assert (
+        "not shared, split.train_days=30 fails: 2024-02-06 has no rows" in capsys.readouterr().out
+    )
     with pytest.raises(DataError):
         sweep.begin_trial(planned["trials"][0])
     assert sweep.begin_trial(planned["trials"][1]) == planned["trials"][1]["run"]

@@ -1,4 +1,6 @@
-"""The Dag file: it parses cleanly and lightly, its graph is the pipeline, its form offers what the core has."""
+"""The Dag file: it parses cleanly and lightly, its graph is the pipeline, its form offers what the
+core has.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +47,19 @@ print(json.dumps({
 
 def parse(tmp_path_factory: pytest.TempPathFactory, **env: str) -> dict:
     home = tmp_path_factory.mktemp("airflow")
-    settings = {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "false", "PYTHONPATH": str(REPO)}
+    settings = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+        "PYTHONPATH": str(REPO),
+    }
     settings |= {"AIRFLOW__CORE__PLUGINS_FOLDER": str(REPO / "plugins")}
     done = subprocess.run(
-        [sys.executable, "-c", PARSE], cwd=REPO, env=os.environ | settings | env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", PARSE],
+        cwd=REPO,
+        env=os.environ | settings | env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -68,7 +79,9 @@ def test_the_scheduler_reads_the_same_graph(parsed):
     assert parsed["stored"] == {name: task["next"] for name, task in parsed["tasks"].items()}
 
 
-@pytest.mark.parametrize("module", ["torch", "pandas", "mlflow", "great_expectations", "duckdb", "faiss", "numpy"])
+@pytest.mark.parametrize(
+    "module", ["torch", "pandas", "mlflow", "great_expectations", "duckdb", "faiss", "numpy"]
+)
 def test_parsing_imports_nothing_heavy(parsed, module):
     assert module not in parsed["modules"]
 
@@ -99,13 +112,17 @@ def test_every_task_is_retried_but_not_for_bad_data(parsed):
     assert all(task["doc"] for name, task in parsed["tasks"].items() if name != "review")
 
 
-@pytest.mark.parametrize(("field", "family"), [("tower", TOWERS), ("loss", LOSSES), ("sampler", SAMPLERS)])
+@pytest.mark.parametrize(
+    ("field", "family"), [("tower", TOWERS), ("loss", LOSSES), ("sampler", SAMPLERS)]
+)
 def test_form_offers_the_families(parsed, field, family):
     assert parsed["params"][field]["enum"] == [None, *sorted(family)]
 
 
 def test_form_offers_the_configs(parsed):
-    assert parsed["params"]["config"]["enum"] == sorted(file.stem for file in (REPO / "configs").glob("*.yaml"))
+    assert parsed["params"]["config"]["enum"] == sorted(
+        file.stem for file in (REPO / "configs").glob("*.yaml")
+    )
 
 
 def test_form_explains_every_field(parsed):
@@ -126,4 +143,6 @@ def test_a_window_of_landed_days_starts_a_run(parsed, tmp_path_factory):
 
 
 def test_no_python_in_the_mlflow_folder():
-    assert not list((REPO / "mlflow").rglob("*.py")), "a module there would shadow the package mlflow"
+    assert not list((REPO / "mlflow").rglob("*.py")), (
+        "a module there would shadow the package mlflow"
+    )

@@ -15,7 +15,9 @@ ASKED = object()
 @pytest.fixture
 def answer(monkeypatch):
     monkeypatch.setattr(HITLOperator, "execute", lambda self, context: ASKED)
-    review = Review(task_id="review", subject="Promote?", options=["Promote", "Keep as challenger", "Reject"])
+    review = Review(
+        task_id="review", subject="Promote?", options=["Promote", "Keep as challenger", "Reject"]
+    )
     pull = lambda alone: SimpleNamespace(xcom_pull=lambda task_ids, key: {"alone": alone})  # noqa: E731
     return lambda alone: review.execute({"ti": pull(alone)})
 

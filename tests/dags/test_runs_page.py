@@ -1,4 +1,6 @@
-"""The view "MLflow runs": who may see it, what it asks MLflow, what it shows; and that the plugin offers it lightly."""
+"""The view "MLflow runs": who may see it, what it asks MLflow, what it shows; and that the plugin
+offers it lightly.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,13 @@ from tasks import runs_page
 from tests.conftest import REPO
 
 RUN = {
-    "info": {"run_id": "abc", "run_name": "<b>one</b>", "experiment_id": "7", "start_time": 1709251200000, "status": "FINISHED"},
+    "info": {
+        "run_id": "abc",
+        "run_name": "<b>one</b>",
+        "experiment_id": "7",
+        "start_time": 1709251200000,
+        "status": "FINISHED",
+    },
     "data": {
         "tags": [
             {"key": "gate", "value": "failed"},
@@ -23,7 +31,10 @@ RUN = {
             {"key": "dssm.test_day", "value": "2024-03-07"},
         ],
         "params": [{"key": "gate.k", "value": "50"}],
-        "metrics": [{"key": "served/recall_at_50", "value": 0.25}, {"key": "served/recall_at_200", "value": 0.75}],
+        "metrics": [
+            {"key": "served/recall_at_50", "value": 0.25},
+            {"key": "served/recall_at_200", "value": 0.75},
+        ],
     },
 }
 
@@ -32,7 +43,9 @@ def get(**params):
     """The application's answer."""
 
     async def ask():
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=runs_page.app), base_url="http://airflow") as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=runs_page.app), base_url="http://airflow"
+        ) as client:
             return await client.get("/runs", params=params)
 
     return asyncio.run(ask())
@@ -45,7 +58,11 @@ def mlflow(monkeypatch):
 
     async def answer(client, path, **question):
         asked.append((str(client.base_url), path, question))
-        return {"experiments": [{"experiment_id": "7"}]} if path.startswith("experiments") else {"runs": [RUN]}
+        return (
+            {"experiments": [{"experiment_id": "7"}]}
+            if path.startswith("experiments")
+            else {"runs": [RUN]}
+        )
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000/")
     monkeypatch.setenv("MLFLOW_PUBLIC_URL", "https://people.example/ml")
@@ -67,7 +84,8 @@ def test_the_runs_of_a_dag_run_are_shown(mlflow, allowed):
     assert mlflow[0][:2] == ("http://mlflow:5000/api/2.0/mlflow/", "experiments/search")
     assert mlflow[1][2]["experiment_ids"] == ["7"]
     assert (
-        mlflow[1][2]["filter"] == "tags.`airflow.dag_id` = 'dssm_training' AND tags.`airflow.run_id` = 'manual__2024-03-07T00:00:00+00:00'"
+        mlflow[1][2]["filter"]
+        == "tags.`airflow.dag_id` = 'dssm_training' AND tags.`airflow.run_id` = 'manual__2024-03-07T00:00:00+00:00'"
     )
     page = answer.text
     assert "&lt;b&gt;one&lt;/b&gt;" in page
@@ -134,9 +152,19 @@ print(json.dumps({"views": views, "apps": [each["url_prefix"] for each in apps],
 
 
 def load_plugins(home, **env):
-    settings = {"AIRFLOW_HOME": str(home), "PYTHONPATH": str(REPO), "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPO / "plugins")}
+    settings = {
+        "AIRFLOW_HOME": str(home),
+        "PYTHONPATH": str(REPO),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPO / "plugins"),
+    }
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    done = subprocess.run([sys.executable, "-c", PLUGINS], env=clean | settings | env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PLUGINS],
+        env=clean | settings | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -149,7 +177,9 @@ def test_airflow_finds_the_view_and_imports_nothing_heavy_for_it(tmp_path):
     }
     assert len({view["url_route"] for view in found["views"]}) == 2
     assert found["apps"] == ["/dssm"]
-    assert not {"torch", "pandas", "mlflow", "great_expectations", "duckdb", "faiss"} & set(found["modules"])
+    assert not {"torch", "pandas", "mlflow", "great_expectations", "duckdb", "faiss"} & set(
+        found["modules"]
+    )
 
 
 def test_without_an_mlflow_server_there_is_no_view(tmp_path):

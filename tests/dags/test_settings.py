@@ -31,21 +31,49 @@ def folders(tmp_path, monkeypatch):
 
 
 def context(partition_key=None, **params):
-    dag_run = SimpleNamespace(dag_id="dssm_training", run_id="manual__2024-01-01T00:00:00+00:00", partition_key=partition_key)
-    return {"params": EMPTY | {"config": "small", "data": None, "landed": False, "settings": []} | params, "dag_run": dag_run}
+    dag_run = SimpleNamespace(
+        dag_id="dssm_training",
+        run_id="manual__2024-01-01T00:00:00+00:00",
+        partition_key=partition_key,
+    )
+    return {
+        "params": EMPTY
+        | {"config": "small", "data": None, "landed": False, "settings": []}
+        | params,
+        "dag_run": dag_run,
+    }
 
 
 def test_filled_fields_replace_settings(folders):
-    run = open_run(settings.make_run(context(epochs=3, gate_floor=0.25, sampler="uniform", test_day="2024-03-06", seed=9, device="cpu")))
+    run = open_run(
+        settings.make_run(
+            context(
+                epochs=3,
+                gate_floor=0.25,
+                sampler="uniform",
+                test_day="2024-03-06",
+                seed=9,
+                device="cpu",
+            )
+        )
+    )
     config = run.config
-    assert (config.train.epochs, config.gate.floor, config.sampler.kind, config.seed) == (3, 0.25, "uniform", 9)
+    assert (config.train.epochs, config.gate.floor, config.sampler.kind, config.seed) == (
+        3,
+        0.25,
+        "uniform",
+        9,
+    )
     assert config.split.test_day == date(2024, 3, 6)
     assert run.root.is_relative_to(folders / "runs")
 
 
 def test_a_run_knows_which_dag_run_it_is_of(folders):
     run = open_run(settings.make_run(context()))
-    assert read_origin(run) == {"airflow.dag_id": "dssm_training", "airflow.run_id": "manual__2024-01-01T00:00:00+00:00"}
+    assert read_origin(run) == {
+        "airflow.dag_id": "dssm_training",
+        "airflow.run_id": "manual__2024-01-01T00:00:00+00:00",
+    }
 
 
 def test_every_field_has_an_effect(folders):
@@ -68,7 +96,9 @@ def test_run_id_of_airflow_becomes_a_folder(folders):
 
 
 def test_further_settings_come_last(folders):
-    config = open_run(settings.make_run(context(epochs=3, settings=["train.epochs=5", "model.dim=8"]))).config
+    config = open_run(
+        settings.make_run(context(epochs=3, settings=["train.epochs=5", "model.dim=8"]))
+    ).config
     assert (config.train.epochs, config.model.dim) == (5, 8)
 
 
@@ -86,7 +116,9 @@ def test_a_windows_run_reads_its_landed_days(folders, monkeypatch):
     assert by_hand == run.config
 
 
-@pytest.mark.parametrize("name", ["../small", "/etc/passwd", "", "small.yaml", "small; rm -rf /", "$(id)"])
+@pytest.mark.parametrize(
+    "name", ["../small", "/etc/passwd", "", "small.yaml", "small; rm -rf /", "$(id)"]
+)
 def test_config_is_chosen_not_built(folders, name):
     with pytest.raises(ConfigError, match="is not one of small"):
         settings.make_run(context(config=name))
@@ -111,11 +143,22 @@ def test_of_two_test_days_the_window_ends_on_the_second(folders, monkeypatch):
     config = read_config(folders / "configs" / "small.yaml")
     for day in range(1, 8):
         landing.land(config, date(2024, 3, day), folders / "days")
-    split = open_run(settings.make_run(context("2024-03-07", settings=["split.train_days=5", "split.test_days=2"]))).config.split
+    split = open_run(
+        settings.make_run(
+            context("2024-03-07", settings=["split.train_days=5", "split.test_days=2"])
+        )
+    ).config.split
     assert split.days == [date(2024, 3, day) for day in range(1, 8)]
 
 
-@pytest.mark.parametrize("setting", ["data.source.path=/etc", "data={source: {kind: parquet, path: /etc}}", "data.source.kind=parquet"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "data.source.path=/etc",
+        "data={source: {kind: parquet, path: /etc}}",
+        "data.source.kind=parquet",
+    ],
+)
 def test_settings_of_the_log_are_not_a_way_around_its_roots(folders, monkeypatch, setting):
     assert settings.further([setting]) == [setting]
     monkeypatch.setenv("DSSM_DATA_ROOTS", "/data")

@@ -1,4 +1,6 @@
-"""The watcher of the alias `champion`: what it reads of MLflow's answers, and what it says where there is none."""
+"""The watcher of the alias `champion`: what it reads of MLflow's answers, and what it says where
+there is none.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def champion(status, told, asked=None):
         return httpx.Response(status, **told)
 
     async def ask():
-        async with httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://mlflow", **mlflow_credentials()) as client:
+        async with httpx.AsyncClient(
+            transport=httpx.MockTransport(answer), base_url="http://mlflow", **mlflow_credentials()
+        ) as client:
             return await ChampionTrigger("dssm-made")._champion(client)
 
     return asyncio.run(ask())

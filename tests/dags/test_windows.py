@@ -1,4 +1,6 @@
-"""The sliding window: which windows a day is in, which days a window waits for; and the tasks of a day that arrives."""
+"""The sliding window: which windows a day is in, which days a window waits for; and the tasks of a
+day that arrives.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from tasks import landing as tasks
 from tasks.windows import INTERACTIONS, TrailingDaysMapper, TrailingDaysWindow, check_daily
 from tests.conftest import small_config
 
-DAYS = [f"2024-02-{day:02}" for day in range(20, 30)] + [f"2024-03-{day:02}" for day in range(1, 10)]
+DAYS = [f"2024-02-{day:02}" for day in range(20, 30)] + [
+    f"2024-03-{day:02}" for day in range(1, 10)
+]
 
 
 def test_a_window_waits_for_its_days_over_a_leap_day():
@@ -35,7 +39,11 @@ def test_a_window_waits_for_its_days_over_a_leap_day():
 @pytest.mark.parametrize("days", [1, 2, 7])
 def test_both_directions_agree(days):
     mapper, window = TrailingDaysMapper(days), TrailingDaysWindow(days)
-    assert all((day in window.to_upstream(last)) == (last in mapper.to_downstream(day)) for day in DAYS for last in DAYS)
+    assert all(
+        (day in window.to_upstream(last)) == (last in mapper.to_downstream(day))
+        for day in DAYS
+        for last in DAYS
+    )
 
 
 @pytest.mark.parametrize("made", [TrailingDaysMapper(5), TrailingDaysWindow(5)])
@@ -46,7 +54,11 @@ def test_airflow_reads_what_it_kept(made):
 @pytest.mark.parametrize(
     ("cron", "timezone", "said"),
     [
-        ("30 2 * * *", "Europe/Berlin", "02:30:00, which clocks in Europe/Berlin leave out"),  # on a Sunday in March
+        (
+            "30 2 * * *",
+            "Europe/Berlin",
+            "02:30:00, which clocks in Europe/Berlin leave out",
+        ),  # on a Sunday in March
         ("0 0 * * *", "America/Santiago", "00:00:00, which clocks in America/Santiago leave out"),
         ("0 */6 * * *", "UTC", "give one time of every day"),
         ("30 3 * * 1", "UTC", "give one time of every day"),
@@ -67,7 +79,11 @@ def test_nine_days_complete_three_windows():
     fired = []
     for day in DAYS[:9]:
         landed.add(day)
-        fired += [last for last in TrailingDaysMapper(7).to_downstream(day) if set(TrailingDaysWindow(7).to_upstream(last)) <= landed]
+        fired += [
+            last
+            for last in TrailingDaysMapper(7).to_downstream(day)
+            if set(TrailingDaysWindow(7).to_upstream(last)) <= landed
+        ]
     assert fired == DAYS[6:9]
 
 
@@ -98,7 +114,9 @@ class Events(dict):
     """Outlet events, as far as `announce` uses them."""
 
     def __missing__(self, asset):
-        self[asset] = SimpleNamespace(keys=[], add_partitions=lambda *keys: self[asset].keys.extend(keys))
+        self[asset] = SimpleNamespace(
+            keys=[], add_partitions=lambda *keys: self[asset].keys.extend(keys)
+        )
         return self[asset]
 
 
@@ -120,7 +138,9 @@ def test_the_same_day_again_wakes_nobody(day):
 
 
 def test_a_day_that_a_terminal_landed_or_a_killed_task_is_announced_by_the_next_run(day, tmp_path):
-    landing.land(read_config(tmp_path / "configs" / "small.yaml"), date(2024, 3, 2), tmp_path / "days")
+    landing.land(
+        read_config(tmp_path / "configs" / "small.yaml"), date(2024, 3, 2), tmp_path / "days"
+    )
     assert not day("2024-03-02")["replaced"]  # killed before it could tell anyone
     landed, events = day("2024-03-02"), Events()
     tasks.announce(landed, events)
@@ -135,20 +155,29 @@ def test_a_replaced_day_repeats_what_was_trained_on_it_and_no_other(day, tmp_pat
         there, _ = landing.land(config, date(2024, 3, nth), tmp_path / "days")
         landing.note_announced(tmp_path / "days", config.name, date(2024, 3, nth), there.clicks)
     artifacts.create_run(landing.from_days(config, tmp_path / "days"), tmp_path / "runs", "seventh")
-    artifacts.create_run(sweep.on_validation_days(config), tmp_path / "runs", "trial-of-the-log-itself")  # of 2024-03-06
-    changed = small_config(data__source={"kind": "synthetic", "users": 2000, "items": 600, "clicks": 41000})
+    artifacts.create_run(
+        sweep.on_validation_days(config), tmp_path / "runs", "trial-of-the-log-itself"
+    )  # of 2024-03-06
+    changed = small_config(
+        data__source={"kind": "synthetic", "users": 2000, "items": 600, "clicks": 41000}
+    )
     (tmp_path / "configs" / "small.yaml").write_text(yaml.safe_dump(changed))
     landed = day("2024-03-02")
     assert landed["replaced"]
     with pytest.raises(AirflowSkipException, match="trained anew instead"):
         tasks.announce(landed, Events())
     assert day("2024-03-02") == landed  # nobody has been told yet
-    assert tasks.stale_windows(landed) == [{"config": "small", "test_day": "2024-03-07", "landed": True}]
+    assert tasks.stale_windows(landed) == [
+        {"config": "small", "test_day": "2024-03-07", "landed": True}
+    ]
     with pytest.raises(AirflowSkipException, match="unchanged"):
         day("2024-03-02")
 
 
-@pytest.mark.parametrize(("key", "said"), [(None, "no day is given"), ("March", "'March' is no day"), ("2024-03-02T01", "is no day")])
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [(None, "no day is given"), ("March", "'March' is no day"), ("2024-03-02T01", "is no day")],
+)
 def test_no_day_is_said(day, key, said):
     with pytest.raises(ConfigError, match=said):
         day(key)
@@ -162,7 +191,10 @@ def test_a_day_that_is_not_over_does_not_land(day):
 def test_a_day_is_announced_once_those_who_wait_for_it_can_hear(day):
     landed, events = day("2024-03-02"), Events()
     day.paused = True
-    with pytest.raises(ConfigError, match=r"dssm_training is paused, its windows would never hear of 2024-03-02: unpause it, then clear"):
+    with pytest.raises(
+        ConfigError,
+        match=r"dssm_training is paused, its windows would never hear of 2024-03-02: unpause it, then clear",
+    ):
         tasks.announce(day("2024-03-02"), events)
     day.paused = False
     tasks.announce(day("2024-03-02"), events)
@@ -175,6 +207,9 @@ def test_a_day_of_another_config_starts_no_window_of_this_one(day, tmp_path, mon
     (tmp_path / "configs" / "other.yaml").write_text(yaml.safe_dump(small_config(name="other")))
     monkeypatch.setenv("DSSM_CONFIG", "small")
     landed, events = day(day="2024-03-02", config="other"), Events()
-    with pytest.raises(AirflowSkipException, match=r"only windows of 'small' \(\$DSSM_CONFIG\).*dssm_training for 'other'"):
+    with pytest.raises(
+        AirflowSkipException,
+        match=r"only windows of 'small' \(\$DSSM_CONFIG\).*dssm_training for 'other'",
+    ):
         tasks.announce(landed, events)
     assert not events

@@ -1,4 +1,6 @@
-"""Nine days of a real log land one by one, on real servers: three windows train, each on its own days (needs $DSSM_DATA; minutes)."""
+"""Nine days of a real log land one by one, on real servers: three windows train, each on its own
+days (needs $DSSM_DATA; minutes).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from tests.e2e.test_operations import INGEST, ended, windows
 pytestmark = [pytest.mark.e2e, pytest.mark.data]
 CONFIG = "globo-days"
 DAYS = [f"2017-10-0{day}" for day in range(1, 10)]
-FIRST_DAY_S = 1_506_826_800  # 2017-10-01 00:00 in America/Sao_Paulo, 03:00 UTC; summer time began on the 15th
+FIRST_DAY_S = (
+    1_506_826_800  # 2017-10-01 00:00 in America/Sao_Paulo, 03:00 UTC; summer time began on the 15th
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,9 @@ def clicks(data_root):
     for file in (data_root / "globo" / "clicks").glob("*.csv.gz"):
         with gzip.open(file, "rt") as lines:
             column = next(lines).rstrip().split(",").index("click_timestamp")
-            counts.update((int(line.split(",")[column]) // 1000 - FIRST_DAY_S) // 86_400 for line in lines)
+            counts.update(
+                (int(line.split(",")[column]) // 1000 - FIRST_DAY_S) // 86_400 for line in lines
+            )
     return [counts[day] for day in range(len(DAYS))]
 
 
@@ -46,7 +52,10 @@ def globo_site(data_root, tmp_path_factory):
 @pytest.fixture(scope="module")
 def airflow(globo_site):
     client = globo_site.airflow()
-    wait_until(lambda: client.knows(TRAINING, CONFIG) and client.knows(INGEST, CONFIG), "the Dags are parsed")
+    wait_until(
+        lambda: client.knows(TRAINING, CONFIG) and client.knows(INGEST, CONFIG),
+        "the Dags are parsed",
+    )
     return client
 
 
@@ -54,7 +63,10 @@ def airflow(globo_site):
 def test_nine_days_that_land_one_by_one_train_three_windows(airflow, globo_site, clicks):
     for day, rows in zip(DAYS, clicks, strict=True):
         land(airflow, day, rows)
-    wait_until(lambda: set(windows(airflow)) == set(DAYS[6:]), "the windows of days 7, 8 and 9 have started")
+    wait_until(
+        lambda: set(windows(airflow)) == set(DAYS[6:]),
+        "the windows of days 7, 8 and 9 have started",
+    )
     for key, (run_id,) in windows(airflow).items():
         assert complete(airflow, run_id) == "success", airflow.tasks(TRAINING, run_id)
         check(open_run(airflow.xcom(TRAINING, run_id, "ingest_data")), DAYS.index(key), clicks)
@@ -66,7 +78,9 @@ def test_nine_days_that_land_one_by_one_train_three_windows(airflow, globo_site,
 def land(airflow, day, rows):
     run_id = airflow.trigger(INGEST, {"config": CONFIG, "day": day})
     ended(airflow, INGEST, run_id)
-    assert airflow.state(INGEST, run_id) == "success", airflow.log_text(INGEST, run_id, "land_day", 1)
+    assert airflow.state(INGEST, run_id) == "success", airflow.log_text(
+        INGEST, run_id, "land_day", 1
+    )
     assert airflow.xcom(INGEST, run_id, "land_day")["rows"]["landed"] == rows
 
 
@@ -86,11 +100,16 @@ def check(run, last, clicks):
 
 def check_end(airflow, run_id, mlflow):
     """A version is registered that names its run and its day, or the gate has said why not."""
-    run, state = open_run(airflow.xcom(TRAINING, run_id, "ingest_data")), airflow.tasks(TRAINING, run_id)["register_model"]["state"]
+    run, state = (
+        open_run(airflow.xcom(TRAINING, run_id, "ingest_data")),
+        airflow.tasks(TRAINING, run_id)["register_model"]["state"],
+    )
     verdict = run.need("recall_gate").info
     assert state == ("success" if verdict["passed"] else "skipped")
     if not verdict["passed"]:
         assert verdict["reasons"]
         return
-    version = mlflow.get_model_version(run.config.model_name, str(run.need("register_model").info["version"]))
+    version = mlflow.get_model_version(
+        run.config.model_name, str(run.need("register_model").info["version"])
+    )
     assert (version.status, version.tags["dssm.test_day"]) == ("READY", run.config.split.title)

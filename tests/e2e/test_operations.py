@@ -1,4 +1,6 @@
-"""What docs/operations.md tells, on real servers: days arrive, windows train, people decide, the champion is published, one goes back."""
+"""What docs/operations.md tells, on real servers: days arrive, windows train, people decide, the
+champion is published, one goes back.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,22 @@ from local import servers
 from tests.conftest import DAYS, EARLIER, TRAINING, complete, wait_until
 
 pytestmark = pytest.mark.e2e
-INGEST, PUBLISH, ROLLBACK, SWEEP = "ingest_interactions", "dssm_publish", "dssm_rollback", "dssm_sweep"
+INGEST, PUBLISH, ROLLBACK, SWEEP = (
+    "ingest_interactions",
+    "dssm_publish",
+    "dssm_rollback",
+    "dssm_sweep",
+)
 MODEL = "dssm-daily"
 
 
 @pytest.fixture(scope="module")
 def airflow(site):
     client = site.airflow()
-    wait_until(lambda: client.knows(TRAINING, "daily") and client.knows(INGEST, "daily"), "the Dags are parsed")
+    wait_until(
+        lambda: client.knows(TRAINING, "daily") and client.knows(INGEST, "daily"),
+        "the Dags are parsed",
+    )
     return client
 
 
@@ -47,7 +57,9 @@ def ended(airflow, dag, run_id):
 def land(airflow, day):
     run_id = airflow.trigger(INGEST, {"config": "daily", "day": day})
     states = ended(airflow, INGEST, run_id)
-    assert airflow.state(INGEST, run_id) == "success", airflow.log_text(INGEST, run_id, "land_day", 1)
+    assert airflow.state(INGEST, run_id) == "success", airflow.log_text(
+        INGEST, run_id, "land_day", 1
+    )
     return states
 
 
@@ -62,12 +74,16 @@ def windows(airflow):
 
 def settle(airflow, run_id):
     wait_until(lambda: airflow.settled(TRAINING, run_id), f"{run_id} waits for its review")
-    assert airflow.tasks(TRAINING, run_id)["review"]["state"] == "awaiting_input", airflow.tasks(TRAINING, run_id)
+    assert airflow.tasks(TRAINING, run_id)["review"]["state"] == "awaiting_input", airflow.tasks(
+        TRAINING, run_id
+    )
     return run_id
 
 
 def review(airflow, run_id, option, reason):
-    """Answer a review as its page would; the state of the task that applies the answer, and its log."""
+    """Answer a review as its page would; the state of the task that applies the answer, and its
+    log.
+    """
     settle(airflow, run_id)
     complete(airflow, run_id, option, reason)
     task = airflow.tasks(TRAINING, run_id)["promote"]
@@ -78,7 +94,10 @@ def assert_kept(airflow, run_id):
     """A past day's version: nobody is asked, it stays what it is."""
     assert ended(airflow, TRAINING, run_id)["promote"] == "success"
     answer = airflow.xcom(TRAINING, run_id, "review")
-    assert (answer["chosen_options"], answer["responded_by_user"]["name"]) == (["Keep as challenger"], "gate")
+    assert (answer["chosen_options"], answer["responded_by_user"]["name"]) == (
+        ["Keep as challenger"],
+        "gate",
+    )
     assert "was tested on" in answer["params_input"]["reason"]
 
 
@@ -104,7 +123,10 @@ def published(root):
 def test_days_that_land_one_by_one_train_each_window_once(airflow):
     for day in DAYS:
         land(airflow, day)
-    wait_until(lambda: set(windows(airflow)) == set(DAYS[6:]), "the windows of days 7, 8 and 9 have started")
+    wait_until(
+        lambda: set(windows(airflow)) == set(DAYS[6:]),
+        "the windows of days 7, 8 and 9 have started",
+    )
     for key, (run_id,) in windows(airflow).items():  # one run each
         run = open_run(airflow.xcom(TRAINING, settle(airflow, run_id), "ingest_data"))
         last = DAYS.index(key)
@@ -114,7 +136,12 @@ def test_days_that_land_one_by_one_train_each_window_once(airflow):
 
 def test_a_day_that_is_there_already_wakes_nobody(airflow):
     before = windows(airflow)
-    assert land(airflow, DAYS[8]) == {"land_day": "skipped", "announce": "skipped", "stale_windows": "skipped", "train_again": "skipped"}
+    assert land(airflow, DAYS[8]) == {
+        "land_day": "skipped",
+        "announce": "skipped",
+        "stale_windows": "skipped",
+        "train_again": "skipped",
+    }
     assert windows(airflow) == before
 
 
@@ -144,7 +171,12 @@ def test_a_person_promotes_and_an_older_day_never_replaces_a_newer(airflow, mlfl
 
 
 def test_two_runs_of_one_day_at_once_one_is_promoted_the_other_told(airflow, mlflow, root):
-    runs = [airflow.trigger(TRAINING, {"config": "daily", "landed": True, "test_day": DAYS[8], "seed": seed}) for seed in (1, 2)]
+    runs = [
+        airflow.trigger(
+            TRAINING, {"config": "daily", "landed": True, "test_day": DAYS[8], "seed": seed}
+        )
+        for seed in (1, 2)
+    ]
     folders = {airflow.xcom(TRAINING, settle(airflow, run_id), "ingest_data") for run_id in runs}
     assert len(folders) == 2
     versions = [version(airflow, run_id) for run_id in runs]
@@ -155,14 +187,21 @@ def test_two_runs_of_one_day_at_once_one_is_promoted_the_other_told(airflow, mlf
     assert sorted(states) == ["failed", "success"]
     won, lost = states.index("success"), states.index("failed")
     assert alias(mlflow, "champion") == versions[won]
-    assert f"version {versions[lost]} of '{MODEL}' was not made champion" in airflow.log_text(TRAINING, runs[lost], "promote", 1)
+    assert f"version {versions[lost]} of '{MODEL}' was not made champion" in airflow.log_text(
+        TRAINING, runs[lost], "promote", 1
+    )
     wait_until(lambda: published(root) == versions[won], "the winner is published")
 
 
 def test_a_large_margin_promotes_without_a_person(airflow, mlflow, root):
-    """The champion, of one epoch, is measured on the same queries; 200 places hold nearly all of so few items, 20 tell them apart."""
+    """The champion, of one epoch, is measured on the same queries; 200 places hold nearly all of so
+    few items, 20 tell them apart.
+    """
     settings = ["gate.promote_margin=0.001", "gate.k=20"]
-    run_id = airflow.trigger(TRAINING, {"config": "daily", "landed": True, "test_day": DAYS[8], "epochs": 8, "settings": settings})
+    run_id = airflow.trigger(
+        TRAINING,
+        {"config": "daily", "landed": True, "test_day": DAYS[8], "epochs": 8, "settings": settings},
+    )
     wait_until(lambda: airflow.settled(TRAINING, run_id), f"{run_id} ends")
     task = airflow.tasks(TRAINING, run_id)["promote"]
     assert task["state"] == "success", airflow.log_text(TRAINING, run_id, "recall_gate", 1)
@@ -176,14 +215,22 @@ def test_a_large_margin_promotes_without_a_person(airflow, mlflow, root):
 def test_a_replaced_day_repeats_the_windows_it_was_in_and_no_other(airflow, root):
     before, log = windows(airflow), root / "log" / "clicks.csv"
     text = log.read_text()
-    day2 = next(line for line in text.splitlines()[1:] if DAYS[1] == time.strftime("%Y-%m-%d", time.gmtime(int(line.split(",")[2]) / 1000)))
+    day2 = next(
+        line
+        for line in text.splitlines()[1:]
+        if DAYS[1] == time.strftime("%Y-%m-%d", time.gmtime(int(line.split(",")[2]) / 1000))
+    )
     log.write_text(f"{text}{day2}\n")
     assert land(airflow, DAYS[1])["announce"] == "skipped"
     log.write_text(text)
 
     def repeated():
         runs = airflow.get(f"dags/{TRAINING}/dagRuns", limit=100)["dag_runs"]
-        return {run["conf"]["test_day"]: run["dag_run_id"] for run in runs if run["dag_run_id"].startswith("replaced__")}
+        return {
+            run["conf"]["test_day"]: run["dag_run_id"]
+            for run in runs
+            if run["dag_run_id"].startswith("replaced__")
+        }
 
     wait_until(lambda: len(repeated()) == 2, "the windows of days 7 and 8 are trained anew")
     assert sorted(repeated()) == DAYS[6:8]  # day 9's window begins after day 2
@@ -196,7 +243,10 @@ def test_an_alias_moved_by_hand_is_noticed_published_and_written_down(airflow, m
     by_hand = alias(mlflow, "previous_champion")
     mlflow.set_registered_model_alias(MODEL, "champion", by_hand)
     moved = time.monotonic()
-    wait_until(lambda: promotion.history(MODEL, root / "runs")[-1].action == "moved", "the move is in the history")
+    wait_until(
+        lambda: promotion.history(MODEL, root / "runs")[-1].action == "moved",
+        "the move is in the history",
+    )
     assert promotion.history(MODEL, root / "runs")[-1].champion == by_hand
     wait_until(lambda: published(root) == by_hand, "it is published")
     assert time.monotonic() - moved < 60
@@ -204,7 +254,11 @@ def test_an_alias_moved_by_hand_is_noticed_published_and_written_down(airflow, m
 
 def test_the_previous_champion_is_champion_again(airflow, mlflow, root):
     """A move by hand in MLflow leaves `previous_champion` where it was: the history knows better."""
-    wanted = next(made.champion for made in promotion.history(MODEL, root / "runs")[::-1] if made.action != "moved")
+    wanted = next(
+        made.champion
+        for made in promotion.history(MODEL, root / "runs")[::-1]
+        if made.action != "moved"
+    )
     assert alias(mlflow, "champion") != wanted
     run_id = airflow.trigger(ROLLBACK, {"config": "daily", "reason": "moved by mistake"})
     assert ended(airflow, ROLLBACK, run_id) == {"roll_back": "success"}
@@ -237,27 +291,64 @@ def test_the_champion_is_published_to_redis(airflow, mlflow, redis_server):
 def backfilled(airflow):
     """The days that backfills have landed."""
     runs = airflow.get(f"dags/{INGEST}/dagRuns", limit=100)["dag_runs"]
-    return {run["partition_key"] for run in runs if run["run_type"] == "backfill" and run["state"] == "success"}
+    return {
+        run["partition_key"]
+        for run in runs
+        if run["run_type"] == "backfill" and run["state"] == "success"
+    }
 
 
-def test_past_days_are_backfilled_each_window_with_its_own_days_and_no_champion_falls(airflow, mlflow, site):
+def test_past_days_are_backfilled_each_window_with_its_own_days_and_no_champion_falls(
+    airflow, mlflow, site
+):
     """One day as Airflow's page does it, the next by its CLI. Days that are there wake nobody."""
     before = mlflow.get_registered_model(MODEL).aliases
     page = airflow.call(
-        "POST", "backfills", json={"dag_id": INGEST, "from_date": f"{EARLIER[0]}T00:00:00Z", "to_date": f"{EARLIER[0]}T23:59:59Z"}
+        "POST",
+        "backfills",
+        json={
+            "dag_id": INGEST,
+            "from_date": f"{EARLIER[0]}T00:00:00Z",
+            "to_date": f"{EARLIER[0]}T23:59:59Z",
+        },
     )
-    wait_until(lambda: airflow.get(f"backfills/{page['id']}")["completed_at"], "Airflow can begin another backfill")
+    wait_until(
+        lambda: airflow.get(f"backfills/{page['id']}")["completed_at"],
+        "Airflow can begin another backfill",
+    )
     assert backfilled(airflow) == {EARLIER[0]}
-    command = [sys.executable, "-m", "airflow", "backfill", "create", "--dag-id", INGEST, "--from-date", EARLIER[1], "--to-date", DAYS[1]]
-    done = subprocess.run(command, env=servers.environment(site), capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "airflow",
+        "backfill",
+        "create",
+        "--dag-id",
+        INGEST,
+        "--from-date",
+        EARLIER[1],
+        "--to-date",
+        DAYS[1],
+    ]
+    done = subprocess.run(
+        command, env=servers.environment(site), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    wait_until(lambda: backfilled(airflow) >= {*EARLIER, DAYS[0]}, "the days of the command have landed")
-    wait_until(lambda: set(windows(airflow)) == set(DAYS[4:]), "the windows that they complete have started")
+    wait_until(
+        lambda: backfilled(airflow) >= {*EARLIER, DAYS[0]}, "the days of the command have landed"
+    )
+    wait_until(
+        lambda: set(windows(airflow)) == set(DAYS[4:]),
+        "the windows that they complete have started",
+    )
     for key in DAYS[4:6]:
         (run_id,) = windows(airflow)[key]
         assert_kept(airflow, run_id)
         run = open_run(airflow.xcom(TRAINING, run_id, "ingest_data"))
-        assert sorted(run.config.data.source.settings["days"]) == [*EARLIER, *DAYS][: DAYS.index(key) + 3][-7:]
+        assert (
+            sorted(run.config.data.source.settings["days"])
+            == [*EARLIER, *DAYS][: DAYS.index(key) + 3][-7:]
+        )
     assert mlflow.get_registered_model(MODEL).aliases == before
 
 
@@ -266,9 +357,17 @@ def test_a_sweep_ends_with_one_registered_winner(airflow, mlflow):
     run_id = airflow.trigger(SWEEP, {"config": "swept", "epochs": 1, "axes": axes})
     ended(airflow, SWEEP, run_id)
     assert airflow.state(SWEEP, run_id) == "success"
-    trials = airflow.get(f"dags/{SWEEP}/dagRuns/{run_id}/taskInstances", limit=100)["task_instances"]
-    labels = {task["rendered_map_index"] for task in trials if task["task_id"] == "trial.train_towers"}
-    assert labels == {f"loss={loss}, sampler={sampler}" for loss in ("sampled_softmax", "bce") for sampler in ("popularity", "uniform")}
+    trials = airflow.get(f"dags/{SWEEP}/dagRuns/{run_id}/taskInstances", limit=100)[
+        "task_instances"
+    ]
+    labels = {
+        task["rendered_map_index"] for task in trials if task["task_id"] == "trial.train_towers"
+    }
+    assert labels == {
+        f"loss={loss}, sampler={sampler}"
+        for loss in ("sampled_softmax", "bce")
+        for sampler in ("popularity", "uniform")
+    }
     training = handed_on(airflow, run_id)
     wait_until(lambda: airflow.settled(TRAINING, training), "the winner waits for its review")
     assert review(airflow, training, "Keep as challenger", "a sweep's winner")[0] == "success"
@@ -276,23 +375,41 @@ def test_a_sweep_ends_with_one_registered_winner(airflow, mlflow):
     trained = open_run(airflow.xcom(TRAINING, training, "ingest_data")).config
     assert winner == [f'loss.kind="{trained.loss.kind}"', f'sampler.kind="{trained.sampler.kind}"']
     (registered,) = mlflow.search_model_versions("name='dssm-swept'")
-    assert registered.version == version(airflow, training) == mlflow.get_model_version_by_alias("dssm-swept", "challenger").version
+    assert (
+        registered.version
+        == version(airflow, training)
+        == mlflow.get_model_version_by_alias("dssm-swept", "challenger").version
+    )
 
 
 def test_a_trial_that_fails_does_not_sink_the_others(airflow):
-    run_id = airflow.trigger(SWEEP, {"config": "swept", "epochs": 1, "axes": ["train.learning_rate=0.002,1e30"]})
+    run_id = airflow.trigger(
+        SWEEP, {"config": "swept", "epochs": 1, "axes": ["train.learning_rate=0.002,1e30"]}
+    )
     ended(airflow, SWEEP, run_id)
-    trials = airflow.get(f"dags/{SWEEP}/dagRuns/{run_id}/taskInstances", limit=100)["task_instances"]
-    states = {task["map_index"]: task["state"] for task in trials if task["task_id"] == "trial.train_towers"}
+    trials = airflow.get(f"dags/{SWEEP}/dagRuns/{run_id}/taskInstances", limit=100)[
+        "task_instances"
+    ]
+    states = {
+        task["map_index"]: task["state"]
+        for task in trials
+        if task["task_id"] == "trial.train_towers"
+    }
     assert states == {0: "success", 1: "failed"}
-    assert airflow.xcom(SWEEP, run_id, "compare_trials")["conf"]["settings"] == ["train.learning_rate=0.002"]
+    assert airflow.xcom(SWEEP, run_id, "compare_trials")["conf"]["settings"] == [
+        "train.learning_rate=0.002"
+    ]
     review(airflow, handed_on(airflow, run_id), "Keep as challenger", "a sweep's winner")
 
 
 def test_a_search_goes_on_in_rounds_and_trains_the_best(airflow, mlflow):
-    """Two trials in two rounds: the second run of the Dag is started by the first, both are children of one MLflow run."""
+    """Two trials in two rounds: the second run of the Dag is started by the first, both are
+    children of one MLflow run.
+    """
     axes = ["train.learning_rate=0.001..0.004 log"]
-    first = airflow.trigger(SWEEP, {"config": "swept", "epochs": 1, "axes": axes, "search": "optuna", "trials": 2})
+    first = airflow.trigger(
+        SWEEP, {"config": "swept", "epochs": 1, "axes": axes, "search": "optuna", "trials": 2}
+    )
     second = f"{first}__1"
     for run_id in (first, second):
         wait_until(lambda run_id=run_id: airflow.started(SWEEP, run_id), f"{run_id} has begun")
@@ -300,9 +417,17 @@ def test_a_search_goes_on_in_rounds_and_trains_the_best(airflow, mlflow):
         assert airflow.state(SWEEP, run_id) == "success"
     training = handed_on(airflow, second)
     assert review(airflow, training, "Keep as challenger", "a search's winner")[0] == "success"
-    (parent,) = mlflow.search_runs([mlflow.get_experiment_by_name("swept").experiment_id], f"tags.`dssm.sweep` = '{first}'")
-    assert (parent.info.status, parent.data.metrics["trials"], parent.data.metrics["trials_failed"]) == ("FINISHED", 2, 0)
-    assert {"trials.json", "trials.png", "parallel.png"} <= {found.path for found in mlflow.list_artifacts(parent.info.run_id)}
-    assert open_run(airflow.xcom(TRAINING, training, "ingest_data")).config.train.learning_rate == float(
-        parent.data.tags["dssm.winner"].partition("=")[2]
+    (parent,) = mlflow.search_runs(
+        [mlflow.get_experiment_by_name("swept").experiment_id], f"tags.`dssm.sweep` = '{first}'"
     )
+    assert (
+        parent.info.status,
+        parent.data.metrics["trials"],
+        parent.data.metrics["trials_failed"],
+    ) == ("FINISHED", 2, 0)
+    assert {"trials.json", "trials.png", "parallel.png"} <= {
+        found.path for found in mlflow.list_artifacts(parent.info.run_id)
+    }
+    assert open_run(
+        airflow.xcom(TRAINING, training, "ingest_data")
+    ).config.train.learning_rate == float(parent.data.tags["dssm.winner"].partition("=")[2])

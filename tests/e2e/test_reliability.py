@@ -1,4 +1,6 @@
-"""What holds when a server dies under the work: a real MLflow, killed and started again on its port."""
+"""What holds when a server dies under the work: a real MLflow, killed and started again on its
+port.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,10 @@ class Server:
         self.client = MlflowClient(tracking_uri=self.url, registry_uri=self.url)
 
     def start(self) -> None:
-        env = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        env = os.environ | {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
         processes.start(self.site.state, "mlflow", servers.mlflow_command(self.site), env)
         wait_until(self.answers, "MLflow answers")
 
@@ -84,9 +89,13 @@ def server(tmp_path_factory):
 def dssm(folder: Path, url: str | None, *arguments: str):
     """A command of the CLI while it runs; what it prints is in out.txt and err.txt."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    env |= {"DSSM_RUNS": str(folder / "runs"), "PYTHONPATH": str(REPO)} | ({"MLFLOW_TRACKING_URI": url} if url else {})
+    env |= {"DSSM_RUNS": str(folder / "runs"), "PYTHONPATH": str(REPO)} | (
+        {"MLFLOW_TRACKING_URI": url} if url else {}
+    )
     with (folder / "out.txt").open("w") as out, (folder / "err.txt").open("w") as err:
-        process = subprocess.Popen([sys.executable, "-m", "dssm_core.cli", *arguments], env=env, stdout=out, stderr=err)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dssm_core.cli", *arguments], env=env, stdout=out, stderr=err
+        )
     try:
         yield process
     finally:
@@ -116,7 +125,10 @@ def points(client: MlflowClient, run: Path) -> dict[str, list[tuple[int, float]]
     """Every point of every metric of a run, in order."""
     run_id = json.loads((run / "mlflow.json").read_bytes())["run_id"]
     names = client.get_run(run_id).data.metrics
-    return {name: sorted((point.step, point.value) for point in client.get_metric_history(run_id, name)) for name in names}
+    return {
+        name: sorted((point.step, point.value) for point in client.get_metric_history(run_id, name))
+        for name in names
+    }
 
 
 def assert_equal_points(found, wanted) -> None:
@@ -154,7 +166,12 @@ def survivor(server, tmp_path_factory):
     folder = tmp_path_factory.mktemp("survivor")
     with dssm(folder, server.url, "run", config(folder, train__epochs=EPOCHS), "--json") as process:
         for sign in (".train_towers.part/checkpoint.pt", ".register_model.part/bundle"):
-            wait_until(lambda sign=sign: list(folder.glob(f"runs/*/*/*/{sign}")) or process.poll() is not None, sign)
+            wait_until(
+                lambda sign=sign: (
+                    list(folder.glob(f"runs/*/*/*/{sign}")) or process.poll() is not None
+                ),
+                sign,
+            )
             assert process.poll() is None, (folder / "err.txt").read_text()[-3000:]
             server.outage()
         return run_folder(process, folder)
@@ -173,30 +190,55 @@ def test_a_promotion_outlives_its_mlflow_and_is_made_once(server, survivor):
     """First begun while MLflow is away, which is said at once; then MLflow goes away under it."""
     folder = survivor.parents[3]
     server.kill()
-    with dssm(folder, server.url, "promote", "dssm-small", "--by", "ann", "--reason", "good") as process:
+    with dssm(
+        folder, server.url, "promote", "dssm-small", "--by", "ann", "--reason", "good"
+    ) as process:
         status, _, err = ended(process, folder)
     server.start()
     assert (status, f"MLflow at {server.url} did not do its part" in err) == (1, True), err
-    with dssm(folder, server.url, "promote", "dssm-small", "--by", "ann", "--reason", "good") as process:
-        wait_until(lambda: "loading and asking" in (folder / "err.txt").read_text(), "the version is asked")
+    with dssm(
+        folder, server.url, "promote", "dssm-small", "--by", "ann", "--reason", "good"
+    ) as process:
+        wait_until(
+            lambda: "loading and asking" in (folder / "err.txt").read_text(), "the version is asked"
+        )
         server.outage()
         status, out, err = ended(process, folder)
     assert status == 0, err[-3000:]
     (line,) = promotion.history_file("dssm-small", folder / "runs").read_text().splitlines()
-    assert json.loads(line) == json.loads(out) | {"action": "promote", "version": "1", "champion": "1", "previous": None}
-    assert server.client.get_registered_model("dssm-small").aliases == {"challenger": "1", "champion": "1"}
+    assert json.loads(line) == json.loads(out) | {
+        "action": "promote",
+        "version": "1",
+        "champion": "1",
+        "previous": None,
+    }
+    assert server.client.get_registered_model("dssm-small").aliases == {
+        "challenger": "1",
+        "champion": "1",
+    }
 
 
 # --- answers that are lost
 
 
 class Lossy(BaseHTTPRequestHandler):
-    """Hands every request on to MLflow and loses the first answer to each kind of POST, when its work is done."""
+    """Hands every request on to MLflow and loses the first answer to each kind of POST, when its
+    work is done.
+    """
 
     def do_GET(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        headers = {name: value for name, value in self.headers.items() if name != "Host"} | {"Accept-Encoding": "identity"}
-        answer = httpx.request(self.command, self.server.url + self.path, content=body, headers=headers, timeout=60, trust_env=False)
+        headers = {name: value for name, value in self.headers.items() if name != "Host"} | {
+            "Accept-Encoding": "identity"
+        }
+        answer = httpx.request(
+            self.command,
+            self.server.url + self.path,
+            content=body,
+            headers=headers,
+            timeout=60,
+            trust_env=False,
+        )
         if self.command == "POST" and answer.is_success and self.path not in self.server.lost:
             self.server.lost.append(self.path)
             return
@@ -222,9 +264,11 @@ def lossy(server):
 
 
 def test_an_answer_that_is_lost_doubles_nothing(server, lossy, tmp_path):
-    """MLflow's client repeats a request whose answer it did not get, though the first may have done the work.
+    """MLflow's client repeats a request whose answer it did not get, though the first may have done
+    the work.
 
-    Where MLflow itself cannot bear that (the outputs of a run), the command says so, and completes it when it is given again.
+    Where MLflow itself cannot bear that (the outputs of a run), the command says so, and completes
+    it when it is given again.
     """
     command = ("run", config(tmp_path, name="lossy", train__epochs=1), "--json")
     for _ in range(2):
@@ -233,7 +277,13 @@ def test_an_answer_that_is_lost_doubles_nothing(server, lossy, tmp_path):
         assert status == 0 or "ServiceError: MLflow at" in err, err[-3000:]
     assert status == 0, err[-3000:]
     lost = {path.rpartition("2.0/mlflow/")[2] for path in lossy.lost}
-    assert lost >= {"runs/create", "runs/log-batch", "registered-models/create", "model-versions/create", "registered-models/alias"}
+    assert lost >= {
+        "runs/create",
+        "runs/log-batch",
+        "registered-models/create",
+        "model-versions/create",
+        "registered-models/alias",
+    }
     assert_one_finished_run_with_one_version(server.client, "lossy")
     found = points(server.client, Path(json.loads(out.splitlines()[-1])["run"]))
     assert all(len({step for step, _ in known}) == len(known) for known in found.values())
@@ -261,7 +311,9 @@ def contested(server, tmp_path, monkeypatch):
     store = registered(MODEL, tmp_path)
     store.client.create_registered_model(MODEL)
     for number in (1, 2, 3, 4):
-        store.client.create_model_version(MODEL, source=f"s3://nowhere/{number}", tags={"dssm.test_day": "2024-02-01"})
+        store.client.create_model_version(
+            MODEL, source=f"s3://nowhere/{number}", tags={"dssm.test_day": "2024-02-01"}
+        )
     decide("promote", MODEL, tmp_path, datetime.now(UTC), "first", version=1)
     yield store
     store.client.delete_registered_model(MODEL)
@@ -273,16 +325,25 @@ def begin(runs: Path, seed: int):
     return worker
 
 
-def test_500_promotions_and_rollbacks_by_four_processes_leave_a_history_that_replays(contested, tmp_path):
+def test_500_promotions_and_rollbacks_by_four_processes_leave_a_history_that_replays(
+    contested, tmp_path
+):
     started, seen = time.monotonic(), []
     workers = [begin(tmp_path, seed) for seed in range(PROCESSES)]
     while any(worker.is_alive() for worker in workers):
-        seen.append(contested.client.get_model_version_by_alias(MODEL, "champion").version)  # raises where there is none
+        seen.append(
+            contested.client.get_model_version_by_alias(MODEL, "champion").version
+        )  # raises where there is none
         time.sleep(0.05)
     took, known = time.monotonic() - started, promotion.history(MODEL, tmp_path)
-    print(f"\n{PROCESSES * OPERATIONS} operations in {took:.0f} s, {len(known)} moves, {len(seen)} looks")
+    print(
+        f"\n{PROCESSES * OPERATIONS} operations in {took:.0f} s, {len(known)} moves, {len(seen)} looks"
+    )
     assert [worker.exitcode for worker in workers] == [0] * PROCESSES
-    assert {made.by for made in known} == {"first", *(f"process {seed}" for seed in range(PROCESSES))}
+    assert {made.by for made in known} == {
+        "first",
+        *(f"process {seed}" for seed in range(PROCESSES)),
+    }
     assert contested.aliases() == replayed(known)
     assert set(seen) <= {"1", "2", "3", "4"}
 
@@ -290,7 +351,9 @@ def test_500_promotions_and_rollbacks_by_four_processes_leave_a_history_that_rep
 def test_killed_at_any_moment_the_history_still_replays(contested, tmp_path):
     for seed in range(KILLS):
         before, worker = len(promotion.history(MODEL, tmp_path)), begin(tmp_path, seed)
-        wait_until(lambda before=before: len(promotion.history(MODEL, tmp_path)) > before + 1, "it decides")
+        wait_until(
+            lambda before=before: len(promotion.history(MODEL, tmp_path)) > before + 1, "it decides"
+        )
         time.sleep(random.Random(seed).uniform(0, 0.5))
         worker.kill()
         worker.join()

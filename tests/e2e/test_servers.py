@@ -43,7 +43,11 @@ def mlflow(site):
 def finish(airflow, run_id):
     """A review that waits is answered: nothing is promoted."""
     state, tasks = complete(airflow, run_id), airflow.tasks(DAG, run_id)
-    logs = [airflow.log_text(DAG, run_id, name, task["try_number"])[-3000:] for name, task in tasks.items() if task["state"] == "failed"]
+    logs = [
+        airflow.log_text(DAG, run_id, name, task["try_number"])[-3000:]
+        for name, task in tasks.items()
+        if task["state"] == "failed"
+    ]
     return state, {name: task["state"] for name, task in tasks.items()}, "\n".join(logs)
 
 
@@ -53,7 +57,9 @@ def folder(airflow, run_id):
 
 def tracked(airflow, mlflow, run_id):
     """The MLflow run behind the button of the training task."""
-    return mlflow.get_run(airflow.xcom(DAG, run_id, "train_towers", "mlflow_run").rstrip("/").rpartition("/")[2])
+    return mlflow.get_run(
+        airflow.xcom(DAG, run_id, "train_towers", "mlflow_run").rstrip("/").rpartition("/")[2]
+    )
 
 
 def test_airflow_finds_no_fault_with_our_files(airflow):
@@ -64,7 +70,10 @@ def test_airflow_finds_no_fault_with_our_files(airflow):
 
 def test_a_run_ends_as_a_registered_version(airflow, mlflow, site):
     run_id = airflow.trigger(DAG, {"config": "small", "epochs": 1})
-    link = wait_until(lambda: airflow.xcom(DAG, run_id, "train_towers", "mlflow_run"), "the MLflow button has its address")
+    link = wait_until(
+        lambda: airflow.xcom(DAG, run_id, "train_towers", "mlflow_run"),
+        "the MLflow button has its address",
+    )
     assert link.startswith(site.mlflow_url)
     state, states, logs = finish(airflow, run_id)
     assert state == "success", logs
@@ -73,12 +82,20 @@ def test_a_run_ends_as_a_registered_version(airflow, mlflow, site):
     assert run.info.status == "FINISHED"
     version = mlflow.get_model_version_by_alias("dssm-small", "challenger")
     assert version.run_id == run.info.run_id
-    links = airflow.get(f"dags/{DAG}/dagRuns/{run_id}/taskInstances/train_towers/links")["extra_links"]
+    links = airflow.get(f"dags/{DAG}/dagRuns/{run_id}/taskInstances/train_towers/links")[
+        "extra_links"
+    ]
     assert links == {"MLflow run": link}
 
 
 def test_values_outside_the_form_are_refused(airflow):
-    for wrong in ({"sampler": "psychic"}, {"epochs": 0}, {"config": "../../etc/passwd"}, {"test_day": "yesterday"}, {"gate_floor": 2}):
+    for wrong in (
+        {"sampler": "psychic"},
+        {"epochs": 0},
+        {"config": "../../etc/passwd"},
+        {"test_day": "yesterday"},
+        {"gate_floor": 2},
+    ):
         with pytest.raises(RuntimeError, match="400"):
             airflow.trigger(DAG, {"config": "small"} | wrong)
 
@@ -95,7 +112,9 @@ def test_below_the_gate_nothing_is_registered_and_nothing_fails(airflow, mlflow)
     run = tracked(airflow, mlflow, run_id)
     assert run.info.status == "FINISHED"
     assert any("gate" in key for key in run.data.tags), run.data.tags
-    assert any("0.99" in str(value) for key, value in run.data.tags.items() if "gate" in key), run.data.tags
+    assert any("0.99" in str(value) for key, value in run.data.tags.items() if "gate" in key), (
+        run.data.tags
+    )
 
 
 def test_bad_data_fails_at_once_and_leaves_its_report(airflow, mlflow):
@@ -111,11 +130,18 @@ def test_bad_data_fails_at_once_and_leaves_its_report(airflow, mlflow):
 
 
 class Reader(Thread):
-    """Loads each version of a model as soon as it is to be seen, and says which of them were not whole."""
+    """Loads each version of a model as soon as it is to be seen, and says which of them were not
+    whole.
+    """
 
     def __init__(self, uri, name, folder):
         super().__init__(daemon=True)
-        self.store, self.folder, self.seen, self.over = Registered(name, uri, MlflowClient(uri, uri)), folder, {}, Event()
+        self.store, self.folder, self.seen, self.over = (
+            Registered(name, uri, MlflowClient(uri, uri)),
+            folder,
+            {},
+            Event(),
+        )
 
     def run(self):
         while not self.over.wait(0.1):
@@ -128,7 +154,9 @@ class Reader(Thread):
 
 def kill(airflow, run_id, step, begun):
     """SIGKILL the process of a task as soon as it has begun to write."""
-    pid = wait_until(lambda: airflow.tasks(DAG, run_id).get(step, {}).get("pid"), f"{step} has a process")
+    pid = wait_until(
+        lambda: airflow.tasks(DAG, run_id).get(step, {}).get("pid"), f"{step} has a process"
+    )
     deadline = time.monotonic() + PATIENCE_S
     while not begun():
         assert time.monotonic() < deadline, f"{step} wrote nothing"
@@ -136,8 +164,12 @@ def kill(airflow, run_id, step, begun):
     psutil.Process(pid).kill()
 
 
-def test_a_run_that_is_killed_in_each_of_its_steps_registers_the_same(airflow, mlflow, site, tmp_path):
-    """Every task dies by SIGKILL in its first attempt, with its folder half written; readers look all the while."""
+def test_a_run_that_is_killed_in_each_of_its_steps_registers_the_same(
+    airflow, mlflow, site, tmp_path
+):
+    """Every task dies by SIGKILL in its first attempt, with its folder half written; readers look
+    all the while.
+    """
     settings, runs = {"epochs": 12, "seed": 5}, site.state.parent / "runs"
     reader = Reader(site.mlflow_url, "dssm-killed", tmp_path / "read")
     reader.start()
@@ -152,16 +184,21 @@ def test_a_run_that_is_killed_in_each_of_its_steps_registers_the_same(airflow, m
     reader.over.set()
     reader.join()
     assert (state, set(states.values())) == ("success", {"success"}), logs
-    assert {name: task["try_number"] for name, task in airflow.tasks(DAG, run_id).items() if name != "review"} == dict.fromkeys(
-        [*STEPS, "promote"], 2
-    )
+    assert {
+        name: task["try_number"]
+        for name, task in airflow.tasks(DAG, run_id).items()
+        if name != "review"
+    } == dict.fromkeys([*STEPS, "promote"], 2)
     undisturbed, disturbed = run_without_airflow(site, tmp_path, settings), folder(airflow, run_id)
     assert gate_metrics(disturbed) == gate_metrics(undisturbed)
     assert registered(disturbed) == registered(undisturbed)
     assert not [*Path(disturbed).glob(".*.part"), *Path(disturbed).glob(".scratch-*")]
     (version,) = mlflow.search_model_versions("name='dssm-killed'")
     assert reader.seen == {version.version: True}
-    assert mlflow.get_registered_model("dssm-killed").aliases == {"challenger": version.version, "champion": version.version}
+    assert mlflow.get_registered_model("dssm-killed").aliases == {
+        "challenger": version.version,
+        "champion": version.version,
+    }
     assert [made.action for made in promotion.history("dssm-killed", runs)] == ["promote"]
 
 
@@ -190,12 +227,20 @@ def gate_metrics(run):
 
 def without_seconds(found):
     """Metrics less what the baselines took, which is the machine's affair."""
-    return {key: without_seconds(value) for key, value in found.items() if key != "seconds"} if isinstance(found, dict) else found
+    return (
+        {key: without_seconds(value) for key, value in found.items() if key != "seconds"}
+        if isinstance(found, dict)
+        else found
+    )
 
 
-def test_a_run_that_begins_while_another_trains_waits_for_it_and_takes_nothing_of_it(airflow, mlflow):
+def test_a_run_that_begins_while_another_trains_waits_for_it_and_takes_nothing_of_it(
+    airflow, mlflow
+):
     first = airflow.trigger(DAG, {"config": "small", "epochs": 20, "seed": 7})
-    part = wait_until(lambda: folder(airflow, first), "the run has its folder") + "/.train_towers.part"
+    part = (
+        wait_until(lambda: folder(airflow, first), "the run has its folder") + "/.train_towers.part"
+    )
     wait_until(lambda: any(Path(part).glob("*.pt")), "a checkpoint is written")
     second = airflow.trigger(DAG, {"config": "small", "epochs": 1, "seed": 8})
     ended = [finish(airflow, run_id) for run_id in (first, second)]
@@ -207,12 +252,23 @@ def test_a_run_that_begins_while_another_trains_waits_for_it_and_takes_nothing_o
     opened = [tracked(airflow, mlflow, run_id) for run_id in (first, second)]
     assert [run.data.params["train.epochs"] for run in opened] == ["20", "1"]
     versions = [registered(folder(airflow, run_id))[0] for run_id in (first, second)]
-    assert versions[0] != versions[1] == mlflow.get_model_version_by_alias("dssm-small", "challenger").version
+    assert (
+        versions[0]
+        != versions[1]
+        == mlflow.get_model_version_by_alias("dssm-small", "challenger").version
+    )
 
 
 def test_every_tower_of_the_form_is_trained_and_judged(airflow):
-    """The last test: one of its runs may equal one of those above, and an equal bundle is registered once."""
-    runs = {kind: airflow.trigger(DAG, {"config": "small", "epochs": 1, "tower": kind}) for kind in sorted(TOWERS)}
+    """The last test: one of its runs may equal one of those above, and an equal bundle is
+    registered once.
+    """
+    runs = {
+        kind: airflow.trigger(DAG, {"config": "small", "epochs": 1, "tower": kind})
+        for kind in sorted(TOWERS)
+    }
     ended = {kind: finish(airflow, run_id) for kind, run_id in runs.items()}
-    assert {kind: state for kind, (state, _, _) in ended.items()} == dict.fromkeys(runs, "success"), [logs for _, _, logs in ended.values()]
+    assert {kind: state for kind, (state, _, _) in ended.items()} == dict.fromkeys(
+        runs, "success"
+    ), [logs for _, _, logs in ended.values()]
     assert all(states["recall_gate"] == "success" for _, states, _ in ended.values())

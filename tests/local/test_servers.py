@@ -19,7 +19,9 @@ def site(tmp_path, monkeypatch):
 
 
 def running(monkeypatch, environ):
-    monkeypatch.setattr(processes, "leader", lambda state, part: SimpleNamespace(environ=lambda: environ))
+    monkeypatch.setattr(
+        processes, "leader", lambda state, part: SimpleNamespace(environ=lambda: environ)
+    )
 
 
 def test_servers_that_run_with_other_settings_are_not_taken_for_new_ones(site, monkeypatch):
@@ -27,7 +29,9 @@ def test_servers_that_run_with_other_settings_are_not_taken_for_new_ones(site, m
     running(monkeypatch, servers.environment(site) | {"HOME": "/elsewhere"})
     servers.check_settings(site)
     monkeypatch.setenv("DSSM_CONFIG", "my-log")
-    with pytest.raises(servers.ServerError, match=r"with another DSSM_CONFIG: `make down`, then `make up` again"):
+    with pytest.raises(
+        servers.ServerError, match=r"with another DSSM_CONFIG: `make down`, then `make up` again"
+    ):
         servers.check_settings(site)
     running(monkeypatch, servers.environment(site) | {"DSSM_SCHEDULE": "@daily"})
     with pytest.raises(servers.ServerError, match="another DSSM_SCHEDULE"):
@@ -38,7 +42,9 @@ def test_a_shell_speaks_to_the_site(site, monkeypatch):
     monkeypatch.setenv("SHELL", "/bin/sh")
     command = [sys.executable, "-m", "local.servers", "shell", "--state", str(site.state)]
     asked = "echo $MLFLOW_TRACKING_URI; echo $AIRFLOW_HOME; command -v dssm"
-    done = subprocess.run(command, input=asked, capture_output=True, text=True, check=True, cwd=servers.REPO)
+    done = subprocess.run(
+        command, input=asked, capture_output=True, text=True, check=True, cwd=servers.REPO
+    )
     uri, home, dssm = done.stdout.splitlines()
     assert (uri, home) == (site.mlflow_url, str(site.state / "airflow"))
     assert dssm.startswith(str(servers.Path(sys.executable).parent))

@@ -16,9 +16,18 @@ def test_a_row_and_its_baseline_are_measured_by_a_run_up_to_the_gate(tmp_path, m
     raw = small_config()
     raw["data"]["source"] |= {"users": 600, "clicks": 12_000}
     (tmp_path / "configs" / "small.yaml").write_text(yaml.safe_dump(raw))
-    rows = [{"title": "ours", "config": "small.yaml"}, {"title": "hot", "config": "small.yaml", "baseline": "hot"}]
+    rows = [
+        {"title": "ours", "config": "small.yaml"},
+        {"title": "hot", "config": "small.yaml", "baseline": "hot"},
+    ]
     rows.append({"title": "ceiling", "config": "small.yaml", "ceiling": True})
-    table = {"title": "t", "protocol": "p", "columns": {"recall@200": "recall", "all.recall@20": "all"}, "seeds": [3], "rows": rows}
+    table = {
+        "title": "t",
+        "protocol": "p",
+        "columns": {"recall@200": "recall", "all.recall@20": "all"},
+        "seeds": [3],
+        "rows": rows,
+    }
     (tmp_path / "benchmarks" / "one.yaml").write_text(yaml.safe_dump(table, sort_keys=False))
     arguments = ["bench", "one", "--checkout", str(tmp_path), "--runs", str(tmp_path / "runs")]
     done = CliRunner().invoke(main, arguments)

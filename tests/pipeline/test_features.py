@@ -1,4 +1,6 @@
-"""Every kind of feature through the steps on a log of a few hundred clicks: trained, exported, served."""
+"""Every kind of feature through the steps on a log of a few hundred clicks: trained, exported,
+served.
+"""
 
 from __future__ import annotations
 
@@ -89,8 +91,13 @@ def served(tmp_path_factory):
     """A run up to its index, and its bundle."""
     folder = tmp_path_factory.mktemp("kinds")
     write_log(folder)
-    tables = {name: {"files": f"{file}.csv"} for name, file in (("interactions", "log"), ("users", "users"), ("items", "items"))}
-    raw = small_config(features={"columns": COLUMNS}, split={"test_day": "2024-03-04", "train_days": 3})
+    tables = {
+        name: {"files": f"{file}.csv"}
+        for name, file in (("interactions", "log"), ("users", "users"), ("items", "items"))
+    }
+    raw = small_config(
+        features={"columns": COLUMNS}, split={"test_day": "2024-03-04", "train_days": 3}
+    )
     raw["data"] = {"source": {"kind": "delimited", "path": str(folder), **tables}}
     raw["train"] |= {"epochs": 1, "negatives": 16, "batch_size": 64}
     raw["evaluation"] |= {"ks": [20]}
@@ -107,30 +114,61 @@ def test_the_served_user_is_the_exported_one(served):
     last = train.groupby(USER).agg(history=(ITEM, list), device=("device", "last")).reset_index()
     exported = np.load(encoder.folder / "user_embeddings.npy")
     assert np.isfinite(exported).all()
-    np.testing.assert_allclose(encoder.users(last), exported[encoder.user_ids.encode(last[USER])], atol=1e-5)
+    np.testing.assert_allclose(
+        encoder.users(last), exported[encoder.user_ids.encode(last[USER])], atol=1e-5
+    )
 
 
 def test_a_bundle_codes_new_rows_as_its_own(served):
     """The items table coded again by the bundle alone gives what the towers were trained on."""
     run, encoder = served
-    rows = pd.read_parquet(run.step("validate_data") / "items.parquet").set_index(ITEM).reindex(encoder.item_ids.index)
-    again, trained = encode_table(run.config.features.columns, "item", rows, encoder.folder), encoder.prepared.items
+    rows = (
+        pd.read_parquet(run.step("validate_data") / "items.parquet")
+        .set_index(ITEM)
+        .reindex(encoder.item_ids.index)
+    )
+    again, trained = (
+        encode_table(run.config.features.columns, "item", rows, encoder.folder),
+        encoder.prepared.items,
+    )
     assert again.categorical.equal(trained.categorical[1:])
     assert again.multi.equal(trained.multi[1:])
     assert again.numeric.equal(trained.numeric[1:])
 
 
 def test_who_comes_later_is_seen_by_every_kind_of_column(served):
-    """A newcomer that is described like a known item, or user, has its columns; its id, and what train measured, is the unknown one's."""
+    """A newcomer that is described like a known item, or user, has its columns; its id, and what
+    train measured, is the unknown one's.
+    """
     run, encoder = served
-    clicks, tables = pd.read_parquet(run.step("split_by_time") / "train.parquet").query("label == 1"), []
+    clicks, tables = (
+        pd.read_parquet(run.step("split_by_time") / "train.parquet").query("label == 1"),
+        [],
+    )
     for side, twin in (("user", "5"), ("item", "3")):
         rows = pd.read_parquet(run.step("validate_data") / f"{side}s.parquet")
-        tables.append(pd.concat([rows, rows[rows[f"{side}_id"] == twin].assign(**{f"{side}_id": "twin"})], ignore_index=True))
+        tables.append(
+            pd.concat(
+                [rows, rows[rows[f"{side}_id"] == twin].assign(**{f"{side}_id": "twin"})],
+                ignore_index=True,
+            )
+        )
     cutoff = T0 + 3 * DAY
-    rows = pd.DataFrame({USER: ["twin"] * 2, ITEM: ["3", "twin"], "timestamp": [cutoff, cutoff + 1], "device": ["phone"] * 2})
-    moments = Moments.of(encoder.folder, Latest(pd.concat([clicks, rows], ignore_index=True), *tables))
-    for table, ids, twin in ((moments.user_table, moments.users, "5"), (moments.item_table, moments.items, "3")):
+    rows = pd.DataFrame(
+        {
+            USER: ["twin"] * 2,
+            ITEM: ["3", "twin"],
+            "timestamp": [cutoff, cutoff + 1],
+            "device": ["phone"] * 2,
+        }
+    )
+    moments = Moments.of(
+        encoder.folder, Latest(pd.concat([clicks, rows], ignore_index=True), *tables)
+    )
+    for table, ids, twin in (
+        (moments.user_table, moments.users, "5"),
+        (moments.item_table, moments.items, "3"),
+    ):
         code, new = ids.encode([twin, "twin"])
         for part in (table.categorical, table.multi, table.numeric):
             assert part[code].equal(part[new])
@@ -142,16 +180,29 @@ def test_who_comes_later_is_seen_by_every_kind_of_column(served):
     assert np.isfinite(items).all()
     assert np.isfinite(users).all()
     told = pd.DataFrame({USER: [None], "history": [["3"]], "device": ["phone"]})
-    assert not np.allclose(users[-1], encoder.users(told)[0], atol=1e-3)  # the columns of the newcomer count
+    assert not np.allclose(
+        users[-1], encoder.users(told)[0], atol=1e-3
+    )  # the columns of the newcomer count
 
 
 def test_shared_tables_are_saved_once_and_hashed_columns_have_no_file(served):
     run, encoder = served
     prepared = load_prepared(run.step("sample_negatives"))
-    names = [column.column for column in (*prepared.schema.user.categorical, *prepared.schema.user.multi)]
+    names = [
+        column.column for column in (*prepared.schema.user.categorical, *prepared.schema.user.multi)
+    ]
     assert names == ["country", "device", "interests", "saved", "query"]
-    assert len(encoder.model.user_fields.tables) == 2  # country and device; the others are the item side's
-    files = {file.name for file in encoder.folder.iterdir() if file.name.startswith(("vocabulary", "normaliser"))}
-    numbers = {"normaliser.user.age.json", *(f"normaliser.item.{name}.json" for name in ("price", "views", "share"))}
+    assert (
+        len(encoder.model.user_fields.tables) == 2
+    )  # country and device; the others are the item side's
+    files = {
+        file.name
+        for file in encoder.folder.iterdir()
+        if file.name.startswith(("vocabulary", "normaliser"))
+    }
+    numbers = {
+        "normaliser.user.age.json",
+        *(f"normaliser.item.{name}.json" for name in ("price", "views", "share")),
+    }
     assert files == {"vocabulary.item.section.parquet", *numbers}
     assert json.loads((encoder.folder / "normaliser.item.price.json").read_text())["kind"] == "rank"

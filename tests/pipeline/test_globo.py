@@ -30,7 +30,11 @@ def test_the_served_index_recalls_what_readers_click_next_day(data_root, tmp_pat
     assert done.exit_code == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     rows, metrics = result["rows"], result["metrics"]
-    assert rows["read"] == rows["train"] + rows["test"] + rows["outside"] + rows["quarantined"] == 2_073_175
+    assert (
+        rows["read"]
+        == rows["train"] + rows["test"] + rows["outside"] + rows["quarantined"]
+        == 2_073_175
+    )
     assert rows["train"] == 1_294_842
     # what is known of these baselines on this window, counted independently of this code
     assert metrics["baselines"]["hot"]["recall@200"] == pytest.approx(0.277, abs=0.002)
@@ -39,8 +43,12 @@ def test_the_served_index_recalls_what_readers_click_next_day(data_root, tmp_pat
     assert metrics["served"]["recall@200"] >= 0.57
     rolled = metrics["rolling"]
     assert rolled["rows"] == {"warm": 69_003, "all": 129_358, "new_items": 33_944}
-    assert rolled["warm"]["daily"]["recall@200"] == pytest.approx(metrics["served"]["recall@200"], abs=1e-9)
-    assert rolled["all"]["daily"]["recall@200"] == pytest.approx(metrics["all"]["served"]["recall@200"], abs=1e-9)
+    assert rolled["warm"]["daily"]["recall@200"] == pytest.approx(
+        metrics["served"]["recall@200"], abs=1e-9
+    )
+    assert rolled["all"]["daily"]["recall@200"] == pytest.approx(
+        metrics["all"]["served"]["recall@200"], abs=1e-9
+    )
     assert rolled["all"]["baselines"]["recent_hot"]["recall@200"] == pytest.approx(0.901, abs=0.002)
     assert rolled["warm"]["served"]["recall@200"] >= 0.87
     assert rolled["all"]["served"]["recall@200"] >= 0.85

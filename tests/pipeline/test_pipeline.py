@@ -76,11 +76,17 @@ def test_the_run_has_a_whole_report(first):
     page = (run.root / "report.html").read_text()
     assert "The gate passed" in page
     assert "could not be made" not in page
-    assert re.findall(r'class="absent">([^<]*)', page) == ["Nothing to show: there is no champion yet."]
-    assert page.count("<img") == 8  # data, training, recall, slices, calibration, scores, index, map
+    assert re.findall(r'class="absent">([^<]*)', page) == [
+        "Nothing to show: there is no champion yet."
+    ]
+    assert (
+        page.count("<img") == 8
+    )  # data, training, recall, slices, calibration, scores, index, map
     again = CliRunner().invoke(main, ["report", "--run", str(run.root)])
     assert again.output.splitlines()[-1].endswith("report.html")
-    logged = registry.connect(run.runs).list_artifacts(json.loads((run.root / "mlflow.json").read_text())["run_id"])
+    logged = registry.connect(run.runs).list_artifacts(
+        json.loads((run.root / "mlflow.json").read_text())["run_id"]
+    )
     assert "report.html" in [file.path for file in logged]
 
 
@@ -93,7 +99,9 @@ def test_again_returns_at_once_and_registers_nothing_new(first):
     run, result = first
     before = {name: (run.step(name) / "manifest.json").stat().st_mtime_ns for name in steps.STEPS}
     assert pipeline.run_pipeline(run) == result
-    assert {name: (run.step(name) / "manifest.json").stat().st_mtime_ns for name in steps.STEPS} == before
+    assert {
+        name: (run.step(name) / "manifest.json").stat().st_mtime_ns for name in steps.STEPS
+    } == before
 
 
 def test_another_run_of_the_window_reuses_what_is_the_same(first, runs):
@@ -107,7 +115,9 @@ def test_another_run_of_the_window_reuses_what_is_the_same(first, runs):
 
 
 def test_a_reused_export_is_registered_with_this_run_s_index(first, runs):
-    """The index's settings travel with the run that chose them, not with the run whose embeddings it reuses."""
+    """The index's settings travel with the run that chose them, not with the run whose embeddings
+    it reuses.
+    """
     other = artifacts.create_run(tiny(index={"kind": "faiss_hnsw", "ef_search": 256}), runs, "hnsw")
     result = pipeline.run_pipeline(other)
     assert other.need("export_embeddings").reused_from
@@ -118,7 +128,9 @@ def test_a_reused_export_is_registered_with_this_run_s_index(first, runs):
 
 
 def test_a_registered_model_says_what_each_answer_comes_from(first):
-    """Loaded by MLflow, with the real towers: a known user, a history, and newcomers with and without a context."""
+    """Loaded by MLflow, with the real towers: a known user, a history, and newcomers with and
+    without a context.
+    """
     import mlflow
 
     run, result = first
@@ -127,18 +139,29 @@ def test_a_registered_model_says_what_each_answer_comes_from(first):
     bundle = open_bundle(run.step("register_model") / "bundle")
     device = pd.read_parquet(run.step("split_by_time") / "train.parquet")["device"].dropna().iloc[0]
     history = bundle.items.index[:2].tolist()
-    frame = pd.DataFrame({"user_id": [bundle.users.index[0], "new", "new", "new"], "history": [[], history, [], []]})
+    frame = pd.DataFrame(
+        {"user_id": [bundle.users.index[0], "new", "new", "new"], "history": [[], history, [], []]}
+    )
     answer = model.predict(frame.assign(device=[None, None, device, None]), params={"k": 5})
     assert answer["source"].tolist() == ["user", "history", "context", "context"]
     assert answer["item_ids"].map(len).tolist() == [5] * 4
     assert answer["scores"][2] != answer["scores"][3]  # the context counts
-    assert answer["scores"][3] == pytest.approx(model.predict(frame, params={"k": 5})["scores"][3], abs=1e-5)
+    assert answer["scores"][3] == pytest.approx(
+        model.predict(frame, params={"k": 5})["scores"][3], abs=1e-5
+    )
 
 
 def test_newcomers_of_a_tower_that_never_saw_an_empty_history_get_recent_hot(runs):
-    """The list that is served is the baseline that the gate compares with, and what the gate measures of newcomers."""
-    raw = small_config(features__activity={"enabled": False}, sampler={"kind": "uniform"}, train__epochs=1)
-    raw["data"]["source"] |= {"users": 9000, "clicks": 12_000}  # so that some users come on the test day only
+    """The list that is served is the baseline that the gate compares with, and what the gate
+    measures of newcomers.
+    """
+    raw = small_config(
+        features__activity={"enabled": False}, sampler={"kind": "uniform"}, train__epochs=1
+    )
+    raw["data"]["source"] |= {
+        "users": 9000,
+        "clicks": 12_000,
+    }  # so that some users come on the test day only
     config = parse_config(raw)
     run = artifacts.create_run(config, runs, "by-place")
     for name in list(steps.STEPS)[: list(steps.STEPS).index("recall_gate")]:
@@ -147,7 +170,9 @@ def test_newcomers_of_a_tower_that_never_saw_an_empty_history_get_recent_hot(run
     bundle, window = open_bundle(assemble(run, run.root / "bundle")), queries.read_window(run)
     baseline = evaluate.fit_baselines(config, window)["recent_hot"].fitted.rows
     wanted = bundle.items.decode(baseline[:20] + 1).tolist()
-    answer = bundle.retrieve(pd.DataFrame({"user_id": ["new", bundle.users.index[0]], "device": ["any", "any"]}), 20)
+    answer = bundle.retrieve(
+        pd.DataFrame({"user_id": ["new", bundle.users.index[0]], "device": ["any", "any"]}), 20
+    )
     assert answer["source"].tolist() == ["hot", "user"]
     assert answer["item_ids"][0] == wanted
     new = window.all.codes == 0
@@ -159,14 +184,26 @@ def test_newcomers_of_a_tower_that_never_saw_an_empty_history_get_recent_hot(run
 
 
 def test_seed_users_of_a_segment_find_users_of_that_segment(first):
-    """The generated log's users of a segment prefer the same categories, which the towers learn from clicks."""
+    """The generated log's users of a segment prefer the same categories, which the towers learn
+    from clicks.
+    """
     run = first[0]
-    segment = pd.read_parquet(run.step("ingest_data") / "users.parquet").set_index("user_id")["segment"].dropna()
+    segment = (
+        pd.read_parquet(run.step("ingest_data") / "users.parquet")
+        .set_index("user_id")["segment"]
+        .dropna()
+    )
     with lookalike.opened(run) as (bundle, _):
         known = segment[segment.index.isin(bundle.users.index)]
         seeds = known.groupby(known).head(10)
-        asked = {name: lookalike.like_seeds(bundle, list(part.index)) for name, part in seeds.groupby(seeds)}
-        found = {name: lookalike.audience(bundle, question, 20)["user_id"] for name, question in asked.items()}
+        asked = {
+            name: lookalike.like_seeds(bundle, list(part.index))
+            for name, part in seeds.groupby(seeds)
+        }
+        found = {
+            name: lookalike.audience(bundle, question, 20)["user_id"]
+            for name, question in asked.items()
+        }
     alike = [(segment.reindex(users) == name).mean() for name, users in found.items()]
     chance = known.value_counts(normalize=True).mean()
     assert sum(alike) / len(alike) > 2 * chance
@@ -194,7 +231,11 @@ def test_what_a_killed_write_left_is_not_published(tmp_path):
     part.mkdir()
     (part / ".checkpoint.pt.42.part").write_text("half")
     (part / "key.json").write_text(json.dumps(steps.step_key(run, steps.STEPS["ingest_data"])))
-    assert list(steps.execute(run, "ingest_data").files) == ["interactions.parquet", "items.parquet", "users.parquet"]
+    assert list(steps.execute(run, "ingest_data").files) == [
+        "interactions.parquet",
+        "items.parquet",
+        "users.parquet",
+    ]
 
 
 def test_damage_in_another_run_does_not_stop_this_one(tmp_path):
@@ -212,7 +253,10 @@ def test_another_setting_trains_anew(first, runs):
     for name in [*TO_TRAIN, "train_towers"]:
         steps.execute(other, name)
     assert other.need("train_towers").reused_from is None
-    assert other.need("train_towers").files["towers.safetensors"] != first[0].need("train_towers").files["towers.safetensors"]
+    assert (
+        other.need("train_towers").files["towers.safetensors"]
+        != first[0].need("train_towers").files["towers.safetensors"]
+    )
 
 
 def test_a_step_reads_only_the_settings_of_its_key(runs, monkeypatch):
@@ -221,7 +265,9 @@ def test_a_step_reads_only_the_settings_of_its_key(runs, monkeypatch):
     config, seen = run.config, set()
 
     class Watched:
-        """Notes what is read: a section, or the setting in it where the step declares settings of that section."""
+        """Notes what is read: a section, or the setting in it where the step declares settings of
+        that section.
+        """
 
         def __init__(self, watched, opened, prefix=""):
             self.watched, self.opened, self.prefix = watched, opened, prefix
@@ -242,7 +288,9 @@ def test_a_step_reads_only_the_settings_of_its_key(runs, monkeypatch):
         part = run.root / f".{name}.part"
         part.mkdir()
         seen.clear()
-        run.__dict__["config"] = Watched(config, {name.partition(".")[0] for name in step.reads if "." in name})
+        run.__dict__["config"] = Watched(
+            config, {name.partition(".")[0] for name in step.reads if "." in name}
+        )
         named(step.function)(run, part)
         run.__dict__["config"] = config
         assert seen <= {*step.reads, "name", "model_dump", "model_dump_json", "model_name"}, name
@@ -260,15 +308,22 @@ def test_a_refused_model_is_not_registered(runs):
 
 
 def test_killed_training_goes_on_to_the_same_towers(tmp_path, runs):
-    """SIGKILL in the middle, then again: the towers equal those of a run left alone, to the last bit."""
+    """SIGKILL in the middle, then again: the towers equal those of a run left alone, to the last
+    bit.
+    """
     settings = {"train__checkpoint_every_s": 0.0, "train__epochs": 6, "seed": 11}
-    alone, killed = (artifacts.create_run(tiny(**settings), tmp_path / name, "run") for name in ("alone", "killed"))
+    alone, killed = (
+        artifacts.create_run(tiny(**settings), tmp_path / name, "run")
+        for name in ("alone", "killed")
+    )
     for run in (alone, killed):
         for name in TO_TRAIN:
             steps.execute(run, name)
     steps.execute(alone, "train_towers")
     checkpoint = killed.root / ".train_towers.part" / "checkpoint.pt"
-    child = subprocess.Popen([sys.executable, "-m", "dssm_core.cli", "train_towers", "--run", str(killed.root)])
+    child = subprocess.Popen(
+        [sys.executable, "-m", "dssm_core.cli", "train_towers", "--run", str(killed.root)]
+    )
     deadline = time.monotonic() + 120
     while not checkpoint.is_file() and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -277,7 +332,10 @@ def test_killed_training_goes_on_to_the_same_towers(tmp_path, runs):
     assert checkpoint.is_file()
     assert killed.manifest("train_towers") is None, "nothing half-written has the step's name"
     manifest = steps.execute(killed, "train_towers")
-    assert manifest.files["towers.safetensors"] == alone.need("train_towers").files["towers.safetensors"]
+    assert (
+        manifest.files["towers.safetensors"]
+        == alone.need("train_towers").files["towers.safetensors"]
+    )
     assert manifest.files["history.jsonl"] == alone.need("train_towers").files["history.jsonl"]
 
 
@@ -309,16 +367,33 @@ def test_cli_lists_runs_and_runs_a_step(first, runs):
 
 def test_cli_lists_the_steps_in_their_order():
     commands = [
-        line.split()[0] for line in cli("--help").stdout.split("Commands:")[1].splitlines() if line.startswith("  ") and line[2] != " "
+        line.split()[0]
+        for line in cli("--help").stdout.split("Commands:")[1].splitlines()
+        if line.startswith("  ") and line[2] != " "
     ]
-    people = ["run", "sweep", "land", "runs", "report", "promote", "rollback", "history", "publish", "refresh", "lookalike", "bench"]
+    people = [
+        "run",
+        "sweep",
+        "land",
+        "runs",
+        "report",
+        "promote",
+        "rollback",
+        "history",
+        "publish",
+        "refresh",
+        "lookalike",
+        "bench",
+    ]
     assert commands == [*people, *steps.STEPS]
 
 
 def test_a_run_may_end_at_a_step(first, runs, tmp_path):
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(tiny().model_dump(mode="json")))
-    judged = cli("run", file, "--runs", runs, "--run-id", "judged", "--until", "recall_gate", "--json")
+    judged = cli(
+        "run", file, "--runs", runs, "--run-id", "judged", "--until", "recall_gate", "--json"
+    )
     assert judged.exit_code == 0, judged.stderr
     result = json.loads(judged.stdout)
     assert list(result["seconds"])[-1] == "recall_gate"
@@ -342,10 +417,33 @@ def test_cli_says_what_is_wrong_in_a_sentence(runs, tmp_path):
 
 
 def test_cli_promotes(first, runs):
-    done = cli("promote", "dssm-small", "--version", first[1]["version"], "--runs", runs, "--reason", "looks right")
+    done = cli(
+        "promote",
+        "dssm-small",
+        "--version",
+        first[1]["version"],
+        "--runs",
+        runs,
+        "--reason",
+        "looks right",
+    )
     made = json.loads(done.stdout)
-    assert (made["action"], made["champion"], made["previous"], made["reason"]) == ("promote", first[1]["version"], None, "looks right")
-    again = cli("promote", "dssm-small", "--version", first[1]["version"], "--runs", runs, "--reason", "once more")
+    assert (made["action"], made["champion"], made["previous"], made["reason"]) == (
+        "promote",
+        first[1]["version"],
+        None,
+        "looks right",
+    )
+    again = cli(
+        "promote",
+        "dssm-small",
+        "--version",
+        first[1]["version"],
+        "--runs",
+        runs,
+        "--reason",
+        "once more",
+    )
     assert "is champion already: nothing was changed" in again.stderr
     assert json.loads(again.stdout) == made
     listed = cli("history", "dssm-small", "--runs", runs)
@@ -354,25 +452,53 @@ def test_cli_promotes(first, runs):
 
 
 def test_cli_searches_and_trains_the_best(tmp_path):
-    """Three trials, of which the one with an impossible rate fails; MLflow's parent run compares them."""
+    """Three trials, of which the one with an impossible rate fails; MLflow's parent run compares
+    them.
+    """
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(tiny(name="swept", train__epochs=1).model_dump(mode="json")))
     done = cli(
-        "sweep", file, "--axis", "train.learning_rate=0.002,0.004,1e30", "--search", "optuna", "--trials", 3, "--runs", tmp_path / "runs"
+        "sweep",
+        file,
+        "--axis",
+        "train.learning_rate=0.002,0.004,1e30",
+        "--search",
+        "optuna",
+        "--trials",
+        3,
+        "--runs",
+        tmp_path / "runs",
     )
     assert done.exit_code == 0, done.stderr[-3000:]
     client = registry.connect(tmp_path / "runs")
-    (parent,) = client.search_runs([client.get_experiment_by_name("swept").experiment_id], "tags.dssm.sweep != ''")
-    table = json.loads(Path(client.download_artifacts(parent.info.run_id, "trials.json", str(tmp_path))).read_text())
+    (parent,) = client.search_runs(
+        [client.get_experiment_by_name("swept").experiment_id], "tags.dssm.sweep != ''"
+    )
+    table = json.loads(
+        Path(
+            client.download_artifacts(parent.info.run_id, "trials.json", str(tmp_path))
+        ).read_text()
+    )
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
     assert [row["state"] for row in rows] == ["done", "done", "failed"]
     assert rows[2]["train.learning_rate"] == "1e+30"
     assert rows[0]["recall"] >= rows[1]["recall"]
-    assert parent.data.metrics | {"trials": 3, "trials_failed": 1, "best/recall_at_200": rows[0]["recall"]} == parent.data.metrics
+    assert (
+        parent.data.metrics
+        | {"trials": 3, "trials_failed": 1, "best/recall_at_200": rows[0]["recall"]}
+        == parent.data.metrics
+    )
     assert parent.data.tags["dssm.winner"] == rows[0]["label"]
-    assert f"**{rows[0]['label']}** is best of 3 trials, 1 failed" in parent.data.tags["mlflow.note.content"]
-    assert {"trials.json", "trials.png", "parallel.png"} <= {found.path for found in client.list_artifacts(parent.info.run_id)}
-    children = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    assert (
+        f"**{rows[0]['label']}** is best of 3 trials, 1 failed"
+        in parent.data.tags["mlflow.note.content"]
+    )
+    assert {"trials.json", "trials.png", "parallel.png"} <= {
+        found.path for found in client.list_artifacts(parent.info.run_id)
+    }
+    children = client.search_runs(
+        [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
+    )
     assert sorted(child.info.run_name for child in children) == sorted(row["label"] for row in rows)
     (winner,) = [run for run in artifacts.find_runs(tmp_path / "runs") if run.id.startswith("cli-")]
     assert winner.config.train.learning_rate == float(rows[0]["train.learning_rate"])
@@ -387,7 +513,11 @@ def test_cli_refreshes_the_champion(first, runs, tmp_path):
     done = cli(*arguments, "--as-of", "2024-03-07T12:00")
     assert done.exit_code == 0, done.stderr
     made = json.loads(done.stdout)
-    assert (made["model"], made["version"], made["as_of"]) == ("dssm-small", first[1]["version"], "2024-03-07T12:00:00Z")
+    assert (made["model"], made["version"], made["as_of"]) == (
+        "dssm-small",
+        first[1]["version"],
+        "2024-03-07T12:00:00Z",
+    )
     assert made["bundle"] == first[0].need("register_model").info["content_hash"]
     assert made["embedded"]["users"] > made["embedded"]["new_users"] >= 0
     bundle = open_bundle(tmp_path / "refreshed" / "dssm-small" / "current")

@@ -1,4 +1,6 @@
-"""Each protocol that knows no cutoff, from the log to the evaluated index, on a log that trains in seconds."""
+"""Each protocol that knows no cutoff, from the log to the evaluated index, on a log that trains in
+seconds.
+"""
 
 import pytest
 
@@ -10,7 +12,9 @@ from tests.conftest import small_config
 
 
 @pytest.mark.parametrize(
-    "split", [{"kind": "leave_one_out"}, {"kind": "last_n", "n": 2}, {"kind": "holdout"}], ids=lambda split: split["kind"]
+    "split",
+    [{"kind": "leave_one_out"}, {"kind": "last_n", "n": 2}, {"kind": "holdout"}],
+    ids=lambda split: split["kind"],
 )
 def test_a_split_without_a_cutoff_trains_and_is_judged(split, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -24,11 +28,21 @@ def test_a_split_without_a_cutoff_trains_and_is_judged(split, tmp_path, monkeypa
     raw["features"]["activity"] = {"enabled": False}
     raw["train"] |= {"epochs": 1}
     run = artifacts.create_run(parse_config(raw), tmp_path, "one")
-    for name in ("ingest_data", "validate_data", "split_by_time", "sample_negatives", "train_towers", "export_embeddings", "build_index"):
+    for name in (
+        "ingest_data",
+        "validate_data",
+        "split_by_time",
+        "sample_negatives",
+        "train_towers",
+        "export_embeddings",
+        "build_index",
+    ):
         steps.execute(run, name)
     rows = run.need("split_by_time").rows
     metrics = evaluate.evaluate(run).metrics
     assert run.root.parent.name == split["kind"]
     assert metrics["served"] == metrics["exact"]
-    assert metrics["queries"]["all"] == (rows["test"] if split["kind"] == "last_n" else metrics["queries"]["all"])
+    assert metrics["queries"]["all"] == (
+        rows["test"] if split["kind"] == "last_n" else metrics["queries"]["all"]
+    )
     assert 0 < metrics["served"]["recall@20"] <= 1

@@ -33,11 +33,21 @@ from tests.conftest import small_config
 DAY = 24 * HOUR_MS
 T0 = 1_709_251_200_000  # 2024-03-01 00:00 UTC
 CUTOFF = T0 + 3 * DAY
-TO_INDEX = ("ingest_data", "validate_data", "split_by_time", "sample_negatives", "train_towers", "export_embeddings", "build_index")
+TO_INDEX = (
+    "ingest_data",
+    "validate_data",
+    "split_by_time",
+    "sample_negatives",
+    "train_towers",
+    "export_embeddings",
+    "build_index",
+)
 
 
 def write_log(folder):
-    """Three days to train and one to test: 60 items live a day each and are clicked by their own kind of readers; `new` comes at 10:20."""
+    """Three days to train and one to test: 60 items live a day each and are clicked by their own
+    kind of readers; `new` comes at 10:20.
+    """
     rng = np.random.default_rng(5)
     rows = []
     for item in range(60):
@@ -46,10 +56,17 @@ def write_log(folder):
         times = first + (hours * HOUR_MS).astype(np.int64)
         users = rng.integers(0, 120, 80)
         device = np.where(rng.random(80) < 0.9, ["phone", "desk"][item % 2], "tv")
-        rows += list(zip((f"u{user}" for user in users), (f"i{item}",) * 80, times, device, strict=False))
-    rows += [(f"u{n}", "new", CUTOFF + 10 * HOUR_MS + (20 + n // 2) * 60_000, "phone") for n in range(60)]
+        rows += list(
+            zip((f"u{user}" for user in users), (f"i{item}",) * 80, times, device, strict=False)
+        )
+    rows += [
+        (f"u{n}", "new", CUTOFF + 10 * HOUR_MS + (20 + n // 2) * 60_000, "phone") for n in range(60)
+    ]
     rows += [(f"u{n}", "new", CUTOFF + 11 * HOUR_MS + n * 60_000, "phone") for n in range(60, 120)]
-    rows += [("stranger", "i3", CUTOFF + 5 * HOUR_MS, "desk"), ("stranger", "i7", CUTOFF + 14 * HOUR_MS, "desk")]
+    rows += [
+        ("stranger", "i3", CUTOFF + 5 * HOUR_MS, "desk"),
+        ("stranger", "i7", CUTOFF + 14 * HOUR_MS, "desk"),
+    ]
     frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "device"])
     frame = frame[frame.timestamp < T0 + 4 * DAY].sort_values("timestamp", kind="stable")
     frame.to_csv(folder / "clicks.csv", index=False)
@@ -60,7 +77,10 @@ def config_of(log, **changes):
     source = {"kind": "delimited", "path": str(log), "interactions": {"files": "*.csv"}}
     raw = small_config(data={"source": source}, split={"test_day": "2024-03-04", "train_days": 3})
     raw["name"] = "made"
-    raw["features"] = {"columns": {"context": [{"column": "device", "kind": "categorical"}]}, "activity": {"refresh_h": 6}}
+    raw["features"] = {
+        "columns": {"context": [{"column": "device", "kind": "categorical"}]},
+        "activity": {"refresh_h": 6},
+    }
     raw["train"] |= {"epochs": 2, "batch_size": 64, "negatives": 32, "learning_rate": 0.01}
     raw["evaluation"] = {"ks": [5, 20], "bootstrap": 20, "rolling": {"refresh_h": 1}}
     raw["gate"] = {"k": 20, "floor": 0.0, "min_index_ratio": 0.0, "champion_tolerance": 1.0}
@@ -125,7 +145,9 @@ def np_codes(first, last):
 def test_nothing_at_or_after_the_moment_changes_anything(base, log, hour):
     items, users = exported(base)
     as_of = CUTOFF + hour * HOUR_MS
-    full, cut = (Moments.of(base, clicks).as_of(as_of) for clicks in (latest(log), latest(log, as_of)))
+    full, cut = (
+        Moments.of(base, clicks).as_of(as_of) for clicks in (latest(log), latest(log, as_of))
+    )
     assert np.array_equal(full.items(items), cut.items(items))
     assert np.array_equal(full.all_users(users), cut.all_users(users))
     assert (full.n_users, full.n_items) == (cut.n_users, cut.n_items)
@@ -135,12 +157,20 @@ def test_only_those_who_acted_have_other_vectors(base, log):
     users = exported(base)[1]
     moments = Moments.of(base, latest(log))
     moment = moments.as_of(CUTOFF + HOUR_MS)
-    acted = set(log[1][(log[1].timestamp >= CUTOFF) & (log[1].timestamp < CUTOFF + HOUR_MS)].user_id)
+    acted = set(
+        log[1][(log[1].timestamp >= CUTOFF) & (log[1].timestamp < CUTOFF + HOUR_MS)].user_id
+    )
     assert set(moments.users.decode(moment.acted.numpy())) == acted
     same = (moment.all_users(users)[: len(users)] == users).all(1)
-    changed = {name for name, kept in zip(moments.users.decode(np.arange(1, len(users))), same[1:], strict=True) if not kept}
+    changed = {
+        name
+        for name, kept in zip(moments.users.decode(np.arange(1, len(users))), same[1:], strict=True)
+        if not kept
+    }
     assert same[0]
-    assert changed <= acted  # who has clicked a newcomer from the same device has the same history and context
+    assert (
+        changed <= acted
+    )  # who has clicked a newcomer from the same device has the same history and context
     assert len(acted) / 2 < len(changed) < len(users) / 2
 
 
@@ -164,7 +194,9 @@ def test_a_window_as_long_as_the_trained_one(base, log):
     assert len(moment.log.item) == len(inside)
     first = inside.groupby(ITEM).timestamp.min()
     names = moment.of.items.decode(np.arange(1, moment.n_items))
-    wanted = [first.get(name, moment.log.start) for name in names]  # who has left the window is as old as it is
+    wanted = [
+        first.get(name, moment.log.start) for name in names
+    ]  # who has left the window is as old as it is
     assert moment.log.created[1:].tolist() == wanted
 
 
@@ -189,41 +221,68 @@ def test_what_newcomers_are_served_moves_with_the_clock(by_place, log, tmp_path)
     """At 13:00 most clicks of the hour before were on `new`, which the list did not know before."""
     base = assemble(by_place, tmp_path / "bundle")
     made = at(tmp_path / "refreshed", base, by_place, 13)
-    before, after = (open_bundle(folder).retrieve(pd.DataFrame({USER: ["nobody"]}), 20).iloc[0] for folder in (base, made["folder"]))
+    before, after = (
+        open_bundle(folder).retrieve(pd.DataFrame({USER: ["nobody"]}), 20).iloc[0]
+        for folder in (base, made["folder"])
+    )
     assert (before.source, after.source) == ("hot", "hot")
     assert "new" not in before.item_ids
     assert after.item_ids[0] == "new"
-    hour = log[1][(log[1].timestamp >= CUTOFF + 12 * HOUR_MS) & (log[1].timestamp < CUTOFF + 13 * HOUR_MS)].drop_duplicates()
+    hour = log[1][
+        (log[1].timestamp >= CUTOFF + 12 * HOUR_MS) & (log[1].timestamp < CUTOFF + 13 * HOUR_MS)
+    ].drop_duplicates()
     assert after.scores[0] == pytest.approx((hour.item_id == "new").mean(), abs=1e-6)
 
 
 def test_newcomers_are_measured_as_they_are_served(by_place, tmp_path):
     base, window = assemble(by_place, tmp_path / "bundle"), read_window(by_place)
-    rolled, daily = rolling.roll(by_place, window, base), evaluate.evaluate(by_place, window).metrics
+    rolled, daily = (
+        rolling.roll(by_place, window, base),
+        evaluate.evaluate(by_place, window).metrics,
+    )
     for which, scores in (("warm", daily["served"]), ("all", daily["all"]["served"])):
-        assert rolled.scores("daily", which, by_place.config)["recall@20"] == pytest.approx(scores["recall@20"], abs=1e-12)
+        assert rolled.scores("daily", which, by_place.config)["recall@20"] == pytest.approx(
+            scores["recall@20"], abs=1e-12
+        )
     first = np.flatnonzero((rolled.rows.users == "stranger") & (rolled.rows.items == "i3"))
     listed = open_bundle(base).items.decode(open_bundle(base).hot.rows[:20] + 1).tolist()
     assert rolled.places["daily"][first].tolist() == [listed.index("i3") if "i3" in listed else 20]
 
 
 def test_where_the_table_is_the_catalogue_an_item_comes_when_it_is_created(log, tmp_path):
-    """Told apart by columns alone: an item that nobody has clicked is served from its creation on, one to come is not."""
-    frame, made_at = log[1], {"early": CUTOFF + HOUR_MS, "later": CUTOFF + 9 * HOUR_MS, "ageless": None}
+    """Told apart by columns alone: an item that nobody has clicked is served from its creation on,
+    one to come is not.
+    """
+    frame, made_at = (
+        log[1],
+        {"early": CUTOFF + HOUR_MS, "later": CUTOFF + 9 * HOUR_MS, "ageless": None},
+    )
     first = frame[frame.item_id != "new"].groupby(ITEM).timestamp.min() - 1
-    own = pd.DataFrame({ITEM: first.index, "created_at": first.to_numpy(), "kind": [f"k{int(name[1:]) % 2}" for name in first.index]})
+    own = pd.DataFrame(
+        {
+            ITEM: first.index,
+            "created_at": first.to_numpy(),
+            "kind": [f"k{int(name[1:]) % 2}" for name in first.index],
+        }
+    )
     frame.to_csv(tmp_path / "clicks.csv", index=False)
     own[own.created_at < CUTOFF].to_csv(tmp_path / "items.csv", index=False)
     raw = config_of(tmp_path).model_dump()
     raw["data"]["source"] |= {"items": {"files": "items.csv"}}
-    raw["features"] |= {"item_ids": False, "catalogue": "table", "history": {"length": 5, "fields": True}}
+    raw["features"] |= {
+        "item_ids": False,
+        "catalogue": "table",
+        "history": {"length": 5, "fields": True},
+    }
     raw["features"]["columns"]["item"] = [{"column": "kind", "kind": "categorical"}]
     raw["data"]["source"]["interactions"] = {"files": "clicks.csv"}
     raw["validation"] = {"max_quarantine_share": 1}
     run = trained(parse_config(raw), tmp_path / "runs")
     base = assemble(run, tmp_path / "bundle")
     more = pd.DataFrame({ITEM: list(made_at), "created_at": list(made_at.values()), "kind": "k1"})
-    pd.concat([own, more]).astype({"created_at": "Int64"}).to_csv(tmp_path / "items.csv", index=False)
+    pd.concat([own, more]).astype({"created_at": "Int64"}).to_csv(
+        tmp_path / "items.csv", index=False
+    )
     known = set(own[own.created_at < CUTOFF + 6 * HOUR_MS].item_id)
     made = at(tmp_path / "refreshed", base, run, 6)
     bundle = open_bundle(made["folder"])
@@ -262,25 +321,41 @@ def test_a_newcomer_is_found_after_the_refresh_and_not_before(rolled):
 
 
 def test_hourly_recent_hot_by_hand(rolled, log):
-    """The 20 items with most clicks in the hour before each hour, then most clicks at all; any of those that tie there."""
+    """The 20 items with most clicks in the hour before each hour, then most clicks at all; any of
+    those that tie there.
+    """
     own = rolled.rows
     for part in (0, 9, 15):
         as_of = CUTOFF + part * HOUR_MS
         past = log[1][log[1].timestamp < as_of].drop_duplicates()
-        hour, every = past[past.timestamp >= as_of - HOUR_MS].item_id.value_counts(), past.item_id.value_counts()
+        hour, every = (
+            past[past.timestamp >= as_of - HOUR_MS].item_id.value_counts(),
+            past.item_id.value_counts(),
+        )
         counts = pd.DataFrame({"hour": hour, "every": every}).fillna(0)
         least = counts.sort_values(["hour", "every"], ascending=False).iloc[19]
-        surely = set(counts[(counts.hour > least.hour) | ((counts.hour == least.hour) & (counts.every > least.every))].index)
+        surely = set(
+            counts[
+                (counts.hour > least.hour)
+                | ((counts.hour == least.hour) & (counts.every > least.every))
+            ].index
+        )
         maybe = set(counts[(counts.hour == least.hour) & (counts.every == least.every)].index)
         at = own.part == part
-        found, asked = set(own.items[at & (rolled.places["recent_hot/1h"] < 20)]), set(own.items[at])
+        found, asked = (
+            set(own.items[at & (rolled.places["recent_hot/1h"] < 20)]),
+            set(own.items[at]),
+        )
         assert asked & surely <= found <= asked & (surely | maybe)
 
 
 def test_recall_by_hand():
     users, items = pd.Series(["a", "a", "b", "c"]), pd.Series(["x", "y", "x", "z"])
     warm, new = np.array([1, 1, 1, 0], bool), np.array([0, 0, 0, 1], bool)
-    found = rolling.Rolled(rolling.Rows(users, items, np.array([0, 2, 2, 2]), warm, new), {"served": np.array([0, 20, 7, 3])})
+    found = rolling.Rolled(
+        rolling.Rows(users, items, np.array([0, 2, 2, 2]), warm, new),
+        {"served": np.array([0, 20, 7, 3])},
+    )
     config = config_of("nowhere")
     assert found.scores("served", "warm", config)["recall@20"] == pytest.approx((1 / 2 + 1) / 2)
     assert found.scores("served", "warm", config)["recall@5"] == pytest.approx((1 / 2 + 0) / 2)
@@ -294,13 +369,22 @@ def test_the_index_that_is_refreshed_on_disk_answers_as_measured(run, rolled, ba
     part = 12
     made = refresh.refresh(base, "dssm-made", "3", run.config, CUTOFF + part * HOUR_MS, tmp_path)
     rows = np.flatnonzero(rolled.rows.part == part)
-    lists = open_bundle(made["folder"]).retrieve(pd.DataFrame({USER: rolled.rows.users.iloc[rows].tolist()}), 20).item_ids
-    places = [ids.index(item) if item in ids else 20 for ids, item in zip(lists, rolled.rows.items.iloc[rows], strict=True)]
+    lists = (
+        open_bundle(made["folder"])
+        .retrieve(pd.DataFrame({USER: rolled.rows.users.iloc[rows].tolist()}), 20)
+        .item_ids
+    )
+    places = [
+        ids.index(item) if item in ids else 20
+        for ids, item in zip(lists, rolled.rows.items.iloc[rows], strict=True)
+    ]
     assert places == rolled.places["served"][rows].tolist()
 
 
 def test_seen_items_are_left_out_as_of_the_hour(run, base):
-    config = run.config.model_copy(update={"evaluation": run.config.evaluation.model_copy(update={"exclude_seen": True})})
+    config = run.config.model_copy(
+        update={"evaluation": run.config.evaluation.model_copy(update={"exclude_seen": True})}
+    )
     again = artifacts.Run(run.root)
     again.__dict__["config"] = config
     found = rolling.roll(again, read_window(run), base, beside=False)
@@ -312,18 +396,28 @@ def test_seen_items_are_left_out_as_of_the_hour(run, base):
 
 
 def test_rarer_refreshes_are_another_figure(run, base, rolled):
-    config = run.config.model_copy(update={"evaluation": run.config.evaluation.model_copy(update={"rolling": Rolling(refresh_h=24)})})
+    config = run.config.model_copy(
+        update={
+            "evaluation": run.config.evaluation.model_copy(
+                update={"rolling": Rolling(refresh_h=24)}
+            )
+        }
+    )
     again = artifacts.Run(run.root)
     again.__dict__["config"] = config
     daily = rolling.roll(again, read_window(run), base, beside=False)
-    assert np.array_equal(daily.places["served"], rolled.places["daily"])  # one refresh, at the start
+    assert np.array_equal(
+        daily.places["served"], rolled.places["daily"]
+    )  # one refresh, at the start
     assert not np.array_equal(rolled.places["served"], rolled.places["daily"])
 
 
 def test_the_gate_judges_what_it_is_told_to():
     inner, outer = ({"recall@20": value} for value in (0.8, 0.6))
     metrics = {"served": outer, "exact": outer, "baselines": {"recent_hot": {"recall@20": 0.5}}}
-    metrics["rolling"] = {"warm": {"served": inner, "exact": inner, "baselines": {"recent_hot": {"recall@20": 0.9}}}}
+    metrics["rolling"] = {
+        "warm": {"served": inner, "exact": inner, "baselines": {"recent_hot": {"recall@20": 0.9}}}
+    }
     assert all(check.passed for check in decide(metrics, Gate(k=20)))
     checks = decide(metrics, Gate(k=20, protocol="rolling"), Champion("2", 0.79))
     assert [check.passed for check in checks] == [True, False, True, True]
@@ -336,7 +430,10 @@ def test_the_gate_judges_what_it_is_told_to():
     )
     metrics["champion"] = {"version": "2", "recall@20": None}
     assert stands_out(metrics, margin) is None  # it could not be measured
-    assert checks[1].reason == "served rolling recall@20 0.800 is not at least the best baseline, recent_hot, at 0.900"
+    assert (
+        checks[1].reason
+        == "served rolling recall@20 0.800 is not at least the best baseline, recent_hot, at 0.900"
+    )
 
 
 def test_a_champion_is_refreshed_too_before_it_is_compared(run, base, rolled, monkeypatch):
@@ -345,31 +442,48 @@ def test_a_champion_is_refreshed_too_before_it_is_compared(run, base, rolled, mo
     again.__dict__["config"] = run.config.model_copy(update={"gate": gate})
     monkeypatch.setattr(registry, "champion", lambda run, folder: registry.Found("7", base))
     champion, _ = measure_champion(again, read_window(run))
-    assert champion.recall == champion.rolling["recall@20"] == rolled.scores("served", "warm", run.config)["recall@20"]
-    assert champion.scores["recall@20"] == pytest.approx(rolled.scores("daily", "warm", run.config)["recall@20"])
+    assert (
+        champion.recall
+        == champion.rolling["recall@20"]
+        == rolled.scores("served", "warm", run.config)["recall@20"]
+    )
+    assert champion.scores["recall@20"] == pytest.approx(
+        rolled.scores("daily", "warm", run.config)["recall@20"]
+    )
 
 
 # --- on disk --------------------------------------------------------------------------------------------------------
 
 
 def at(root, base, run, hour, **more):
-    return refresh.refresh(base, "dssm-made", "3", run.config, CUTOFF + hour * HOUR_MS, root, **more)
+    return refresh.refresh(
+        base, "dssm-made", "3", run.config, CUTOFF + hour * HOUR_MS, root, **more
+    )
 
 
 def test_a_refresh_is_a_bundle_with_its_lineage(run, base, log, tmp_path):
     made = at(tmp_path, base, run, 11)
     seen = log[1][log[1].timestamp < CUTOFF + 11 * HOUR_MS]
     since = seen[seen.timestamp >= CUTOFF]
-    assert (made["model"], made["version"], made["as_of"]) == ("dssm-made", "3", "2024-03-04T11:00:00Z")
+    assert (made["model"], made["version"], made["as_of"]) == (
+        "dssm-made",
+        "3",
+        "2024-03-04T11:00:00Z",
+    )
     assert made["bundle"] == content_hash(base)
     assert made["read_from"] == [{"files": {"clicks.csv": artifacts.sha256(log[0] / "clicks.csv")}}]
     assert made["clicks"]["since_training"] == len(since.drop_duplicates())
     assert made["embedded"]["users"] == since.user_id.nunique()
     assert made["embedded"]["new_users"] == 1
-    assert made["embedded"]["new_items"] == len(set(seen.item_id)) - len(np.load(base / "item_embeddings.npy"))
+    assert made["embedded"]["new_items"] == len(set(seen.item_id)) - len(
+        np.load(base / "item_embeddings.npy")
+    )
     bundle = open_bundle(tmp_path / "dssm-made" / "current")
     assert live.current(tmp_path, "dssm-made") == bundle.folder.resolve()
-    assert json.loads((bundle.folder / "lineage.json").read_text()) | {"folder": made["folder"]} == made
+    assert (
+        json.loads((bundle.folder / "lineage.json").read_text()) | {"folder": made["folder"]}
+        == made
+    )
     assert "new" in bundle.retrieve(pd.DataFrame({USER: ["u70"]}), 40).item_ids[0]
     for file in ("towers.safetensors", "tables.safetensors", "schema.json", "config.json"):
         assert (bundle.folder / file).read_bytes() == (base / file).read_bytes()
@@ -378,18 +492,29 @@ def test_a_refresh_is_a_bundle_with_its_lineage(run, base, log, tmp_path):
 def test_histories_with_newcomers_are_answered_through_the_towers(run, base, tmp_path):
     at(tmp_path, base, run, 13)
     refreshed, own = open_bundle(tmp_path / "dssm-made" / "current"), open_bundle(base)
-    told = pd.DataFrame({USER: ["stranger", None], "history": [["i3", "new"], ["new", "i50", "i3"]]})
+    told = pd.DataFrame(
+        {USER: ["stranger", None], "history": [["i3", "new"], ["new", "i50", "i3"]]}
+    )
     plain = pd.DataFrame({USER: [None, None], "history": [["i3"], ["i50", "i3"]]})
     # `new` is not among what the towers know
-    assert np.array_equal(refreshed.vectors(told, refreshed.asked(told)), own.vectors(plain, own.asked(plain)))
+    assert np.array_equal(
+        refreshed.vectors(told, refreshed.asked(told)), own.vectors(plain, own.asked(plain))
+    )
 
 
 def test_again_is_the_same_and_an_older_moment_is_refused(run, base, tmp_path):
     made = at(tmp_path, base, run, 11)
-    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "dssm-made").rglob("*") if file.is_file() and file.name != ".lock"}
+    before = {
+        file: file.stat().st_mtime_ns
+        for file in (tmp_path / "dssm-made").rglob("*")
+        if file.is_file() and file.name != ".lock"
+    }
     assert at(tmp_path, base, run, 11) == made
     assert {file: file.stat().st_mtime_ns for file in before} == before
-    with pytest.raises(ConflictError, match="is refreshed as of 2024-03-04T11:00:00Z already, after 2024-03-04T09:00:00Z"):
+    with pytest.raises(
+        ConflictError,
+        match="is refreshed as of 2024-03-04T11:00:00Z already, after 2024-03-04T09:00:00Z",
+    ):
         at(tmp_path, base, run, 9)
     assert live.lineage(tmp_path, "dssm-made") == made
 
@@ -399,7 +524,13 @@ def test_a_refresh_does_not_hang_on_the_one_before(run, base, tmp_path):
     at(tmp_path / "one", base, run, 15)
     at(tmp_path / "two", base, run, 15)
     one, two = (live.current(tmp_path / name, "dssm-made") for name in ("one", "two"))
-    for file in ("user_embeddings.npy", "item_embeddings.npy", "user_ids.parquet", "item_ids.parquet", "index.faiss"):
+    for file in (
+        "user_embeddings.npy",
+        "item_embeddings.npy",
+        "user_ids.parquet",
+        "item_ids.parquet",
+        "index.faiss",
+    ):
         assert (one / file).read_bytes() == (two / file).read_bytes()
 
 
@@ -417,7 +548,13 @@ def test_a_kill_between_leaves_the_old_one_whole(run, base, tmp_path, monkeypatc
             with pytest.raises(KeyboardInterrupt):
                 at(tmp_path, base, run, 2)
     with monkeypatch.context() as patch:  # the folder has its name, the link has not moved
-        patch.setattr(refresh.os, "replace", lambda source, target: killed() if target.name == "current" else os.rename(source, target))
+        patch.setattr(
+            refresh.os,
+            "replace",
+            lambda source, target: (
+                killed() if target.name == "current" else os.rename(source, target)
+            ),
+        )
         with pytest.raises(KeyboardInterrupt):
             at(tmp_path, base, run, 2)
     assert live.lineage(tmp_path, "dssm-made") == made
@@ -443,14 +580,24 @@ def test_landed_days_and_the_log_give_the_same(run, base, log, tmp_path):
 
 
 def test_what_cannot_be_refreshed_is_said(run, base, tmp_path):
-    with pytest.raises(ConfigError, match="trained on everything before 2024-03-04T00:00:00Z; give a later moment"):
+    with pytest.raises(
+        ConfigError, match="trained on everything before 2024-03-04T00:00:00Z; give a later moment"
+    ):
         at(tmp_path, base, run, -1)
-    with pytest.raises(DataError, match=r"the log of 'made' has no click from 2024-03-08.* to 2024-03-11"):
+    with pytest.raises(
+        DataError, match=r"the log of 'made' has no click from 2024-03-08.* to 2024-03-11"
+    ):
         at(tmp_path, base, run, 7 * 24)
     noon = datetime(2024, 3, 4, 12, tzinfo=UTC)
-    with pytest.raises(ConfigError, match=r"2024-03-04T15:00:00\+0000 is to come, .*give it with its zone, or in UTC"):
+    with pytest.raises(
+        ConfigError,
+        match=r"2024-03-04T15:00:00\+0000 is to come, .*give it with its zone, or in UTC",
+    ):
         refresh.passed_ms(datetime(2024, 3, 4, 15), noon)  # three o'clock in Moscow
-    assert refresh.passed_ms(datetime.fromisoformat("2024-03-04T15:00:00+03:00"), noon) == CUTOFF + 12 * HOUR_MS
+    assert (
+        refresh.passed_ms(datetime.fromisoformat("2024-03-04T15:00:00+03:00"), noon)
+        == CUTOFF + 12 * HOUR_MS
+    )
     other = run.config.model_copy(update={"name": "other"})
     with pytest.raises(ConfigError, match="config 'other' is not that of model 'dssm-made'"):
         refresh.refresh(base, "dssm-made", "3", other, CUTOFF + HOUR_MS, tmp_path)
@@ -462,19 +609,32 @@ def test_the_rules_of_a_training_hold_for_the_latest_clicks_too(log, tmp_path, r
     dirty.mkdir()
     frame = log[1].astype(object)
     bad = pd.DataFrame(
-        [(None, "i3", CUTOFF + 1, "phone"), ("u1", None, CUTOFF + 2, "phone"), ("u1", "i3", "soon", "phone"), tuple(frame.iloc[5])],
+        [
+            (None, "i3", CUTOFF + 1, "phone"),
+            ("u1", None, CUTOFF + 2, "phone"),
+            ("u1", "i3", "soon", "phone"),
+            tuple(frame.iloc[5]),
+        ],
         columns=frame.columns,
     )
     pd.concat([frame, bad]).to_csv(dirty / "clicks.csv", index=False)
-    made = refresh.refresh(base, "dssm-made", "3", config_of(dirty), CUTOFF + 6 * HOUR_MS, tmp_path / "dirty-root")
+    made = refresh.refresh(
+        base, "dssm-made", "3", config_of(dirty), CUTOFF + 6 * HOUR_MS, tmp_path / "dirty-root"
+    )
     plain = at(tmp_path / "plain", base, run, 6)
     assert made["clicks"]["read"] > made["clicks"]["clean"] == plain["clicks"]["clean"]
     for file in ("user_embeddings.npy", "item_embeddings.npy"):
-        one, two = (live.current(tmp_path / root, "dssm-made") / file for root in ("dirty-root", "plain"))
+        one, two = (
+            live.current(tmp_path / root, "dssm-made") / file for root in ("dirty-root", "plain")
+        )
         assert one.read_bytes() == two.read_bytes()
     pd.concat([frame, *[bad] * 100]).to_csv(dirty / "clicks.csv", index=False)
-    with pytest.raises(DataError, match=r"break a rule, more than validation\.max_quarantine_share 1\.00%"):
-        refresh.refresh(base, "dssm-made", "3", config_of(dirty), CUTOFF + 7 * HOUR_MS, tmp_path / "dirty-root")
+    with pytest.raises(
+        DataError, match=r"break a rule, more than validation\.max_quarantine_share 1\.00%"
+    ):
+        refresh.refresh(
+            base, "dssm-made", "3", config_of(dirty), CUTOFF + 7 * HOUR_MS, tmp_path / "dirty-root"
+        )
 
 
 def test_clicks_that_come_twice_break_no_rule(log, tmp_path, run, base):
@@ -482,7 +642,9 @@ def test_clicks_that_come_twice_break_no_rule(log, tmp_path, run, base):
     folder = tmp_path / "twice"
     folder.mkdir()
     pd.concat([log[1], log[1].iloc[:200]]).to_csv(folder / "clicks.csv", index=False)
-    made = refresh.refresh(base, "dssm-made", "3", config_of(folder), CUTOFF + 6 * HOUR_MS, tmp_path / "root")
+    made = refresh.refresh(
+        base, "dssm-made", "3", config_of(folder), CUTOFF + 6 * HOUR_MS, tmp_path / "root"
+    )
     plain = at(tmp_path / "plain", base, run, 6)
     assert made["clicks"]["read"] == made["clicks"]["sound"] > 1.01 * made["clicks"]["clean"]
     assert made["clicks"]["clean"] == plain["clicks"]["clean"]
@@ -491,7 +653,9 @@ def test_clicks_that_come_twice_break_no_rule(log, tmp_path, run, base):
 def test_days_of_another_zone_are_not_taken_for_days(run, base, log, tmp_path):
     """A day that began nine hours earlier lacks the evening's clicks."""
     days = tmp_path / "days"
-    tokyo = run.config.model_copy(update={"data": run.config.data.model_copy(update={"timezone": "Asia/Tokyo"})})
+    tokyo = run.config.model_copy(
+        update={"data": run.config.data.model_copy(update={"timezone": "Asia/Tokyo"})}
+    )
     for day, config in ((1, run.config), (2, tokyo), (3, run.config)):
         landing.land(config, date(2024, 3, day), days)
     made = at(tmp_path / "landed", base, run, 15, days=days)
@@ -502,9 +666,19 @@ def test_days_of_another_zone_are_not_taken_for_days(run, base, log, tmp_path):
 def test_a_champion_that_was_replaced_meanwhile_is_not_swapped_in(run, base, tmp_path, monkeypatch):
     """The refresh began with version 3; 4 was promoted and refreshed before it ended."""
     champions = iter(["3", "4"])
-    store = SimpleNamespace(name="dssm-made", uri="", aliases=lambda: {"champion": next(champions)}, tags=lambda version: {})
-    monkeypatch.setattr(refresh, "fetch", lambda store, version, folder: SimpleNamespace(folder=base))
-    with pytest.raises(ConflictError, match="champion of 'dssm-made' became 4 while 3 was refreshed: the next refresh is its"):
+    store = SimpleNamespace(
+        name="dssm-made",
+        uri="",
+        aliases=lambda: {"champion": next(champions)},
+        tags=lambda version: {},
+    )
+    monkeypatch.setattr(
+        refresh, "fetch", lambda store, version, folder: SimpleNamespace(folder=base)
+    )
+    with pytest.raises(
+        ConflictError,
+        match="champion of 'dssm-made' became 4 while 3 was refreshed: the next refresh is its",
+    ):
         refresh.refresh_registered(store, None, run.config, CUTOFF + HOUR_MS, tmp_path)
     assert live.current(tmp_path, "dssm-made") is None
     assert not (tmp_path / "dssm-made" / ".part").exists()
@@ -533,7 +707,9 @@ def test_a_server_follows_the_refreshes_of_its_own_bundle_only(run, base, log, t
 
 @pytest.mark.parametrize("damage", ["lineage.json", "user_ids.parquet", "index.faiss"])
 def test_a_damaged_refresh_takes_nobody_down_and_the_next_one_heals_it(run, base, tmp_path, damage):
-    """As after a power cut: what was served before goes on, a server that starts then begins with its own."""
+    """As after a power cut: what was served before goes on, a server that starts then begins with
+    its own.
+    """
     server = Live(base, tmp_path)
     at(tmp_path, base, run, 9)
     before = server.now()
@@ -553,7 +729,9 @@ def test_the_logged_model_follows_where_it_is_told_of_them(run, base, tmp_path, 
     context, asked = SimpleNamespace(artifacts={"bundle": str(base)}), pd.DataFrame({USER: ["u70"]})
     found = []
     for root in (None, str(tmp_path)):
-        monkeypatch.setenv("DSSM_REFRESHED", root) if root else monkeypatch.delenv("DSSM_REFRESHED", raising=False)
+        monkeypatch.setenv("DSSM_REFRESHED", root) if root else monkeypatch.delenv(
+            "DSSM_REFRESHED", raising=False
+        )
         model = Retriever()
         model.load_context(context)
         found.append("new" in model.predict(context, asked, {"k": 60}).item_ids[0])

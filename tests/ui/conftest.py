@@ -29,13 +29,23 @@ SIZE = {"width": 1400, "height": 900}
 
 @dataclass(frozen=True)
 class Camera:
-    """Takes a page's picture for $DSSM_SCREENSHOTS; without that, only the pictures that the docs show are taken anew."""
+    """Takes a page's picture for $DSSM_SCREENSHOTS; without that, only the pictures that the docs
+    show are taken anew.
+    """
 
     page: Page
     folder: Path = Path(os.environ.get("DSSM_SCREENSHOTS", REPO / "docs" / "images"))
 
-    def __call__(self, name: str, height: int = SIZE["height"], settle_ms: int = 1500, full_page: bool = False) -> None:
-        """Make the window as high as said, let animations and layouts come to rest, and take the picture."""
+    def __call__(
+        self,
+        name: str,
+        height: int = SIZE["height"],
+        settle_ms: int = 1500,
+        full_page: bool = False,
+    ) -> None:
+        """Make the window as high as said, let animations and layouts come to rest, and take the
+        picture.
+        """
         self.page.set_viewport_size(SIZE | {"height": height})
         self.page.wait_for_timeout(settle_ms)
         if "DSSM_SCREENSHOTS" in os.environ or (self.folder / name).is_file():
@@ -47,7 +57,10 @@ class Camera:
 @pytest.fixture(scope="session")
 def airflow(site):
     client = site.airflow()
-    wait_until(lambda: client.knows(TRAINING, "small") and client.knows("dssm_sweep", "swept"), "the Dags are parsed")
+    wait_until(
+        lambda: client.knows(TRAINING, "small") and client.knows("dssm_sweep", "swept"),
+        "the Dags are parsed",
+    )
     return client
 
 

@@ -1,4 +1,6 @@
-"""What a person sees and does, in the order of a first day: form, run, review, report, next day's review, comparison, sweep."""
+"""What a person sees and does, in the order of a first day: form, run, review, report, next day's
+review, comparison, sweep.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ from tests.conftest import ANSWER_AFTER_S, TRAINING, complete, wait_until
 pytestmark = [pytest.mark.ui, pytest.mark.timeout(1200)]
 SWEEP, MODEL, KEY = "dssm_sweep", "dssm-small", "recall@200"
 REASON = "The first one, and well above recent-hot"
-TRIALS = [f"loss={loss}, sampler={sampler}" for loss in ("sampled_softmax", "bce") for sampler in ("active", "popularity")]
+TRIALS = [
+    f"loss={loss}, sampler={sampler}"
+    for loss in ("sampled_softmax", "bce")
+    for sampler in ("active", "popularity")
+]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +30,10 @@ def first(page, site, airflow, shot) -> str:
     known = newest(airflow)
     page.goto(f"{site.airflow_url}/dags/{TRAINING}")
     trigger_in_form(page, shot, epochs=3)
-    return judged(airflow, wait_until(lambda: (found := newest(airflow)) != known and found, "the form's run appears"))
+    return judged(
+        airflow,
+        wait_until(lambda: (found := newest(airflow)) != known and found, "the form's run appears"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +48,13 @@ def promoted(page, site, airflow, first, shot) -> str:
 @pytest.fixture(scope="module")
 def sweep(airflow) -> str:
     return airflow.trigger(
-        SWEEP, {"config": "swept", "epochs": 1, "seed": 11, "axes": ["loss=sampled_softmax,bce", "sampler=active,popularity"]}
+        SWEEP,
+        {
+            "config": "swept",
+            "epochs": 1,
+            "seed": 11,
+            "axes": ["loss=sampled_softmax,bce", "sampler=active,popularity"],
+        },
     )
 
 
@@ -105,9 +120,13 @@ def choose(page: Page, form, field: str, value: str) -> None:
 
 
 def answer_in_dialog(page: Page, run: str, option: str, reason: str, shot) -> None:
-    """As a person does who follows "Required Actions" on the run's page: read, give a reason, press a button."""
+    """As a person does who follows "Required Actions" on the run's page: read, give a reason, press
+    a button.
+    """
     page.goto(run)
-    page.get_by_role("link", name="Required Actions").or_(page.get_by_role("button", name="Required Actions")).first.click()
+    page.get_by_role("link", name="Required Actions").or_(
+        page.get_by_role("button", name="Required Actions")
+    ).first.click()
     dialog = page.get_by_role("dialog")
     press = dialog.get_by_role("button", name=option, exact=True)
     expect(press).to_be_disabled()
@@ -121,7 +140,9 @@ def test_the_form_starts_a_run_that_waits_for_a_person(page, site, airflow, firs
     assert airflow.get(f"dags/{TRAINING}/dagRuns/{first}")["conf"]["epochs"] == 3
     assert airflow.tasks(TRAINING, first)["review"]["state"] == "awaiting_input"
     page.goto(run_page(site, first))
-    page.evaluate(f"localStorage.setItem('direction-{TRAINING}', JSON.stringify('DOWN'))")  # in a row the names are too small to read
+    page.evaluate(
+        f"localStorage.setItem('direction-{TRAINING}', JSON.stringify('DOWN'))"
+    )  # in a row the names are too small to read
     page.evaluate("localStorage.setItem('default_dag_view', JSON.stringify('graph'))")
     page.reload()
     expect(page.get_by_text("register_model").first).to_be_visible()
@@ -129,7 +150,9 @@ def test_the_form_starts_a_run_that_waits_for_a_person(page, site, airflow, firs
     page.evaluate("localStorage.setItem('default_dag_view', JSON.stringify('grid'))")
 
 
-def test_the_first_review_tells_the_challenger_against_the_baselines(page, site, airflow, first, shot):
+def test_the_first_review_tells_the_challenger_against_the_baselines(
+    page, site, airflow, first, shot
+):
     _, metrics = folder(airflow, first)
     page.goto(f"{run_page(site, first)}/tasks/review/required_actions")
     expect(page.get_by_text(f"Promote {MODEL}?")).to_be_visible()
@@ -141,7 +164,9 @@ def test_the_first_review_tells_the_challenger_against_the_baselines(page, site,
     shot("airflow-review-first.png", height=1250)
 
 
-def test_a_person_promotes_with_a_reason_in_the_browser(page, site, airflow, mlflow, promoted, shot):
+def test_a_person_promotes_with_a_reason_in_the_browser(
+    page, site, airflow, mlflow, promoted, shot
+):
     answer = airflow.get(f"dags/{TRAINING}/dagRuns/{promoted}/taskInstances/review/-1/hitlDetails")
     assert (answer["chosen_options"], answer["params_input"]["reason"]) == (["Promote"], REASON)
     version = str(airflow.xcom(TRAINING, promoted, "register_model", "review")["version"])
@@ -158,7 +183,9 @@ def test_a_person_promotes_with_a_reason_in_the_browser(page, site, airflow, mlf
 
 def test_buttons_lead_to_the_run_and_to_its_report(page, site, airflow, promoted, shot):
     page.goto(f"{run_page(site, promoted)}/tasks/train_towers/details")
-    expect(page.get_by_role("link", name="MLflow run")).to_have_attribute("href", link(airflow, promoted))
+    expect(page.get_by_role("link", name="MLflow run")).to_have_attribute(
+        "href", link(airflow, promoted)
+    )
     shot("airflow-mlflow-button.png")
     page.goto(f"{run_page(site, promoted)}/tasks/recall_gate/details")
     with page.expect_popup() as opened:
@@ -174,14 +201,20 @@ def test_buttons_lead_to_the_run_and_to_its_report(page, site, airflow, promoted
 def test_the_report_stands_in_mlflow_and_by_itself(page, airflow, promoted, shot):
     run, metrics = folder(airflow, promoted)
     page.goto(link(airflow, promoted, "recall_gate", "report"))
-    expect(page.frame_locator("iframe").get_by_role("heading", name="Recall", exact=True)).to_be_visible()
+    expect(
+        page.frame_locator("iframe").get_by_role("heading", name="Recall", exact=True)
+    ).to_be_visible()
     close_assistant(page)
     shot("mlflow-report.png")
     page.goto((run.root / "report.html").as_uri())
     expect(page.get_by_text("Nothing to show")).to_have_count(0 if "champion" in metrics else 1)
     expect(page.get_by_text("could not be made")).to_have_count(0)
     assert row(page, "the index as served")[2] == f"{metrics['served'][KEY]:.3f}"
-    assert all(page.locator("img").evaluate_all("pictures => pictures.map(picture => picture.naturalWidth > 300)"))
+    assert all(
+        page.locator("img").evaluate_all(
+            "pictures => pictures.map(picture => picture.naturalWidth > 300)"
+        )
+    )
     shot("report-page.png", full_page=True)
 
 
@@ -204,32 +237,55 @@ def close_assistant(page: Page) -> None:
     page.wait_for_timeout(1000)
 
 
-def test_the_next_review_tells_the_challenger_against_the_champion(page, site, airflow, second, shot):
+def test_the_next_review_tells_the_challenger_against_the_champion(
+    page, site, airflow, second, shot
+):
     _, metrics = folder(airflow, second)
     champion = metrics["champion"]["version"]
     page.goto(f"{run_page(site, second)}/tasks/review/required_actions")
     expect(page.get_by_text(f"against champion version {champion}")).to_be_visible()
     assert row(page, f"champion {champion}")[0].startswith(f"{metrics['champion'][KEY]:.3f} (")
     theirs = metrics["champion"]["parts"]["tail_items"][KEY]
-    assert row(page, f"long tail ({metrics['parts']['tail_items']['queries']:,})")[1].startswith(f"{theirs:.3f} (")
+    assert row(page, f"long tail ({metrics['parts']['tail_items']['queries']:,})")[1].startswith(
+        f"{theirs:.3f} ("
+    )
     assert row(page, "train rows")[1].endswith("(+0% since)")
-    expect(page.get_by_role("listitem").filter(has_text=f"is no worse than champion version {champion}")).to_be_visible()
-    expect(page.get_by_role("link", name="Report", exact=True)).to_have_attribute("href", link(airflow, second, "recall_gate", "report"))
+    expect(
+        page.get_by_role("listitem").filter(
+            has_text=f"is no worse than champion version {champion}"
+        )
+    ).to_be_visible()
+    expect(page.get_by_role("link", name="Report", exact=True)).to_have_attribute(
+        "href", link(airflow, second, "recall_gate", "report")
+    )
     shot("airflow-review.png", height=1400)
     assert complete(airflow, second) == "success"
 
 
 def test_the_tabs_in_airflow_list_what_came_out(page, site, airflow, promoted, second, shot):
     dag_page = f"{site.airflow_url}/dags/{TRAINING}"
-    for picture, address, runs in (("runs", dag_page, (promoted, second)), ("run", run_page(site, second), (second,))):
+    for picture, address, runs in (
+        ("runs", dag_page, (promoted, second)),
+        ("run", run_page(site, second), (second,)),
+    ):
         page.goto(address)
         page.get_by_role("link", name="MLflow runs").click()
         tab = page.frame_locator("iframe")
         for run_id in runs:
             run, metrics = folder(airflow, run_id)
             cells = row(tab, run.id)
-            assert cells[:5] == ["Report", run.config.split.title, "finished", "passed", f"{metrics['served'][KEY]:.3f}"]
-        expect(tab.get_by_text(f"is no worse than champion version {metrics['champion']['version']}").first).to_be_visible()
+            assert cells[:5] == [
+                "Report",
+                run.config.split.title,
+                "finished",
+                "passed",
+                f"{metrics['served'][KEY]:.3f}",
+            ]
+        expect(
+            tab.get_by_text(
+                f"is no worse than champion version {metrics['champion']['version']}"
+            ).first
+        ).to_be_visible()
         shot(f"airflow-mlflow-{picture}.png")
     with page.expect_popup() as opened:
         tab.get_by_role("link", name=run.id).click()
@@ -240,12 +296,16 @@ def test_the_tabs_in_airflow_list_what_came_out(page, site, airflow, promoted, s
 def compare(page: Page, site, runs: list) -> None:
     """MLflow's compare page, as its button Compare opens it for selected runs."""
     ids, experiment = [run.info.run_id for run in runs], runs[0].info.experiment_id
-    page.goto(f"{site.mlflow_url}/#/compare-runs?runs={quote(json.dumps(ids))}&experiments={quote(json.dumps([experiment]))}")
+    page.goto(
+        f"{site.mlflow_url}/#/compare-runs?runs={quote(json.dumps(ids))}&experiments={quote(json.dumps([experiment]))}"
+    )
     expect(page.get_by_text(f"Comparing {len(runs)} Runs").first).to_be_visible()
 
 
 def test_two_runs_side_by_side_in_mlflow(page, site, airflow, mlflow, promoted, second, shot):
-    compare(page, site, [mlflow.get_run(mlflow_id(airflow, run_id)) for run_id in (promoted, second)])
+    compare(
+        page, site, [mlflow.get_run(mlflow_id(airflow, run_id)) for run_id in (promoted, second)]
+    )
     expect(page.locator("body")).to_contain_text("train.epochs")
     shot("mlflow-compare.png", full_page=True)
 
@@ -261,7 +321,9 @@ def plot_by(page: Page, metric: str) -> None:
     expect(chosen).to_have_attribute("aria-description", metric)
 
 
-def test_a_sweeps_trials_have_names_in_airflow_and_stand_side_by_side_in_mlflow(page, site, airflow, mlflow, sweep, shot):
+def test_a_sweeps_trials_have_names_in_airflow_and_stand_side_by_side_in_mlflow(
+    page, site, airflow, mlflow, sweep, shot
+):
     wait_until(lambda: airflow.state(SWEEP, sweep) in ("success", "failed"), "the sweep ends")
     assert airflow.state(SWEEP, sweep) == "success"
     page.goto(f"{run_page(site, sweep, SWEEP)}/tasks/trial.train_towers/mapped")
@@ -271,7 +333,9 @@ def test_a_sweeps_trials_have_names_in_airflow_and_stand_side_by_side_in_mlflow(
     parent, trials = sweep_in_mlflow(mlflow, sweep)
     assert sorted(run.info.run_name for run in trials) == sorted(TRIALS)
     assert {run.info.status for run in (parent, *trials)} == {"FINISHED"}
-    page.goto(f"{site.mlflow_url}/#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}")
+    page.goto(
+        f"{site.mlflow_url}/#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}"
+    )
     for label in TRIALS:
         expect(page.get_by_role("link", name=label, exact=True)).to_be_visible()
     close_assistant(page)
@@ -287,4 +351,6 @@ def sweep_in_mlflow(mlflow, sweep: str):
     experiment = mlflow.get_experiment_by_name("swept").experiment_id
     (parent,) = mlflow.search_runs([experiment], f"tags.`dssm.sweep` = '{sweep}'")
     assert mlflow.list_artifacts(parent.info.run_id)
-    return parent, mlflow.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    return parent, mlflow.search_runs(
+        [experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    )

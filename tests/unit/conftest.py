@@ -1,4 +1,6 @@
-"""A run folder made by hand: four items on the axes of a plane and its opposite, users who point at what they will click."""
+"""A run folder made by hand: four items on the axes of a plane and its opposite, users who point at
+what they will click.
+"""
 
 from functools import partial
 
@@ -12,8 +14,12 @@ from dssm_core.data.split import window_of
 from dssm_core.families import INDEXES
 from dssm_core.runs.run import Manifest, Run, create_run, sha256, write_atomically
 
-ITEMS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=np.float32)  # external ids 10, 20, 30, 40
-USERS = np.array([[0, -1], [1, 0], [0, 1], [-1, 0]], dtype=np.float32)  # unknown, then external ids 1, 2, 3
+ITEMS = np.array(
+    [[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=np.float32
+)  # external ids 10, 20, 30, 40
+USERS = np.array(
+    [[0, -1], [1, 0], [0, 1], [-1, 0]], dtype=np.float32
+)  # unknown, then external ids 1, 2, 3
 HOUR = 3_600_000
 
 
@@ -21,8 +27,14 @@ def finish(run: Run, step: str, rows=None, info=None):
     """Write a step's manifest over what lies in its folder."""
     folder = run.step(step)
     folder.mkdir(exist_ok=True)
-    files = {str(file.relative_to(folder)): sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
-    manifest = Manifest(step=step, key="k", files=files, rows=rows or {}, info=info or {}, seconds=0.5, seed=1)
+    files = {
+        str(file.relative_to(folder)): sha256(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+    manifest = Manifest(
+        step=step, key="k", files=files, rows=rows or {}, info=info or {}, seconds=0.5, seed=1
+    )
     write_atomically(folder / "manifest.json", manifest.model_dump_json().encode())
 
 
@@ -30,7 +42,9 @@ def clicks(run, rows):
     """rows: (user, item, hours from the cutoff, label)."""
     users, items, hours, labels = zip(*rows, strict=True)
     times = [window_of(run.config).cutoff_ms + int(hour * HOUR) for hour in hours]
-    return pd.DataFrame({"user_id": users, "item_id": items, "timestamp": times, "label": np.array(labels, np.int8)})
+    return pd.DataFrame(
+        {"user_id": users, "item_id": items, "timestamp": times, "label": np.array(labels, np.int8)}
+    )
 
 
 def fabricated(place, run_id="one", test_day="2024-01-07", exclude_seen=False, **gate):
@@ -42,14 +56,36 @@ def fabricated(place, run_id="one", test_day="2024-01-07", exclude_seen=False, *
         "baselines": ["hot", {"kind": "recent_hot", "windows_h": [1, 24]}],
         "exclude_seen": exclude_seen,
     }
-    raw = {"name": "made", "data": data, "split": {"test_day": test_day}, "evaluation": evaluation, "gate": gate}
+    raw = {
+        "name": "made",
+        "data": data,
+        "split": {"test_day": test_day},
+        "evaluation": evaluation,
+        "gate": gate,
+    }
     run = create_run(parse_config(raw), place / "runs", run_id)
     folder = run.step("split_by_time")
     folder.mkdir()
     # train: item 30 is hot, item 20 the last hour's; user 3 was shown item 40 and did not take it
-    train = [(1, 30, -60, 1), (2, 30, -50, 1), (3, 30, -40, 1), (1, 10, -30, 1), (3, 40, -20, 0), (2, 20, -0.5, 1)]
-    # test: user 1 clicks 10 (twice) and 20, user 2 clicks 20, user 3 the unseen 99, the new user 7 clicks 10
-    test = [(1, 10, 1, 1), (1, 10, 2, 1), (1, 20, 3, 1), (2, 20, 4, 1), (3, 99, 5, 1), (7, 10, 6, 1), (2, 10, 7, 0)]
+    train = [
+        (1, 30, -60, 1),
+        (2, 30, -50, 1),
+        (3, 30, -40, 1),
+        (1, 10, -30, 1),
+        (3, 40, -20, 0),
+        (2, 20, -0.5, 1),
+    ]
+    # test: user 1 clicks 10 (twice) and 20, user 2 clicks 20, user 3 the unseen 99, the new user 7
+    # clicks 10
+    test = [
+        (1, 10, 1, 1),
+        (1, 10, 2, 1),
+        (1, 20, 3, 1),
+        (2, 20, 4, 1),
+        (3, 99, 5, 1),
+        (7, 10, 6, 1),
+        (2, 10, 7, 0),
+    ]
     clicks(run, train).to_parquet(folder / "train.parquet")
     clicks(run, test).to_parquet(folder / "test.parquet")
     finish(run, "split_by_time", {"train": 6, "test": 7}, vars(window_of(run.config)))

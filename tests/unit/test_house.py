@@ -33,7 +33,10 @@ def test_no_clock_decides_a_number_and_nothing_is_unpickled(file):
     text = file.read_text()
     if file.name == "main.py":  # the clock of a person's decision, handed on as `at`
         text = text.replace("datetime.now(UTC)", "")
-    assert not re.search(r"datetime\.now|date\.today|np\.random\.seed|allow_pickle=True|weights_only=False|import pickle", text)
+    assert not re.search(
+        r"datetime\.now|date\.today|np\.random\.seed|allow_pickle=True|weights_only=False|import pickle",
+        text,
+    )
 
 
 def test_readme_is_short_and_names_every_step():
@@ -45,6 +48,10 @@ def test_readme_is_short_and_names_every_step():
 
 
 def test_every_test_that_operations_names_is_there():
-    named = re.findall(r"(tests/[a-z0-9_/]+\.py)::(test_[a-z0-9_]+)", (REPO / "docs" / "operations.md").read_text())
+    named = re.findall(
+        r"(tests/[a-z0-9_/]+\.py)::(test_[a-z0-9_]+)", (REPO / "docs" / "operations.md").read_text()
+    )
     assert len(named) > 10
-    assert [f"{file}::{name}" for file, name in named if f"def {name}(" not in (REPO / file).read_text()] == []
+    assert [
+        f"{file}::{name}" for file, name in named if f"def {name}(" not in (REPO / file).read_text()
+    ] == []

@@ -1,4 +1,6 @@
-"""Days that `dssm land` (or the Dag ingest_interactions) has kept: the window of a run, and no more of the log."""
+"""Days that `dssm land` (or the Dag ingest_interactions) has kept: the window of a run, and no more
+of the log.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from dssm_core.data.sources.protocol import Tables
 
 
 class LandedDays(BaseModel):
-    """path: the dataset's folder below the landed days; days: each day of the window and the key of its content.
+    """path: the dataset's folder below the landed days; days: each day of the window and the key of
+    its content.
 
     landing.from_days writes these settings. Users and items are those of the newest day.
     """
@@ -25,9 +28,13 @@ class LandedDays(BaseModel):
     days: Annotated[dict[date, str], Field(min_length=1)]
 
     def files(self) -> dict[str, Path]:
-        """Each day's interactions, then the newest day's users and items; DataError naming a day that is not there."""
+        """Each day's interactions, then the newest day's users and items; DataError naming a day
+        that is not there.
+        """
         beside = [name for name in (USERS, ITEMS) if self._file(max(self.days), name).is_file()]
-        names = [self._name(day, INTERACTIONS) for day in sorted(self.days)] + [self._name(max(self.days), name) for name in beside]
+        names = [self._name(day, INTERACTIONS) for day in sorted(self.days)] + [
+            self._name(max(self.days), name) for name in beside
+        ]
         return find_files(self.path, names)
 
     def read(self, con: DuckDBPyConnection) -> Tables:
@@ -48,4 +55,6 @@ class LandedDays(BaseModel):
 
 
 def _rows(con: DuckDBPyConnection, files: list[Path]) -> DuckDBPyRelation:
-    return con.sql(f"SELECT * FROM read_parquet([{', '.join(text(str(file)) for file in files)}], union_by_name = true)")
+    return con.sql(
+        f"SELECT * FROM read_parquet([{', '.join(text(str(file)) for file in files)}], union_by_name = true)"
+    )

@@ -13,14 +13,33 @@ from dssm_core.data.sources.delimited import TextTable, read_text
 from dssm_core.data.sources.protocol import Tables
 
 TABLES = {
-    INTERACTIONS: TextTable(files="ratings.dat*", separator="::", quote="", names=(USER, ITEM, "rating", TIME), time_unit="s"),
-    USERS: TextTable(files="users.dat*", separator="::", quote="", names=(USER, "gender", "age", "occupation", "zip")),
-    ITEMS: TextTable(files="movies.dat*", separator="::", quote="", names=(ITEM, "title", "genres"), encoding="latin-1"),
+    INTERACTIONS: TextTable(
+        files="ratings.dat*",
+        separator="::",
+        quote="",
+        names=(USER, ITEM, "rating", TIME),
+        time_unit="s",
+    ),
+    USERS: TextTable(
+        files="users.dat*",
+        separator="::",
+        quote="",
+        names=(USER, "gender", "age", "occupation", "zip"),
+    ),
+    ITEMS: TextTable(
+        files="movies.dat*",
+        separator="::",
+        quote="",
+        names=(ITEM, "title", "genres"),
+        encoding="latin-1",
+    ),
 }
 
 
 class MovieLens(BaseModel):
-    """path: the folder of the three files. `genres` is multi-valued, separated by "|"; `rating` is 1 to 5."""
+    """path: the folder of the three files. `genres` is multi-valued, separated by "|"; `rating` is
+    1 to 5.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: str
@@ -31,5 +50,8 @@ class MovieLens(BaseModel):
 
     def read(self, con: DuckDBPyConnection) -> Tables:
         """Ratings as interactions, users and movies as they are."""
-        read = {name: read_text(con, find_files(self.path, [table.files]), name, table) for name, table in TABLES.items()}
+        read = {
+            name: read_text(con, find_files(self.path, [table.files]), name, table)
+            for name, table in TABLES.items()
+        }
         return Tables(read[INTERACTIONS], read[USERS], read[ITEMS])

@@ -13,7 +13,9 @@ from dssm_core.data.sources.protocol import Tables
 
 
 class Parquet(BaseModel):
-    """Tables in Parquet. path: a folder, or the one interactions file. Columns keep their types, ids become text."""
+    """Tables in Parquet. path: a folder, or the one interactions file. Columns keep their types,
+    ids become text.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: str
@@ -23,7 +25,10 @@ class Parquet(BaseModel):
 
     def files(self) -> dict[str, Path]:
         """Every file of every table, by relative name; DataError when a pattern matches nothing."""
-        return find_files(self.path, [table.files for table in (self.interactions, self.users, self.items) if table])
+        return find_files(
+            self.path,
+            [table.files for table in (self.interactions, self.users, self.items) if table],
+        )
 
     def read(self, con: DuckDBPyConnection) -> Tables:
         """The tables; files of one table may differ in columns and id types and are joined by name."""
@@ -35,10 +40,18 @@ class Parquet(BaseModel):
             self._table(con, ITEMS, self.items, beside) if self.items else None,
         )
 
-    def _table(self, con: DuckDBPyConnection, name: str, spec: Table, base: str) -> DuckDBPyRelation:
+    def _table(
+        self, con: DuckDBPyConnection, name: str, spec: Table, base: str
+    ) -> DuckDBPyRelation:
         """Each file is made canonical by itself: an id may be a number in one and text in another."""
         relations = [
-            canonical(con, con.sql(f"SELECT * FROM read_parquet({text(str(file))})"), name, spec, repr(file.name))
+            canonical(
+                con,
+                con.sql(f"SELECT * FROM read_parquet({text(str(file))})"),
+                name,
+                spec,
+                repr(file.name),
+            )
             for file in find_files(base, [spec.files]).values()
         ]
         queries = [relation.sql_query() for relation in relations]

@@ -1,6 +1,7 @@
 """What a source of click logs must be able to do.
 
-A source only translates names, ids and times. It judges nothing: rows that break a rule are validation's.
+A source only translates names, ids and times. It judges nothing: rows that break a rule are
+validation's.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 class Tables:
     """A log as DuckDB relations with canonical column names (schema.py).
 
-    interactions: user_id, item_id (text, whatever the file's type: an id that is a number in one file and text in
-    another is one id), timestamp (int64, ms UTC), then every other column of the log under its own or mapped name.
-    users / items: one row an id, None where the log has no such table; items may have created_at (int64, ms UTC).
-    Text that is no time becomes NULL, and the text stands in `<column>_raw`, so that a quarantined row shows it.
+    interactions: user_id, item_id (text, whatever the file's type: an id that is a number in one
+    file and text in another is one id), timestamp (int64, ms UTC), then every other column of the
+    log under its own or mapped name.
+    users / items: one row an id, None where the log has no such table; items may have created_at
+    (int64, ms UTC). Text that is no time becomes NULL, and the text stands in `<column>_raw`, so
+    that a quarantined row shows it.
     """
 
     interactions: DuckDBPyRelation
@@ -34,12 +37,15 @@ class Source(Protocol):
     """
 
     def files(self) -> dict[str, Path]:
-        """Every file that `read` reads, by name relative to the source's folder; empty for a generated log.
+        """Every file that `read` reads, by name relative to the source's folder; empty for a
+        generated log.
 
         Raises DataError naming folder and pattern when nothing matches.
         """
         ...
 
     def read(self, con: DuckDBPyConnection) -> Tables:
-        """The log's tables, lazily, rows in file order. Raises DataError when a file lacks a column."""
+        """The log's tables, lazily, rows in file order. Raises DataError when a file lacks a
+        column.
+        """
         ...

@@ -1,8 +1,10 @@
-"""Users' sequences in text files: a line a user, `user item item item …` in time order, as many papers share their data.
+"""Users' sequences in text files: a line a user, `user item item item …` in time order, as many
+papers share their data.
 
-There are no times, so an interaction's timestamp is its place: 0 for a user's first item, 1 for the next (they read as
-milliseconds after 1970-01-01). It orders one user's events and says nothing of the order of two users' events: split by a
-protocol that needs no days (`leave_one_out`, `last_n`, `fixed`, `holdout`), with item activity switched off.
+There are no times, so an interaction's timestamp is its place: 0 for a user's first item, 1 for the
+next (they read as milliseconds after 1970-01-01). It orders one user's events and says nothing of
+the order of two users' events: split by a protocol that needs no days (`leave_one_out`, `last_n`,
+`fixed`, `holdout`), with item activity switched off.
 """
 
 from __future__ import annotations
@@ -34,13 +36,16 @@ class Parts(BaseModel):
 
 
 class Sequences(BaseModel):
-    """Either `lines` (a glob below `path`), or `parts`: then a column `part` says 'train' or 'test' of each interaction.
+    """Either `lines` (a glob below `path`), or `parts`: then a column `part` says 'train' or 'test'
+    of each interaction.
 
-    path: a folder, or the one file of lines. Words are separated by blanks or tabs. A user's second line goes on where the
-    first ended; a line with nothing but a user holds no interaction; empty lines are passed over. With `parts` every
-    place in test comes after every place in train. users, items: optional tables as in `delimited`.
-    shuffle: a seed, where the order of a line says nothing (many published lists are sorted by id): places are then in
-    the order of a hash of seed, user and item, so that a user's last item is any of them.
+    path: a folder, or the one file of lines. Words are separated by blanks or tabs. A user's second
+    line goes on where the first ended; a line with nothing but a user holds no interaction; empty
+    lines are passed over. With `parts` every place in test comes after every place in train. users,
+    items: optional tables as in `delimited`.
+    shuffle: a seed, where the order of a line says nothing (many published lists are sorted by id):
+    places are then in the order of a hash of seed, user and item, so that a user's last item is any
+    of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,26 +60,40 @@ class Sequences(BaseModel):
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
         if (self.lines is None) == (self.parts is None):
-            raise ValueError("give either `lines`, a glob such as sequences.txt*, or `parts` with the globs `train` and `test`")
+            raise ValueError(
+                "give either `lines`, a glob such as sequences.txt*, or `parts` with the globs `train` and `test`"
+            )
         return self
 
     def files(self) -> dict[str, Path]:
-        """Every file of lines and tables, by relative name; DataError when a pattern matches nothing."""
+        """Every file of lines and tables, by relative name; DataError when a pattern matches
+        nothing.
+        """
         tables = [table.files for table in (self.users, self.items) if table]
         return find_files(self.path, [*self._patterns.values(), *tables])
 
     def read(self, con: DuckDBPyConnection) -> Tables:
-        """interactions: user_id, item_id, timestamp (the place), and `part` where there are parts; lines in file order."""
+        """interactions: user_id, item_id, timestamp (the place), and `part` where there are parts;
+        lines in file order.
+        """
         users, items = (
             read_text(con, files_of(self.path, table, name), name, table) if table else None
             for name, table in ((USERS, self.users), (ITEMS, self.items))
         )
         columns = [USER, ITEM, TIME, *([PART] if self.parts else [])]
-        return Tables(con.sql(_events(self._files_by_part(), self.shuffle)).project(", ".join(columns)), users, items)
+        return Tables(
+            con.sql(_events(self._files_by_part(), self.shuffle)).project(", ".join(columns)),
+            users,
+            items,
+        )
 
     @property
     def _patterns(self) -> dict[str, str]:
-        return {TRAIN: self.parts.train, TEST: self.parts.test} if self.parts else {TRAIN: str(self.lines)}
+        return (
+            {TRAIN: self.parts.train, TEST: self.parts.test}
+            if self.parts
+            else {TRAIN: str(self.lines)}
+        )
 
     def _files_by_part(self) -> dict[str, list[Path]]:
         """The files of each part; DataError when one is in both."""
@@ -82,14 +101,19 @@ class Sequences(BaseModel):
         train, *test = self._patterns.values()
         found = {TRAIN: list(find_files(self.path, [train]).values())}
         if test:
-            found[TEST] = list(find_files(str(base.parent) if base.is_file() else self.path, test).values())
+            found[TEST] = list(
+                find_files(str(base.parent) if base.is_file() else self.path, test).values()
+            )
             if both := set(found[TRAIN]) & set(found[TEST]):
-                raise DataError(f"{str(min(both))!r} matches parts.train and parts.test: make the patterns different")
+                raise DataError(
+                    f"{str(min(both))!r} matches parts.train and parts.test: make the patterns different"
+                )
         return found
 
 
 def _events(files: Mapping[str, list[Path]], shuffle: int | None) -> str:
-    """SQL: an event a row (user_id, item_id, timestamp, part), in the order of the lines, a line's items in theirs.
+    """SQL: an event a row (user_id, item_id, timestamp, part), in the order of the lines, a line's
+    items in theirs.
 
     Places are reckoned by line, of which there are few: only the unnesting touches every event.
     """

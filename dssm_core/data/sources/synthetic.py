@@ -1,9 +1,10 @@
 """A seeded news log: the embedded default, learnable and with a known truth.
 
-Articles are born through the day, rise within hours and fade; some are far more popular than others (Zipf). Each user
-belongs to a segment with a taste over categories and adds an own taste to it. A click at an hour picks a category by
-taste times what the category has to offer at that hour, then an article of it by its popularity at that hour.
-So "what is hot now" helps, and knowing the user's taste helps more: what a model has to find.
+Articles are born through the day, rise within hours and fade; some are far more popular than others
+(Zipf). Each user belongs to a segment with a taste over categories and adds an own taste to it. A
+click at an hour picks a category by taste times what the category has to offer at that hour, then
+an article of it by its popularity at that hour. So "what is hot now" helps, and knowing the user's
+taste helps more: what a model has to find.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ TAGS_PER_CATEGORY = 5
 
 @dataclass(frozen=True)
 class Articles:
-    """category [I], created [I] ms since the start (older than it: negative), weight [I], sorted by category."""
+    """category [I], created [I] ms since the start (older than it: negative), weight [I], sorted by
+    category.
+    """
 
     category: Ints
     created: Doubles
@@ -37,7 +40,9 @@ class Articles:
 
 
 class Synthetic(BaseModel):
-    """Sizes of the log. `half_life_h`: hours in which an article loses half its appeal; `start`: the first day, UTC."""
+    """Sizes of the log. `half_life_h`: hours in which an article loses half its appeal; `start`:
+    the first day, UTC.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     users: Annotated[int, Field(ge=1)] = 10_000
@@ -55,16 +60,31 @@ class Synthetic(BaseModel):
         return {}
 
     def read(self, con: DuckDBPyConnection) -> Tables:
-        """interactions (with device, session), users (segment, region), items (created_at, category, tags)."""
+        """interactions (with device, session), users (segment, region), items (created_at,
+        category, tags).
+        """
         rng = np.random.default_rng(self.seed)
         articles = self._articles(rng)
         segment, taste, devices = self._users(rng)
         user, item, time = self._clicks(rng, articles, taste)
         device = _pick(rng, devices[user])  # [N]
         start = self._start_ms
-        interactions = pa.table({USER: _ids("u", user), ITEM: _ids("a", item), TIME: time + start, "device": np.array(DEVICES)[device]})
+        interactions = pa.table(
+            {
+                USER: _ids("u", user),
+                ITEM: _ids("a", item),
+                TIME: time + start,
+                "device": np.array(DEVICES)[device],
+            }
+        )
         region = rng.integers(0, 12, self.users)
-        users = pa.table({USER: _ids("u", np.arange(self.users)), "segment": _ids("s", segment), "region": _ids("r", region)})
+        users = pa.table(
+            {
+                USER: _ids("u", np.arange(self.users)),
+                "segment": _ids("s", segment),
+                "region": _ids("r", region),
+            }
+        )
         items = pa.table(
             {
                 ITEM: _ids("a", np.arange(self.items)),
@@ -80,21 +100,33 @@ class Synthetic(BaseModel):
         return int(datetime.combine(self.start, datetime.min.time(), UTC).timestamp() * 1000)
 
     def _articles(self, rng: np.random.Generator) -> Articles:
-        """Born from two days before the start to the end, more of them by day; popularity is Zipf-like."""
+        """Born from two days before the start to the end, more of them by day; popularity is
+        Zipf-like.
+        """
         category = np.sort(rng.integers(0, self.categories, self.items))
         day = rng.integers(-2, self.days, self.items)
         hour = rng.choice(24, self.items, p=_day_profile()) + rng.random(self.items)
         rank = rng.permutation(self.items) + 1.0
-        return Articles(category, np.floor(day * DAY_MS + hour * HOUR_MS), np.asarray(rank**-0.8, np.float64))
+        return Articles(
+            category, np.floor(day * DAY_MS + hour * HOUR_MS), np.asarray(rank**-0.8, np.float64)
+        )
 
     def _users(self, rng: np.random.Generator) -> tuple[Ints, Doubles, Doubles]:
-        """Segment [U], taste [U, C] (rows sum to 1; half the segment's, half own, both on few categories), devices [U, 3]."""
+        """Segment [U], taste [U, C] (rows sum to 1; half the segment's, half own, both on few
+        categories), devices [U, 3].
+        """
         segment = rng.integers(0, self.segments, self.users)
         shared = rng.dirichlet(np.full(self.categories, 0.15), self.segments)
         own = rng.dirichlet(np.full(self.categories, 0.08), self.users)
-        return segment, 0.5 * shared[segment] + 0.5 * own, rng.dirichlet((2.0, 1.0, 0.3), self.users)
+        return (
+            segment,
+            0.5 * shared[segment] + 0.5 * own,
+            rng.dirichlet((2.0, 1.0, 0.3), self.users),
+        )
 
-    def _clicks(self, rng: np.random.Generator, articles: Articles, taste: Doubles) -> tuple[Ints, Ints, Ints]:
+    def _clicks(
+        self, rng: np.random.Generator, articles: Articles, taste: Doubles
+    ) -> tuple[Ints, Ints, Ints]:
         """User [N], item [N], time [N] in ms since the start, hour by hour."""
         hours = self.days * 24
         counts = rng.multinomial(self.clicks, np.tile(_day_profile(), self.days) / self.days)
@@ -110,14 +142,18 @@ class Synthetic(BaseModel):
         return user[order], item[order], time[order]
 
     def _appeal(self, articles: Articles, hour: int) -> Doubles:
-        """Appeal [I] of each article at the start of an hour: 0 before its birth, up in about 2 h, then halving."""
+        """Appeal [I] of each article at the start of an hour: 0 before its birth, up in about 2 h,
+        then halving.
+        """
         age = hour - articles.created / HOUR_MS  # [I] hours
         rise = 1 - np.exp(-np.maximum(age, 0) / 2)
         return np.asarray(articles.weight * rise * 0.5 ** (np.maximum(age, 0) / self.half_life_h))
 
     def _tags(self, rng: np.random.Generator, category: Ints) -> list[str]:
         """Two tags an article [I], from its category's own few, as text joined by "|"."""
-        pair = category[:, None] * TAGS_PER_CATEGORY + rng.integers(0, TAGS_PER_CATEGORY, (len(category), 2))  # [I, 2]
+        pair = category[:, None] * TAGS_PER_CATEGORY + rng.integers(
+            0, TAGS_PER_CATEGORY, (len(category), 2)
+        )  # [I, 2]
         return list(np.char.add(np.char.add(_ids("t", pair[:, 0]), "|"), _ids("t", pair[:, 1])))
 
 
@@ -134,11 +170,17 @@ def _pick(rng: np.random.Generator, shares: Doubles) -> Ints:
     return np.asarray(np.minimum((edges <= draw[:, None]).sum(axis=1), shares.shape[1] - 1))
 
 
-def _draw(rng: np.random.Generator, articles: Articles, appeal: Doubles, taste: Doubles, user: Ints) -> Ints:
-    """An article [N] for each user [N]: a category by taste times its offer, then one of its articles by appeal."""
+def _draw(
+    rng: np.random.Generator, articles: Articles, appeal: Doubles, taste: Doubles, user: Ints
+) -> Ints:
+    """An article [N] for each user [N]: a category by taste times its offer, then one of its
+    articles by appeal.
+    """
     offer = np.bincount(articles.category, appeal, minlength=taste.shape[1])  # [C]
     offer = offer if offer.any() else np.ones_like(offer)
-    category = _pick(rng, (taste[user] + 1e-4) * offer)  # [N]; a trace of chance keeps every category possible
+    category = _pick(
+        rng, (taste[user] + 1e-4) * offer
+    )  # [N]; a trace of chance keeps every category possible
     edges = np.concatenate([[0.0], np.cumsum(appeal)])  # articles lie sorted by category
     first = np.searchsorted(articles.category, category, side="left")
     last = np.searchsorted(articles.category, category, side="right")

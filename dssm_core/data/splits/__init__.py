@@ -1,4 +1,6 @@
-"""Protocols of splitting a log into train and test, by name. A member more is a file, an import and a line here."""
+"""Protocols of splitting a log into train and test, by name. A member more is a file, an import and
+a line here.
+"""
 
 from typing import Annotated, Any
 
@@ -10,7 +12,13 @@ from dssm_core.data.splits.holdout import Holdout
 from dssm_core.data.splits.last_n import LastN
 from dssm_core.data.splits.leave_one_out import LeaveOneOut
 
-SPLITS: dict[str, type[BaseModel]] = {"days": Days, "leave_one_out": LeaveOneOut, "last_n": LastN, "fixed": Fixed, "holdout": Holdout}
+SPLITS: dict[str, type[BaseModel]] = {
+    "days": Days,
+    "leave_one_out": LeaveOneOut,
+    "last_n": LastN,
+    "fixed": Fixed,
+    "holdout": Holdout,
+}
 
 
 def _by_days(value: Any) -> Any:

@@ -15,8 +15,8 @@ from dssm_core.data.splits.protocol import Window
 class Days(BaseModel):
     """`train_days` whole days before the test day(s); `test_day` is the first of `test_days`.
 
-    With many days on both sides this is the split by one global cutoff date. The last `validation_days` of train choose
-    how long to train; then all of them are trained on.
+    With many days on both sides this is the split by one global cutoff date. The last
+    `validation_days` of train choose how long to train; then all of them are trained on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,7 +44,10 @@ class Days(BaseModel):
     @property
     def days(self) -> list[date]:
         """The window's local days, train then test."""
-        return [self.test_day + timedelta(days=offset) for offset in range(-self.train_days, self.test_days)]
+        return [
+            self.test_day + timedelta(days=offset)
+            for offset in range(-self.train_days, self.test_days)
+        ]
 
     def edges_ms(self, zone: ZoneInfo) -> list[int]:
         """Where each day of the window starts, then where the last one ends, ms UTC."""
@@ -66,6 +69,8 @@ class Days(BaseModel):
 
 
 def day_start_ms(day: date, zone: ZoneInfo) -> int:
-    """The first instant of a local day, ms UTC: where DST skips midnight, the instant at which the day begins."""
+    """The first instant of a local day, ms UTC: where DST skips midnight, the instant at which the
+    day begins.
+    """
     midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
     return int(midnight.astimezone(UTC).timestamp()) * 1000

@@ -12,7 +12,9 @@ from dssm_core.data.splits.protocol import Window
 
 
 class Fixed(BaseModel):
-    """Interactions have a column `part` that holds 'train' or 'test'; rows with another value are outside."""
+    """Interactions have a column `part` that holds 'train' or 'test'; rows with another value are
+    outside.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     by_time: ClassVar[bool] = False

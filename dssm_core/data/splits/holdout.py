@@ -12,9 +12,11 @@ from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
 
 
 class Holdout(BaseModel):
-    """`share` of each user's positives, and of its negatives, tests; at least one row of each sort stays in train.
+    """`share` of each user's positives, and of its negatives, tests; at least one row of each sort
+    stays in train.
 
-    Which ones, a hash of `seed`, user and item decides, so that the same log gives the same split everywhere.
+    Which ones, a hash of `seed`, user and item decides, so that the same log gives the same split
+    everywhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

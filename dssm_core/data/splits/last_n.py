@@ -1,4 +1,6 @@
-"""Rolling last n: each user's newest rows test, one by one, each with all that came before it as history."""
+"""Rolling last n: each user's newest rows test, one by one, each with all that came before it as
+history.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,14 @@ from dssm_core.data.splits.protocol import CLEAN, Window
 
 
 class LastN(BaseModel):
-    """The newest `n` rows of each user test, whatever their label; users with no more rows than that only train.
+    """The newest `n` rows of each user test, whatever their label; users with no more rows than
+    that only train.
 
-    Each positive test row is a query of its own: one item is relevant, the history holds the positives up to the row
-    before, earlier test rows among them (the protocol of MetaSpore's MovieLens benchmark, with n = 3).
-    relevant: a comparison such as `rating > 2` that a positive test row must meet to be a query; the others are history only.
+    Each positive test row is a query of its own: one item is relevant, the history holds the
+    positives up to the row before, earlier test rows among them (the protocol of MetaSpore's
+    MovieLens benchmark, with n = 3).
+    relevant: a comparison such as `rating > 2` that a positive test row must meet to be a query;
+    the others are history only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,9 +36,13 @@ class LastN(BaseModel):
     @classmethod
     def _a_comparison(cls, value: str | None) -> str | None:
         if value is not None and not COMPARISON.fullmatch(value):
-            raise ValueError("write a column, one of == != > >= < <=, and a number, such as `rating > 2`")
+            raise ValueError(
+                "write a column, one of == != > >= < <=, and a number, such as `rating > 2`"
+            )
         if value is not None and value.split()[0] == LABEL:
-            raise ValueError("positives hold one label: name another column, such as `rating > 2`, and let data.positive take both")
+            raise ValueError(
+                "positives hold one label: name another column, such as `rating > 2`, and let data.positive take both"
+            )
         return value
 
     @property
@@ -52,4 +61,6 @@ class LastN(BaseModel):
 
     def advice(self, part: str) -> str:
         """Who is tested."""
-        return f"users with more than {self.n} rows are tested on their newest {self.n}: lower split.n"
+        return (
+            f"users with more than {self.n} rows are tested on their newest {self.n}: lower split.n"
+        )

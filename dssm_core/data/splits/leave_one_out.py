@@ -12,7 +12,9 @@ from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
 
 
 class LeaveOneOut(BaseModel):
-    """Users with fewer than `min_positives` only train. What a user did after the last positive is outside."""
+    """Users with fewer than `min_positives` only train. What a user did after the last positive is
+    outside.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     by_time: ClassVar[bool] = False

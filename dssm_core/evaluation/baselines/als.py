@@ -1,4 +1,6 @@
-"""Matrix factorisation of implicit feedback by alternating least squares (Hu, Koren and Volinsky 2008), by the library `implicit`."""
+"""Matrix factorisation of implicit feedback by alternating least squares (Hu, Koren and Volinsky
+2008), by the library `implicit`.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,11 @@ from dssm_core.features.popularity import Clicks, popular
 
 
 class Als(BaseModel):
-    """alpha: a click's confidence above that of no click: 1 + alpha * clicks. threads: 0 takes every core.
+    """alpha: a click's confidence above that of no click: 1 + alpha * clicks. threads: 0 takes
+    every core.
 
-    history: newest items that a user's vector is solved from, the a-th newest weighing decay**a of a click.
+    history: newest items that a user's vector is solved from, the a-th newest weighing decay**a of
+    a click.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,7 +44,11 @@ class Als(BaseModel):
             from implicit.cpu.als import AlternatingLeastSquares
 
             model = AlternatingLeastSquares(
-                self.factors, self.regularization, iterations=self.iterations, random_state=self.seed, num_threads=self.threads
+                self.factors,
+                self.regularization,
+                iterations=self.iterations,
+                random_state=self.seed,
+                num_threads=self.threads,
             )
             if per_user.nnz:
                 model.fit(self.confidence(per_user), show_progress=False)
@@ -55,7 +63,9 @@ class Als(BaseModel):
 
 @dataclass(frozen=True)
 class Factors:
-    """Item vectors; a user's vector is the least squares' answer to its history. clicked [N] bool: which items were fitted."""
+    """Item vectors; a user's vector is the least squares' answer to its history. clicked [N] bool:
+    which items were fitted.
+    """
 
     model: Any
     settings: Als
@@ -81,6 +91,8 @@ class Factors:
     def _scores(self, past: Csr) -> Floats:
         """[B, N]"""
         with threadpool_limits(1, "blas"):
-            users = self.model.recalculate_user(np.arange(past.shape[0]), self.settings.confidence(past))
+            users = self.model.recalculate_user(
+                np.arange(past.shape[0]), self.settings.confidence(past)
+            )
             scores: Floats = users @ self.model.item_factors.T
         return scores

@@ -11,7 +11,14 @@ from scipy import linalg
 
 from dssm_core.aliases import JSON, Ints
 from dssm_core.errors import DataError
-from dssm_core.evaluation.baselines.scores import Floats, best, click_matrix, distinct, ranked, recency
+from dssm_core.evaluation.baselines.scores import (
+    Floats,
+    best,
+    click_matrix,
+    distinct,
+    ranked,
+    recency,
+)
 from dssm_core.features.histories import Histories
 from dssm_core.features.popularity import Clicks, popular
 
@@ -19,7 +26,8 @@ GIB = 2**30
 
 
 class Ease(BaseModel):
-    """`regularization`: lambda of the paper. max_gib: of one matrix of clicked items squared; three are alive at once.
+    """`regularization`: lambda of the paper. max_gib: of one matrix of clicked items squared; three
+    are alive at once.
 
     history: newest items that are asked about, the a-th newest weighing decay**a.
     """
@@ -38,7 +46,11 @@ class Ease(BaseModel):
         per_user = distinct(click_matrix(known))[:, items]
         gram = (per_user.T @ per_user).toarray()
         gram[np.diag_indices(len(items))] += self.regularization
-        weights = linalg.inv(gram, overwrite_a=True, check_finite=False, assume_a="pos") if len(items) else gram
+        weights = (
+            linalg.inv(gram, overwrite_a=True, check_finite=False, assume_a="pos")
+            if len(items)
+            else gram
+        )
         weights /= -np.diag(weights).copy()
         np.fill_diagonal(weights, 0)
         return Linear(weights, items, clicks.n_items, self.history, self.decay, popular(known))
@@ -54,7 +66,9 @@ class Ease(BaseModel):
 
 @dataclass(frozen=True)
 class Linear:
-    """weights [n, n] from item of the history to item; items [n]: the catalogue's rows that were clicked."""
+    """weights [n, n] from item of the history to item; items [n]: the catalogue's rows that were
+    clicked.
+    """
 
     weights: Floats
     items: Ints

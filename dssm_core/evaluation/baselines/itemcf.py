@@ -1,4 +1,6 @@
-"""Item-based collaborative filtering: items that the same users click, or click close to one another."""
+"""Item-based collaborative filtering: items that the same users click, or click close to one
+another.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +10,32 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import sparse
 
-from dssm_core.evaluation.baselines.scores import Csr, Floats, Neighbours, blocks, click_matrix, distinct, in_time_order, keep_best
+from dssm_core.evaluation.baselines.scores import (
+    Csr,
+    Floats,
+    Neighbours,
+    blocks,
+    click_matrix,
+    distinct,
+    in_time_order,
+    keep_best,
+)
 from dssm_core.features.popularity import Clicks, popular
 
 MINUTE_MS = 60_000
 
 
 class ItemCf(BaseModel):
-    """Similarity of i and j: what their common users weigh, over n_i**0.5 * n_j**`popularity` (n: users; 0.5 is the cosine).
+    """Similarity of i and j: what their common users weigh, over n_i**0.5 * n_j**`popularity` (n:
+    users; 0.5 is the cosine).
 
-    weighting: a common user counts 1 (`cosine`), or the less the more items it has, 1 / log(1 + items) (`iuf`, the inverse
-    user frequency of Breese et al. 1998).
-    window: none counts a user's items as one set; a number only pairs of clicks at most so many places apart in the user's
-    sequence, each weighing distance_decay**(distance - 1); `directed`: j after i only; `max_gap_min`: and at most so many
-    minutes apart, which makes it a session's.
-    neighbours: similar items that are kept an item; history: newest items that are asked about, the a-th newest weighing decay**a.
+    weighting: a common user counts 1 (`cosine`), or the less the more items it has, 1 / log(1 +
+    items) (`iuf`, the inverse user frequency of Breese et al. 1998).
+    window: none counts a user's items as one set; a number only pairs of clicks at most so many
+    places apart in the user's sequence, each weighing distance_decay**(distance - 1); `directed`: j
+    after i only; `max_gap_min`: and at most so many minutes apart, which makes it a session's.
+    neighbours: similar items that are kept an item; history: newest items that are asked about, the
+    a-th newest weighing decay**a.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,7 +53,9 @@ class ItemCf(BaseModel):
     def _places(self) -> ItemCf:
         of_pairs = {"distance_decay", "directed", "max_gap_min"} & self.model_fields_set
         if self.window is None and of_pairs:
-            raise ValueError(f"{', '.join(sorted(of_pairs))} is about pairs in a sequence: set window too, such as window: 5")
+            raise ValueError(
+                f"{', '.join(sorted(of_pairs))} is about pairs in a sequence: set window too, such as window: 5"
+            )
         return self
 
     def fit(self, clicks: Clicks, as_of_ms: int) -> Neighbours:
@@ -54,9 +69,15 @@ class ItemCf(BaseModel):
         parts = [sparse.csr_matrix((0, known.n_items))]
         for first, last in blocks(known.n_items, known.n_items):
             rows = by_item[first:last] @ weighted if pairs is None else pairs[first:last]
-            similar = sparse.diags(count[first:last] ** -0.5) @ rows @ sparse.diags(count**-self.popularity)
+            similar = (
+                sparse.diags(count[first:last] ** -0.5)
+                @ rows
+                @ sparse.diags(count**-self.popularity)
+            )
             parts.append(keep_best(_without_itself(similar.tocsr(), first), self.neighbours))
-        return Neighbours(sparse.vstack(parts, format="csr"), self.history, self.decay, popular(known))
+        return Neighbours(
+            sparse.vstack(parts, format="csr"), self.history, self.decay, popular(known)
+        )
 
     def _user_weights(self, per_user: Csr) -> Floats:
         """[U]"""
@@ -64,7 +85,9 @@ class ItemCf(BaseModel):
         return 1 / np.log1p(items) if self.weighting == "iuf" else np.ones(len(items))
 
     def _close_pairs(self, clicks: Clicks, users: Floats) -> Csr:
-        """Summed weights of (click, later click of the same user within the window), CSR [N, N]; both ways unless directed."""
+        """Summed weights of (click, later click of the same user within the window), CSR [N, N];
+        both ways unless directed.
+        """
         assert self.window is not None
         _, codes = np.unique(clicks.users, return_inverse=True)
         order = np.argsort(codes, kind="stable")
@@ -75,7 +98,9 @@ class ItemCf(BaseModel):
             if self.max_gap_min is not None:
                 near &= time[distance:] - time[:-distance] <= self.max_gap_min * MINUTE_MS
             weight = users[user[distance:][near]] * self.distance_decay ** (distance - 1)
-            total += sparse.csr_matrix((weight, (item[:-distance][near], item[distance:][near])), shape=total.shape)
+            total += sparse.csr_matrix(
+                (weight, (item[:-distance][near], item[distance:][near])), shape=total.shape
+            )
         return total if self.directed else (total + total.T).tocsr()
 
 

@@ -22,7 +22,8 @@ class Fitted(Protocol):
     def lists(self, histories: Histories, k: int) -> Ints:
         """Item rows [B, k] for B queries, best first, none twice, -1 where a list is shorter.
 
-        Items of the history are listed like any other: who evaluates leaves them out where the protocol says so.
+        Items of the history are listed like any other: who evaluates leaves them out where the
+        protocol says so.
         """
 
 
@@ -48,16 +49,24 @@ class OneList:
 
 
 def fill(rows: Ints, popular: Ints) -> Ints:
-    """Short lists [B, k], padded by -1 at the end, go on with the first of `popular` [n] that they do not hold.
+    """Short lists [B, k], padded by -1 at the end, go on with the first of `popular` [n] that they
+    do not hold.
 
-    A user with a short history has few neighbours; without this a personal list would lose to a popular one by its length alone.
+    A user with a short history has few neighbours; without this a personal list would lose to a
+    popular one by its length alone.
     """
     n, k = rows.shape
-    more = np.pad(popular[:k], (0, max(0, k - len(popular))), constant_values=-1)  # k are enough: a list of m holds at most m of them
-    place = np.full(max(rows.max(initial=0), more.max(initial=0)) + 2, k)  # of an item in `more`; k = not there; the last is -1's
+    more = np.pad(
+        popular[:k], (0, max(0, k - len(popular))), constant_values=-1
+    )  # k are enough: a list of m holds at most m of them
+    place = np.full(
+        max(rows.max(initial=0), more.max(initial=0)) + 2, k
+    )  # of an item in `more`; k = not there; the last is -1's
     place[more[more >= 0]] = np.flatnonzero(more >= 0)
     held = np.zeros((n, k + 1), dtype=np.bool_)
     held[np.arange(n)[:, None], place[rows]] = True
     both = np.concatenate([rows, np.where(held[:, :k], -1, more)], axis=1)
-    order = np.argsort(both < 0, axis=1, kind="stable")[:, :k]  # what is listed keeps its order and comes first
+    order = np.argsort(both < 0, axis=1, kind="stable")[
+        :, :k
+    ]  # what is listed keeps its order and comes first
     return np.take_along_axis(both, order, 1)

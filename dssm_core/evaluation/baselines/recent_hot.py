@@ -18,12 +18,16 @@ class RecentHot(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     needs_time: ClassVar[bool] = True  # a split without a cutoff cannot use it
-    windows_h: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = HOT_WINDOWS_H
+    windows_h: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (
+        HOT_WINDOWS_H
+    )
     places: Annotated[int, Field(ge=1)] = HOT_PLACES
 
     def fit(self, clicks: Clicks, as_of_ms: int) -> OneList:
-        """Most clicked in the hours before `as_of_ms`; info: the window, and each candidate's recall on the last day.
+        """Most clicked in the hours before `as_of_ms`; info: the window, and each candidate's
+        recall on the last day.
 
-        The choice is made as if a day earlier: lists as of 24 hours before, judged on those 24 hours' clicks.
+        The choice is made as if a day earlier: lists as of 24 hours before, judged on those 24
+        hours' clicks.
         """
         return OneList(*hottest_recently(clicks, as_of_ms, self.windows_h, self.places))

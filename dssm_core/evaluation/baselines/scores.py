@@ -1,4 +1,6 @@
-"""What personal baselines share: clicks and histories as sparse matrices, scores to ranked lists, in blocks of bounded memory."""
+"""What personal baselines share: clicks and histories as sparse matrices, scores to ranked lists,
+in blocks of bounded memory.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,11 @@ Csr = Any  # scipy.sparse.csr_matrix, which has no types
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Scores an item by its similarity to each item of a history, summed, newer items weighing more.
+    """Scores an item by its similarity to each item of a history, summed, newer items weighing
+    more.
 
-    similar: CSR [N, N], row = item of the history, column = what it speaks for; length and decay: see `recency`.
+    similar: CSR [N, N], row = item of the history, column = what it speaks for; length and decay:
+    see `recency`.
     """
 
     similar: Csr
@@ -39,13 +43,19 @@ class Neighbours:
         widest = min(n_items, self.length * int(np.diff(self.similar.indptr).max(initial=1)))
 
         def rank(part: Histories) -> Ints:
-            return best_of_sparse(recency(part, n_items, self.length, self.decay) @ self.similar, k)[0]
+            return best_of_sparse(
+                recency(part, n_items, self.length, self.decay) @ self.similar, k
+            )[0]
 
         return ranked(histories, k, widest, rank, self.popular)
 
 
-def ranked(histories: Histories, k: int, width: int, rank: Callable[[Histories], Ints], popular: Ints) -> Ints:
-    """Lists [Q, k] of all queries: `rank` answers blocks of them that score `width` items each, popular items fill up what is short."""
+def ranked(
+    histories: Histories, k: int, width: int, rank: Callable[[Histories], Ints], popular: Ints
+) -> Ints:
+    """Lists [Q, k] of all queries: `rank` answers blocks of them that score `width` items each,
+    popular items fill up what is short.
+    """
     found = [rank(histories.part(first, last)) for first, last in blocks(len(histories), width)]
     return fill(np.concatenate([np.empty((0, k), dtype=np.int64), *found]), popular)
 
@@ -65,33 +75,47 @@ def in_time_order(clicks: Clicks) -> Clicks:
 def click_matrix(clicks: Clicks) -> Csr:
     """Clicks of each (user, item), CSR [users with a click, n_items] of doubles, columns in order."""
     names, users = np.unique(clicks.users, return_inverse=True)
-    matrix = sparse.csr_matrix((np.ones(len(users)), (users, clicks.items)), shape=(len(names), clicks.n_items))
+    matrix = sparse.csr_matrix(
+        (np.ones(len(users)), (users, clicks.items)), shape=(len(names), clicks.n_items)
+    )
     matrix.sort_indices()
     return matrix
 
 
 def distinct(matrix: Csr) -> Csr:
     """1 wherever there is a click."""
-    return sparse.csr_matrix((np.ones(len(matrix.data)), matrix.indices, matrix.indptr), shape=matrix.shape)
+    return sparse.csr_matrix(
+        (np.ones(len(matrix.data)), matrix.indices, matrix.indptr), shape=matrix.shape
+    )
 
 
 def recency(histories: Histories, n_items: int, length: int, decay: float) -> Csr:
-    """decay**age of each query's newest `length` distinct items, CSR [B, n_items]; the newest has age 0, a repeat counts as its latest."""
+    """decay**age of each query's newest `length` distinct items, CSR [B, n_items]; the newest has
+    age 0, a repeat counts as its latest.
+    """
     key = histories.query * n_items + histories.items
     _, last = np.unique(key[::-1], return_index=True)
     kept = np.sort(len(key) - 1 - last)
-    newest = Histories.of(histories.query[kept], histories.items[kept], len(histories)).latest(length)
+    newest = Histories.of(histories.query[kept], histories.items[kept], len(histories)).latest(
+        length
+    )
     age = np.repeat(newest.ptr[1:], newest.counts) - np.arange(len(newest.items)) - 1
-    return sparse.csr_matrix((decay**age, newest.items, newest.ptr), shape=(len(histories), n_items))
+    return sparse.csr_matrix(
+        (decay**age, newest.items, newest.ptr), shape=(len(histories), n_items)
+    )
 
 
 def best(scores: Floats, k: int) -> Ints:
-    """Columns of the k highest of each row, best first, ties to the lower column; -1 for a score of -inf. [B, M] -> [B, k]"""
+    """Columns of the k highest of each row, best first, ties to the lower column; -1 for a score of
+    -inf. [B, M] -> [B, k]
+    """
     scores = np.pad(scores, ((0, 0), (0, max(0, k - scores.shape[1]))), constant_values=-np.inf)
     n = len(scores)
     least = np.partition(scores, -k, axis=1)[:, -k, None]  # [B, 1]
     above, equal = scores > least, scores == least
-    equal &= np.cumsum(equal, axis=1) <= k - above.sum(1, keepdims=True)  # partition alone takes any of the ties
+    equal &= np.cumsum(equal, axis=1) <= k - above.sum(
+        1, keepdims=True
+    )  # partition alone takes any of the ties
     columns = np.nonzero(above | equal)[1].reshape(n, k)
     values = np.take_along_axis(scores, columns, 1)
     order = np.argsort(-values, axis=1, kind="stable")
@@ -99,7 +123,9 @@ def best(scores: Floats, k: int) -> Ints:
 
 
 def best_of_sparse(matrix: Csr, k: int) -> tuple[Ints, Floats]:
-    """Columns and values [B, k] of the k highest stored entries above 0 of each row; see `best`. Values are 0 where the column is -1."""
+    """Columns and values [B, k] of the k highest stored entries above 0 of each row; see `best`.
+    Values are 0 where the column is -1.
+    """
     matrix.sort_indices()  # ties to the lower column
     counts = np.diff(matrix.indptr)
     row = np.repeat(np.arange(matrix.shape[0]), counts)

@@ -1,4 +1,6 @@
-"""Swing: two items are alike when pairs of users share them who share little else (Yang et al. 2020, arXiv:2010.05525)."""
+"""Swing: two items are alike when pairs of users share them who share little else (Yang et al.
+2020, arXiv:2010.05525).
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,11 @@ from dssm_core.features.popularity import Clicks, popular
 
 
 class Swing(BaseModel):
-    """Similarity of i and j: the sum over pairs of users u, v of both of w_u * w_v / (alpha + items that u and v share).
+    """Similarity of i and j: the sum over pairs of users u, v of both of w_u * w_v / (alpha + items
+    that u and v share).
 
-    w_u = 1 / sqrt(items of u). users_per_item: at most so many of an item's users, drawn by `seed`, make its pairs, which
+    w_u = 1 / sqrt(items of u). users_per_item: at most so many of an item's users, drawn by `seed`,
+    make its pairs, which
     bounds the cost: it grows with the square. neighbours, history, decay: as for `itemcf`.
     """
 
@@ -42,18 +46,26 @@ class Swing(BaseModel):
 
         def similar(first: int) -> Csr:
             rows = np.zeros((min(step, n - first), n))
-            pairs(per_user.indptr, per_user.indices, weights, starts, users, self.alpha, first, rows)
+            pairs(
+                per_user.indptr, per_user.indices, weights, starts, users, self.alpha, first, rows
+            )
             return keep_best(sparse.csr_matrix(rows), self.neighbours)
 
         workers = os.cpu_count() or 1
         step = max(1, min(256, CELLS // max(n, 1)))
-        with ThreadPoolExecutor(workers) as pool:  # blocks are apart, so their order and number change no digit
+        with ThreadPoolExecutor(
+            workers
+        ) as pool:  # blocks are apart, so their order and number change no digit
             parts = [sparse.csr_matrix((0, n)), *pool.map(similar, range(0, n, step))]
-        return Neighbours(sparse.vstack(parts, format="csr"), self.history, self.decay, popular(known))
+        return Neighbours(
+            sparse.vstack(parts, format="csr"), self.history, self.decay, popular(known)
+        )
 
 
 def sample_users(per_user: Csr, most: int, seed: int) -> tuple[Ints, Ints]:
-    """Of each item's users (rows of `per_user`) at most `most` at random: where an item's begin [N + 1], and the users."""
+    """Of each item's users (rows of `per_user`) at most `most` at random: where an item's begin [N
+    + 1], and the users.
+    """
     users, items = per_user.nonzero()
     order = np.lexsort((np.random.default_rng(seed).random(len(items)), items))
     counts = np.bincount(items, minlength=per_user.shape[1])
@@ -71,10 +83,21 @@ def _kernel() -> Callable[..., None]:
     return compiled
 
 
-def _add_pairs(pointers: Any, items: Any, weights: Any, starts: Any, users: Any, alpha: float, first: int, out: Any) -> None:
+def _add_pairs(
+    pointers: Any,
+    items: Any,
+    weights: Any,
+    starts: Any,
+    users: Any,
+    alpha: float,
+    first: int,
+    out: Any,
+) -> None:
     """Add to out[i - first] the similarities of item i, for each row of `out`."""
     shared = np.zeros(out.shape[1], dtype=np.bool_)
-    both = np.zeros(out.shape[1], dtype=np.int64)  # items of u and v; the place after the last is written in vain
+    both = np.zeros(
+        out.shape[1], dtype=np.int64
+    )  # items of u and v; the place after the last is written in vain
     for row in range(out.shape[0]):
         begin, end = starts[first + row], starts[first + row + 1]
         for left in range(begin, end):

@@ -1,4 +1,6 @@
-"""What the sequence towers share: residual blocks over a history, then a projection beside the user's fields."""
+"""What the sequence towers share: residual blocks over a history, then a projection beside the
+user's fields.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +16,31 @@ from dssm_core.models.towers.linear import Sum
 class SequenceUser(nn.Module):
     """A user side of residual layers over the whole history. See Tower.user.
 
-    Where the history's width is the model's, what the layers give is added to the fields' projections as it is: users
-    then live in the space of the items that they start from.
+    Where the history's width is the model's, what the layers give is added to the fields'
+    projections as it is: users then live in the space of the items that they start from.
 
-    layers: each (x [B, L, E], held [B, L]) → an update [B, L, E]. positions: [longest, E], added by place, or None.
+    layers: each (x [B, L, E], held [B, L]) → an update [B, L, E]. positions: [longest, E], added by
+    place, or None.
     dropout: share of the embedded history that is zeroed in training.
     """
 
     def __init__(
-        self, layers: list[nn.Module], positions: Tensor | None, width: int, field_dims: list[int], dim: int, dropout: float
+        self,
+        layers: list[nn.Module],
+        positions: Tensor | None,
+        width: int,
+        field_dims: list[int],
+        dim: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.layers, self.dropout = nn.ModuleList(layers), nn.Dropout(dropout)
         self.positions = None if positions is None else nn.Parameter(positions)
-        self.first, self.last, self.head = nn.LayerNorm(width), nn.LayerNorm(width), Sum([width, *field_dims], dim)
+        self.first, self.last, self.head = (
+            nn.LayerNorm(width),
+            nn.LayerNorm(width),
+            Sum([width, *field_dims], dim),
+        )
 
     def forward(self, history: Tensor, held: Tensor, fields: list[Tensor], every: bool) -> Tensor:
         """See Tower.user."""
@@ -40,9 +53,13 @@ class SequenceUser(nn.Module):
         return out
 
 
-def stacked(blocks: int, mixing: Callable[[], nn.Module], width: int, expansion: float, dropout: float) -> list[nn.Module]:
+def stacked(
+    blocks: int, mixing: Callable[[], nn.Module], width: int, expansion: float, dropout: float
+) -> list[nn.Module]:
     """`blocks` times a layer that mixes places, as `mixing` makes one, and a feed-forward layer."""
-    return [layer for _ in range(blocks) for layer in (mixing(), FeedForward(width, expansion, dropout))]
+    return [
+        layer for _ in range(blocks) for layer in (mixing(), FeedForward(width, expansion, dropout))
+    ]
 
 
 class FeedForward(nn.Module):

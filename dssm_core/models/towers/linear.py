@@ -1,6 +1,8 @@
-"""No hidden layer: the sum of every field's own projection, which is matrix factorisation with side features.
+"""No hidden layer: the sum of every field's own projection, which is matrix factorisation with side
+features.
 
-With a user id and a mean-pooled history it is SimpleX (Mao et al. 2021); the item side serves the sequence towers too.
+With a user id and a mean-pooled history it is SimpleX (Mao et al. 2021); the item side serves the
+sequence towers too.
 """
 
 from __future__ import annotations
@@ -34,11 +36,14 @@ class Sum(nn.Module):
     def __init__(self, field_dims: list[int], dim: int) -> None:
         super().__init__()
         self.projections = nn.ModuleList(
-            nn.Identity() if place == 0 and width == dim else nn.Linear(width, dim, bias=False) for place, width in enumerate(field_dims)
+            nn.Identity() if place == 0 and width == dim else nn.Linear(width, dim, bias=False)
+            for place, width in enumerate(field_dims)
         )
 
     def forward(self, fields: list[Tensor]) -> Tensor:
         """See the class."""
-        projected = [project(field) for project, field in zip(self.projections, fields, strict=True)]
+        projected = [
+            project(field) for project, field in zip(self.projections, fields, strict=True)
+        ]
         total: Tensor = sum(projected[1:], start=projected[0])
         return total

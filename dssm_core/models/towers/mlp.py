@@ -13,7 +13,9 @@ from dssm_core.models.towers.protocol import Concatenated, Pooled, perceptron
 
 
 class Mlp(BaseModel):
-    """`hidden`: units of each hidden layer, ReLU between them; `dropout`: share of them left out in training."""
+    """`hidden`: units of each hidden layer, ReLU between them; `dropout`: share of them left out in
+    training.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128,)

@@ -13,13 +13,17 @@ from dssm_core.models.pooling import Pools
 
 
 class Tower(Protocol):
-    """Both sides' networks. The fields of a member are its settings. Normalising is not a tower's business."""
+    """Both sides' networks. The fields of a member are its settings. Normalising is not a tower's
+    business.
+    """
 
     def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
-        """A module (history [B, L, width], held [B, L] bool, fields, every) → [B, dim], at every place [B, L, dim].
+        """A module (history [B, L, width], held [B, L] bool, fields, every) → [B, dim], at every
+        place [B, L, dim].
 
-        history: oldest first, padding last. fields: each [B, field_dims[i]], or [B, L, field_dims[i]] with `every`.
-        With `every`, what a place gives depends on the history up to it alone: each prefix is a training example.
+        history: oldest first, padding last. fields: each [B, field_dims[i]], or [B, L,
+        field_dims[i]] with `every`. With `every`, what a place gives depends on the history up to
+        it alone: each prefix is a training example.
         """
         ...
 
@@ -42,7 +46,9 @@ class Concatenated(nn.Module):
 
 
 class Pooled(nn.Module):
-    """A user side that pools its history into fields, for a network over fields. `network(field_dims)` makes it."""
+    """A user side that pools its history into fields, for a network over fields.
+    `network(field_dims)` makes it.
+    """
 
     def __init__(self, pools: Pools, network: nn.Module) -> None:
         super().__init__()
@@ -57,5 +63,9 @@ class Pooled(nn.Module):
 def perceptron(size: int, hidden: tuple[int, ...], dim: int, dropout: float = 0.0) -> nn.Sequential:
     """Linear layers with ReLU between them: size → hidden → dim."""
     sizes = [size, *hidden]
-    layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout))]
+    layers = [
+        layer
+        for a, b in pairwise(sizes)
+        for layer in (nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout))
+    ]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], dim))

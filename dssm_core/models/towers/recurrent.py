@@ -1,4 +1,6 @@
-"""An element-wise gated linear recurrence, computed by a parallel scan (minGRU, Feng et al. 2024; Martin & Cundy 2018)."""
+"""An element-wise gated linear recurrence, computed by a parallel scan (minGRU, Feng et al. 2024;
+Martin & Cundy 2018).
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ from dssm_core.models.towers.linear import Sum
 
 
 class Recurrent(BaseModel):
-    """`blocks` of a recurrence, then a feed-forward layer `expansion` times as wide; `dropout` after each, `embedding_dropout`
-    of the embedded history.
+    """`blocks` of a recurrence, then a feed-forward layer `expansion` times as wide; `dropout`
+    after each, `embedding_dropout` of the embedded history.
 
     Each unit remembers for its own time: decays begin spread from 2 to 64 places.
     """
@@ -31,7 +33,13 @@ class Recurrent(BaseModel):
 
     def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
         """See Tower."""
-        layers = stacked(self.blocks, lambda: _Recurrence(width, self.dropout), width, self.expansion, self.dropout)
+        layers = stacked(
+            self.blocks,
+            lambda: _Recurrence(width, self.dropout),
+            width,
+            self.expansion,
+            self.dropout,
+        )
         return SequenceUser(layers, None, width, field_dims, dim, self.embedding_dropout)
 
     def item(self, field_dims: list[int], dim: int) -> nn.Module:
@@ -40,11 +48,17 @@ class Recurrent(BaseModel):
 
 
 class _Recurrence(nn.Module):
-    """x [B, L, E] → its update [B, L, E]: h[t] = keep[t] h[t-1] + (1 - keep[t]) value[t], keep a sigmoid of the input."""
+    """x [B, L, E] → its update [B, L, E]: h[t] = keep[t] h[t-1] + (1 - keep[t]) value[t], keep a
+    sigmoid of the input.
+    """
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.norm, self.states, self.dropout = nn.LayerNorm(width), nn.LayerNorm(width), nn.Dropout(dropout)
+        self.norm, self.states, self.dropout = (
+            nn.LayerNorm(width),
+            nn.LayerNorm(width),
+            nn.Dropout(dropout),
+        )
         self.inputs, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
         spans = torch.logspace(math.log10(2), math.log10(64), width)
         with torch.no_grad():

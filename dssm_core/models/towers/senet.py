@@ -1,6 +1,8 @@
-"""Squeeze and excitation over feature fields: each field is scaled by how much it matters here (Hu et al. 2018).
+"""Squeeze and excitation over feature fields: each field is scaled by how much it matters here (Hu
+et al. 2018).
 
-Huang et al. 2019 (FiBiNET) brought it to recommendation; two-tower models for recall use it to keep weak fields quiet.
+Huang et al. 2019 (FiBiNET) brought it to recommendation; two-tower models for recall use it to keep
+weak fields quiet.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from dssm_core.models.towers.protocol import Pooled, perceptron
 
 
 class Senet(BaseModel):
-    """`hidden` and `dropout` as in mlp; `reduction`: fields a unit of the excitation's hidden layer stands for."""
+    """`hidden` and `dropout` as in mlp; `reduction`: fields a unit of the excitation's hidden layer
+    stands for.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128,)
@@ -31,7 +35,9 @@ class Senet(BaseModel):
 
     def item(self, field_dims: list[int], dim: int) -> nn.Module:
         """See Tower."""
-        return _Senet(field_dims, self.reduction, perceptron(sum(field_dims), self.hidden, dim, self.dropout))
+        return _Senet(
+            field_dims, self.reduction, perceptron(sum(field_dims), self.hidden, dim, self.dropout)
+        )
 
 
 class _Senet(nn.Module):
@@ -39,13 +45,19 @@ class _Senet(nn.Module):
         super().__init__()
         fields = sum(width > 0 for width in field_dims)
         squeezed = max(1, fields // reduction)
-        self.excitation = nn.Sequential(nn.Linear(fields, squeezed), nn.ReLU(), nn.Linear(squeezed, fields))
+        self.excitation = nn.Sequential(
+            nn.Linear(fields, squeezed), nn.ReLU(), nn.Linear(squeezed, fields)
+        )
         self.network = network
 
     def forward(self, fields: list[Tensor]) -> Tensor:
-        """fields, each [..., d] → [..., dim]. Weights are twice a sigmoid: 1, not a half, where excitation is silent."""
+        """fields, each [..., d] → [..., dim]. Weights are twice a sigmoid: 1, not a half, where
+        excitation is silent.
+        """
         wide = [field for field in fields if field.shape[-1]]
-        weights = 2 * self.excitation(torch.stack([field.mean(-1) for field in wide], -1)).sigmoid()  # [..., fields]
+        weights = (
+            2 * self.excitation(torch.stack([field.mean(-1) for field in wide], -1)).sigmoid()
+        )  # [..., fields]
         scaled = [field * weights[..., place : place + 1] for place, field in enumerate(wide)]
         out: Tensor = self.network(torch.cat(scaled, -1))
         return out

@@ -1,4 +1,6 @@
-"""A causal self-attention user tower (SASRec, Kang & McAuley 2018), trained at every place of a history in one pass."""
+"""A causal self-attention user tower (SASRec, Kang & McAuley 2018), trained at every place of a
+history in one pass.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ from dssm_core.models.towers.linear import Sum
 class Sequence(BaseModel):
     """`blocks` of attention with `heads`, then a feed-forward layer `expansion` times as wide.
 
-    dropout: after each layer, not on attention weights, which would forbid the fused kernels; embedding_dropout: of the
-    embedded history.
+    dropout: after each layer, not on attention weights, which would forbid the fused kernels;
+    embedding_dropout: of the embedded history.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,7 +32,13 @@ class Sequence(BaseModel):
 
     def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
         """See Tower. ValueError where the heads do not divide the width: config.py asks first."""
-        layers = stacked(self.blocks, lambda: _Attention(width, self.heads, self.dropout), width, self.expansion, self.dropout)
+        layers = stacked(
+            self.blocks,
+            lambda: _Attention(width, self.heads, self.dropout),
+            width,
+            self.expansion,
+            self.dropout,
+        )
         positions = torch.randn(history.length, width) * 0.02
         return SequenceUser(layers, positions, width, field_dims, dim, self.embedding_dropout)
 
@@ -40,7 +48,9 @@ class Sequence(BaseModel):
 
 
 class _Attention(nn.Module):
-    """x [B, L, E] → its update [B, L, E]; a place sees itself and those before it. Padding comes after, so needs no mask."""
+    """x [B, L, E] → its update [B, L, E]; a place sees itself and those before it. Padding comes
+    after, so needs no mask.
+    """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -50,6 +60,8 @@ class _Attention(nn.Module):
         self.inputs, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor, held: Tensor) -> Tensor:
-        split = self.inputs(self.norm(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [3, B, heads, L, E / heads]
+        split = (
+            self.inputs(self.norm(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )  # [3, B, heads, L, E / heads]
         mixed = scaled_dot_product_attention(split[0], split[1], split[2], is_causal=True)
         return torch.as_tensor(self.dropout(self.output(mixed.transpose(1, 2).flatten(2))))

@@ -1,4 +1,6 @@
-"""The YouTube tower: the newest item, the mean of the history and powers of the statistics (Covington et al. 2016)."""
+"""The YouTube tower: the newest item, the mean of the history and powers of the statistics
+(Covington et al. 2016).
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,11 @@ from dssm_core.models.towers.protocol import Pooled, perceptron
 
 
 class Youtube(BaseModel):
-    """`hidden` and `dropout` as in mlp. The item side is a plain embedding, as the softmax weights of the paper are.
+    """`hidden` and `dropout` as in mlp. The item side is a plain embedding, as the softmax weights
+    of the paper are.
 
-    Pools are the paper's (newest and mean), whatever features.history.pools says; numbers x are also seen as x² and √x.
+    Pools are the paper's (newest and mean), whatever features.history.pools says; numbers x are
+    also seen as x² and √x.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

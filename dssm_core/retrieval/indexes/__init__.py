@@ -1,1 +1,3 @@
-"""Nearest-neighbour indexes: one member a file, listed in dssm_core/families.py. See docs/extending.md to add one."""
+"""Nearest-neighbour indexes: one member a file, listed in dssm_core/families.py. See
+docs/extending.md to add one.
+"""

@@ -1,4 +1,6 @@
-"""A forest of random projection trees, one memory-mapped file. Needs the extra `annoy`, which compiles."""
+"""A forest of random projection trees, one memory-mapped file. Needs the extra `annoy`, which
+compiles.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ SHAPE = "index.json"  # the file itself does not know its dimension
 
 
 class Annoy(BaseModel):
-    """`trees` in the forest; `search_k` nodes a query looks at (more of either: better recall, slower)."""
+    """`trees` in the forest; `search_k` nodes a query looks at (more of either: better recall,
+    slower).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     trees: Annotated[int, Field(ge=1)] = 100
@@ -51,15 +55,21 @@ class Annoy(BaseModel):
             index = _annoy()(json.loads((folder / SHAPE).read_bytes())["dim"], "angular")
             index.load(str(folder / FILE))
         except (OSError, ValueError, KeyError) as error:
-            raise ArtifactError(f"{folder} has no readable {FILE} and {SHAPE}: run `dssm build_index` again") from error
+            raise ArtifactError(
+                f"{folder} has no readable {FILE} and {SHAPE}: run `dssm build_index` again"
+            ) from error
         return index
 
     def search(self, index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
-        """Ints and scores [B, k], best first; Annoy's angular distance d of unit vectors is turned back by 1 - d^2/2."""
+        """Ints and scores [B, k], best first; Annoy's angular distance d of unit vectors is turned
+        back by 1 - d^2/2.
+        """
         rows = np.full((len(queries), check_k(k)), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         for i, query in enumerate(queries):  # Annoy takes one query a call
-            found, distances = index.get_nns_by_vector(query, k, self.search_k, include_distances=True)
+            found, distances = index.get_nns_by_vector(
+                query, k, self.search_k, include_distances=True
+            )
             rows[i, : len(found)] = found
             scores[i, : len(found)] = 1 - np.square(distances) / 2
         return rows, scores
@@ -69,5 +79,7 @@ def _annoy() -> Any:
     try:
         from annoy import AnnoyIndex
     except ImportError as error:
-        raise ConfigError("index.kind 'annoy' needs the extra: pip install 'dssm[annoy]', or choose faiss_flat") from error
+        raise ConfigError(
+            "index.kind 'annoy' needs the extra: pip install 'dssm[annoy]', or choose faiss_flat"
+        ) from error
     return AnnoyIndex

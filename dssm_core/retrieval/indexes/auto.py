@@ -39,7 +39,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A built (or loaded) index and the member that searches it; `trials`: what was measured on the way."""
+    """A built (or loaded) index and the member that searches it; `trials`: what was measured on the
+    way.
+    """
 
     choice: Member
     member: Index
@@ -48,13 +50,16 @@ class Chosen:
 
 
 class Auto(BaseModel):
-    """The fastest of exact search and `kinds` that finds `min_recall` of exact search's `k` items, over `sample` queries.
+    """The fastest of exact search and `kinds` that finds `min_recall` of exact search's `k` items,
+    over `sample` queries.
 
-    Each kind is built once or twice with sizes that suit the catalogue; then the least effort of searching that reaches
-    `min_recall` is looked for, and the fastest of these is taken. Efforts follow from recall and so from the seed; which
-    kind is fastest is for the machine's clock to say and may differ between machines: the choice is saved with the index.
-    Catalogues up to `flat_below` items are searched exactly, untried. A graph and a forest are tried on request only: a
-    million vectors take them minutes, to be slower than inverted lists at k = 200 (docs/benchmarks.md).
+    Each kind is built once or twice with sizes that suit the catalogue; then the least effort of
+    searching that reaches `min_recall` is looked for, and the fastest of these is taken. Efforts
+    follow from recall and so from the seed; which kind is fastest is for the machine's clock to say
+    and may differ between machines: the choice is saved with the index. Catalogues up to
+    `flat_below` items are searched exactly, untried. A graph and a forest are tried on request
+    only: a million vectors take them minutes, to be slower than inverted lists at k = 200
+    (docs/benchmarks.md).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,11 +89,18 @@ class Auto(BaseModel):
         return Chosen(choice, _member(choice), best.index, tuple(trials))
 
     def describe(self, index: Chosen) -> dict[str, Any]:
-        """The kind and settings that were chosen, and the table of what was measured (none where nothing was tried)."""
-        return {"chosen": index.choice.model_dump(), "tried": [asdict(trial) for trial in index.trials]}
+        """The kind and settings that were chosen, and the table of what was measured (none where
+        nothing was tried).
+        """
+        return {
+            "chosen": index.choice.model_dump(),
+            "tried": [asdict(trial) for trial in index.trials],
+        }
 
     def save(self, index: Chosen, folder: Path) -> None:
-        """Write `auto.json` and the chosen member's own files. No times: the same index is the same files."""
+        """Write `auto.json` and the chosen member's own files. No times: the same index is the same
+        files.
+        """
         write_atomically(folder / FILE, index.choice.model_dump_json().encode())
         index.member.save(index.index, folder)
 
@@ -98,15 +110,21 @@ class Auto(BaseModel):
             choice = Member.model_validate_json((folder / FILE).read_bytes())
             member = _member(choice)
         except (OSError, ValidationError, ConfigError) as error:
-            raise ArtifactError(f"{folder} has no readable {FILE}: run `dssm build_index` again") from error
+            raise ArtifactError(
+                f"{folder} has no readable {FILE}: run `dssm build_index` again"
+            ) from error
         return Chosen(choice, member, member.load(folder))
 
     def search(self, index: Chosen, queries: Floats, k: int) -> tuple[Ints, Floats]:
         """Ints and scores [B, k], best first, as the chosen member finds them."""
         return index.member.search(index.index, queries, k)
 
-    def _tune(self, asked: measure.Sample, built: Chosen, effort: str, least: int, beat: Trial) -> tuple[list[Trial], Trial | None]:
-        """All trials of a built index, and the one of least effort that finds enough (None: none does and is fast)."""
+    def _tune(
+        self, asked: measure.Sample, built: Chosen, effort: str, least: int, beat: Trial
+    ) -> tuple[list[Trial], Trial | None]:
+        """All trials of a built index, and the one of least effort that finds enough (None: none
+        does and is fast).
+        """
         trials: list[Trial] = []
 
         @cache
@@ -117,15 +135,28 @@ class Auto(BaseModel):
 
         good = least_effort(trial, self.min_recall, beat.queries_per_s, least, len(asked.vectors))
         sizes = ", ".join(f"{name} {value}" for name, value in built.choice.settings.items())
-        says = f"{good.recall:.3f} with {effort} {good.settings[effort]}: {good.queries_per_s:,.0f} queries/s" if good else "too slow"
-        log.info("%s, %s: recall@%d of %g or more %s", built.choice.kind, sizes, asked.k, self.min_recall, says)
+        says = (
+            f"{good.recall:.3f} with {effort} {good.settings[effort]}: {good.queries_per_s:,.0f} queries/s"
+            if good
+            else "too slow"
+        )
+        log.info(
+            "%s, %s: recall@%d of %g or more %s",
+            built.choice.kind,
+            sizes,
+            asked.k,
+            self.min_recall,
+            says,
+        )
         return trials, good
 
 
 def plans(kinds: tuple[str, ...], items: int, k: int) -> Iterator[tuple[Member, str, int]]:
-    """What to build for a catalogue: settings of sizes, the setting that is the effort of a search, the least of it.
+    """What to build for a catalogue: settings of sizes, the setting that is the effort of a search,
+    the least of it.
 
-    Inverted lists: cells by FAISS's own advice, 4 to 16 times the root of the number of items, and a quarter of
+    Inverted lists: cells by FAISS's own advice, 4 to 16 times the root of the number of items, and
+    a quarter of
     that: fewer cells cost less to compare with, more leave less to scan. Powers of two.
     """
     root = 2 ** round(math.log2(math.sqrt(items)))
@@ -138,11 +169,15 @@ def plans(kinds: tuple[str, ...], items: int, k: int) -> Iterator[tuple[Member, 
             yield _choose(kind, trees=50), "search_k", k
 
 
-def least_effort(trial: Callable[[int], Trial], min_recall: float, beat: float, least: int, most: int) -> Trial | None:
-    """The trial of the smallest effort that finds enough, to an eighth of the effort; more effort never finds less.
+def least_effort(
+    trial: Callable[[int], Trial], min_recall: float, beat: float, least: int, most: int
+) -> Trial | None:
+    """The trial of the smallest effort that finds enough, to an eighth of the effort; more effort
+    never finds less.
 
-    Doubling first, so that nothing slow is tried before it is needed. None once a trial that does not find enough
-    answers fewer queries a second than `beat` does (more effort is slower still), or at `most`.
+    Doubling first, so that nothing slow is tried before it is needed. None once a trial that does
+    not find enough answers fewer queries a second than `beat` does (more effort is slower still),
+    or at `most`.
     """
     low, high = 0, least
     while (last := trial(high)).recall < min_recall:

@@ -22,7 +22,9 @@ FILE = "index.faiss"
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Build on one thread: the order in which vectors enter a graph or a k-means decides the result."""
+    """Build on one thread: the order in which vectors enter a graph or a k-means decides the
+    result.
+    """
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
@@ -33,7 +35,9 @@ def one_thread() -> Iterator[None]:
 
 def save(index: Any, folder: Path) -> None:
     """Write an index as `index.faiss`."""
-    write_atomically(folder / FILE, faiss.serialize_index(index).tobytes())  # FAISS's own writer is silent on a full disk
+    write_atomically(
+        folder / FILE, faiss.serialize_index(index).tobytes()
+    )  # FAISS's own writer is silent on a full disk
 
 
 def load(folder: Path) -> Any:
@@ -44,11 +48,15 @@ def load(folder: Path) -> Any:
     try:
         return faiss.read_index(str(file))
     except RuntimeError as error:
-        raise ArtifactError(f"{file} is not a readable FAISS index: run `dssm build_index` again") from error
+        raise ArtifactError(
+            f"{file} is not a readable FAISS index: run `dssm build_index` again"
+        ) from error
 
 
 def search(index: Any, queries: Floats, k: int, parameters: Any = None) -> tuple[Ints, Floats]:
-    """Search with the index's own metric (inner product); short results are padded as the Protocol says."""
+    """Search with the index's own metric (inner product); short results are padded as the Protocol
+    says.
+    """
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     scores, rows = index.search(queries, check_k(k), params=parameters)
     return mark_missing(rows, scores)

@@ -14,7 +14,9 @@ from dssm_core.retrieval.indexes.protocol import check_vectors, in_parts
 
 
 class FaissHnsw(BaseModel):
-    """`m` links a vector; candidates kept while building (`ef_construction`) and searching (`ef_search`, k at least)."""
+    """`m` links a vector; candidates kept while building (`ef_construction`) and searching
+    (`ef_search`, k at least).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     m: Annotated[int, Field(ge=2)] = 32
@@ -46,4 +48,6 @@ class FaissHnsw(BaseModel):
 
     def search(self, index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
         """Ints and scores [B, k], best first, from a walk that keeps max(ef_search, k) candidates."""
-        return faiss_file.search(index, queries, k, faiss.SearchParametersHNSW(efSearch=max(self.ef_search, k)))
+        return faiss_file.search(
+            index, queries, k, faiss.SearchParametersHNSW(efSearch=max(self.ef_search, k))
+        )

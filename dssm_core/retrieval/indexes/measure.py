@@ -24,7 +24,9 @@ clock: Callable[[], float] = time.perf_counter
 
 @dataclass(frozen=True)
 class Sample:
-    """Queries [Q, D] over vectors [N, D], and the inner product of each one's k-th nearest vector [Q] (k <= N)."""
+    """Queries [Q, D] over vectors [N, D], and the inner product of each one's k-th nearest vector
+    [Q] (k <= N).
+    """
 
     vectors: Floats
     queries: Floats
@@ -32,12 +34,18 @@ class Sample:
     least: Floats
 
     def recall(self, rows: Ints) -> float:
-        """The share of the k nearest that is among rows [Q, k], none twice; of equals at the k-th place any counts."""
-        found = np.einsum("qd,qkd->qk", self.queries, self.vectors[rows])  # a row of -1 reads any vector
+        """The share of the k nearest that is among rows [Q, k], none twice; of equals at the k-th
+        place any counts.
+        """
+        found = np.einsum(
+            "qd,qkd->qk", self.queries, self.vectors[rows]
+        )  # a row of -1 reads any vector
         return float(((rows >= 0) & (found >= self.least[:, None] - ROUNDING)).mean())
 
     def measure(self, member: Index, index: Any) -> tuple[float, float]:
-        """Recall@k, and queries a second (all at once, on all threads; the best of three, which others disturb least)."""
+        """Recall@k, and queries a second (all at once, on all threads; the best of three, which
+        others disturb least).
+        """
         seconds = []
         for _ in range(REPEATS):
             started = clock()
@@ -47,7 +55,9 @@ class Sample:
 
 
 def sample(vectors: Floats, queries: Floats | None, k: int, count: int, seed: int) -> Sample:
-    """At most `count` of the queries, drawn by `seed`, and what exact search finds; without queries, vectors ask."""
+    """At most `count` of the queries, drawn by `seed`, and what exact search finds; without
+    queries, vectors ask.
+    """
     source = vectors if queries is None or not len(queries) else queries
     drawn = np.random.default_rng(seed).permutation(len(source))[:count]
     asked, k = np.array(source[np.sort(drawn)], dtype=np.float32), min(k, len(vectors))

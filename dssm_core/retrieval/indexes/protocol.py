@@ -24,11 +24,14 @@ class Index(Protocol):
     def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Any:
         """Index unit vectors [N, D]; the same vectors and seed give the same index (one thread).
 
-        queries [Q, D]: vectors like those that will ask, for a member that tunes itself by them; the others ignore them.
+        queries [Q, D]: vectors like those that will ask, for a member that tunes itself by them;
+        the others ignore them.
         """
 
     def describe(self, index: Any) -> dict[str, Any]:
-        """What people should know of a built index beyond the settings, plain JSON for the step's manifest."""
+        """What people should know of a built index beyond the settings, plain JSON for the step's
+        manifest.
+        """
 
     def save(self, index: Any, folder: Path) -> None:
         """Write the index into an existing folder."""
@@ -37,18 +40,26 @@ class Index(Protocol):
         """Read what `save` wrote; ArtifactError where it is missing or damaged."""
 
     def search(self, index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
-        """The k rows of largest inner product for each query [B, D]: rows [B, k] and scores [B, k], best first.
+        """The k rows of largest inner product for each query [B, D]: rows [B, k] and scores [B, k],
+        best first.
 
-        Where fewer than k are found (k over N, or an approximate index that gave up) the rest is row -1, score -inf.
+        Where fewer than k are found (k over N, or an approximate index that gave up) the rest is
+        row -1, score -inf.
         """
 
 
 def check_vectors(vectors: Floats) -> Floats:
-    """Contiguous float32 [N, D]; DataError on another shape, an empty catalogue, or a value that is not finite."""
+    """Contiguous float32 [N, D]; DataError on another shape, an empty catalogue, or a value that is
+    not finite.
+    """
     if vectors.ndim != 2 or 0 in vectors.shape:
-        raise DataError(f"vectors have shape {vectors.shape}: an index needs [N, D] with N and D of 1 or more")
+        raise DataError(
+            f"vectors have shape {vectors.shape}: an index needs [N, D] with N and D of 1 or more"
+        )
     if not np.isfinite(vectors).all():
-        raise DataError("vectors hold NaN or infinity: the towers diverged; lower train.learning_rate")
+        raise DataError(
+            "vectors hold NaN or infinity: the towers diverged; lower train.learning_rate"
+        )
     return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
@@ -71,7 +82,9 @@ def tell(vectors: Floats, doing: str) -> None:
 
 
 def in_parts(vectors: Floats, doing: str) -> Iterator[tuple[int, Floats]]:
-    """Slices [<= PART, D] in order with their first row; for many vectors, a line at each tenth of the way."""
+    """Slices [<= PART, D] in order with their first row; for many vectors, a line at each tenth of
+    the way.
+    """
     tenth = 0
     for first in range(0, len(vectors), PART):
         yield first, vectors[first : first + PART]

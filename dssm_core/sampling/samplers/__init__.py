@@ -1,1 +1,3 @@
-"""Negative samplers: one member a file, listed in dssm_core/families.py. See docs/extending.md to add one."""
+"""Negative samplers: one member a file, listed in dssm_core/families.py. See docs/extending.md to
+add one.
+"""

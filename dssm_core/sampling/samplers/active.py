@@ -12,12 +12,20 @@ from dssm_core.columns import HOUR_MS
 from dssm_core.features.events import Events
 from dssm_core.features.interactions import Log
 from dssm_core.features.ragged import ranges
-from dssm_core.sampling.samplers.protocol import FittedIds, Tables, categorical, draw_categorical, share_of, tally
+from dssm_core.sampling.samplers.protocol import (
+    FittedIds,
+    Tables,
+    categorical,
+    draw_categorical,
+    share_of,
+    tally,
+)
 
 
 class Active(BaseModel):
-    """With probability 1 - uniform_share in proportion to clicks ** alpha in the `window_h` hours before the refresh,
-    else uniformly from every item known by then, so that quiet items are negatives too.
+    """With probability 1 - uniform_share in proportion to clicks ** alpha in the `window_h` hours
+    before the refresh, else uniformly from every item known by then, so that quiet items are
+    negatives too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,14 +49,22 @@ class Active(BaseModel):
             "as_of": as_of,
         }
 
-    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
-        """[count] item codes known and mostly active as of the bucket's refresh; the order says nothing."""
+    def draw(
+        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+    ) -> Tensor:
+        """[count] item codes known and mostly active as of the bucket's refresh; the order says
+        nothing.
+        """
         shares = torch.full((), self._share(tables, bucket), device=generator.device)
         even = int(torch.binomial(torch.full_like(shares, count), shares, generator=generator))
-        place = torch.randint(int(tables["known"][bucket]), (even,), generator=generator, device=generator.device)
+        place = torch.randint(
+            int(tables["known"][bucket]), (even,), generator=generator, device=generator.device
+        )
         if even == count:
             return tables["by_age"][place]
-        return torch.cat([tables["by_age"][place], draw_categorical(tables, bucket, count - even, generator)])
+        return torch.cat(
+            [tables["by_age"][place], draw_categorical(tables, bucket, count - even, generator)]
+        )
 
     def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
         """items: any shape → the same."""
@@ -59,12 +75,16 @@ class Active(BaseModel):
 
     def _share(self, tables: Tables, bucket: int) -> float:
         begin, end = tables["ptr"][bucket : bucket + 2].tolist()
-        return self.uniform_share if end > begin else 1.0  # a night without a click: nothing is active
+        return (
+            self.uniform_share if end > begin else 1.0
+        )  # a night without a click: nothing is active
 
 
 def _recent_clicks(log: Log, as_of: Tensor, window_h: int) -> tuple[Tensor, Tensor, Tensor]:
     """Clicks in the window_h hours before each refresh, by bucket and item: what `tally` gives."""
-    hour, item, clicks = tally((log.time - log.start) // HOUR_MS, log.item, torch.ones(len(log.item)))
+    hour, item, clicks = tally(
+        (log.time - log.start) // HOUR_MS, log.item, torch.ones(len(log.item))
+    )
     last = (as_of - log.start) // HOUR_MS
     begin, end = torch.searchsorted(hour, last - window_h), torch.searchsorted(hour, last)
     bucket, row = ranges(begin, end)

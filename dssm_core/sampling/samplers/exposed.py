@@ -16,7 +16,8 @@ from dssm_core.sampling.samplers.protocol import FittedIds, Tables
 
 
 class Exposed(BaseModel):
-    """Evenly from the user's own label 0 rows before the event's `as_of`; evenly from all items where there is none.
+    """Evenly from the user's own label 0 rows before the event's `as_of`; evenly from all items
+    where there is none.
 
     A row whose item the user took at another time of the window is no negative and is left out.
     """
@@ -25,7 +26,9 @@ class Exposed(BaseModel):
     own: ClassVar[bool] = True
 
     def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
-        """Shown rows by user and time, to draw from; by pair and time, to count. DataError where there is none."""
+        """Shown rows by user and time, to draw from; by pair and time, to count. DataError where
+        there is none.
+        """
         if not len(log.shown_item):
             raise DataError(
                 "sampler 'exposed' draws what users were shown and did not take, but no train row of a known user and item has label 0: "
@@ -45,21 +48,36 @@ class Exposed(BaseModel):
             "window": torch.tensor([log.start, log.span]),
         }
 
-    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+    def draw(
+        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+    ) -> Tensor:
         """[B, count] item codes."""
         begin, length = self._rows(tables, "by_user", events.user, events.as_of)
         return draw_from_lists(tables["items"], begin, length, tables["known"], count, generator)
 
     def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
         """items: [B, n] → [B, n]."""
-        pair, shown = place_of(tables["pairs"], events.user[:, None] * (tables["known"] + 1) + items)
-        times = self._rows(tables, "by_pair", pair, events.as_of[:, None].expand_as(pair))[1].where(shown, 0)
+        pair, shown = place_of(
+            tables["pairs"], events.user[:, None] * (tables["known"] + 1) + items
+        )
+        times = self._rows(tables, "by_pair", pair, events.as_of[:, None].expand_as(pair))[1].where(
+            shown, 0
+        )
         length = self._rows(tables, "by_user", events.user, events.as_of)[1][:, None]
-        return torch.where(length > 0, times / length.clamp(min=1), 1 / tables["known"]).log().float()
+        return (
+            torch.where(length > 0, times / length.clamp(min=1), 1 / tables["known"]).log().float()
+        )
 
-    def _rows(self, tables: Tables, name: str, code: Tensor, as_of: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each code's rows before as_of begin among sorted (code, time) keys, and how many they are."""
+    def _rows(
+        self, tables: Tables, name: str, code: Tensor, as_of: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Where each code's rows before as_of begin among sorted (code, time) keys, and how many
+        they are.
+        """
         start, span = tables["window"]
         begin = torch.searchsorted(tables[name], (code * span).contiguous())
-        end = torch.searchsorted(tables[name], (code * span + (as_of - start).clamp(min=0).minimum(span - 1)).contiguous())
+        end = torch.searchsorted(
+            tables[name],
+            (code * span + (as_of - start).clamp(min=0).minimum(span - 1)).contiguous(),
+        )
         return begin, end - begin

@@ -10,14 +10,22 @@ from torch import Tensor
 
 from dssm_core.features.events import Events
 from dssm_core.features.interactions import Log
-from dssm_core.sampling.samplers.protocol import FittedIds, Tables, by_frequency, categorical_of_all, draw_categorical, share_of
+from dssm_core.sampling.samplers.protocol import (
+    FittedIds,
+    Tables,
+    by_frequency,
+    categorical_of_all,
+    draw_categorical,
+    share_of,
+)
 
 
 class FrequencyBands(BaseModel):
-    """The most clicked items that together hold `high_clicks` of all clicks are the high band, all others the low one.
+    """The most clicked items that together hold `high_clicks` of all clicks are the high band, all
+    others the low one.
 
-    high_draws: share of draws from the high band; within a band every item alike. Where one band is empty, all draws are
-    from the other.
+    high_draws: share of draws from the high band; within a band every item alike. Where one band is
+    empty, all draws are from the other.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,12 +37,20 @@ class FrequencyBands(BaseModel):
         """One distribution over all items."""
         order, clicks = by_frequency(log)
         held = clicks[order].cumsum(0)
-        high = held - clicks[order] < self.high_clicks * held[-1]  # [N], by rank: what came before does not hold enough yet
+        high = (
+            held - clicks[order] < self.high_clicks * held[-1]
+        )  # [N], by rank: what came before does not hold enough yet
         sizes = high.sum(), (~high).sum()
-        weight = torch.where(high, self.high_draws / sizes[0].clamp(min=1), (1 - self.high_draws) / sizes[1].clamp(min=1))
+        weight = torch.where(
+            high,
+            self.high_draws / sizes[0].clamp(min=1),
+            (1 - self.high_draws) / sizes[1].clamp(min=1),
+        )
         return categorical_of_all(torch.empty_like(weight).index_copy_(0, order, weight))
 
-    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+    def draw(
+        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+    ) -> Tensor:
         """[count] item codes, whatever the bucket."""
         return draw_categorical(tables, 0, count, generator)
 

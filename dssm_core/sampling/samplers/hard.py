@@ -1,4 +1,6 @@
-"""Items that a previous model ranks high for the user, but not at the top (EBR, Huang et al. 2020; MOBIUS, Fan et al. 2019)."""
+"""Items that a previous model ranks high for the user, but not at the top (EBR, Huang et al. 2020;
+MOBIUS, Fan et al. 2019).
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,13 @@ SCORES_AT_ONCE = 16_000_000  # scores held at a time: 64 MB
 
 
 class Hard(BaseModel):
-    """Evenly from `per_user` items of each user's band; evenly from all items for a user whom the model does not know.
+    """Evenly from `per_user` items of each user's band; evenly from all items for a user whom the
+    model does not know.
 
-    bundle: folder of a bundle, or of a run that got as far as export_embeddings. band: ranks [first, last) of the exact
-    search over all that model's items, 0 the best. The user's own train items are no negatives and are left out, as is
-    what the present data does not know; per_user of the rest, spread evenly over the band.
+    bundle: folder of a bundle, or of a run that got as far as export_embeddings. band: ranks
+    [first, last) of the exact search over all that model's items, 0 the best. The user's own train
+    items are no negatives and are left out, as is what the present data does not know; per_user of
+    the rest, spread evenly over the band.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,27 +42,43 @@ class Hard(BaseModel):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.band[0] >= self.band[1]:
-            raise ValueError(f"sampler.band is {list(self.band)}: give [first, last) with first below last, such as [100, 500]")
+            raise ValueError(
+                f"sampler.band is {list(self.band)}: give [first, last) with first below last, such as [100, 500]"
+            )
         return self
 
     def files(self) -> dict[str, Path]:
-        """What `fit` reads, by name: it is part of the step's key, so that a model trained anew is seen."""
+        """What `fit` reads, by name: it is part of the step's key, so that a model trained anew is
+        seen.
+        """
         folder = vectors_folder(Path(self.bundle))
-        return {name: folder / name for name in ("user_embeddings.npy", "item_embeddings.npy") if (folder / name).is_file()}
+        return {
+            name: folder / name
+            for name in ("user_embeddings.npy", "item_embeddings.npy")
+            if (folder / name).is_file()
+        }
 
     def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
-        """A list of items for each user. ArtifactError where the bundle cannot be read, DataError where it does not fit."""
+        """A list of items for each user. ArtifactError where the bundle cannot be read, DataError
+        where it does not fit.
+        """
         users, items, theirs = read_vectors(Path(self.bundle), ids)
         if len(items) <= self.band[0]:
-            raise DataError(f"sampler.band begins at rank {self.band[0]}, but {self.bundle} has {len(items)} items: give lower ranks")
+            raise DataError(
+                f"sampler.band begins at rank {self.band[0]}, but {self.bundle} has {len(items)} items: give lower ranks"
+            )
         codes, positives = len(log.created), pair_keys(log.user, log.item, len(log.created))
         chunks = torch.arange(len(users)).split(max(1, SCORES_AT_ONCE // len(items)))
-        found = [self._band(users[chunk] @ items.T, theirs, chunk, positives, codes) for chunk in chunks]
+        found = [
+            self._band(users[chunk] @ items.T, theirs, chunk, positives, codes) for chunk in chunks
+        ]
         key = torch.cat(found).sort().values  # user * codes + item
         ptr = torch.searchsorted(key, torch.arange(len(users) + 1) * codes)
         return {"key": key, "items": key % codes, "ptr": ptr, "known": torch.tensor([codes - 1])}
 
-    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+    def draw(
+        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+    ) -> Tensor:
         """[B, count] item codes."""
         begin, length = tables["ptr"][events.user], tables["ptr"].diff()[events.user]
         return draw_from_lists(tables["items"], begin, length, tables["known"], count, generator)
@@ -67,10 +87,16 @@ class Hard(BaseModel):
         """items: [B, n] → [B, n]."""
         held = place_of(tables["key"], events.user[:, None] * (tables["known"] + 1) + items)[1]
         length = tables["ptr"].diff()[events.user][:, None]
-        return torch.where(length > 0, held / length.clamp(min=1), 1 / tables["known"]).log().float()
+        return (
+            torch.where(length > 0, held / length.clamp(min=1), 1 / tables["known"]).log().float()
+        )
 
-    def _band(self, scores: Tensor, theirs: Tensor, user: Tensor, positives: Tensor, codes: int) -> Tensor:
-        """Keys user * codes + item of what a chunk of users draws from. scores: [u, their items]; user: [u] codes → [n]."""
+    def _band(
+        self, scores: Tensor, theirs: Tensor, user: Tensor, positives: Tensor, codes: int
+    ) -> Tensor:
+        """Keys user * codes + item of what a chunk of users draws from. scores: [u, their items];
+        user: [u] codes → [n].
+        """
         last = min(self.band[1], scores.shape[1])
         item = theirs[scores.topk(last, dim=1).indices[:, self.band[0] :]]  # [u, width], by rank
         key = user[:, None] * codes + item
@@ -89,18 +115,33 @@ def vectors_folder(folder: Path) -> Path:
 
 
 def read_vectors(folder: Path, ids: FittedIds) -> tuple[Tensor, Tensor, Tensor]:
-    """A previous model's vectors of the present users, [codes, D], NaN where it knows none; of its items, [M, D]; and these
-    items' present codes, [M], 0 where unknown.
+    """A previous model's vectors of the present users, [codes, D], NaN where it knows none; of its
+    items, [M, D]; and these items' present codes, [M], 0 where unknown.
     """
     folder = vectors_folder(folder)
     try:
-        users, items = (np.load(folder / f"{side}_embeddings.npy", allow_pickle=False) for side in ("user", "item"))
-        their_users, their_items = (Ids.load(folder / f"{column}s.parquet") for column in (USER, ITEM))
+        users, items = (
+            np.load(folder / f"{side}_embeddings.npy", allow_pickle=False)
+            for side in ("user", "item")
+        )
+        their_users, their_items = (
+            Ids.load(folder / f"{column}s.parquet") for column in (USER, ITEM)
+        )
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"sampler.bundle {str(folder)!r} cannot be read: {error}; give the folder of a finished run") from error
+        raise ArtifactError(
+            f"sampler.bundle {str(folder)!r} cannot be read: {error}; give the folder of a finished run"
+        ) from error
     row = their_users.encode(ids[USER].index)
     if not row.any():
-        raise DataError(f"sampler.bundle {str(folder)!r} knows none of the train users: give a run of the same data, or sampler 'uniform'")
+        raise DataError(
+            f"sampler.bundle {str(folder)!r} knows none of the train users: give a run of the same data, or sampler 'uniform'"
+        )
     present = np.where((row > 0)[:, None], users[row], np.nan)
-    vectors = torch.from_numpy(np.concatenate([np.full((1, users.shape[1]), np.nan), present]).astype(np.float32))
-    return vectors, torch.from_numpy(items.astype(np.float32)), torch.from_numpy(ids[ITEM].encode(their_items.index))
+    vectors = torch.from_numpy(
+        np.concatenate([np.full((1, users.shape[1]), np.nan), present]).astype(np.float32)
+    )
+    return (
+        vectors,
+        torch.from_numpy(items.astype(np.float32)),
+        torch.from_numpy(ids[ITEM].encode(their_items.index)),
+    )

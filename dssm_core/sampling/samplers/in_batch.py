@@ -14,11 +14,13 @@ from dssm_core.sampling.samplers.protocol import FittedIds, Tables, categorical,
 
 
 class Streaming(BaseModel):
-    """How the streaming estimate runs (Yi et al. 2019, algorithm 2): each item keeps a moving average of the gap between
-    its events, and its probability is one over that gap. One event is one step.
+    """How the streaming estimate runs (Yi et al. 2019, algorithm 2): each item keeps a moving
+    average of the gap between its events, and its probability is one over that gap. One event is
+    one step.
 
-    step: weight of the newest gap (their alpha); an item's first gaps are averaged evenly, until 1 / their number is below
-    it, so that no first guess lingers. slots: items share so many cells by a hash of their code; left out: a cell each.
+    step: weight of the newest gap (their alpha); an item's first gaps are averaged evenly, until 1
+    / their number is below it, so that no first guess lingers. slots: items share so many cells by
+    a hash of their code; left out: a cell each.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,10 +29,12 @@ class Streaming(BaseModel):
 
 
 class InBatch(BaseModel):
-    """The batch's own positives (Yi et al. 2019), each with its share of the bucket's events as probability.
+    """The batch's own positives (Yi et al. 2019), each with its share of the bucket's events as
+    probability.
 
-    streaming: that probability from the streaming estimate instead, as it stands after the bucket's last event. It runs
-    over the events in time order when tables are fitted, so that training has no state to lose.
+    streaming: that probability from the streaming estimate instead, as it stands after the bucket's
+    last event. It runs over the events in time order when tables are fitted, so that training has
+    no state to lose.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +50,9 @@ class InBatch(BaseModel):
             return tables
         return tables | {"share": 1 / gaps(self.streaming, events, bucket, item, len(log.created))}
 
-    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+    def draw(
+        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+    ) -> Tensor:
         """The batch's positives, as many as there are. → [B]."""
         return events.item
 
@@ -56,16 +62,24 @@ class InBatch(BaseModel):
 
 
 def gaps(settings: Streaming, events: Events, bucket: Tensor, item: Tensor, codes: int) -> Tensor:
-    """Estimated events between two of an item, after the last event of each (bucket, item). bucket, item: [n] → [n] float64.
+    """Estimated events between two of an item, after the last event of each (bucket, item). bucket,
+    item: [n] → [n] float64.
 
     events: in time order, so buckets ascend; codes: items and the unknown.
     """
     from dssm_core.sampling.samplers.kernels import moving_gaps
 
     slots = settings.slots or codes
-    cell = events.item * 0x9E3779B1 % slots if settings.slots else events.item  # Knuth's multiplicative hash
+    cell = (
+        events.item * 0x9E3779B1 % slots if settings.slots else events.item
+    )  # Knuth's multiplicative hash
     key = item * 0x9E3779B1 % slots if settings.slots else item
-    gap = torch.from_numpy(moving_gaps(cell.numpy(), slots, settings.step))  # [events], the cell's estimate after each
+    gap = torch.from_numpy(
+        moving_gaps(cell.numpy(), slots, settings.step)
+    )  # [events], the cell's estimate after each
     order = (events.bucket * slots + cell).argsort(stable=True)
-    last = torch.searchsorted((events.bucket * slots + cell)[order], bucket * slots + key, right=True) - 1
+    last = (
+        torch.searchsorted((events.bucket * slots + cell)[order], bucket * slots + key, right=True)
+        - 1
+    )
     return gap[order[last]]

@@ -1,4 +1,6 @@
-"""Loops that no array operation does, compiled by Numba. Imported only where one is called: compiling takes seconds."""
+"""Loops that no array operation does, compiled by Numba. Imported only where one is called:
+compiling takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from numba import njit
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def moving_gaps(cell: Any, slots: int, step: float) -> Any:
-    """Yi et al. 2019, algorithm 2: after each event, the moving average of its cell's gaps. cell: [n] → [n] float64."""
+    """Yi et al. 2019, algorithm 2: after each event, the moving average of its cell's gaps. cell:
+    [n] → [n] float64.
+    """
     last, gap, seen = np.zeros(slots, np.int64), np.zeros(slots), np.zeros(slots, np.int64)
     out = np.empty(len(cell))
     for now in range(len(cell)):
@@ -23,7 +27,11 @@ def moving_gaps(cell: Any, slots: int, step: float) -> Any:
     return out
 
 
-GOLDEN, ONE, TWO = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+GOLDEN, ONE, TWO = (
+    np.uint64(0x9E3779B97F4A7C15),
+    np.uint64(0xBF58476D1CE4E5B9),
+    np.uint64(0x94D049BB133111EB),
+)
 TO_UNIT = 1.0 / (1 << 53)
 TRIES = 64  # rejections in a row, after which the rest of the distribution is summed up instead
 
@@ -51,7 +59,9 @@ def _holds(sorted_items: Any, begin: int, end: int, item: int) -> bool:
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _from_rest(share: Any, taken: Any, begin: int, end: int, even: float) -> int:
-    """One item of what is not taken, by inversion: where the running sum of shares passes even * its total."""
+    """One item of what is not taken, by inversion: where the running sum of shares passes even *
+    its total.
+    """
     total, last = 0.0, 0
     for sweep in range(2):
         at, held = begin, 0.0
@@ -69,10 +79,22 @@ def _from_rest(share: Any, taken: Any, begin: int, end: int, even: float) -> int
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def draw_unseen(user: Any, keep: Any, alias: Any, share: Any, of_user: Any, taken: Any, seed: int, first: int, out: Any) -> None:
-    """Fill out [B, count] from an alias table over codes 1..N, without taken[of_user[u] : of_user[u + 1]] of each user u.
+def draw_unseen(
+    user: Any,
+    keep: Any,
+    alias: Any,
+    share: Any,
+    of_user: Any,
+    taken: Any,
+    seed: int,
+    first: int,
+    out: Any,
+) -> None:
+    """Fill out [B, count] from an alias table over codes 1..N, without taken[of_user[u] : of_user[u
+    + 1]] of each user u.
 
-    first: number of the first row; the draws of a row hang on the seed and its number, not on who computes it.
+    first: number of the first row; the draws of a row hang on the seed and its number, not on who
+    computes it.
     """
     for row in range(len(user)):
         begin, end = of_user[user[row]], of_user[user[row] + 1]

@@ -35,7 +35,9 @@ class Mixed(BaseModel):
     def _sound(self) -> Self:
         total = sum(part.share for part in self.parts)
         if abs(total - 1) > 1e-6:
-            raise ValueError(f"the shares of sampler.parts add up to {total:g}: let them add up to 1")
+            raise ValueError(
+                f"the shares of sampler.parts add up to {total:g}: let them add up to 1"
+            )
         for part in self.parts:
             build_inner(part)
         return self
@@ -52,41 +54,74 @@ class Mixed(BaseModel):
 
     def files(self) -> dict[str, Path]:
         """What the parts' `fit` reads, by path."""
-        return {str(file): file for sampler in self.samplers for file in getattr(sampler, "files", dict)().values()}
+        return {
+            str(file): file
+            for sampler in self.samplers
+            for file in getattr(sampler, "files", dict)().values()
+        }
 
     def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
         """Every part's tables, `number.name`."""
         fitted = [sampler.fit(log, as_of, ids) for sampler in self.samplers]
-        return {f"{place}.{name}": table for place, tables in enumerate(fitted) for name, table in tables.items()}
+        return {
+            f"{place}.{name}": table
+            for place, tables in enumerate(fitted)
+            for name, table in tables.items()
+        }
 
-    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+    def draw(
+        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+    ) -> Tensor:
         """[count] item codes, or [B, count]; the order says which part drew them."""
         shares = torch.tensor([part.share for part in self.parts], device=generator.device)
         chosen = torch.multinomial(shares, count, replacement=True, generator=generator)
         counts = torch.bincount(chosen, minlength=len(self.parts)).tolist()
-        drawn = [self._part(tables, place, bucket, number, events, generator) for place, number in enumerate(counts) if number]
+        drawn = [
+            self._part(tables, place, bucket, number, events, generator)
+            for place, number in enumerate(counts)
+            if number
+        ]
         whole = side_by_side(drawn)
         return whole.expand(len(events.user), -1) if self.own and whole.dim() == 1 else whole
 
     def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
-        """The log of the share-weighted sum of the parts' probabilities. items: [n] or [B, n] → the same."""
-        each = [sampler.log_q(_of(tables, place), bucket, items, events) for place, sampler in enumerate(self.samplers)]
+        """The log of the share-weighted sum of the parts' probabilities. items: [n] or [B, n] → the
+        same.
+        """
+        each = [
+            sampler.log_q(_of(tables, place), bucket, items, events)
+            for place, sampler in enumerate(self.samplers)
+        ]
         shares = torch.tensor([part.share for part in self.parts], device=items.device).log()
         return (torch.stack(each, dim=-1) + shares).logsumexp(-1)
 
-    def _part(self, tables: Tables, place: int, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+    def _part(
+        self,
+        tables: Tables,
+        place: int,
+        bucket: int,
+        count: int,
+        events: Events,
+        generator: torch.Generator,
+    ) -> Tensor:
         drawn = self.samplers[place].draw(_of(tables, place), bucket, count, events, generator)
         if drawn.shape[-1] == count:
             return drawn
-        return drawn[torch.randint(len(drawn), (count,), generator=generator, device=generator.device)]  # in_batch gives what it has
+        return drawn[
+            torch.randint(len(drawn), (count,), generator=generator, device=generator.device)
+        ]  # in_batch gives what it has
 
 
 def build_inner(member: Member) -> Any:
-    """A sampler inside a sampler; ValueError, which pydantic takes, in one line where its settings are wrong."""
+    """A sampler inside a sampler; ValueError, which pydantic takes, in one line where its settings
+    are wrong.
+    """
     try:
         return families.build(SAMPLERS, member)
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        told = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
         raise ValueError(f"sampler {member.kind!r} inside a sampler: {told}") from error
     except ConfigError as error:
         raise ValueError(str(error)) from error
@@ -94,4 +129,8 @@ def build_inner(member: Member) -> Any:
 
 def _of(tables: Tables, place: int) -> Tables:
     prefix = f"{place}."
-    return {name.removeprefix(prefix): table for name, table in tables.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): table
+        for name, table in tables.items()
+        if name.startswith(prefix)
+    }

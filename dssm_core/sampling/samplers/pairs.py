@@ -7,25 +7,39 @@ from torch import Tensor
 
 
 def pair_keys(user: Tensor, item: Tensor, codes: int) -> Tensor:
-    """The distinct pairs as sorted keys user * codes + item. user, item: [n] → [pairs]. codes: items and the unknown."""
+    """The distinct pairs as sorted keys user * codes + item. user, item: [n] → [pairs]. codes:
+    items and the unknown.
+    """
     keys: Tensor = torch.unique(user * codes + item)
     return keys
 
 
 def place_of(keys: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each wanted key is among the sorted keys, and whether it is there at all. wanted: any shape → the same, twice."""
+    """Where each wanted key is among the sorted keys, and whether it is there at all. wanted: any
+    shape → the same, twice.
+    """
     if not len(keys):
         return torch.zeros_like(wanted), torch.zeros_like(wanted, dtype=torch.bool)
     place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
     return place, keys[place] == wanted
 
 
-def draw_from_lists(items: Tensor, begin: Tensor, length: Tensor, known: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Evenly from items[begin : begin + length] of each event; evenly from codes 1..known where that is empty.
+def draw_from_lists(
+    items: Tensor,
+    begin: Tensor,
+    length: Tensor,
+    known: Tensor,
+    count: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Evenly from items[begin : begin + length] of each event; evenly from codes 1..known where
+    that is empty.
 
     begin, length: [B]; known: [1] → [B, count].
     """
-    even = torch.rand(len(begin), count, generator=generator, device=generator.device, dtype=torch.double)
+    even = torch.rand(
+        len(begin), count, generator=generator, device=generator.device, dtype=torch.double
+    )
     anything = (even * known).long() + 1
     if not len(items):
         return anything

@@ -10,11 +10,19 @@ from torch import Tensor
 
 from dssm_core.features.events import Events
 from dssm_core.features.interactions import Log
-from dssm_core.sampling.samplers.protocol import FittedIds, Tables, categorical, draw_categorical, share_of
+from dssm_core.sampling.samplers.protocol import (
+    FittedIds,
+    Tables,
+    categorical,
+    draw_categorical,
+    share_of,
+)
 
 
 class Popularity(BaseModel):
-    """In proportion to clicks ** alpha (Mikolov et al. 2013 use 0.75; 1 is popularity itself, 0 is uniform)."""
+    """In proportion to clicks ** alpha (Mikolov et al. 2013 use 0.75; 1 is popularity itself, 0 is
+    uniform).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     own: ClassVar[bool] = False
@@ -26,7 +34,9 @@ class Popularity(BaseModel):
         items = clicks.nonzero().squeeze(1)
         return categorical(torch.zeros_like(items), items, clicks[items] ** self.alpha, buckets=1)
 
-    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+    def draw(
+        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+    ) -> Tensor:
         """[count] item codes, whatever the bucket."""
         return draw_categorical(tables, 0, count, generator)
 

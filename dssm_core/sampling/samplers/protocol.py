@@ -17,10 +17,13 @@ FittedIds = Mapping[str, Ids]  # schema.USER and schema.ITEM → the train windo
 
 
 class Sampler(Protocol):
-    """Draws candidates for all events of one bucket (the events between two refreshes) and knows their probability.
+    """Draws candidates for all events of one bucket (the events between two refreshes) and knows
+    their probability.
 
-    The fields of a member are its settings; `tables` is what its `fit` gave, moved to the training device.
-    own: whether every event gets candidates of its own ([B, count]) or all of a batch share one list ([count]).
+    The fields of a member are its settings; `tables` is what its `fit` gave, moved to the training
+    device.
+    own: whether every event gets candidates of its own ([B, count]) or all of a batch share one
+    list ([count]).
     """
 
     @property
@@ -29,15 +32,22 @@ class Sampler(Protocol):
         ...
 
     def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
-        """Tables for `draw` and `log_q`. as_of: [buckets] ms, each bucket's refresh, ascending; ids: what codes stand for."""
+        """Tables for `draw` and `log_q`. as_of: [buckets] ms, each bucket's refresh, ascending;
+        ids: what codes stand for.
+        """
         ...
 
-    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
-        """Candidates for the batch `events`, all of one bucket: item codes, [count], or [B, count] where they are `own`."""
+    def draw(
+        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+    ) -> Tensor:
+        """Candidates for the batch `events`, all of one bucket: item codes, [count], or [B, count]
+        where they are `own`.
+        """
         ...
 
     def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
-        """Log-probability that one draw (for that event, where `own`) gives each item; -inf for one that is never drawn.
+        """Log-probability that one draw (for that event, where `own`) gives each item; -inf for one
+        that is never drawn.
 
         items: [n], or [B, n] where the candidates are `own` → the same shape, float32.
         """
@@ -45,7 +55,9 @@ class Sampler(Protocol):
 
 
 def tally(bucket: Tensor, item: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum weights by (bucket, item). All [n] → distinct buckets and items, sorted by both, and their sums, float64."""
+    """Sum weights by (bucket, item). All [n] → distinct buckets and items, sorted by both, and
+    their sums, float64.
+    """
     stride = int(item.max()) + 1 if len(item) else 1
     keys, place = torch.unique(bucket * stride + item, return_inverse=True)
     sums = torch.zeros(len(keys), dtype=torch.double).index_add_(0, place, weight.double())
@@ -53,9 +65,11 @@ def tally(bucket: Tensor, item: Tensor, weight: Tensor) -> tuple[Tensor, Tensor,
 
 
 def categorical(bucket: Tensor, item: Tensor, weight: Tensor, buckets: int) -> Tables:
-    """A distribution over items for each of `buckets` buckets, from what `tally` gives, ready to draw from in O(1).
+    """A distribution over items for each of `buckets` buckets, from what `tally` gives, ready to
+    draw from in O(1).
 
-    ptr: [buckets + 1], where each bucket begins in items, share (probability), and its alias table keep, alias.
+    ptr: [buckets + 1], where each bucket begins in items, share (probability), and its alias table
+    keep, alias.
     """
     ptr = torch.searchsorted(bucket, torch.arange(buckets + 1))
     share = weight / torch.zeros(buckets, dtype=torch.double).index_add_(0, bucket, weight)[bucket]
@@ -71,16 +85,20 @@ def categorical_of_all(share: Tensor) -> Tables:
 
 
 def by_frequency(log: Log) -> tuple[Tensor, Tensor]:
-    """Rows (code - 1) of all items, most clicked first, ties by code; and each row's clicks. → 2 x [N]."""
+    """Rows (code - 1) of all items, most clicked first, ties by code; and each row's clicks. → 2 x
+    [N].
+    """
     clicks = torch.bincount(log.item, minlength=len(log.created))[1:]
     return clicks.argsort(descending=True, stable=True), clicks
 
 
 def alias_table(share: Tensor) -> tuple[Tensor, Tensor]:
-    """Walker's alias table: draw a cell evenly, stay with probability `keep`, else go to `alias`. share: [n] → 2 x [n].
+    """Walker's alias table: draw a cell evenly, stay with probability `keep`, else go to `alias`.
+    share: [n] → 2 x [n].
 
-    Cells below the mean are filled up by those above it, in order; running sums of what is lacking and of what is over
-    say who fills whom without a loop (Hübschle-Schneider & Sanders 2022, "Parallel Weighted Random Sampling").
+    Cells below the mean are filled up by those above it, in order; running sums of what is lacking
+    and of what is over say who fills whom without a loop (Hübschle-Schneider & Sanders 2022,
+    "Parallel Weighted Random Sampling").
     """
     height = share * len(share)
     low, high = (height < 1).nonzero().squeeze(1), (height >= 1).nonzero().squeeze(1)
@@ -91,7 +109,9 @@ def alias_table(share: Tensor) -> tuple[Tensor, Tensor]:
     last = len(high) - 1
     filled_by = torch.searchsorted(over, lacking - (1 - height[low]), right=True).clamp(max=last)
     keep[low], alias[low] = height[low], high[filled_by]
-    emptied_by = torch.searchsorted(lacking, over, right=True)  # the low cell that takes more than a high one has left
+    emptied_by = torch.searchsorted(
+        lacking, over, right=True
+    )  # the low cell that takes more than a high one has left
     taken = emptied_by < len(low)
     beyond = (lacking[emptied_by.clamp(max=len(low) - 1)] - over)[taken]
     following = (torch.arange(len(high)) + 1).clamp(max=last)
@@ -102,14 +122,20 @@ def alias_table(share: Tensor) -> tuple[Tensor, Tensor]:
 def draw_categorical(tables: Tables, bucket: int, count: int, generator: torch.Generator) -> Tensor:
     """`count` items of one bucket's distribution. → [count] item codes."""
     begin, end = tables["ptr"][bucket : bucket + 2].tolist()
-    at = torch.rand(count, generator=generator, device=generator.device, dtype=torch.double) * (end - begin)
+    at = torch.rand(count, generator=generator, device=generator.device, dtype=torch.double) * (
+        end - begin
+    )
     cell = at.long()  # the whole part chooses the cell, the rest decides whether to stay
-    cell = torch.where(at - cell < tables["keep"][begin:end][cell], cell, tables["alias"][begin:end][cell])
+    cell = torch.where(
+        at - cell < tables["keep"][begin:end][cell], cell, tables["alias"][begin:end][cell]
+    )
     return tables["items"][begin:end][cell]
 
 
 def share_of(tables: Tables, bucket: int, items: Tensor) -> Tensor:
-    """Probability of each item in one bucket's distribution, 0 where it is not in it. items: any shape → the same, float64."""
+    """Probability of each item in one bucket's distribution, 0 where it is not in it. items: any
+    shape → the same, float64.
+    """
     begin, end = tables["ptr"][bucket : bucket + 2].tolist()
     held = tables["items"][begin:end]
     if not len(held):
@@ -119,13 +145,19 @@ def share_of(tables: Tables, bucket: int, items: Tensor) -> Tensor:
 
 
 def mean_share(sampler: Sampler, tables: Tables, bucket: int, items: Tensor, log: Log) -> Tensor:
-    """Each item's probability in one draw; where candidates are `own`, the mean over 100 events spread over the log. [n] → [n]."""
-    rows = torch.linspace(0, len(log.user) - 1, min(100, len(log.user)) if sampler.own else 1).long()
+    """Each item's probability in one draw; where candidates are `own`, the mean over 100 events
+    spread over the log. [n] → [n].
+    """
+    rows = torch.linspace(
+        0, len(log.user) - 1, min(100, len(log.user)) if sampler.own else 1
+    ).long()
     events = Events(log.user[rows], log.item[rows], torch.full_like(rows, bucket), log.time[rows])
     return sampler.log_q(tables, bucket, items.expand(len(rows), -1), events).double().exp().mean(0)
 
 
 def side_by_side(candidates: list[Tensor]) -> Tensor:
-    """Candidates of several samplers as one: [C] where all are shared, else [B, C], the shared ones said again for each event."""
+    """Candidates of several samplers as one: [C] where all are shared, else [B, C], the shared ones
+    said again for each event.
+    """
     rows = max((part.shape[:-1] for part in candidates), key=len)
     return torch.cat([part.expand(*rows, -1) for part in candidates], dim=-1)

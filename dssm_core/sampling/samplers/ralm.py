@@ -1,4 +1,6 @@
-"""Log-uniform over the frequency rank, most clicked first (RALM, Liu et al. 2019; TensorFlow's log-uniform candidates)."""
+"""Log-uniform over the frequency rank, most clicked first (RALM, Liu et al. 2019; TensorFlow's
+log-uniform candidates).
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,19 @@ from torch import Tensor
 
 from dssm_core.features.events import Events
 from dssm_core.features.interactions import Log
-from dssm_core.sampling.samplers.protocol import FittedIds, Tables, by_frequency, categorical_of_all, draw_categorical, share_of
+from dssm_core.sampling.samplers.protocol import (
+    FittedIds,
+    Tables,
+    by_frequency,
+    categorical_of_all,
+    draw_categorical,
+    share_of,
+)
 
 
 class Ralm(BaseModel):
-    """log((rank + 2) / (rank + 1)) / log(items + 1) for the item of each rank 0, 1, …: Zipf's law, whatever the counts.
+    """log((rank + 2) / (rank + 1)) / log(items + 1) for the item of each rank 0, 1, …: Zipf's law,
+    whatever the counts.
 
     No settings. `rank_suppressed` knows the other direction too.
     """
@@ -26,7 +36,9 @@ class Ralm(BaseModel):
         """One distribution over all items."""
         return categorical_of_all(log_uniform(by_frequency(log)[0]))
 
-    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+    def draw(
+        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+    ) -> Tensor:
         """[count] item codes, whatever the bucket."""
         return draw_categorical(tables, 0, count, generator)
 

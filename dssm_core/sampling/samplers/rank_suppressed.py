@@ -1,4 +1,6 @@
-"""By frequency rank instead of frequency, so that the very popular do not crowd out the rest (as in fun-rec's sampling)."""
+"""By frequency rank instead of frequency, so that the very popular do not crowd out the rest (as in
+fun-rec's sampling).
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,20 @@ from torch import Tensor
 
 from dssm_core.features.events import Events
 from dssm_core.features.interactions import Log
-from dssm_core.sampling.samplers.protocol import FittedIds, Tables, by_frequency, categorical_of_all, draw_categorical, share_of
+from dssm_core.sampling.samplers.protocol import (
+    FittedIds,
+    Tables,
+    by_frequency,
+    categorical_of_all,
+    draw_categorical,
+    share_of,
+)
 from dssm_core.sampling.samplers.ralm import log_uniform
 
 
 class RankSuppressed(BaseModel):
-    """log((rank + 2) / (rank + 1)) / log(items + 1). favour: whether rank 0 is the item with the most clicks or the fewest.
+    """log((rank + 2) / (rank + 1)) / log(items + 1). favour: whether rank 0 is the item with the
+    most clicks or the fewest.
 
     With `popular` this is `ralm`: tutorials know the one distribution by two names.
     """
@@ -29,7 +39,9 @@ class RankSuppressed(BaseModel):
         order, _ = by_frequency(log)
         return categorical_of_all(log_uniform(order if self.favour == "popular" else order.flip(0)))
 
-    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+    def draw(
+        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+    ) -> Tensor:
         """[count] item codes, whatever the bucket."""
         return draw_categorical(tables, 0, count, generator)
 

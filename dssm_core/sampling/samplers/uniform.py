@@ -24,7 +24,9 @@ class Uniform(BaseModel):
         """The number of items."""
         return {"known": torch.tensor([len(log.created) - 1])}
 
-    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
+    def draw(
+        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+    ) -> Tensor:
         """[count] item codes, whatever the bucket."""
         known = int(tables["known"])
         return torch.randint(1, known + 1, (count,), generator=generator, device=generator.device)

@@ -1,4 +1,6 @@
-"""n negatives a row: each event gets its own, and none that its user has clicked, as in the tutorials' `np.random.choice`."""
+"""n negatives a row: each event gets its own, and none that its user has clicked, as in the
+tutorials' `np.random.choice`.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +16,30 @@ from dssm_core.features.events import Events
 from dssm_core.features.interactions import Log
 from dssm_core.sampling.samplers.mixed import build_inner
 from dssm_core.sampling.samplers.pairs import pair_keys, place_of
-from dssm_core.sampling.samplers.protocol import FittedIds, Tables, categorical_of_all, draw_categorical
+from dssm_core.sampling.samplers.protocol import (
+    FittedIds,
+    Tables,
+    categorical_of_all,
+    draw_categorical,
+)
 
-BASES = ("frequency_bands", "popularity", "ralm", "rank_suppressed", "uniform")  # one distribution, whatever the bucket
+BASES = (
+    "frequency_bands",
+    "popularity",
+    "ralm",
+    "rank_suppressed",
+    "uniform",
+)  # one distribution, whatever the bucket
 WORTH_A_THREAD = 1 << 15  # draws
 ROUNDS = 32  # of rejection, before what is left is drawn from the rest of the distribution at once
 
 
 class Unseen(BaseModel):
-    """From the distribution of another sampler (`of`: its kind and settings), without the user's own train items.
+    """From the distribution of another sampler (`of`: its kind and settings), without the user's
+    own train items.
 
-    Exactly: draws that hit one are made again, so an item's probability is its share of what the user has left. A user
-    who has clicked all that can be drawn gets it all the same.
+    Exactly: draws that hit one are made again, so an item's probability is its share of what the
+    user has left. A user who has clicked all that can be drawn gets it all the same.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,26 +49,46 @@ class Unseen(BaseModel):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.of.kind not in BASES:
-            raise ValueError(f"sampler.of is {self.of.kind!r}, but 'unseen' draws from one for all events: give one of {', '.join(BASES)}")
+            raise ValueError(
+                f"sampler.of is {self.of.kind!r}, but 'unseen' draws from one for all events: give one of {', '.join(BASES)}"
+            )
         build_inner(self.of)
         return self
 
     def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
-        """The distribution as an alias table over all codes; each user's own items, sorted, and what they leave of it."""
+        """The distribution as an alias table over all codes; each user's own items, sorted, and
+        what they leave of it.
+        """
         base, codes = build_inner(self.of), len(log.created)
         anyone = Events(log.user[:1], log.item[:1], torch.zeros_like(log.user[:1]), log.time[:1])
         tables = base.fit(log, as_of, ids)
-        tables = categorical_of_all(base.log_q(tables, 0, torch.arange(1, codes), anyone).double().exp())
+        tables = categorical_of_all(
+            base.log_q(tables, 0, torch.arange(1, codes), anyone).double().exp()
+        )
         keys, users = pair_keys(log.user, log.item, codes), int(log.user.max()) + 1
-        taken = torch.zeros(users, dtype=torch.double).index_add_(0, keys // codes, tables["share"][keys % codes - 1])
+        taken = torch.zeros(users, dtype=torch.double).index_add_(
+            0, keys // codes, tables["share"][keys % codes - 1]
+        )
         keys = keys[(taken < 1 - 1e-9)[keys // codes]]
         ptr = torch.searchsorted(keys, torch.arange(users + 1) * codes)
         left = torch.where(taken < 1 - 1e-9, 1 - taken, 1.0)
-        narrow = {"keep": tables["keep"].float(), "alias": tables["alias"].int(), "taken": (keys % codes).int()}  # more fits the cache
-        return tables | narrow | {"keys": keys, "of_user": ptr, "left": left, "codes": torch.tensor(codes)}
+        narrow = {
+            "keep": tables["keep"].float(),
+            "alias": tables["alias"].int(),
+            "taken": (keys % codes).int(),
+        }  # more fits the cache
+        return (
+            tables
+            | narrow
+            | {"keys": keys, "of_user": ptr, "left": left, "codes": torch.tensor(codes)}
+        )
 
-    def draw(self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator) -> Tensor:
-        """[B, count] item codes: compiled on the CPU, in array operations on a GPU; each from the generator alone."""
+    def draw(
+        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+    ) -> Tensor:
+        """[B, count] item codes: compiled on the CPU, in array operations on a GPU; each from the
+        generator alone.
+        """
         if generator.device.type == "cpu":
             return draw_compiled(tables, events.user, count, generator)
         return draw_by_rejection(tables, events.user, count, generator)
@@ -70,7 +104,9 @@ def _taken(tables: Tables, user: Tensor, item: Tensor) -> Tensor:
 
 
 def draw_compiled(tables: Tables, user: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Rows shared out among threads; each row's random numbers follow from the seed and its number alone. → [B, count]."""
+    """Rows shared out among threads; each row's random numbers follow from the seed and its number
+    alone. → [B, count].
+    """
     from dssm_core.sampling.samplers.kernels import draw_unseen
 
     seed = int(torch.randint(1 << 62, (), generator=generator))
@@ -92,7 +128,9 @@ def draw_compiled(tables: Tables, user: Tensor, count: int, generator: torch.Gen
     return out
 
 
-def draw_by_rejection(tables: Tables, user: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def draw_by_rejection(
+    tables: Tables, user: Tensor, count: int, generator: torch.Generator
+) -> Tensor:
     """The same distribution in array operations, on any device. → [B, count]."""
     out = draw_categorical(tables, 0, len(user) * count, generator)
     users = user.repeat_interleave(count)
@@ -105,7 +143,9 @@ def draw_by_rejection(tables: Tables, user: Tensor, count: int, generator: torch
     for part in again.split(max(1, (1 << 24) // len(tables["share"]))):
         items = tables["items"].expand(len(part), -1)
         left = tables["share"].masked_fill(_taken(tables, users[part][:, None], items), 0.0)
-        cut = torch.rand(len(part), 1, generator=generator, device=generator.device, dtype=torch.double)
+        cut = torch.rand(
+            len(part), 1, generator=generator, device=generator.device, dtype=torch.double
+        )
         held = left.cumsum(1)
         out[part] = torch.searchsorted(held, cut * held[:, -1:], right=True).squeeze(1) + 1
     return out.reshape(len(user), count)

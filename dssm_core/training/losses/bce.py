@@ -12,7 +12,9 @@ from dssm_core.training.logits import Logits, noise_contrastive
 
 
 class Bce(BaseModel):
-    """Clicks against candidates. log_q: noise-contrastive estimation, so that popular candidates are not pushed too far."""
+    """Clicks against candidates. log_q: noise-contrastive estimation, so that popular candidates
+    are not pushed too far.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     in_batch: ClassVar[bool] = False

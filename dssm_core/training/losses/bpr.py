@@ -12,7 +12,9 @@ from dssm_core.training.logits import Logits
 
 
 class Bpr(BaseModel):
-    """-log sigmoid(positive - candidate); candidates that are the positive itself (-inf) add nothing."""
+    """-log sigmoid(positive - candidate); candidates that are the positive itself (-inf) add
+    nothing.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     in_batch: ClassVar[bool] = False

@@ -11,7 +11,8 @@ from dssm_core.training.logits import Logits
 
 
 class Ccl(BaseModel):
-    """Positives toward cosine 1; candidates below `margin` are easy and left alone, the others pushed down to it.
+    """Positives toward cosine 1; candidates below `margin` are easy and left alone, the others
+    pushed down to it.
 
     negative_weight: weight of an event's mean over its candidates beside its one positive.
     """

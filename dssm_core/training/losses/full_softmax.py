@@ -13,7 +13,9 @@ from dssm_core.training.losses.sampled_softmax import cross_entropy
 
 
 class FullSoftmax(BaseModel):
-    """What the sampled softmax estimates, exactly; costs batch times items. For SASRec: Klenitskiy & Vasilev 2023."""
+    """What the sampled softmax estimates, exactly; costs batch times items. For SASRec: Klenitskiy
+    & Vasilev 2023.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     in_batch: ClassVar[bool] = False

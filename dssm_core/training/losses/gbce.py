@@ -1,4 +1,6 @@
-"""Generalised binary cross-entropy: undoes the overconfidence that few negatives give (gSASRec, Petrov & Macdonald 2023)."""
+"""Generalised binary cross-entropy: undoes the overconfidence that few negatives give (gSASRec,
+Petrov & Macdonald 2023).
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,11 @@ from dssm_core.training.logits import Logits
 
 
 class Gbce(BaseModel):
-    """Positives count `beta` times: sigmoid(positive) ** beta is their likelihood. For uniform negatives only.
+    """Positives count `beta` times: sigmoid(positive) ** beta is their likelihood. For uniform
+    negatives only.
 
-    calibration: t; 0 is plain binary cross-entropy, 1 makes sigmoid(logit) a calibrated probability.
+    calibration: t; 0 is plain binary cross-entropy, 1 makes sigmoid(logit) a calibrated
+    probability.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -16,8 +16,8 @@ class Loss(Protocol):
     whole_catalogue: whether the candidates are all items instead of a sampler's draw.
     on_scores: whether `Logits` holds similarities themselves, not divided by the temperature.
 
-    A loss may also have `fused(compared: Comparison) -> Tensor`, the same number (and gradients) without holding all
-    logits; it is asked where a batch shares its candidates.
+    A loss may also have `fused(compared: Comparison) -> Tensor`, the same number (and gradients)
+    without holding all logits; it is asked where a batch shares its candidates.
     """
 
     in_batch: ClassVar[bool]

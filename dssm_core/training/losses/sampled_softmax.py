@@ -13,7 +13,9 @@ from dssm_core.training.logits import Comparison, Logits, importance_weighted
 
 
 class SampledSoftmax(BaseModel):
-    """Cross-entropy of the positive against the sampler's candidates. log_q: correct for how they were drawn."""
+    """Cross-entropy of the positive against the sampler's candidates. log_q: correct for how they
+    were drawn.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     in_batch: ClassVar[bool] = False
@@ -31,6 +33,8 @@ class SampledSoftmax(BaseModel):
 
 
 def cross_entropy(batch: Logits) -> Tensor:
-    """-log of the positive's share of the softmax over itself and the candidates, mean over events. → []."""
+    """-log of the positive's share of the softmax over itself and the candidates, mean over events.
+    → [].
+    """
     everything = torch.cat([batch.positive[:, None], batch.negative], dim=1)
     return (everything.logsumexp(1) - batch.positive).mean()

@@ -1,4 +1,6 @@
-"""Triplet loss: each positive closer than each candidate by a margin (Schroff et al. 2015; for retrieval, Huang et al. 2020)."""
+"""Triplet loss: each positive closer than each candidate by a margin (Schroff et al. 2015; for
+retrieval, Huang et al. 2020).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from dssm_core.training.logits import Logits
 
 
 class Triplet(BaseModel):
-    """margin: in cosines. over: every candidate of an event, or only the `hardest`, which is the most similar one."""
+    """margin: in cosines. over: every candidate of an event, or only the `hardest`, which is the
+    most similar one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     in_batch: ClassVar[bool] = False
@@ -22,5 +26,7 @@ class Triplet(BaseModel):
 
     def __call__(self, batch: Logits) -> Tensor:
         """Mean over triplets. → []."""
-        negative = batch.negative.amax(1, keepdim=True) if self.over == "hardest" else batch.negative
+        negative = (
+            batch.negative.amax(1, keepdim=True) if self.over == "hardest" else batch.negative
+        )
         return (self.margin - batch.positive[:, None] + negative).relu().mean()

@@ -16,7 +16,8 @@ from dssm_core.cli.main import main
 from dssm_core.config import read_config
 from tests.conftest import REPO, small_config
 
-# A stand-in for `dssm run`: leaves a run folder, prints a summary whose recall is made of the seed; seed 13 fails, seed 14 is killed.
+# A stand-in for `dssm run`: leaves a run folder, prints a summary whose recall is made of the seed;
+# seed 13 fails, seed 14 is killed.
 CHILD = """
 import json, os, signal, sys
 from pathlib import Path
@@ -44,14 +45,34 @@ print(json.dumps({"run": str(root), "metrics": metrics, "rows": {}, "seconds": {
 TABLE = {
     "title": "A trial",
     "protocol": "One day, all users.",
-    "columns": {"recall@200": "recall@200", "recall@20": "recall@20", "all.recall@20": "everyone, recall@20"},
+    "columns": {
+        "recall@200": "recall@200",
+        "recall@20": "recall@20",
+        "all.recall@20": "everyone, recall@20",
+    },
     "seeds": [1, 2, 3],
     "rows": [
         {"title": "hot", "config": "small.yaml", "baseline": "hot"},
-        {"title": "hot, best window", "config": "small.yaml", "baseline": "hot", "best_of": {"recall@200": "by_window"}},
-        {"title": "ours", "config": "small.yaml", "published": {"recall@20": 0.25}, "source": "Doe 2020", "same_data": "users 1-9"},
+        {
+            "title": "hot, best window",
+            "config": "small.yaml",
+            "baseline": "hot",
+            "best_of": {"recall@200": "by_window"},
+        },
+        {
+            "title": "ours",
+            "config": "small.yaml",
+            "published": {"recall@20": 0.25},
+            "source": "Doe 2020",
+            "same_data": "users 1-9",
+        },
         {"title": "ours|bce", "config": "small.yaml", "set": ["loss.kind=bce"]},
-        {"title": "theirs", "published": {"recall@200": 0.5, "recall@20": 0.4}, "source": "Roe 2021", "same_data": True},
+        {
+            "title": "theirs",
+            "published": {"recall@200": 0.5, "recall@20": 0.4},
+            "source": "Roe 2021",
+            "same_data": True,
+        },
         {"title": "ceiling", "config": "small.yaml", "ceiling": True},
     ],
 }
@@ -64,7 +85,9 @@ def checkout(tmp_path):
     for folder in ("benchmarks", "configs", "docs"):
         (root / folder).mkdir(parents=True)
     (root / "configs" / "small.yaml").write_text(yaml.safe_dump(small_config()))
-    (root / "docs" / "benchmarks.md").write_text("# Benchmarks\n\n<!-- bench:trial -->\nold\n<!-- /bench:trial -->\n\nThe end.\n")
+    (root / "docs" / "benchmarks.md").write_text(
+        "# Benchmarks\n\n<!-- bench:trial -->\nold\n<!-- /bench:trial -->\n\nThe end.\n"
+    )
     write(root, "trial", TABLE)
     return root
 
@@ -88,7 +111,17 @@ def write(checkout, name, table):
 
 
 def dssm(checkout, *arguments):
-    return CliRunner().invoke(main, ["bench", *map(str, arguments), "--checkout", str(checkout), "--runs", str(checkout / "runs")])
+    return CliRunner().invoke(
+        main,
+        [
+            "bench",
+            *map(str, arguments),
+            "--checkout",
+            str(checkout),
+            "--runs",
+            str(checkout / "runs"),
+        ],
+    )
 
 
 def records(checkout, name="trial"):
@@ -114,14 +147,17 @@ def test_every_shipped_table_can_run(name):
 def test_a_table_is_run_kept_and_written(checkout, ran):
     done = dssm(checkout, "trial")
     assert done.exit_code == 0, done.output
-    assert ran() == [f"{title} {seed} 1" for title in ("bce", "plain") for seed in (1, 2, 3)], "rows of equal settings share runs"
+    assert ran() == [f"{title} {seed} 1" for title in ("bce", "plain") for seed in (1, 2, 3)], (
+        "rows of equal settings share runs"
+    )
     text = (checkout / "docs" / "benchmarks.md").read_text()
     assert text.startswith("# Benchmarks\n\n<!-- bench:trial -->\n```\ndssm bench trial\n```\n")
     assert text.endswith("![A trial](images/bench-trial.png)\n<!-- /bench:trial -->\n\nThe end.\n")
     assert "One day, all users." in text
     assert "✓ ours, seed 2: 4 s" in done.stderr, "a run is named after the row that trains"
     assert "6 runs on cpu, threads each: 1" in text
-    # seeds 1, 2, 3: recalls 0.1, 0.2, 0.3, so mean 0.2 and standard deviation 0.1; two steps of 2 s, one of them training
+    # seeds 1, 2, 3: recalls 0.1, 0.2, 0.3, so mean 0.2 and standard deviation 0.1; two steps of 2
+    # s, one of them training
     peak = f"{max(record['peak_gib'] for record in records(checkout)):.1f}"
     assert cells(checkout, "ours]") == [
         "**0.200** ± 0.100", "**0.020** ± 0.010", "**0.010**", "recall@20 0.250", "users 1-9", "Doe 2020", "3", "2", "4", peak, "1.50 M",
@@ -129,10 +165,20 @@ def test_a_table_is_run_kept_and_written(checkout, ran):
     assert cells(checkout, "hot ") == ["0.050", "–", "–", "", "", "", "3", "0.2", "–", "–", "–"]
     assert cells(checkout, "hot, best")[:2] == ["0.300", "–"]
     assert cells(checkout, "ceiling")[0] == "0.900"
-    assert cells(checkout, "theirs")[:7] == ["–", "–", "–", "recall@200 0.500, recall@20 0.400", "yes", "Roe 2021", "–"]
+    assert cells(checkout, "theirs")[:7] == [
+        "–",
+        "–",
+        "–",
+        "recall@200 0.500, recall@20 0.400",
+        "yes",
+        "Roe 2021",
+        "–",
+    ]
     assert r"[ours\|bce](../configs/small.yaml)" in text
     assert (checkout / "docs" / "images" / "bench-trial.png").read_bytes().startswith(b"\x89PNG")
-    assert str(checkout) not in (checkout / "benchmarks" / "results" / "trial.jsonl").read_text(), "no path of this machine is kept"
+    assert str(checkout) not in (checkout / "benchmarks" / "results" / "trial.jsonl").read_text(), (
+        "no path of this machine is kept"
+    )
 
 
 def test_what_is_measured_is_not_run_again(checkout, ran):
@@ -146,7 +192,10 @@ def test_what_is_measured_is_not_run_again(checkout, ran):
     assert ran()[3:] == ["bce 4 1", "plain 1 1", "plain 2 1", "plain 3 1", "plain 4 1"]
     (checkout / "configs" / "small.yaml").write_text(yaml.safe_dump(small_config(train__epochs=3)))
     dssm(checkout, "trial", "--docs-only")
-    assert "Measured with settings that have changed since, run them again: ceiling, hot" in (checkout / "docs/benchmarks.md").read_text()
+    assert (
+        "Measured with settings that have changed since, run them again: ceiling, hot"
+        in (checkout / "docs/benchmarks.md").read_text()
+    )
     # the stand-in of the changed config would write into folders that are there
     dssm(checkout, "trial", "--fresh")
     assert len(ran()) == 16
@@ -175,7 +224,11 @@ def test_a_failing_run_is_noted_and_the_others_go_on(checkout, ran):
     assert done.exit_code == 1
     assert len(ran()) == 3
     errors = {record["seed"]: record["error"] for record in records(checkout)}
-    assert errors == {13: "ValueError: seed 13 brings no luck,\nnever", 1: None, 14: "ended by SIGKILL: out of memory?"}
+    assert errors == {
+        13: "ValueError: seed 13 brings no luck,\nnever",
+        1: None,
+        14: "ended by SIGKILL: out of memory?",
+    }
     text = (checkout / "docs" / "benchmarks.md").read_text()
     assert "- ours failed: ValueError: seed 13 brings no luck, never" in text
     assert cells(checkout, "ours]")[0] == "**0.100**", "of the seed that went well"
@@ -203,7 +256,10 @@ def test_a_table_is_run_by_one_process_at_a_time(checkout, ran):
 def test_jobs_that_may_share_a_training_are_not_run_side_by_side(checkout):
     jobs = list(bench.all_jobs(bench.read_bench("trial", checkout, seeds=[1, 2]), checkout))
     queues = bench.queues(jobs)
-    assert [[(bool(job.overrides), job.seed) for job in queue] for queue in queues] == [[(False, 1), (True, 1)], [(False, 2), (True, 2)]]
+    assert [[(bool(job.overrides), job.seed) for job in queue] for queue in queues] == [
+        [(False, 1), (True, 1)],
+        [(False, 2), (True, 2)],
+    ]
 
 
 def test_queued_jobs_wait_for_each_other(checkout, monkeypatch):
@@ -226,16 +282,26 @@ def test_queued_jobs_wait_for_each_other(checkout, monkeypatch):
 
 def test_days_have_lines_of_their_own(checkout, ran):
     rows = [TABLE["rows"][2], TABLE["rows"][4]]
-    write(checkout, "trial", TABLE | {"rows": rows, "test_days": [date(2024, 3, 6), date(2024, 3, 7)], "seeds": [1]})
+    write(
+        checkout,
+        "trial",
+        TABLE | {"rows": rows, "test_days": [date(2024, 3, 6), date(2024, 3, 7)], "seeds": [1]},
+    )
     found = bench.read_bench("trial", checkout)
     jobs = list(bench.all_jobs(found, checkout))
     assert [job.read().split.test_day for job in jobs] == [date(2024, 3, 6), date(2024, 3, 7)]
     lines = bench_docs.lines_of(found.tables[0], {}, checkout)
-    assert [(line.row.title, line.day) for line in lines] == [("ours", date(2024, 3, 6)), ("ours", date(2024, 3, 7)), ("theirs", None)]
+    assert [(line.row.title, line.day) for line in lines] == [
+        ("ours", date(2024, 3, 6)),
+        ("ours", date(2024, 3, 7)),
+        ("theirs", None),
+    ]
 
 
 def test_parts_of_tables_run_with_their_own_seeds(checkout, ran):
-    write(checkout, "parts", {"title": "Seeds", "tables": {"trial": ["ours", "hot"]}, "seeds": [4, 5]})
+    write(
+        checkout, "parts", {"title": "Seeds", "tables": {"trial": ["ours", "hot"]}, "seeds": [4, 5]}
+    )
     assert dssm(checkout, "parts").exit_code == 0
     assert ran() == ["plain 4 1", "plain 5 1"]
     text = (checkout / "docs" / "benchmarks.md").read_text()
@@ -256,9 +322,18 @@ def test_nothing_measured_is_said_so_and_not_drawn(checkout):
 
 
 def test_the_command_is_one_process_up_to_the_gate(checkout):
-    job = bench.Job(checkout / "configs", "small.yaml", ("loss.kind=bce",), "sub", date(2024, 3, 7), 5)
+    job = bench.Job(
+        checkout / "configs", "small.yaml", ("loss.kind=bce",), "sub", date(2024, 3, 7), 5
+    )
     command = job.command(Path("/data"), Path("/runs"))
-    assert command[:6] == [sys.executable, "-m", "dssm_core.cli", "run", str(checkout / "configs" / "small.yaml"), "--json"]
+    assert command[:6] == [
+        sys.executable,
+        "-m",
+        "dssm_core.cli",
+        "run",
+        str(checkout / "configs" / "small.yaml"),
+        "--json",
+    ]
     assert command[6:] == [
         "--until", "recall_gate", "--runs", "/runs", "--data", "/data/sub",
         "--set", "loss.kind=bce", "--set", 'split.test_day="2024-03-07"', "--set", "seed=5",
@@ -272,15 +347,35 @@ def test_a_reused_step_counts_what_it_took_where_it_ran(tmp_path):
     for name, reused in chain.items():
         folder = tmp_path / name / "train_towers"
         folder.mkdir(parents=True)
-        manifest = {"step": "train_towers", "key": "k", "files": {}, "rows": {}, "info": {}, "seconds": 0.0 if reused else 7.0, "seed": 1}
+        manifest = {
+            "step": "train_towers",
+            "key": "k",
+            "files": {},
+            "rows": {},
+            "info": {},
+            "seconds": 0.0 if reused else 7.0,
+            "seed": 1,
+        }
         (folder / "manifest.json").write_text(json.dumps(manifest | {"reused_from": reused}))
-    origins = {name: bench.origin(bench.artifacts.Run(tmp_path / name), "train_towers").id for name in chain}
+    origins = {
+        name: bench.origin(bench.artifacts.Run(tmp_path / name), "train_towers").id
+        for name in chain
+    }
     assert origins == {"first": "first", "second": "first", "third": "first", "orphan": "orphan"}
 
 
 def test_a_half_finished_training_begins_anew(checkout):
     found = bench.read_bench("trial", checkout)
-    part = checkout / "runs" / "bench" / "trial" / "small" / "2024-03-07" / "cli-x" / ".train_towers.part"
+    part = (
+        checkout
+        / "runs"
+        / "bench"
+        / "trial"
+        / "small"
+        / "2024-03-07"
+        / "cli-x"
+        / ".train_towers.part"
+    )
     part.mkdir(parents=True)
     bench.drop_half_trained(found, checkout / "runs")
     assert part.parent.is_dir()
@@ -290,7 +385,9 @@ def test_a_half_finished_training_begins_anew(checkout):
 def test_the_step_a_log_has_come_to(tmp_path):
     log = tmp_path / "log"
     assert bench.step_of(log) == ""
-    log.write_text("run x\n▶ ingest_data    read\n✓ ingest_data 1 s\n▶ validate_data check\nsome words\n")
+    log.write_text(
+        "run x\n▶ ingest_data    read\n✓ ingest_data 1 s\n▶ validate_data check\nsome words\n"
+    )
     assert bench.step_of(log) == "validate_data"
 
 
@@ -303,8 +400,16 @@ def test_the_step_a_log_has_come_to(tmp_path):
         ({"data": "globo"}, ["trial"], "table 'trial' reads 'globo': say with --data"),
         ({"data": "globo"}, ["trial", "--data", "/nowhere"], "/nowhere/globo is not there"),
         ({"seed": [1]}, ["trial"], "seed: Extra inputs are not permitted"),
-        ({"rows": [{"title": "a"}]}, ["trial"], "row 'a' holds neither config nor published figures"),
-        ({"rows": [{"title": "a", "published": {"recall@20": 1}}]}, ["trial"], "say their source and same_data"),
+        (
+            {"rows": [{"title": "a"}]},
+            ["trial"],
+            "row 'a' holds neither config nor published figures",
+        ),
+        (
+            {"rows": [{"title": "a", "published": {"recall@20": 1}}]},
+            ["trial"],
+            "say their source and same_data",
+        ),
         ({"rows": [TABLE["rows"][2]] * 2}, ["trial"], "two rows are called 'ours'"),
         (
             {"rows": [TABLE["rows"][4] | {"published": {"recall@21": 0.1}}]},
@@ -317,10 +422,16 @@ def test_the_step_a_log_has_come_to(tmp_path):
             "small.yaml measures no baseline 'hat': did you mean 'hot'?",
         ),
         ({"rows": [{"title": "a", "config": "none.yaml"}]}, ["trial"], "none.yaml' is not a file"),
-        ({"rows": [{"title": "a", "config": "small.yaml", "set": ["train.epoch=1"]}]}, ["trial"], "did you mean 'epochs'?"),
+        (
+            {"rows": [{"title": "a", "config": "small.yaml", "set": ["train.epoch=1"]}]},
+            ["trial"],
+            "did you mean 'epochs'?",
+        ),
     ],
 )
-def test_a_mistake_is_a_sentence_and_nothing_runs(checkout, ran, monkeypatch, changes, arguments, sentence):
+def test_a_mistake_is_a_sentence_and_nothing_runs(
+    checkout, ran, monkeypatch, changes, arguments, sentence
+):
     monkeypatch.delenv("DSSM_DATA", raising=False)
     write(checkout, "trial", TABLE | changes)
     done = dssm(checkout, *arguments)
@@ -333,4 +444,6 @@ def test_without_a_name_the_tables_are_listed(checkout, tmp_path):
     listed = dssm(checkout)
     assert listed.exit_code == 0
     assert listed.stdout.split() == ["table", "rows", "seeds", "trial", "6", "1,2,3", "A", "trial"]
-    assert "benchmarks: `dssm bench` runs in a checkout" in " ".join(dssm(tmp_path / "elsewhere").stderr.split())
+    assert "benchmarks: `dssm bench` runs in a checkout" in " ".join(
+        dssm(tmp_path / "elsewhere").stderr.split()
+    )

@@ -8,7 +8,9 @@ from dssm_core.errors import ConfigError
 from tests.conftest import REPO, small_config
 
 
-@pytest.mark.parametrize("file", sorted((REPO / "configs").rglob("*.yaml")), ids=lambda file: str(file.relative_to(REPO)))
+@pytest.mark.parametrize(
+    "file", sorted((REPO / "configs").rglob("*.yaml")), ids=lambda file: str(file.relative_to(REPO))
+)
 def test_every_shipped_config_is_valid(file):
     assert read_config(file).name
 
@@ -23,40 +25,83 @@ def test_every_shipped_config_is_valid(file):
             {"tower": {"kind": "recurrent"}, "features": {"history": {"length": 0}}},
             "tower 'recurrent' reads histories, but features.history.length is 0",
         ),
-        ({"features": {"history": {"pools": ["decay"], "decays": []}}}, "features.history.decays is empty: give a decay"),
-        ({"features": {"history": {"pools": ["mean"], "learn_decays": True}}}, "learn_decays has nothing to learn: add decay"),
+        (
+            {"features": {"history": {"pools": ["decay"], "decays": []}}},
+            "features.history.decays is empty: give a decay",
+        ),
+        (
+            {"features": {"history": {"pools": ["mean"], "learn_decays": True}}},
+            "learn_decays has nothing to learn: add decay",
+        ),
         ({"train": {"target": "future"}}, "train.target 'future' is for training by place"),
         (
-            {"features": {"activity": {"enabled": False}}, "train": {"target": "rest"}, "sampler": {"kind": "in_batch"}},
+            {
+                "features": {"activity": {"enabled": False}},
+                "train": {"target": "rest"},
+                "sampler": {"kind": "in_batch"},
+            },
             "in-batch candidates have no exact log-Q under train.target 'rest'",
         ),
         (
             {
-                "features": {"activity": {"enabled": False}, "columns": {"context": [{"column": "device", "kind": "categorical"}]}},
+                "features": {
+                    "activity": {"enabled": False},
+                    "columns": {"context": [{"column": "device", "kind": "categorical"}]},
+                },
                 "train": {"target": "rest"},
             },
             "train.target 'rest' knows no latest context",
         ),
-        ({"model": {"similarity": "dot"}, "index": {"kind": "annoy"}}, "index 'annoy' ranks by cosine"),
-        ({"model": {"similarity": "dot"}, "loss": {"kind": "triplet"}}, "loss 'triplet' has its margin in cosines"),
-        ({"tower": {"kind": "sequence", "heads": 5}}, "tower.heads 5 does not divide features.id_dim 32"),
-        ({"loss": {"kind": "magic"}}, "loss: unknown kind 'magic': choose one of bce, bpr, ccl, full_softmax, gbce,"),
+        (
+            {"model": {"similarity": "dot"}, "index": {"kind": "annoy"}},
+            "index 'annoy' ranks by cosine",
+        ),
+        (
+            {"model": {"similarity": "dot"}, "loss": {"kind": "triplet"}},
+            "loss 'triplet' has its margin in cosines",
+        ),
+        (
+            {"tower": {"kind": "sequence", "heads": 5}},
+            "tower.heads 5 does not divide features.id_dim 32",
+        ),
+        (
+            {"loss": {"kind": "magic"}},
+            "loss: unknown kind 'magic': choose one of bce, bpr, ccl, full_softmax, gbce,",
+        ),
         ({"sampler": {"kind": "actve"}}, "sampler: unknown kind 'actve': did you mean 'active'?"),
-        ({"sampler": {"kind": "popularity", "alhpa": 1}}, "unknown key 'sampler.alhpa': did you mean 'alpha'?"),
+        (
+            {"sampler": {"kind": "popularity", "alhpa": 1}},
+            "unknown key 'sampler.alhpa': did you mean 'alpha'?",
+        ),
         ({"sampler": {"kind": "popularity", "alpha": -1}}, "'sampler.alpha' is -1"),
         ({"train__epochs": 0}, "'train.epochs' is 0"),
         ({"name": "../x"}, "'name' is '../x'"),
         ({"data__timezone": "Mars/Base"}, "unknown time zone 'Mars/Base'"),
         ({"evaluation": {"ks": [20]}}, "evaluation.ks must hold 200"),
-        ({"evaluation": {"baselines": ["hott"]}}, "evaluation.baselines.0: unknown kind 'hott': did you mean 'hot'?"),
+        (
+            {"evaluation": {"baselines": ["hott"]}},
+            "evaluation.baselines.0: unknown kind 'hott': did you mean 'hot'?",
+        ),
         (
             {"evaluation": {"baselines": ["hot", {"kind": "recent_hot", "window_h": [1]}]}},
             "unknown key 'evaluation.baselines.1.window_h': did you mean 'windows_h'?",
         ),
-        ({"evaluation": {"baselines": [{"kind": "recent_hot", "places": 0}]}}, "'evaluation.baselines.0.places' is 0"),
-        ({"evaluation": {"baselines": ["hot", {"kind": "hot"}]}}, "hot comes twice: give each a name of its own"),
-        ({"evaluation": {"baselines": [{"kind": "hot", "name": "served"}]}}, "'served' names a row of the report"),
-        ({"evaluation": {"baselines": [{"name": "hot"}]}}, "'evaluation.baselines.0.kind' is missing"),
+        (
+            {"evaluation": {"baselines": [{"kind": "recent_hot", "places": 0}]}},
+            "'evaluation.baselines.0.places' is 0",
+        ),
+        (
+            {"evaluation": {"baselines": ["hot", {"kind": "hot"}]}},
+            "hot comes twice: give each a name of its own",
+        ),
+        (
+            {"evaluation": {"baselines": [{"kind": "hot", "name": "served"}]}},
+            "'served' names a row of the report",
+        ),
+        (
+            {"evaluation": {"baselines": [{"name": "hot"}]}},
+            "'evaluation.baselines.0.kind' is missing",
+        ),
         ({"gate__k": 10}, "evaluation.ks must hold 10"),
         (
             {
@@ -69,46 +114,107 @@ def test_every_shipped_config_is_valid(file):
             },
             "train.id_dropout hides item ids, which features.item_ids leaves out already: set it to 0",
         ),
-        ({"gate__protocol": "rolling"}, "gate.protocol is 'rolling' but nothing rolls: set evaluation.rolling.refresh_h, such as 1"),
+        (
+            {"gate__protocol": "rolling"},
+            "gate.protocol is 'rolling' but nothing rolls: set evaluation.rolling.refresh_h, such as 1",
+        ),
         (
             {"split": {"kind": "leave_one_out"}, "evaluation__rolling": {}},
             "evaluation.rolling goes through test days, which split 'leave_one_out' has not: leave it out",
         ),
-        ({"split": {"test_day": "2024-03-07", "train_dais": 3}}, "unknown key 'split.train_dais': did you mean 'train_days'?"),
-        ({"split": {}}, "'split.test_day' is missing"),
-        ({"split": {"kind": "leave_one"}}, "split: unknown kind 'leave_one': did you mean 'leave_one_out'?"),
-        ({"split": {"kind": "last_n", "test_day": "2024-03-07"}}, "unknown key 'split.test_day': choose one of n, relevant."),
-        ({"split": {"kind": "last_n", "relevant": "rating"}}, "'split.relevant' is 'rating': write a column"),
-        ({"split": {"kind": "holdout", "share": 2}}, "'split.share' is 2"),
-        ({"split": {"test_day": "2024-03-07", "train_days": 3, "validation_days": 3}}, "validation_days 3 leaves none of 3 train_days"),
-        ({"split": {"kind": "leave_one_out"}}, "split 'leave_one_out' has no cutoff in time: leave recent_hot out"),
-        ({"split": {"kind": "last_n"}}, "split 'last_n' has no cutoff in time: set features.activity.enabled to false"),
-        ({"features": {"activity": {"enabled": False}}}, "sampler 'active' draws by activity"),
-        ({"loss": {"kind": "gbce"}, "sampler": {"kind": "popularity"}}, "take sampler 'uniform' or loss 'bce'"),
         (
-            {"loss": {"kind": "in_batch_softmax"}, "sampler": {"kind": "in_batch", "streaming": {}}},
+            {"split": {"test_day": "2024-03-07", "train_dais": 3}},
+            "unknown key 'split.train_dais': did you mean 'train_days'?",
+        ),
+        ({"split": {}}, "'split.test_day' is missing"),
+        (
+            {"split": {"kind": "leave_one"}},
+            "split: unknown kind 'leave_one': did you mean 'leave_one_out'?",
+        ),
+        (
+            {"split": {"kind": "last_n", "test_day": "2024-03-07"}},
+            "unknown key 'split.test_day': choose one of n, relevant.",
+        ),
+        (
+            {"split": {"kind": "last_n", "relevant": "rating"}},
+            "'split.relevant' is 'rating': write a column",
+        ),
+        ({"split": {"kind": "holdout", "share": 2}}, "'split.share' is 2"),
+        (
+            {"split": {"test_day": "2024-03-07", "train_days": 3, "validation_days": 3}},
+            "validation_days 3 leaves none of 3 train_days",
+        ),
+        (
+            {"split": {"kind": "leave_one_out"}},
+            "split 'leave_one_out' has no cutoff in time: leave recent_hot out",
+        ),
+        (
+            {"split": {"kind": "last_n"}},
+            "split 'last_n' has no cutoff in time: set features.activity.enabled to false",
+        ),
+        ({"features": {"activity": {"enabled": False}}}, "sampler 'active' draws by activity"),
+        (
+            {"loss": {"kind": "gbce"}, "sampler": {"kind": "popularity"}},
+            "take sampler 'uniform' or loss 'bce'",
+        ),
+        (
+            {
+                "loss": {"kind": "in_batch_softmax"},
+                "sampler": {"kind": "in_batch", "streaming": {}},
+            },
             "move those of sampler 'in_batch' to loss",
         ),
-        ({"loss": {"kind": "in_batch_softmax", "log_q": False, "streaming": {}}}, "loss.log_q is false: set it to true"),
+        (
+            {"loss": {"kind": "in_batch_softmax", "log_q": False, "streaming": {}}},
+            "loss.log_q is false: set it to true",
+        ),
         (
             {"loss": {"kind": "bce"}, "sampler": {"kind": "unseen"}},
             "loss 'bce' corrects a positive by how often sampler 'unseen' draws it, which is never: set loss.log_q to false",
         ),
-        ({"sampler": {"kind": "unseen", "of": {"kind": "active"}}}, "sampler.of is 'active', but 'unseen' draws from one for all events"),
-        ({"sampler": {"kind": "unseen", "of": {"kind": "popularity", "alpa": 1}}}, "sampler 'popularity' inside a sampler: alpa"),
-        ({"sampler": {"kind": "hard"}}, "'sampler.bundle' is missing"),
-        ({"sampler": {"kind": "hard", "bundle": "x", "band": [5, 5]}}, "sampler.band is [5, 5]: give [first, last) with first below last"),
         (
-            {"sampler": {"kind": "mixed", "parts": [{"kind": "uniform", "share": 0.5}, {"kind": "popularity", "share": 0.4}]}},
+            {"sampler": {"kind": "unseen", "of": {"kind": "active"}}},
+            "sampler.of is 'active', but 'unseen' draws from one for all events",
+        ),
+        (
+            {"sampler": {"kind": "unseen", "of": {"kind": "popularity", "alpa": 1}}},
+            "sampler 'popularity' inside a sampler: alpa",
+        ),
+        ({"sampler": {"kind": "hard"}}, "'sampler.bundle' is missing"),
+        (
+            {"sampler": {"kind": "hard", "bundle": "x", "band": [5, 5]}},
+            "sampler.band is [5, 5]: give [first, last) with first below last",
+        ),
+        (
+            {
+                "sampler": {
+                    "kind": "mixed",
+                    "parts": [
+                        {"kind": "uniform", "share": 0.5},
+                        {"kind": "popularity", "share": 0.4},
+                    ],
+                }
+            },
             "the shares of sampler.parts add up to 0.9",
         ),
         (
-            {"sampler": {"kind": "mixed", "parts": [{"kind": "uniform", "share": 0.5}, {"kind": "popularty", "share": 0.5}]}},
+            {
+                "sampler": {
+                    "kind": "mixed",
+                    "parts": [
+                        {"kind": "uniform", "share": 0.5},
+                        {"kind": "popularty", "share": 0.5},
+                    ],
+                }
+            },
             "unknown kind 'popularty': did you mean 'popularity'?",
         ),
         (
             {
-                "sampler": {"kind": "mixed", "parts": [{"kind": "uniform", "share": 0.5}, {"kind": "active", "share": 0.5}]},
+                "sampler": {
+                    "kind": "mixed",
+                    "parts": [{"kind": "uniform", "share": 0.5}, {"kind": "active", "share": 0.5}],
+                },
                 "features": {"activity": {"enabled": False}},
             },
             "sampler 'active' draws by activity",
@@ -151,7 +257,10 @@ def test_a_split_without_a_kind_goes_by_days():
         {"loss": {"kind": "bce", "log_q": False}, "sampler": {"kind": "unseen"}},
         {
             "loss": {"kind": "bce"},
-            "sampler": {"kind": "mixed", "parts": [{"kind": "unseen", "share": 0.5}, {"kind": "uniform", "share": 0.5}]},
+            "sampler": {
+                "kind": "mixed",
+                "parts": [{"kind": "unseen", "share": 0.5}, {"kind": "uniform", "share": 0.5}],
+            },
         },
     ],
 )
@@ -161,24 +270,41 @@ def test_what_can_work_is_let_through(changes):
 
 def test_all_problems_come_at_once():
     with pytest.raises(ConfigError) as error:
-        parse_config(small_config(train__epochs=0, gate__floor=2, tower={"kind": "mlpp"}, sampler={"kind": "active", "alpa": 1}))
+        parse_config(
+            small_config(
+                train__epochs=0,
+                gate__floor=2,
+                tower={"kind": "mlpp"},
+                sampler={"kind": "active", "alpa": 1},
+            )
+        )
     assert len(str(error.value).splitlines()) == 4
 
 
 def test_overrides_are_yaml_and_replace_members_whole(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump(small_config(sampler={"kind": "active", "window_h": 6})))
-    config = read_config(file, overrides=["train.epochs=7", "sampler.kind=uniform", "evaluation.ks=[5, 200]"])
+    config = read_config(
+        file, overrides=["train.epochs=7", "sampler.kind=uniform", "evaluation.ks=[5, 200]"]
+    )
     assert config.train.epochs == 7
     assert config.evaluation.ks == (5, 200)
     assert config.sampler.settings == {}, "settings of another sampler are not this one's"
 
 
 def test_baselines_by_name_or_with_settings():
-    listed = ["hot", {"kind": "recent_hot", "windows_h": [6]}, {"kind": "recent_hot", "name": "recent_1h", "windows_h": [1]}]
+    listed = [
+        "hot",
+        {"kind": "recent_hot", "windows_h": [6]},
+        {"kind": "recent_hot", "name": "recent_1h", "windows_h": [1]},
+    ]
     config = parse_config(small_config(evaluation={"baselines": listed}))
     members = config.evaluation.baselines
-    assert [(member.name, member.kind) for member in members] == [("hot", "hot"), ("recent_hot", "recent_hot"), ("recent_1h", "recent_hot")]
+    assert [(member.name, member.kind) for member in members] == [
+        ("hot", "hot"),
+        ("recent_hot", "recent_hot"),
+        ("recent_1h", "recent_hot"),
+    ]
     assert [member.settings for member in members] == [{}, {"windows_h": [6]}, {"windows_h": [1]}]
     again = type(config).model_validate_json(config.model_dump_json())
     assert again.model_dump_json() == config.model_dump_json()
@@ -201,17 +327,35 @@ def test_not_yaml(tmp_path):
 
 def write(folder, **files):
     for name, content in files.items():
-        (folder / f"{name}.yaml").write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        (folder / f"{name}.yaml").write_text(
+            content if isinstance(content, str) else yaml.safe_dump(content)
+        )
 
 
 def test_a_config_extends_another(tmp_path):
     base = small_config(sampler={"kind": "popularity", "alpha": 0.5}, loss={"kind": "bce"})
     (tmp_path / "deep").mkdir()
     write(tmp_path, base=base)
-    write(tmp_path / "deep", middle={"extends": "../base.yaml", "train": {"epochs": 9}, "sampler": {"alpha": 0.25}})
-    write(tmp_path / "deep", top={"extends": "middle.yaml", "name": "top", "train": {"negatives": 7}, "evaluation": {"ks": [1, 200]}})
+    write(
+        tmp_path / "deep",
+        middle={"extends": "../base.yaml", "train": {"epochs": 9}, "sampler": {"alpha": 0.25}},
+    )
+    write(
+        tmp_path / "deep",
+        top={
+            "extends": "middle.yaml",
+            "name": "top",
+            "train": {"negatives": 7},
+            "evaluation": {"ks": [1, 200]},
+        },
+    )
     config = read_config(tmp_path / "deep" / "top.yaml", overrides=["train.batch_size=64"])
-    assert (config.name, config.train.epochs, config.train.negatives, config.train.batch_size) == ("top", 9, 7, 64)
+    assert (config.name, config.train.epochs, config.train.negatives, config.train.batch_size) == (
+        "top",
+        9,
+        7,
+        64,
+    )
     assert config.sampler.settings == {"alpha": 0.25}
     assert config.evaluation.ks == (1, 200), "a list is replaced"
     assert config.train.patience == 100, "what no file above says stays"
@@ -229,9 +373,18 @@ def test_another_member_replaces_the_whole_section(tmp_path):
 @pytest.mark.parametrize(
     ("base", "sentence"),
     [
-        ({"extends": "top.yaml"}, r"'.*top.yaml' extends itself, extended by '.*base.yaml', extended by '.*top.yaml'"),
-        ({"extends": "nowhere.yaml"}, r"'.*nowhere.yaml' is not a file, extended by '.*base.yaml', extended by '.*top.yaml'"),
-        ({"extends": ["a.yaml", "b.yaml"]}, r"'.*base.yaml': 'extends' is \['a.yaml', 'b.yaml'\], not one file"),
+        (
+            {"extends": "top.yaml"},
+            r"'.*top.yaml' extends itself, extended by '.*base.yaml', extended by '.*top.yaml'",
+        ),
+        (
+            {"extends": "nowhere.yaml"},
+            r"'.*nowhere.yaml' is not a file, extended by '.*base.yaml', extended by '.*top.yaml'",
+        ),
+        (
+            {"extends": ["a.yaml", "b.yaml"]},
+            r"'.*base.yaml': 'extends' is \['a.yaml', 'b.yaml'\], not one file",
+        ),
         ("a: [", r"'.*base.yaml' is not valid YAML, extended by '.*top.yaml'"),
         ("- 1", r"'.*base.yaml' holds list, not a mapping, extended by '.*top.yaml'"),
     ],
@@ -243,7 +396,10 @@ def test_a_wrong_extends_names_the_files(tmp_path, base, sentence):
 
 
 def test_settings_of_features_that_do_not_fit_are_named_at_once():
-    item = [{"column": "title", "kind": "text", "separator": ","}, {"column": "price", "kind": "numeric", "pooling": "max"}]
+    item = [
+        {"column": "title", "kind": "text", "separator": ","},
+        {"column": "price", "kind": "numeric", "pooling": "max"},
+    ]
     user = [{"column": "likes", "kind": "multi", "shares": "section", "buckets": 7}]
     with pytest.raises(ConfigError) as refused:
         parse_config(small_config(features={"columns": {"item": item, "user": user}}))
@@ -267,9 +423,15 @@ def test_settings_of_features_that_do_not_fit_are_named_at_once():
     ],
 )
 def test_a_table_is_shared_with_its_like_only(side, feature):
-    item = [{"column": name, "kind": kind} for name, kind in (("title", "text"), ("price", "numeric"), ("section", "categorical"))]
+    item = [
+        {"column": name, "kind": kind}
+        for name, kind in (("title", "text"), ("price", "numeric"), ("section", "categorical"))
+    ]
     columns = {"item": item} | {side: [*(item if side == "item" else []), feature]}
-    with pytest.raises(ConfigError, match=f"{side} column '{feature['column']}' cannot share the table of '{feature['shares']}'"):
+    with pytest.raises(
+        ConfigError,
+        match=f"{side} column '{feature['column']}' cannot share the table of '{feature['shares']}'",
+    ):
         parse_config(small_config(features={"columns": columns}))
 
 
@@ -281,12 +443,20 @@ def test_a_column_is_named_once():
 
 def test_buckets_that_would_not_fit_in_memory_are_refused():
     columns = {"item": [{"column": "url", "kind": "categorical", "buckets": 10**9}]}
-    with pytest.raises(ConfigError, match=r"'url' needs an embedding table of 1,000,000,000 x 8 = 29\.8 GiB"):
+    with pytest.raises(
+        ConfigError, match=r"'url' needs an embedding table of 1,000,000,000 x 8 = 29\.8 GiB"
+    ):
         parse_config(small_config(features={"columns": columns}))
 
 
 def test_activity_without_times_is_refused():
-    source = {"data": {"source": {"kind": "sequences", "path": "x", "lines": "*.txt"}}, "sampler": {"kind": "uniform"}}
-    with pytest.raises(ConfigError, match=r"source 'sequences' has no times, .* set features\.activity\.enabled to false"):
+    source = {
+        "data": {"source": {"kind": "sequences", "path": "x", "lines": "*.txt"}},
+        "sampler": {"kind": "uniform"},
+    }
+    with pytest.raises(
+        ConfigError,
+        match=r"source 'sequences' has no times, .* set features\.activity\.enabled to false",
+    ):
         parse_config(small_config(**source, features={}))
     assert parse_config(small_config(**source, features={"activity": {"enabled": False}})).name

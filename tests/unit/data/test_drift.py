@@ -1,4 +1,6 @@
-"""Distances between days by hand arithmetic; what a warning and a refusal say, and that each limit has its effect."""
+"""Distances between days by hand arithmetic; what a warning and a refusal say, and that each limit
+has its effect.
+"""
 
 import json
 import logging
@@ -19,12 +21,16 @@ DAY = 86_400_000
 
 def test_relative_change_of_the_mean_before():
     # means before: -, 10, 15, 20: 20/10 - 1, 30/15 - 1, |5/20 - 1|
-    assert drift.relative(np.array([10.0, 20, 30, 5])).tolist() == pytest.approx([np.nan, 1, 1, 0.75], nan_ok=True)
+    assert drift.relative(np.array([10.0, 20, 30, 5])).tolist() == pytest.approx(
+        [np.nan, 1, 1, 0.75], nan_ok=True
+    )
     assert np.isnan(drift.relative(np.array([0.0, 20]))).all()
 
 
 def test_absolute_change_leaves_unknown_days_out():
-    assert drift.absolute(np.array([np.nan, 0.2, 0.4, 0.9])).tolist() == pytest.approx([np.nan, np.nan, 0.2, 0.6], nan_ok=True)
+    assert drift.absolute(np.array([np.nan, 0.2, 0.4, 0.9])).tolist() == pytest.approx(
+        [np.nan, np.nan, 0.2, 0.6], nan_ok=True
+    )
 
 
 def test_divergence_by_hand():
@@ -50,23 +56,47 @@ def test_days_too_small_to_tell_drift_from_chance_are_not_compared():
 def test_chance_alone_makes_the_divergence_that_is_allowed_for():
     rng, values, n = np.random.default_rng(0), 40, 500
     pairs = rng.multinomial(n, np.full(values, 1 / values), (400, 2)).astype(float)
-    assert drift.divergence(pairs[:, 0], pairs[:, 1]).mean() == pytest.approx((values - 1) * 2 / n / (8 * np.log(2)), rel=0.05)
+    assert drift.divergence(pairs[:, 0], pairs[:, 1]).mean() == pytest.approx(
+        (values - 1) * 2 / n / (8 * np.log(2)), rel=0.05
+    )
 
 
-def write(folder: Path, days: list[list[tuple[str, str]]], items: str = "", users: str = "") -> None:
+def write(
+    folder: Path, days: list[list[tuple[str, str]]], items: str = "", users: str = ""
+) -> None:
     """days: for each day the (item, device) of its rows, all of user u."""
-    rows = [f"u,{item},{T0 + day * DAY + place},{device}" for day, each in enumerate(days) for place, (item, device) in enumerate(each)]
+    rows = [
+        f"u,{item},{T0 + day * DAY + place},{device}"
+        for day, each in enumerate(days)
+        for place, (item, device) in enumerate(each)
+    ]
     (folder / "log.csv").write_text("\n".join(["user_id,item_id,timestamp,device", *rows]) + "\n")
-    (folder / "items.csv").write_text(items or "item_id,topic,tags,price\na,x,p|q,1\nb,y,p,2\nc,y,,\n")
+    (folder / "items.csv").write_text(
+        items or "item_id,topic,tags,price\na,x,p|q,1\nb,y,p,2\nc,y,,\n"
+    )
 
 
 STEADY = [[("a", "tv"), ("b", "pc")] * 20] * 3
 
 
 def made(folder: Path, limits=None, run_id="r", **columns):
-    source = {"kind": "delimited", "path": str(folder), "interactions": {"files": "log.csv"}, "items": {"files": "items.csv"}}
-    raw = {"name": "t", "data": {"source": source}, "split": {"test_day": "2024-03-03", "train_days": 2}, "evaluation": {"ks": [1]}}
-    raw |= {"gate": {"k": 1}, "features": {"columns": columns}, "validation": {"drift": limits or {}}}
+    source = {
+        "kind": "delimited",
+        "path": str(folder),
+        "interactions": {"files": "log.csv"},
+        "items": {"files": "items.csv"},
+    }
+    raw = {
+        "name": "t",
+        "data": {"source": source},
+        "split": {"test_day": "2024-03-03", "train_days": 2},
+        "evaluation": {"ks": [1]},
+    }
+    raw |= {
+        "gate": {"k": 1},
+        "features": {"columns": columns},
+        "validation": {"drift": limits or {}},
+    }
     return create_run(parse_config(raw), folder / "runs", run_id)
 
 
@@ -76,7 +106,11 @@ def validated(run):
 
 
 CONTEXT = [{"column": "device", "kind": "categorical"}]
-ITEM = [{"column": "topic", "kind": "categorical"}, {"column": "tags", "kind": "multi"}, {"column": "price", "kind": "numeric"}]
+ITEM = [
+    {"column": "topic", "kind": "categorical"},
+    {"column": "tags", "kind": "multi"},
+    {"column": "price", "kind": "numeric"},
+]
 
 
 def test_steady_days_have_no_drift(tmp_path):
@@ -84,7 +118,11 @@ def test_steady_days_have_no_drift(tmp_path):
     run = made(tmp_path, context=CONTEXT, item=ITEM)
     assert validated(run)["drift"] == []
     found = drift.load(run.step("validate_data"))
-    assert (found.days, found.rows, found.new_items) == (["2024-03-01", "2024-03-02", "2024-03-03"], [40, 40, 40], [None, 0, 0])
+    assert (found.days, found.rows, found.new_items) == (
+        ["2024-03-01", "2024-03-02", "2024-03-03"],
+        [40, 40, 40],
+        [None, 0, 0],
+    )
     assert found.changes == {
         "volume": [None, 0, 0],
         "new_items": [None, None, 0],
@@ -113,7 +151,9 @@ def test_a_day_that_is_different_warns_and_passes(tmp_path, caplog):
     assert info["broken_rules"] == []
     found = drift.load(run.step("validate_data"))
     # item c has no tags, no price and topic y: disjoint from a and b but for half of the topics
-    assert [round(found.changes[f"features.{name}"][2], 3) for name in ("topic", "tags", "price")] == [0.311, 1.0, 1.0]
+    assert [
+        round(found.changes[f"features.{name}"][2], 3) for name in ("topic", "tags", "price")
+    ] == [0.311, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("measure", ["volume", "new_items", "features"])
@@ -124,13 +164,24 @@ def test_a_warning_is_off_or_a_refusal_as_the_config_says(tmp_path, measure):
     assert not any(f"warn.{measure}" in sentence for sentence in off)
     strict = made(tmp_path, {"fail": {measure: 0.3}}, "strict", context=CONTEXT, item=ITEM[:1])
     execute(strict, "ingest_data")
-    with pytest.raises(DataError, match=f"drift limit: .* must be within 0.3 .* raise validation.drift.fail.{measure}"):
+    with pytest.raises(
+        DataError,
+        match=f"drift limit: .* must be within 0.3 .* raise validation.drift.fail.{measure}",
+    ):
         execute(strict, "validate_data")
-    assert any("drift" in page.name or "drift limit" in page.read_text() for page in (strict.root / "data_docs").rglob("*.html"))
+    assert any(
+        "drift" in page.name or "drift limit" in page.read_text()
+        for page in (strict.root / "data_docs").rglob("*.html")
+    )
 
 
 def test_limits_between_days_are_refused_where_there_are_none(tmp_path):
-    raw = {"name": "t", "data": {"source": {"kind": "synthetic"}}, "split": {"kind": "leave_one_out"}, "evaluation": {"baselines": ["hot"]}}
+    raw = {
+        "name": "t",
+        "data": {"source": {"kind": "synthetic"}},
+        "split": {"kind": "leave_one_out"},
+        "evaluation": {"baselines": ["hot"]},
+    }
     raw |= {"features": {"activity": {"enabled": False}}, "sampler": {"kind": "uniform"}}
     parse_config(raw)
     with pytest.raises(ConfigError, match="no days to compare"):
@@ -141,4 +192,7 @@ def test_two_windows_beside_each_other():
     one = drift.Drift([], [10, 20], [], {}, {"device": {"tv": 1.0}, "only": {"x": 1.0}})
     other = drift.Drift([], [20], [], {}, {"device": {"tv": 0.5, "pc": 0.5}})
     assert drift.against(one, other) == {"volume": 0.5, "columns": [["device", 0.3113]]}
-    assert json.dumps(drift.against(one, drift.Drift([], [], [], {}, {}))) == '{"volume": null, "columns": []}'
+    assert (
+        json.dumps(drift.against(one, drift.Drift([], [], [], {}, {})))
+        == '{"volume": null, "columns": []}'
+    )

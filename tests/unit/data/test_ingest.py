@@ -1,4 +1,6 @@
-"""The first step: time order, file order for ties, typed numbers, and sentences for files that cannot be read."""
+"""The first step: time order, file order for ties, typed numbers, and sentences for files that
+cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,18 @@ from dssm_core.runs.steps import STEPS, outside_files
 
 
 def run_on(folder: Path, features: dict[str, object] | None = None, **data: object) -> Run:
-    source = {"kind": "delimited", "path": str(folder), "interactions": {"files": "*.csv*"}, **data.pop("source", {})}  # type: ignore[dict-item]
-    raw = {"name": "t", "data": {"source": source, **data}, "split": {"test_day": "2024-03-03"}, "features": features or {}}
+    source = {
+        "kind": "delimited",
+        "path": str(folder),
+        "interactions": {"files": "*.csv*"},
+        **data.pop("source", {}),
+    }  # type: ignore[dict-item]
+    raw = {
+        "name": "t",
+        "data": {"source": source, **data},
+        "split": {"test_day": "2024-03-03"},
+        "features": features or {},
+    }
     return create_run(parse_config(raw), folder / "runs", "r")
 
 
@@ -25,7 +37,10 @@ def ingested(run: Run, table: str = "interactions") -> pd.DataFrame:
     work = run.root / ".work"
     work.mkdir(exist_ok=True)
     ingest(run, work)
-    assert sorted(file.name for file in run.root.iterdir()) == [".work", "config.json"]  # nothing spilled is left
+    assert sorted(file.name for file in run.root.iterdir()) == [
+        ".work",
+        "config.json",
+    ]  # nothing spilled is left
     return pd.read_parquet(work / f"{table}.parquet")
 
 
@@ -41,10 +56,18 @@ def test_rows_come_in_time_order_with_file_order_for_ties(tmp_path: Path) -> Non
 
 
 def test_label_and_numeric_features_are_numbers_with_their_text_kept(tmp_path: Path) -> None:
-    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp,rating\n1,7,1,4\n1,7,2,four\n1,7,3,nan\n1,7,4,\n")
+    (tmp_path / "log.csv").write_text(
+        "user_id,item_id,timestamp,rating\n1,7,1,4\n1,7,2,four\n1,7,3,nan\n1,7,4,\n"
+    )
     (tmp_path / "items.txt").write_text("item_id,words\n7,12.5\n8,?\n")
     features = {"columns": {"item": [{"column": "words", "kind": "numeric"}]}}
-    run = run_on(tmp_path, features, source={"items": {"files": "items.txt"}}, positive="rating > 2", labels=[1, 2, 3, 4, 5])
+    run = run_on(
+        tmp_path,
+        features,
+        source={"items": {"files": "items.txt"}},
+        positive="rating > 2",
+        labels=[1, 2, 3, 4, 5],
+    )
     log = ingested(run)
     assert log["rating"].fillna(-1).tolist() == [4.0, -1, -1, -1]
     assert log["rating_raw"].fillna("").tolist() == ["", "four", "nan", ""]
@@ -55,7 +78,11 @@ def test_label_and_numeric_features_are_numbers_with_their_text_kept(tmp_path: P
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"1 2\n3 \xff\xfe\n", r"(?i)unicode.*a\.txt"), (b"1 " + b"234 " * 8_500_000, r"line size.*a\.txt"), (b"u\n", "has no row")],
+    [
+        (b"1 2\n3 \xff\xfe\n", r"(?i)unicode.*a\.txt"),
+        (b"1 " + b"234 " * 8_500_000, r"line size.*a\.txt"),
+        (b"u\n", "has no row"),
+    ],
     ids=["encoding", "endless", "no-items"],
 )
 def test_sequences_that_cannot_be_read_are_named(tmp_path: Path, content: bytes, says: str) -> None:
@@ -72,14 +99,21 @@ def test_sequences_that_cannot_be_read_are_named(tmp_path: Path, content: bytes,
 
 
 def test_a_cut_gzip_is_named(tmp_path: Path) -> None:
-    content = gzip.compress(("user_id,item_id,timestamp\n" + "".join(f"{i},{i * 7919 % 1000},{i}\n" for i in range(50_000))).encode())
+    content = gzip.compress(
+        (
+            "user_id,item_id,timestamp\n"
+            + "".join(f"{i},{i * 7919 % 1000},{i}\n" for i in range(50_000))
+        ).encode()
+    )
     (tmp_path / "cut.csv.gz").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"cut\.csv\.gz.*Copy the file again"):
         ingested(run_on(tmp_path))
 
 
 @pytest.mark.parametrize(("line", "found"), [("1,2", 2), ("1,2,3,4", 4)])
-def test_a_line_with_another_number_of_fields_is_named_without_advice_on_sql(tmp_path: Path, line: str, found: int) -> None:
+def test_a_line_with_another_number_of_fields_is_named_without_advice_on_sql(
+    tmp_path: Path, line: str, found: int
+) -> None:
     (tmp_path / "1.csv").write_text("user_id,item_id,timestamp\n1,2,3\n")
     (tmp_path / "2.csv").write_text(f"user_id,item_id,timestamp\n1,2,3\n{line}\n")
     with pytest.raises(DataError) as error:
@@ -90,7 +124,10 @@ def test_a_line_with_another_number_of_fields_is_named_without_advice_on_sql(tmp
     )
 
 
-@pytest.mark.parametrize(("content", "message"), [("", "is empty"), ("user_id,item_id,timestamp\n", "the log has no row")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "is empty"), ("user_id,item_id,timestamp\n", "the log has no row")],
+)
 def test_no_rows(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "a.csv").write_text(content)
     with pytest.raises(DataError, match=message):
@@ -113,12 +150,20 @@ def test_a_full_disk_is_worth_a_retry_once_there_is_space(tmp_path: Path) -> Non
     with pytest.raises(ServiceError) as error, connect(tmp_path / "work") as con:
         write_parquet(con, "SELECT 1 AS a", full)
     reason = 'Could not write file "/dev/full": No space left on device'
-    assert str(error.value) == f"cannot write near {tmp_path / 'work'} ({reason}): free disk space, then retry"
+    assert (
+        str(error.value)
+        == f"cannot write near {tmp_path / 'work'} ({reason}): free disk space, then retry"
+    )
 
 
 def test_a_full_spill_folder_is_told_without_advice_on_sql(tmp_path: Path) -> None:
     small = "SET memory_limit = '20MB'; SET max_temp_directory_size = '1MB';"
-    with pytest.raises(ServiceError, match=r"cannot write near .*Out of Memory Error") as error, connect(tmp_path / "work") as con:
-        con.execute(f"{small} SELECT range AS a, random() AS b FROM range(2000000) ORDER BY b").fetchall()
+    with (
+        pytest.raises(ServiceError, match=r"cannot write near .*Out of Memory Error") as error,
+        connect(tmp_path / "work") as con,
+    ):
+        con.execute(
+            f"{small} SELECT range AS a, random() AS b FROM range(2000000) ORDER BY b"
+        ).fetchall()
     assert "Possible" not in str(error.value)
     assert "\n" not in str(error.value)

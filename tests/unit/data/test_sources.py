@@ -55,7 +55,9 @@ def test_time_units(tmp_path: Path, unit: str, value: str) -> None:
 
 def test_iso_times_without_offset_are_local(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\n1,2,2024-03-01T09:00:00\n")
-    assert read(log(tmp_path, time_unit="iso", timezone="America/Sao_Paulo"))[0][2] == NOON * 1000  # UTC-3
+    assert (
+        read(log(tmp_path, time_unit="iso", timezone="America/Sao_Paulo"))[0][2] == NOON * 1000
+    )  # UTC-3
 
 
 def test_text_that_is_no_time_is_kept(tmp_path: Path) -> None:
@@ -90,43 +92,76 @@ def test_files_without_header_quotes_and_gzip(tmp_path: Path) -> None:
 def test_files_with_other_columns_are_joined_by_name_in_file_order(tmp_path: Path) -> None:
     (tmp_path / "1.csv").write_text("user_id,item_id,timestamp\n1,2,3\n")
     (tmp_path / "2.csv").write_text("timestamp,item_id,user_id,device\n6,5,4,tv\n")
-    assert read(log(tmp_path), f"{USER}, {ITEM}, {TIME}, device") == [("1", "2", 3, None), ("4", "5", 6, "tv")]
+    assert read(log(tmp_path), f"{USER}, {ITEM}, {TIME}, device") == [
+        ("1", "2", 3, None),
+        ("4", "5", 6, "tv"),
+    ]
 
 
 def test_ids_of_mixed_types_are_one_text(tmp_path: Path) -> None:
     pq.write_table(pa.table({USER: [7, 8], ITEM: [1, 2], TIME: [1, 2]}), tmp_path / "1.parquet")
-    pq.write_table(pa.table({USER: ["7", "x"], ITEM: pa.array([1.0, None]), TIME: [3, 4]}), tmp_path / "2.parquet")
+    pq.write_table(
+        pa.table({USER: ["7", "x"], ITEM: pa.array([1.0, None]), TIME: [3, 4]}),
+        tmp_path / "2.parquet",
+    )
     source = Parquet.model_validate({"path": str(tmp_path), "interactions": {"files": "*.parquet"}})
     assert read(source) == [("7", "1", 1), ("8", "2", 2), ("7", "1", 3), ("x", None, 4)]
 
 
 def test_float_ids_that_are_no_number_are_missing(tmp_path: Path) -> None:
     ids = pa.array([7.0, float("nan"), float("inf"), 1.5, 1e40])
-    pq.write_table(pa.table({USER: ids, ITEM: ids.cast(pa.float32()), TIME: [1, 2, 3, 4, 5]}), tmp_path / "a.parquet")
+    pq.write_table(
+        pa.table({USER: ids, ITEM: ids.cast(pa.float32()), TIME: [1, 2, 3, 4, 5]}),
+        tmp_path / "a.parquet",
+    )
     source = Parquet.model_validate({"path": str(tmp_path), "interactions": {"files": "*"}})
-    assert read(source, f"{USER}, {ITEM}") == [("7", "7"), (None, None), (None, None), ("1.5", "1.5"), ("1e+40", None)]
+    assert read(source, f"{USER}, {ITEM}") == [
+        ("7", "7"),
+        (None, None),
+        (None, None),
+        ("1.5", "1.5"),
+        ("1e+40", None),
+    ]
 
 
 def test_text_ids_that_pandas_wrote_as_floats_are_the_integers_they_were(tmp_path: Path) -> None:
     (tmp_path / "1.csv").write_text("user_id,item_id,timestamp\n7,0,1\n007,1.5,2\n")
-    (tmp_path / "2.csv").write_text("user_id,item_id,timestamp\n7.0,0.0,3\n-20.0,007.0,4\nv7.0,1.0.0,5\n7.00, 7.0 ,6\n.0,,7\n")
+    (tmp_path / "2.csv").write_text(
+        "user_id,item_id,timestamp\n7.0,0.0,3\n-20.0,007.0,4\nv7.0,1.0.0,5\n7.00, 7.0 ,6\n.0,,7\n"
+    )
     assert read(log(tmp_path), f"{USER}, {ITEM}") == [
-        *[("7", "0"), ("007", "1.5"), ("7", "0"), ("-20", "007.0"), ("v7.0", "1.0.0"), ("7.00", "7")],
+        *[
+            ("7", "0"),
+            ("007", "1.5"),
+            ("7", "0"),
+            ("-20", "007.0"),
+            ("v7.0", "1.0.0"),
+            ("7.00", "7"),
+        ],
         (".0", None),
     ]
 
 
 def test_parquet_timestamps_are_converted(tmp_path: Path) -> None:
-    naive, aware = pa.array([datetime(2024, 3, 1, 12)], pa.timestamp("us")), pa.array([NOON * 1000], pa.timestamp("ms", "Asia/Tokyo"))
+    naive, aware = (
+        pa.array([datetime(2024, 3, 1, 12)], pa.timestamp("us")),
+        pa.array([NOON * 1000], pa.timestamp("ms", "Asia/Tokyo")),
+    )
     for column in (naive, aware):
         pq.write_table(pa.table({USER: [1], ITEM: [1], TIME: column}), tmp_path / "a.parquet")
-        assert read(Parquet.model_validate({"path": str(tmp_path), "interactions": {"files": "*"}})) == [("1", "1", NOON * 1000)]
+        assert read(
+            Parquet.model_validate({"path": str(tmp_path), "interactions": {"files": "*"}})
+        ) == [("1", "1", NOON * 1000)]
 
 
 def test_path_may_be_the_file(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("user_id,item_id,timestamp\n1,2,3\n")
     (tmp_path / "items.csv").write_text("item_id\n2\n")
-    settings = {"path": str(tmp_path / "mine.csv"), "interactions": {"files": "clicks/*"}, "items": {"files": "items.csv"}}
+    settings = {
+        "path": str(tmp_path / "mine.csv"),
+        "interactions": {"files": "clicks/*"},
+        "items": {"files": "items.csv"},
+    }
     source = Delimited.model_validate(settings)
     assert list(source.files()) == ["mine.csv", "items.csv"]
     assert read(source) == [("1", "2", 3)]
@@ -147,7 +182,9 @@ def test_names_of_files_and_columns_are_not_sql(tmp_path: Path) -> None:
 def test_movielens_titles_are_latin_1_with_commas_and_quotes(tmp_path: Path) -> None:
     (tmp_path / "ratings.dat").write_text("1::7::5::978300760\n")
     (tmp_path / "users.dat").write_text("1::F::1::10::48067\n")
-    (tmp_path / "movies.dat").write_bytes('7::Misérables, "Les" (1995)::Drama|War\n'.encode("latin-1"))
+    (tmp_path / "movies.dat").write_bytes(
+        '7::Misérables, "Les" (1995)::Drama|War\n'.encode("latin-1")
+    )
     with duckdb.connect() as con:
         tables = MovieLens(path=str(tmp_path)).read(con)
         assert tables.interactions.project("timestamp, rating").fetchall() == [(978300760000, "5")]
@@ -156,7 +193,9 @@ def test_movielens_titles_are_latin_1_with_commas_and_quotes(tmp_path: Path) -> 
 
 
 def test_sequences_are_lines_of_a_user_and_their_items(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfu1 9  7\t9 \r\n\r\n u2 5\r\nu3\r\n")  # a BOM, blanks, an empty line, no items
+    (tmp_path / "a.txt").write_bytes(
+        b"\xef\xbb\xbfu1 9  7\t9 \r\n\r\n u2 5\r\nu3\r\n"
+    )  # a BOM, blanks, an empty line, no items
     with gzip.open(tmp_path / "b.txt.gz", "wt") as stream:
         stream.write('u2 5 "x\n7.0 1')
     assert read(Sequences(path=str(tmp_path), lines="*.txt*")) == [
@@ -170,10 +209,18 @@ def test_sequences_are_lines_of_a_user_and_their_items(tmp_path: Path) -> None:
 def test_sequences_in_parts_test_after_they_train(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("a 1 2 3\nb 4\na 5\n")
     (tmp_path / "test.txt").write_text("b 6 7\nc\n")
-    source = Sequences.model_validate({"path": str(tmp_path), "parts": {"train": "train.txt", "test": "test.txt"}})
+    source = Sequences.model_validate(
+        {"path": str(tmp_path), "parts": {"train": "train.txt", "test": "test.txt"}}
+    )
     assert list(source.files()) == ["train.txt", "test.txt"]
     assert read(source, f"{USER}, {ITEM}, {TIME}, {PART}") == [
-        *[("a", "1", 0, "train"), ("a", "2", 1, "train"), ("a", "3", 2, "train"), ("b", "4", 0, "train"), ("a", "5", 3, "train")],
+        *[
+            ("a", "1", 0, "train"),
+            ("a", "2", 1, "train"),
+            ("a", "3", 2, "train"),
+            ("b", "4", 0, "train"),
+            ("a", "5", 3, "train"),
+        ],
         *[("b", "6", 4, "test"), ("b", "7", 5, "test")],  # the longest train sequence has 4
     ]
     assert read(source.model_copy(update={"path": str(tmp_path / "train.txt")})) == read(source)
@@ -182,10 +229,25 @@ def test_sequences_in_parts_test_after_they_train(tmp_path: Path) -> None:
 def test_sequences_take_the_tables_of_movielens(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("1 7 8\n")
     (tmp_path / "users.dat").write_text("1::F::1::10::48067\n")
-    (tmp_path / "movies.dat").write_bytes('7::Misérables, "Les" (1995)::Drama|War\n8::B::Comedy\n'.encode("latin-1"))
-    users = {"files": "users.dat", "separator": "::", "quote": "", "names": [USER, "gender", "age", "occupation", "zip"]}
-    items = {"files": "movies.dat", "separator": "::", "quote": "", "names": [ITEM, "title", "genres"], "encoding": "latin-1"}
-    source = Sequences.model_validate({"path": str(tmp_path / "lines.txt"), "lines": "x", "users": users, "items": items})
+    (tmp_path / "movies.dat").write_bytes(
+        '7::Misérables, "Les" (1995)::Drama|War\n8::B::Comedy\n'.encode("latin-1")
+    )
+    users = {
+        "files": "users.dat",
+        "separator": "::",
+        "quote": "",
+        "names": [USER, "gender", "age", "occupation", "zip"],
+    }
+    items = {
+        "files": "movies.dat",
+        "separator": "::",
+        "quote": "",
+        "names": [ITEM, "title", "genres"],
+        "encoding": "latin-1",
+    }
+    source = Sequences.model_validate(
+        {"path": str(tmp_path / "lines.txt"), "lines": "x", "users": users, "items": items}
+    )
     with duckdb.connect() as con:
         tables = source.read(con)
         assert tables.users is not None
@@ -199,25 +261,45 @@ def test_a_sequence_may_be_longer_than_a_usual_line(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("u " + " ".join(map(str, range(400_000))) + "\nv 1\n")
     with duckdb.connect() as con:
         rows = Sequences(path=str(tmp_path), lines="*").read(con).interactions
-        assert rows.aggregate(f"count(*), count(*) FILTER ({TIME} = CAST({ITEM} AS BIGINT))").fetchall() == [(400_001, 400_000)]
+        assert rows.aggregate(
+            f"count(*), count(*) FILTER ({TIME} = CAST({ITEM} AS BIGINT))"
+        ).fetchall() == [(400_001, 400_000)]
 
 
-def test_shuffled_sequences_hold_the_same_items_in_another_order_test_after_train(tmp_path: Path) -> None:
+def test_shuffled_sequences_hold_the_same_items_in_another_order_test_after_train(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "train.txt").write_text("1 " + " ".join(map(str, range(20))) + "\n2 5 6\n")
     (tmp_path / "test.txt").write_text("1 20 21\n")
     settings = {"path": str(tmp_path), "parts": {"train": "train.txt", "test": "test.txt"}}
 
     def rows(shuffle: int | None) -> list[tuple[object, ...]]:
-        return sorted(read(Sequences.model_validate(settings | {"shuffle": shuffle}), f"{USER}, {TIME}, {ITEM}, {PART}"))
+        return sorted(
+            read(
+                Sequences.model_validate(settings | {"shuffle": shuffle}),
+                f"{USER}, {TIME}, {ITEM}, {PART}",
+            )
+        )
 
     plain, shuffled = rows(None), rows(1)
     assert shuffled == rows(1)
     assert len({tuple(rows(seed)) for seed in (None, 1, 2)}) == 3
-    assert sorted(row[::2] + row[3:] for row in shuffled) == sorted(row[::2] + row[3:] for row in plain)
-    assert [row[:2] + row[3:] for row in shuffled] == [row[:2] + row[3:] for row in plain]  # the same places
+    assert sorted(row[::2] + row[3:] for row in shuffled) == sorted(
+        row[::2] + row[3:] for row in plain
+    )
+    assert [row[:2] + row[3:] for row in shuffled] == [
+        row[:2] + row[3:] for row in plain
+    ]  # the same places
 
 
-@pytest.mark.parametrize("settings", [{}, {"lines": "*", "parts": {"train": "a", "test": "b"}}, {"parts": {"train": "../a", "test": "b"}}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"lines": "*", "parts": {"train": "a", "test": "b"}},
+        {"parts": {"train": "../a", "test": "b"}},
+    ],
+)
 def test_sequences_need_lines_or_parts(tmp_path: Path, settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=r"either `lines`|must stay inside"):
         Sequences.model_validate({"path": str(tmp_path), **settings})
@@ -226,7 +308,11 @@ def test_sequences_need_lines_or_parts(tmp_path: Path, settings: dict[str, objec
 def test_a_file_cannot_train_and_test(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("a 1\n")
     with pytest.raises(DataError, match=r"train.txt' matches parts.train and parts.test"):
-        read(Sequences.model_validate({"path": str(tmp_path), "parts": {"train": "train.txt", "test": "*.txt"}}))
+        read(
+            Sequences.model_validate(
+                {"path": str(tmp_path), "parts": {"train": "train.txt", "test": "*.txt"}}
+            )
+        )
 
 
 def shown(folder: Path) -> Path:
@@ -242,9 +328,15 @@ def cells(source: Tencent, table: str, columns: str) -> list[tuple[object, ...]]
 def test_tencent_asks_by_ad_or_by_person(tmp_path: Path) -> None:
     path = str(shown(tmp_path))
     columns = f"{USER}, {ITEM}, {TIME}, label"
-    lookalike = [("9", "7", 0, "0"), ("9", "8", 1, "1"), ("5", "7", 2, "2")]  # -1 is 0; 2 is for validation to judge
+    lookalike = [
+        ("9", "7", 0, "0"),
+        ("9", "8", 1, "1"),
+        ("5", "7", 2, "2"),
+    ]  # -1 is 0; 2 is for validation to judge
     assert read(Tencent(path=path), columns) == lookalike
-    assert read(Tencent(path=path, direction="recall"), columns) == [(item, user, *rest) for user, item, *rest in lookalike]
+    assert read(Tencent(path=path, direction="recall"), columns) == [
+        (item, user, *rest) for user, item, *rest in lookalike
+    ]
     assert read(Tencent(path=f"{path}/train.csv"), columns) == lookalike
     with duckdb.connect() as con:
         tables = Tencent(path=path).read(con)
@@ -254,7 +346,9 @@ def test_tencent_asks_by_ad_or_by_person(tmp_path: Path) -> None:
 def test_tencent_feature_files_are_the_tables_of_their_side(tmp_path: Path) -> None:
     source = Tencent(path=str(shown(tmp_path)))
     (tmp_path / "adFeature.csv").write_text("aid,advertiserId,campaignId\n9,1,2\n5,3,4\n")
-    (tmp_path / "userFeature.data").write_bytes(b"uid 7|age 4|interest1 93 70 77|house \n\nuid 8|topic3 5|LBS 11|interest1 6|\n")
+    (tmp_path / "userFeature.data").write_bytes(
+        b"uid 7|age 4|interest1 93 70 77|house \n\nuid 8|topic3 5|LBS 11|interest1 6|\n"
+    )
     assert list(source.files()) == ["train.csv", "adFeature.csv", "userFeature.data"]
     people = [("7", "4", "93 70 77", None, None, None), ("8", None, "6", "5", "11", None)]
     names = "age, interest1, topic3, LBS, house"
@@ -296,7 +390,10 @@ def test_a_written_tencent_sample_is_read_whole(tmp_path: Path) -> None:
     assert len(read(source)) == 120
     people = cells(source, "items", f"{ITEM}, interest1, age, house")
     assert [row[0] for row in people] == [str(10000 + person) for person in range(60)]
-    assert all({(int(i) - 1) // 8 for i in str(row[1]).split(" ")} == {int(str(row[0])) % 10000 % 3} for row in people)
+    assert all(
+        {(int(i) - 1) // 8 for i in str(row[1]).split(" ")} == {int(str(row[0])) % 10000 % 3}
+        for row in people
+    )
     assert {row[2] for row in people} == {None, "1", "2", "3", "4", "5"}
     assert {row[3] for row in people} == {None, "1"}
     assert cells(source, "users", f"{USER}, adCategoryId")[4] == ("104", "2")
@@ -307,7 +404,10 @@ def test_positive_is_a_comparison(text: str) -> None:
     assert parse_positive(text).column in ("rating", "click", "a_b")
 
 
-@pytest.mark.parametrize("text", ["rating", "rating > x", "rating = 1", "1 == label", "a > 1; drop table log", "a > 1 or 1", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["rating", "rating > x", "rating = 1", "1 == label", "a > 1; drop table log", "a > 1 or 1", ""],
+)
 def test_positive_is_nothing_else(text: str) -> None:
     with pytest.raises(ConfigError, match="write a column"):
         parse_positive(text)

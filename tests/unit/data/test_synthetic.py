@@ -53,14 +53,22 @@ def test_articles_rise_and_fade_and_days_have_a_rhythm() -> None:
 
 
 def test_tastes_beat_what_is_hot() -> None:
-    """Clicks of the last day that fall in the user's 3 categories most clicked before, against everyone's top 3."""
+    """Clicks of the last day that fall in the user's 3 categories most clicked before, against
+    everyone's top 3.
+    """
     clicks, _, items = frames(SMALL)
     category = clicks[ITEM].map(items.set_index(ITEM)["category"])
     train = clicks[TIME] < START + 3 * DAY_MS
     counts = pd.crosstab(clicks[USER][train], category[train])
-    favourite = pd.DataFrame(np.argsort(-counts.to_numpy(), axis=1)[:, :3], index=counts.index).map(lambda i: counts.columns[i])
+    favourite = pd.DataFrame(np.argsort(-counts.to_numpy(), axis=1)[:, :3], index=counts.index).map(
+        lambda i: counts.columns[i]
+    )
     test = pd.DataFrame({"user": clicks[USER][~train], "category": category[~train]})
     test = test[test["user"].isin(favourite.index)]
-    own = (favourite.loc[test["user"]].to_numpy() == test["category"].to_numpy()[:, None]).any(axis=1).mean()
+    own = (
+        (favourite.loc[test["user"]].to_numpy() == test["category"].to_numpy()[:, None])
+        .any(axis=1)
+        .mean()
+    )
     hot = test["category"].isin(counts.sum().nlargest(3).index).mean()
     assert own > 1.5 * hot

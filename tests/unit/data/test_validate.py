@@ -1,4 +1,6 @@
-"""Great Expectations judges; broken rows are set aside with a reason, a broken log is refused with every reason."""
+"""Great Expectations judges; broken rows are set aside with a reason, a broken log is refused with
+every reason.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +24,32 @@ HOUR = 3_600_000
 STEPS = ("ingest_data", "validate_data", "split_by_time")
 
 
-def write_log(folder: Path, extra: list[str], users: str = "user_id,country\n0,de\n1,fr\n", items: str | None = None) -> None:
+def write_log(
+    folder: Path,
+    extra: list[str],
+    users: str = "user_id,country\n0,de\n1,fr\n",
+    items: str | None = None,
+) -> None:
     """72 good rows, one an hour of 1 to 3 March 2024, then `extra` lines."""
     folder.mkdir(exist_ok=True)
     good = [f"{hour % 2},i{hour % 5},{T0 + hour * HOUR},{hour % 2},{hour}" for hour in range(72)]
-    (folder / "log.csv").write_text("\n".join(["user_id,item_id,timestamp,label,seconds", *good, *extra]) + "\n")
+    (folder / "log.csv").write_text(
+        "\n".join(["user_id,item_id,timestamp,label,seconds", *good, *extra]) + "\n"
+    )
     (folder / "users.txt").write_text(users)
-    (folder / "items.txt").write_text(items or "item_id,words\n" + "".join(f"i{i},{i}\n" for i in range(5)))
+    (folder / "items.txt").write_text(
+        items or "item_id,words\n" + "".join(f"i{i},{i}\n" for i in range(5))
+    )
 
 
-def make_run(folder: Path, validation: dict[str, object] | None = None, **features: list[dict[str, str]]) -> Run:
-    tables = {"interactions": {"files": "log.csv"}, "users": {"files": "users.txt"}, "items": {"files": "items.txt"}}
+def make_run(
+    folder: Path, validation: dict[str, object] | None = None, **features: list[dict[str, str]]
+) -> Run:
+    tables = {
+        "interactions": {"files": "log.csv"},
+        "users": {"files": "users.txt"},
+        "items": {"files": "items.txt"},
+    }
     raw = {
         "name": "t",
         "data": {"source": {"kind": "delimited", "path": str(folder), **tables}},
@@ -67,11 +84,21 @@ def test_broken_rows_are_set_aside_with_their_reason_and_no_row_is_lost(tmp_path
     manifests = {step: execute(run, step) for step in STEPS}
     quarantine = pd.read_parquet(run.step("validate_data") / "quarantine.parquet")
     assert sorted(quarantine["reason"]) == sorted(BROKEN.values())
-    assert quarantine.loc[quarantine["reason"] == "timestamp must be a time", "timestamp_raw"].tolist() == ["noon"]
-    assert quarantine.loc[quarantine["reason"] == "label must be a number", "label_raw"].tolist() == ["yes"]
+    assert quarantine.loc[
+        quarantine["reason"] == "timestamp must be a time", "timestamp_raw"
+    ].tolist() == ["noon"]
+    assert quarantine.loc[
+        quarantine["reason"] == "label must be a number", "label_raw"
+    ].tolist() == ["yes"]
     assert manifests["validate_data"].rows == {"read": 85, "clean": 74, "quarantined": 11}
     assert manifests["validate_data"].info["judged"] == 83
-    assert manifests["split_by_time"].rows == {"read": 85, "train": 48, "test": 24, "outside": 2, "quarantined": 11}
+    assert manifests["split_by_time"].rows == {
+        "read": 85,
+        "train": 48,
+        "test": 24,
+        "outside": 2,
+        "quarantined": 11,
+    }
     clean = pd.read_parquet(run.step("validate_data") / "interactions.parquet")
     assert list(clean.columns) == ["user_id", "item_id", "timestamp", "label", "seconds"]
     pages = {page.name for page in (run.step("validate_data") / "data_docs").rglob("*.html")}
@@ -91,7 +118,9 @@ def test_too_many_broken_rows_refuse_the_log_and_the_docs_survive(tmp_path: Path
     run = make_run(tmp_path, {"max_quarantine_share": 0.1})
     message = refusal(run)
     assert "interactions: label must be one of 0, 1: 1 of 83 do not (such as 2.0)" in message
-    assert "at least 10.84% of the rows would be quarantined" in message  # 9 of 83: seconds has no range here
+    assert (
+        "at least 10.84% of the rows would be quarantined" in message
+    )  # 9 of 83: seconds has no range here
     pages = list((run.root / "data_docs" / "validations").rglob("*.html"))
     assert (run.root / "data_docs" / "index.html").is_file()
     assert any("label must be one of 0, 1" in page.read_text() for page in pages)
@@ -106,10 +135,24 @@ def test_a_rule_that_most_rows_break_is_counted_without_listing_them(tmp_path: P
 
 
 def test_every_failure_of_the_log_is_named_at_once(tmp_path: Path) -> None:
-    write_log(tmp_path, [], users="user_id,country\n0,de\n0,fr\n1,fr\n", items="item_id,words\ni0,1\ni0,2\ni1,x\ni2,\ni3,\ni4,\n")
-    columns = {"user": [("contry", "categorical")], "item": [("words", "numeric")], "context": [("device", "categorical")]}
-    features = {side: [{"column": column, "kind": kind} for column, kind in pairs] for side, pairs in columns.items()}
-    message = refusal(make_run(tmp_path, {"min_rows_per_day": 25, "ranges": {"secs": [0, 1]}}, **features))
+    write_log(
+        tmp_path,
+        [],
+        users="user_id,country\n0,de\n0,fr\n1,fr\n",
+        items="item_id,words\ni0,1\ni0,2\ni1,x\ni2,\ni3,\ni4,\n",
+    )
+    columns = {
+        "user": [("contry", "categorical")],
+        "item": [("words", "numeric")],
+        "context": [("device", "categorical")],
+    }
+    features = {
+        side: [{"column": column, "kind": kind} for column, kind in pairs]
+        for side, pairs in columns.items()
+    }
+    message = refusal(
+        make_run(tmp_path, {"min_rows_per_day": 25, "ranges": {"secs": [0, 1]}}, **features)
+    )
     for part in (
         "each day of the window must have at least 25 rows: 3 of 3 do not (such as 2024-03-01 has 24, 2024-03-02 has 24",
         "the log has 2024-03-01 to 2024-03-03",
@@ -126,16 +169,31 @@ def test_every_failure_of_the_log_is_named_at_once(tmp_path: Path) -> None:
 def test_tables_that_are_not_there_are_named_at_once(tmp_path: Path) -> None:
     write_log(tmp_path, [])
     columns = [{"column": "age", "kind": "numeric"}, {"column": "sex", "kind": "categorical"}]
-    raw = make_run(tmp_path, user=columns, item=columns[:1], context=columns[1:]).config.model_dump(mode="json")
-    raw["data"]["source"] = {"kind": "delimited", "path": str(tmp_path), "interactions": {"files": "log.csv"}}
+    raw = make_run(tmp_path, user=columns, item=columns[:1], context=columns[1:]).config.model_dump(
+        mode="json"
+    )
+    raw["data"]["source"] = {
+        "kind": "delimited",
+        "path": str(tmp_path),
+        "interactions": {"files": "log.csv"},
+    }
     message = refusal(create_run(parse_config(raw), tmp_path / "runs", "none"))
-    for part in ("names age, sex of users, but the source has no users table", "names age of items", "there must be a column 'sex'"):
+    for part in (
+        "names age, sex of users, but the source has no users table",
+        "names age of items",
+        "there must be a column 'sex'",
+    ):
         assert part in message
 
 
 def test_a_range_needs_its_column_in_one_table_only(tmp_path: Path) -> None:
     write_log(tmp_path, [], users="user_id,age\n0,200\n1,30\n")
-    message = refusal(make_run(tmp_path, {"ranges": {"age": [0, 120], "words": [0, 4], "seconds": [0, 71], "wrds": [0, 1]}}))
+    message = refusal(
+        make_run(
+            tmp_path,
+            {"ranges": {"age": [0, 120], "words": [0, 4], "seconds": [0, 71], "wrds": [0, 1]}},
+        )
+    )
     assert message.splitlines()[:-1] == [
         "validation.ranges names 'wrds', which no table has: did you mean 'words'?",
         "users: age must lie in 0 to 120: 1 of 2 do not (such as 200.0); mend the rows, or widen validation.ranges",
@@ -152,7 +210,9 @@ def test_the_same_rows_are_unbroken_by_sql_alone(tmp_path: Path) -> None:
     with duckdb.connect() as con:
         con.execute(f"CREATE VIEW log AS {numbered(folder / 'interactions.parquet')}")
         columns = pq.read_schema(folder / "interactions.parquet").names
-        kept = con.sql(f"SELECT timestamp FROM log WHERE _row IN ({unbroken(run.config, columns, folder)}) ORDER BY _row").fetchall()
+        kept = con.sql(
+            f"SELECT timestamp FROM log WHERE _row IN ({unbroken(run.config, columns, folder)}) ORDER BY _row"
+        ).fetchall()
     assert [time for (time,) in kept] == clean["timestamp"].tolist()
     assert len(clean) == 71  # of the good ones the last took 71 seconds
 
@@ -160,7 +220,9 @@ def test_the_same_rows_are_unbroken_by_sql_alone(tmp_path: Path) -> None:
 def test_an_empty_window_names_the_days_there_are(tmp_path: Path) -> None:
     write_log(tmp_path, [])
     run = make_run(tmp_path)
-    other = run.config.model_dump(mode="json") | {"split": {"test_day": "2025-01-10", "train_days": 2}}
+    other = run.config.model_dump(mode="json") | {
+        "split": {"test_day": "2025-01-10", "train_days": 2}
+    }
     message = refusal(create_run(parse_config(other), tmp_path / "runs", "r"))
     assert "some rows must lie in the window 2025-01-08 to 2025-01-10 (UTC)" in message
     assert "the log has 2024-03-01 to 2024-03-03" in message
@@ -168,8 +230,18 @@ def test_an_empty_window_names_the_days_there_are(tmp_path: Path) -> None:
 
 @pytest.mark.data
 def test_globo_counts_are_the_published_ones(tmp_path: Path, data_root: Path) -> None:
-    run = create_run(read_config(REPO / "configs" / "globo.yaml", data_root / "globo" / "clicks"), tmp_path, "r")
+    run = create_run(
+        read_config(REPO / "configs" / "globo.yaml", data_root / "globo" / "clicks"), tmp_path, "r"
+    )
     rows = [execute(run, step) for step in STEPS][-1].rows
-    assert rows == {"read": 2_073_175, "train": 1_294_842, "test": 130_173, "outside": 648_160, "quarantined": 0}
-    test = pd.read_parquet(run.step("split_by_time") / "test.parquet", columns=["user_id", "item_id"])
+    assert rows == {
+        "read": 2_073_175,
+        "train": 1_294_842,
+        "test": 130_173,
+        "outside": 648_160,
+        "quarantined": 0,
+    }
+    test = pd.read_parquet(
+        run.step("split_by_time") / "test.parquet", columns=["user_id", "item_id"]
+    )
     assert len(test.drop_duplicates()) == 129_358

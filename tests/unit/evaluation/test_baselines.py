@@ -19,7 +19,12 @@ CUTOFF = 3 * DAY_MS
 
 def log(*events, n_items=6):
     users, items, hours_before = np.array(events).T
-    return Clicks(users.astype(np.int64), items.astype(np.int64), (CUTOFF - hours_before * HOUR_MS).astype(np.int64), n_items)
+    return Clicks(
+        users.astype(np.int64),
+        items.astype(np.int64),
+        (CUTOFF - hours_before * HOUR_MS).astype(np.int64),
+        n_items,
+    )
 
 
 def test_top_orders_by_counts_then_the_next_then_the_row():
@@ -43,8 +48,18 @@ def test_popular_orders_by_clicks_then_row():
 
 def test_short_lists_go_on_with_popular_items_that_they_lack():
     lists = np.array([[7, 3, -1, -1], [-1, -1, -1, -1], [1, 2, 3, 4], [9, -1, -1, -1]])
-    assert fill(lists, np.array([3, 1, 7, 5, 2])).tolist() == [[7, 3, 1, 5], [3, 1, 7, 5], [1, 2, 3, 4], [9, 3, 1, 7]]
-    assert fill(lists, np.array([3])).tolist() == [[7, 3, -1, -1], [3, -1, -1, -1], [1, 2, 3, 4], [9, 3, -1, -1]]
+    assert fill(lists, np.array([3, 1, 7, 5, 2])).tolist() == [
+        [7, 3, 1, 5],
+        [3, 1, 7, 5],
+        [1, 2, 3, 4],
+        [9, 3, 1, 7],
+    ]
+    assert fill(lists, np.array([3])).tolist() == [
+        [7, 3, -1, -1],
+        [3, -1, -1, -1],
+        [1, 2, 3, 4],
+        [9, 3, -1, -1],
+    ]
     assert fill(lists, np.array([], dtype=np.int64)).tolist() == lists.tolist()
 
 
@@ -59,24 +74,34 @@ def test_a_click_exactly_a_window_ago_counts_and_one_at_the_moment_does_not():
 
 
 def test_the_window_is_the_one_that_won_on_the_last_day():
-    # A day before the cutoff item 1 was the last hour's, item 2 (with more clicks) that of 20 hours before.
-    # On the last day users 0 and 1 clicked the item of the short (or the long) window.
+    # A day before the cutoff item 1 was the last hour's, item 2 (with more clicks) that of 20 hours
+    # before. # On the last day users 0 and 1 clicked the item of the short (or the long) window.
     past = [(0, 1, 24.5), (1, 2, 40), (2, 2, 40), (0, 2, 44)]
     short, long = ([(user, item, 10) for user in (0, 1)] for item in (1, 2))
     member = RecentHot(windows_h=(1, 24), places=1)
-    assert member.fit(log(*past, *short), CUTOFF).info == {"window_h": 1, "validation": {"1h": 1.0, "24h": 0.0}}
-    assert member.fit(log(*past, *long), CUTOFF).info == {"window_h": 24, "validation": {"1h": 0.0, "24h": 1.0}}
+    assert member.fit(log(*past, *short), CUTOFF).info == {
+        "window_h": 1,
+        "validation": {"1h": 1.0, "24h": 0.0},
+    }
+    assert member.fit(log(*past, *long), CUTOFF).info == {
+        "window_h": 24,
+        "validation": {"1h": 0.0, "24h": 1.0},
+    }
 
 
 def test_the_choice_is_by_recall_in_the_first_places():
     past = [(0, 1, 24.5), (1, 2, 40), (2, 2, 40), (0, 2, 44)]
     found = RecentHot(windows_h=(1, 24), places=2).fit(log(*past, (0, 2, 10)), CUTOFF).info
-    assert found["validation"] == {"1h": 1.0, "24h": 1.0}  # both items are in either list's first two
+    assert found["validation"] == {
+        "1h": 1.0,
+        "24h": 1.0,
+    }  # both items are in either list's first two
 
 
 def test_warm_recall_by_hand():
     past = log((0, 1, 60), (1, 2, 60), (1, 3, 60))
-    # user 0: items 1 (twice) and 2 -> 1 of 2 found; user 1: item 3 -> not found; user 9 and item 5 are new
+    # user 0: items 1 (twice) and 2 -> 1 of 2 found; user 1: item 3 -> not found; user 9 and item 5
+    # are new
     day = log((0, 1, 3), (0, 1, 2), (0, 2, 2), (1, 3, 2), (9, 1, 2), (1, 5, 1))
     assert warm_recall(past, day, np.array([1, 4]), 2) == pytest.approx((0.5 + 0) / 2)
 
@@ -84,7 +109,9 @@ def test_warm_recall_by_hand():
 @pytest.mark.data
 @pytest.mark.skipif("DSSM_DATA" not in os.environ, reason="DSSM_DATA names no folder of real logs")
 def test_globo_figures():
-    """Test day 2017-10-07 in America/Sao_Paulo: hot 0.2768; the last hour 0.5141 (less or more by the order of ties)."""
+    """Test day 2017-10-07 in America/Sao_Paulo: hot 0.2768; the last hour 0.5141 (less or more by
+    the order of ties).
+    """
     files = sorted(Path(os.environ["DSSM_DATA"], "globo", "clicks").glob("*.csv.gz"))
     columns = ["user_id", "click_article_id", "click_timestamp"]
     frame = pd.concat([pd.read_csv(file, usecols=columns) for file in files[: 8 * 24]])
@@ -93,8 +120,12 @@ def test_globo_figures():
     users, items = (pd.factorize(frame[name])[0] for name in columns[:2])
     clicks = Clicks(users, items, frame.click_timestamp.to_numpy(), items.max() + 1)
     train, test = clicks.between(0, cutoff), clicks.between(cutoff, cutoff + DAY_MS)
-    assert warm_recall(train, test, Hot().fit(train, cutoff).rows, 200) == pytest.approx(0.2768, abs=5e-4)
+    assert warm_recall(train, test, Hot().fit(train, cutoff).rows, 200) == pytest.approx(
+        0.2768, abs=5e-4
+    )
     ranking = RecentHot().fit(train, cutoff)
     for hours, wanted in {1: 0.5141, 3: 0.4314, 6: 0.4298, 24: 0.3955}.items():
-        assert warm_recall(train, test, recent(train, cutoff, hours, 200), 200) == pytest.approx(wanted, abs=5e-3)
+        assert warm_recall(train, test, recent(train, cutoff, hours, 200), 200) == pytest.approx(
+            wanted, abs=5e-3
+        )
     assert ranking.info["window_h"] == 3  # the day before, three hours were the best by a little

@@ -10,7 +10,8 @@ from dssm_core.evaluation.queries import make_slice, read_window, users_frame
 
 def test_warm_holds_users_and_items_of_train_positives(fabricate):
     window = read_window(fabricate())
-    # user 3's only click is on an unseen item, user 7 is new: users 1 (items 10, 20) and 2 (item 20) remain
+    # user 3's only click is on an unseen item, user 7 is new: users 1 (items 10, 20) and 2 (item
+    # 20) remain
     assert window.warm.users.tolist() == [1, 2]
     assert window.warm.codes.tolist() == [1, 2]
     assert window.warm.relevant.counts.tolist() == [2, 1]
@@ -34,7 +35,8 @@ def test_numbers_by_hand(fabricate):
     assert served["coverage@1"] == 2 / 4
     assert metrics["exact"] == served
     assert metrics["queries"] == {"warm": 2, "all": 4}
-    # everyone: user 3 misses 99; the unknown user points away from 20, so item 40 is first and 10 is not
+    # everyone: user 3 misses 99; the unknown user points away from 20, so item 40 is first and 10
+    # is not
     assert metrics["all"]["served"]["recall@1"] == pytest.approx((1 / 2 + 1 + 0 + 0) / 4)
     assert metrics["all"]["served"]["recall@200"] == pytest.approx((1 + 1 + 0 + 1) / 4)
 
@@ -43,7 +45,9 @@ def test_baselines_and_ceiling_by_hand(fabricate):
     metrics = evaluate.evaluate(fabricate()).metrics
     hot, recent = metrics["baselines"]["hot"], metrics["baselines"]["recent_hot"]
     assert hot["recall@1"] == 0  # item 30 for all
-    assert hot["recall@2"] == pytest.approx((1 / 2 + 1) / 2)  # then 20, clicked on the last day, before 10
+    assert hot["recall@2"] == pytest.approx(
+        (1 / 2 + 1) / 2
+    )  # then 20, clicked on the last day, before 10
     assert recent["by_window"].keys() == {"1h", "24h"}
     assert recent["recall@1"] == pytest.approx((1 / 2 + 1) / 2)  # item 20, in either window
     assert metrics["ceiling"] == {"recall@200": 1.0}
@@ -54,12 +58,18 @@ def test_curve_ends_where_the_metric_is(fabricate):
     for name, curve in report.curves.items():
         scores = report.metrics.get(name) or report.metrics["baselines"][name]
         assert len(curve.mean) == len(curve.error) == 200
-        assert curve.mean[[0, 1, 199]].tolist() == pytest.approx([scores[f"recall@{k}"] for k in (1, 2, 200)])
+        assert curve.mean[[0, 1, 199]].tolist() == pytest.approx(
+            [scores[f"recall@{k}"] for k in (1, 2, 200)]
+        )
 
 
 def test_standard_error_by_hand():
-    values = np.array([0.0, 0.5, 1.0, 1.0])  # mean 0.625, variance (0.390625 + 0.015625 + 2 * 0.140625) / 3
-    mean, error = evaluate.mean_and_error(np.array([values.sum()]), np.array([(values**2).sum()]), 4)
+    values = np.array(
+        [0.0, 0.5, 1.0, 1.0]
+    )  # mean 0.625, variance (0.390625 + 0.015625 + 2 * 0.140625) / 3
+    mean, error = evaluate.mean_and_error(
+        np.array([values.sum()]), np.array([(values**2).sum()]), 4
+    )
     assert (mean[0], error[0]) == pytest.approx((0.625, (0.6875 / 3 / 4) ** 0.5))
     assert evaluate.mean_and_error(np.zeros(2), np.zeros(2), 0).error.tolist() == [0, 0]
 
@@ -72,7 +82,10 @@ def test_chunks_change_nothing(fabricate, monkeypatch):
 
 
 def without_seconds(metrics):
-    baselines = {name: {key: value for key, value in scores.items() if key != "seconds"} for name, scores in metrics["baselines"].items()}
+    baselines = {
+        name: {key: value for key, value in scores.items() if key != "seconds"}
+        for name, scores in metrics["baselines"].items()
+    }
     return metrics | {"baselines": baselines}
 
 
@@ -81,7 +94,12 @@ def test_a_query_has_its_users_train_clicks_and_the_unknown_none(fabricate):
     assert window.all.codes.tolist() == [1, 2, 3, 0]
     past = window.all.histories
     # rows: item 10 is 0, 20 is 1, 30 is 2; user 3 was shown item 40 and did not take it
-    assert [past.part(query, query + 1).items.tolist() for query in range(4)] == [[2, 0], [2, 1], [2], []]
+    assert [past.part(query, query + 1).items.tolist() for query in range(4)] == [
+        [2, 0],
+        [2, 1],
+        [2],
+        [],
+    ]
 
 
 def test_a_baselines_cost_is_told(fabricate):
@@ -100,7 +118,8 @@ def test_micro_recall_is_hits_over_all_that_was_to_be_found(fabricate):
 def test_what_a_query_has_taken_is_left_out_of_every_answer(fabricate):
     run = fabricate(exclude_seen=True)
     metrics = evaluate.evaluate(run).metrics
-    # user 1 has taken 30 and 10, user 2 30 and 20: user 1 still finds 20 (of 10 and 20), user 2 can no longer find 20
+    # user 1 has taken 30 and 10, user 2 30 and 20: user 1 still finds 20 (of 10 and 20), user 2 can
+    # no longer find 20
     for who in (metrics["served"], metrics["exact"], metrics["baselines"]["hot"]):
         assert who["recall@2"] == pytest.approx((1 / 2 + 0) / 2)
     assert metrics["ceiling"]["recall@200"] == pytest.approx((1 / 2 + 0) / 2)
@@ -114,12 +133,18 @@ def test_leaving_out_equals_brute_force(fabricate):
     past = [set(asked.histories.part(query, query + 1).items.tolist()) for query in range(4)]
     wanted = [[row for row in lists[query] if row not in past[query]][:2] for query in range(1, 4)]
     assert got.tolist() == wanted
-    assert answer(lambda first, last, k: lists[first:last, :k], asked, 1, 4, 2, exclude_seen=False).tolist() == lists[1:, :2].tolist()
+    assert (
+        answer(
+            lambda first, last, k: lists[first:last, :k], asked, 1, 4, 2, exclude_seen=False
+        ).tolist()
+        == lists[1:, :2].tolist()
+    )
 
 
 def test_pairs_are_judged_where_both_labels_are(fabricate):
     found = evaluate.evaluate(fabricate()).metrics["pointwise"]
-    # warm rows: user 1 with 10, 10, 20 (scores 1, 1, 0) and user 2 with 20 (1) as positives; user 2 with 10 (0) as negative
+    # warm rows: user 1 with 10, 10, 20 (scores 1, 1, 0) and user 2 with 20 (1) as positives; user 2
+    # with 10 (0) as negative
     assert (found["rows"], found["positives"]) == (5, 4)
     assert found["auc"] == pytest.approx((3 + 0.5) / 4)
     assert found["gauc"] == 1  # user 1 has positives only
@@ -158,7 +183,12 @@ def test_pad_cuts_and_fills():
 def test_users_frame_tells_what_train_knew(fabricate):
     run = fabricate()
     frame = users_frame(run, read_window(run).all, length=2)
-    assert dict(zip(frame.user_id, frame.history, strict=True)) == {1: [30, 10], 2: [30, 20], 3: [30], 7: []}
+    assert dict(zip(frame.user_id, frame.history, strict=True)) == {
+        1: [30, 10],
+        2: [30, 20],
+        3: [30],
+        7: [],
+    }
     short = users_frame(run, read_window(run).all, length=1)
     assert short.history.tolist() == [[10], [20], [30], []]
     assert users_frame(run, read_window(run).all, length=0).history.tolist() == [[], [], [], []]

@@ -13,14 +13,17 @@ COUNTS = np.array([3, 2, 1])
 
 def test_auc_by_hand():
     scores, labels = np.array([3.0, 2.0, 2.0, 1.0]), np.array([1, 1, 0, 0])
-    assert metrics.auc(scores, labels) == pytest.approx((2 + 1 + 0.5) / 4)  # the pair that ties counts half
+    assert metrics.auc(scores, labels) == pytest.approx(
+        (2 + 1 + 0.5) / 4
+    )  # the pair that ties counts half
 
 
 def test_gauc_weighs_users_by_rows_and_leaves_out_those_of_one_label():
     users = np.array([5, 5, 5, 8, 8, 9, 9, 9])
     scores = np.array([0.9, 0.1, 0.5, 0.2, 0.2, 7.0, 8.0, 9.0])
     labels = np.array([1, 1, 0, 1, 0, 1, 1, 1])
-    # user 5: one pair right, one wrong (1/2), 3 rows; user 8: a tie (1/2), 2 rows; user 9 says nothing
+    # user 5: one pair right, one wrong (1/2), 3 rows; user 8: a tie (1/2), 2 rows; user 9 says
+    # nothing
     assert metrics.gauc(scores, labels, users) == pytest.approx(0.5)
     better = np.array([0.9, 0.6, 0.5, 0.2, 0.2, 7.0, 8.0, 9.0])
     assert metrics.gauc(better, labels, users) == pytest.approx((3 * 1 + 2 * 0.5) / 5)
@@ -38,7 +41,9 @@ def test_gauc_is_the_weighted_mean_of_every_users_auc():
 
 
 def test_log_loss_by_hand():
-    assert metrics.log_loss(np.array([0.0, np.log(3)]), np.array([1, 0])) == pytest.approx(-(np.log(0.5) + np.log(0.25)) / 2)
+    assert metrics.log_loss(np.array([0.0, np.log(3)]), np.array([1, 0])) == pytest.approx(
+        -(np.log(0.5) + np.log(0.25)) / 2
+    )
 
 
 def test_recall_by_hand():
@@ -57,19 +62,25 @@ def test_hit_rate_by_hand():
 
 def test_average_precision_by_hand():
     # user 0: hits at places 1 and 3 -> (1/1 + 2/3) / min(3, 4); at k = 2: (1/1) / min(3, 2)
-    np.testing.assert_allclose(metrics.average_precision(HITS, COUNTS, 4), [(1 + 2 / 3) / 3, 0, 0.5])
+    np.testing.assert_allclose(
+        metrics.average_precision(HITS, COUNTS, 4), [(1 + 2 / 3) / 3, 0, 0.5]
+    )
     np.testing.assert_allclose(metrics.average_precision(HITS, COUNTS, 2), [0.5, 0, 0.5])
 
 
 def test_ndcg_by_hand():
     best = 1 + 1 / math.log2(3) + 1 / math.log2(4)
-    np.testing.assert_allclose(metrics.ndcg(HITS, COUNTS, 4), [(1 + 1 / 2) / best, 0, 1 / math.log2(3)])
+    np.testing.assert_allclose(
+        metrics.ndcg(HITS, COUNTS, 4), [(1 + 1 / 2) / best, 0, 1 / math.log2(3)]
+    )
 
 
 def test_a_list_shorter_than_k_is_a_list_with_misses():
     for name, metric in metrics.METRICS.items():
         padded = np.pad(HITS, ((0, 0), (0, 6)))
-        np.testing.assert_allclose(metric(HITS, COUNTS, 10), metric(padded, COUNTS, 10), err_msg=name)
+        np.testing.assert_allclose(
+            metric(HITS, COUNTS, 10), metric(padded, COUNTS, 10), err_msg=name
+        )
 
 
 def slow(name, retrieved, relevant, k):
@@ -80,7 +91,8 @@ def slow(name, retrieved, relevant, k):
         "recall": sum(found) / len(relevant),
         "precision": sum(found) / k,
         "hit_rate": float(any(found)),
-        "map": sum(sum(found[: i + 1]) / (i + 1) for i, hit in enumerate(found) if hit) / min(k, len(relevant)),
+        "map": sum(sum(found[: i + 1]) / (i + 1) for i, hit in enumerate(found) if hit)
+        / min(k, len(relevant)),
         "ndcg": gains / sum(1 / math.log2(i + 2) for i in range(min(k, len(relevant)))),
     }[name]
 
@@ -90,12 +102,18 @@ def slow(name, retrieved, relevant, k):
 def test_many_users_equal_a_loop(name, k):
     rng = np.random.default_rng(1)
     n_users, n_items = 60, 40
-    relevant = [set(rng.choice(n_items, rng.integers(1, 9), replace=False).tolist()) for _ in range(n_users)]
+    relevant = [
+        set(rng.choice(n_items, rng.integers(1, 9), replace=False).tolist()) for _ in range(n_users)
+    ]
     rows = np.argsort(rng.random((n_users, n_items)), axis=1)[:, :20]
-    queries, items = map(np.array, zip(*[(u, i) for u in range(n_users) for i in relevant[u]], strict=True))
+    queries, items = map(
+        np.array, zip(*[(u, i) for u in range(n_users) for i in relevant[u]], strict=True)
+    )
     found = metrics.Relevant.of(queries, items, n_users, n_items)
     values = metrics.METRICS[name](found.hits(rows), found.counts, k)
-    np.testing.assert_allclose(values, [slow(name, rows[u].tolist(), relevant[u], k) for u in range(n_users)])
+    np.testing.assert_allclose(
+        values, [slow(name, rows[u].tolist(), relevant[u], k) for u in range(n_users)]
+    )
 
 
 def test_unseen_items_count_and_are_missed():
@@ -126,7 +144,9 @@ def test_bootstrap_is_seeded_and_near_the_normal_interval():
     low, high = metrics.bootstrap(values, 2000, np.random.default_rng(7))
     assert (low, high) == metrics.bootstrap(values, 2000, np.random.default_rng(7))
     half = 1.96 * values.std() / math.sqrt(len(values))
-    np.testing.assert_allclose([low, high], [values.mean() - half, values.mean() + half], atol=half * 0.1)
+    np.testing.assert_allclose(
+        [low, high], [values.mean() - half, values.mean() + half], atol=half * 0.1
+    )
 
 
 def test_bootstrap_of_equal_values_and_of_nothing():

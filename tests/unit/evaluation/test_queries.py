@@ -1,4 +1,6 @@
-"""What each query was told, counted by hand; `fabricate` tests the queries of whole users in test_evaluate.py."""
+"""What each query was told, counted by hand; `fabricate` tests the queries of whole users in
+test_evaluate.py.
+"""
 
 import numpy as np
 import pandas as pd
@@ -25,20 +27,33 @@ def rolling(fabricate):
     raw["features"]["activity"] |= {"enabled": False}
     run.__dict__["config"] = parse_config(raw)
     for name, rows in (("train", TRAIN), ("test", TEST)):
-        frame = pd.DataFrame(rows, columns=["user_id", "item_id", "label"]).astype({"label": np.int8})
-        frame["timestamp"], frame["device"] = range(len(rows)), [f"{name}{place}" for place in range(len(rows))]
+        frame = pd.DataFrame(rows, columns=["user_id", "item_id", "label"]).astype(
+            {"label": np.int8}
+        )
+        frame["timestamp"], frame["device"] = (
+            range(len(rows)),
+            [f"{name}{place}" for place in range(len(rows))],
+        )
         frame.to_parquet(run.step("split_by_time") / f"{name}.parquet")
     return run, Ids(pd.Index(["a", "b"])), Ids(pd.Index([10, 20, 30, 40]))
 
 
 def told(asked):
     """[(user, history)] of a slice."""
-    return [(user, asked.histories.part(q, q + 1).items.tolist()) for q, user in enumerate(asked.users)]
+    return [
+        (user, asked.histories.part(q, q + 1).items.tolist()) for q, user in enumerate(asked.users)
+    ]
 
 
 def test_each_positive_row_asks_with_all_that_came_before_it(rolling):
     window = make_window(*rolling)
-    assert told(window.all) == [("a", [0, 1]), ("a", [0, 1, 2]), ("a", [0, 1, 2]), ("b", [1, 0]), ("b", [1, 0, 2])]
+    assert told(window.all) == [
+        ("a", [0, 1]),
+        ("a", [0, 1, 2]),
+        ("a", [0, 1, 2]),
+        ("b", [1, 0]),
+        ("b", [1, 0, 2]),
+    ]
     assert window.all.relevant.counts.tolist() == [1, 1, 1, 1, 1]
     assert window.all.codes.tolist() == [1, 1, 1, 2, 2]
     # 99 and 30 are in no train positive: warm are a's 10 and b's 20
@@ -51,7 +66,11 @@ def test_only_relevant_rows_ask_and_the_others_stay_history(rolling):
     file = run.step("split_by_time") / "test.parquet"
     pd.read_parquet(file).assign(rating=[5, 5, 2, 3, 1, 3]).to_parquet(file)
     run.__dict__["config"] = run.config.model_copy(update={"split": LastN(relevant="rating >= 3")})
-    assert told(make_window(run, *vocabularies).all) == [("a", [0, 1]), ("a", [0, 1, 2]), ("b", [1, 0, 2])]
+    assert told(make_window(run, *vocabularies).all) == [
+        ("a", [0, 1]),
+        ("a", [0, 1, 2]),
+        ("b", [1, 0, 2]),
+    ]
     run.__dict__["config"] = run.config.model_copy(update={"split": LastN(relevant="stars > 2")})
     with pytest.raises(DataError, match="'stars' is compared with 2, but the rows have only"):
         make_window(run, *vocabularies)
@@ -79,7 +98,9 @@ def test_rows_ask_by_the_encoder_and_not_by_the_exported_users(rolling, monkeypa
             assert (folder / "config.json").is_file()
 
         def users(self, frame):
-            return np.load(run.step("export_embeddings") / "item_embeddings.npy")[[cell[-1] // 10 - 1 for cell in frame["history"]]]
+            return np.load(run.step("export_embeddings") / "item_embeddings.npy")[
+                [cell[-1] // 10 - 1 for cell in frame["history"]]
+            ]
 
     monkeypatch.setattr("dssm_core.retrieval.encoder.Encoder", Newest)
     monkeypatch.setattr(evaluate, "QUERIES_AT_ONCE", 2)

@@ -15,14 +15,17 @@ def clicks(*rows):
     return Clicks(np.array(users), np.array(items), times, 5)
 
 
-# Item 0 has 8 of 10 positives; 1 is from the last day; 3 from days before; 2 and 4 nobody took. User 1 took 8.
+# Item 0 has 8 of 10 positives; 1 is from the last day; 3 from days before; 2 and 4 nobody took.
+# User 1 took 8.
 TRAIN = clicks(*[(1, 0, 2)] * 8, (2, 1, 9.5), (3, 3, 8))
 
 
 def test_every_part_by_hand():
     codes = np.array([1, 2, 0, 3, 1, 4])
     rows = np.array([1, 0, 3, -1, 2, 1])
-    found = {name: mask.astype(int).tolist() for name, mask in groups(TRAIN, codes, rows, CUTOFF).items()}
+    found = {
+        name: mask.astype(int).tolist() for name, mask in groups(TRAIN, codes, rows, CUTOFF).items()
+    }
     assert found == {
         "new_users": [0, 0, 1, 0, 0, 1],
         "heavy_users": [1, 0, 0, 0, 1, 0],
@@ -32,7 +35,11 @@ def test_every_part_by_hand():
 
 
 def test_without_a_cutoff_nothing_is_fresh():
-    assert set(groups(TRAIN, np.array([1]), np.array([0]), None)) == {"new_users", "heavy_users", "tail_items"}
+    assert set(groups(TRAIN, np.array([1]), np.array([0]), None)) == {
+        "new_users",
+        "heavy_users",
+        "tail_items",
+    }
 
 
 def test_nobody_took_anything():

@@ -5,7 +5,10 @@ import pytest
 from dssm_core.features.ids import Hashed, Ids
 
 
-@pytest.mark.parametrize(("values", "asked"), [([30, 10, 20, 10], [10, 20, 30, 40]), (["b", "a", "b", None], ["a", "b", "zz", None])])
+@pytest.mark.parametrize(
+    ("values", "asked"),
+    [([30, 10, 20, 10], [10, 20, 30, 40]), (["b", "a", "b", None], ["a", "b", "zz", None])],
+)
 def test_codes_are_sorted_and_unknown_is_zero(values, asked, tmp_path):
     ids = Ids.fit(pd.Series(values))
     expected = [1, 2, 3, 0] if values[0] == 30 else [1, 2, 0, 0]

@@ -12,18 +12,25 @@ TRAIN = pd.Series([1.0, 1.0, None, 3.0, 5.0])
     [
         # mean 2.5, squares 2.25 + 2.25 + 0.25 + 6.25 = 11 over n - 1 = 3
         ("standard", [2.5, 1.0, None, "x"], [0, -1.5 / np.sqrt(11 / 3), 0, 0]),
-        # shares below, ties half: 1 -> 1/4, 3 -> 2.5/4, 5 -> 3.5/4; as -1 to 1, between them by line, ends held
+        # shares below, ties half: 1 -> 1/4, 3 -> 2.5/4, 5 -> 3.5/4; as -1 to 1, between them by
+        # line, ends held
         ("rank", [1, 3, 5, 2, -9, 99, None], [-0.5, 0.25, 0.75, -0.125, -0.5, 0.75, 0]),
         ("none", [2.5, -7, None], [2.5, -7, 0]),
     ],
 )
 def test_scales_by_hand(kind, asked, expected):
-    assert Normaliser.fit(kind, TRAIN).apply(pd.Series(asked, dtype=object)).tolist() == pytest.approx(expected, rel=1e-6)
+    assert Normaliser.fit(kind, TRAIN).apply(
+        pd.Series(asked, dtype=object)
+    ).tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def test_log_is_the_standard_of_logs():
-    fitted = Normaliser.fit("log", pd.Series([0.0, np.e - 1, 1 - np.e]))  # logs 0, 1, -1: mean 0, deviation 1
-    assert fitted.apply(pd.Series([0, np.e - 1, np.e**2 - 1, 1 - np.e])).tolist() == pytest.approx([0, 1, 2, -1])
+    fitted = Normaliser.fit(
+        "log", pd.Series([0.0, np.e - 1, 1 - np.e])
+    )  # logs 0, 1, -1: mean 0, deviation 1
+    assert fitted.apply(pd.Series([0, np.e - 1, np.e**2 - 1, 1 - np.e])).tolist() == pytest.approx(
+        [0, 1, 2, -1]
+    )
 
 
 @pytest.mark.parametrize("kind", ["standard", "log", "rank", "none"])
@@ -44,4 +51,6 @@ def test_rank_is_even_whatever_the_distribution():
 @pytest.mark.parametrize("kind", ["standard", "log", "rank"])
 @pytest.mark.parametrize("train", [[], [None], [4.0], [4.0, 4.0]])
 def test_numbers_that_do_not_differ_say_nothing(kind, train):
-    assert Normaliser.fit(kind, pd.Series(train, dtype=object)).apply(pd.Series([4.0, None])).tolist() == [0, 0]
+    assert Normaliser.fit(kind, pd.Series(train, dtype=object)).apply(
+        pd.Series([4.0, None])
+    ).tolist() == [0, 0]

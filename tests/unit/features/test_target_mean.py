@@ -1,4 +1,6 @@
-"""Target means as of a moment, by hand and against a loop: the event itself and all later rows are left out."""
+"""Target means as of a moment, by hand and against a loop: the event itself and all later rows are
+left out.
+"""
 
 import numpy as np
 import pandas as pd
@@ -40,8 +42,11 @@ def test_means_by_hand():
     fitted, deviation = means(SECTION), 0.5  # of 1, 0, 1, 1, 0, 0
     # before 103: x has 1 and 0, y has 1; the mean of all three is 2/3
     x, y = (1 - 2 * 2 / 3) / (2 + 2), (1 - 2 / 3) / (1 + 2)
-    assert ask(fitted, ["a", "b", "c", "d", "zz"], 103) == pytest.approx([x / deviation, y / deviation, x / deviation, 0, 0])
-    # at the end: x has 1, 0, 1, y has 1, 0; the mean of all is 1/2, with the row of an item that has no code
+    assert ask(fitted, ["a", "b", "c", "d", "zz"], 103) == pytest.approx(
+        [x / deviation, y / deviation, x / deviation, 0, 0]
+    )
+    # at the end: x has 1, 0, 1, y has 1, 0; the mean of all is 1/2, with the row of an item that
+    # has no code
     assert ask(fitted, ["a", "b"], 110) == pytest.approx([(2 - 1.5) / 5 / deviation, 0])
     assert ask(fitted, ["a", "b"], 100) == [0, 0]  # nothing is known yet
 
@@ -68,16 +73,28 @@ def test_means_equal_a_loop():
     rng = np.random.default_rng(0)
     ids = Ids.fit(pd.Series(range(9)))
     table = pd.DataFrame({"item_id": range(9), "section": rng.choice(["x", "y", None], 9)})
-    train = pd.DataFrame({"item_id": rng.integers(0, 9, 300), "timestamp": rng.integers(100, 200, 300), "label": rng.integers(0, 2, 300)})
+    train = pd.DataFrame(
+        {
+            "item_id": rng.integers(0, 9, 300),
+            "timestamp": rng.integers(100, 200, 300),
+            "label": rng.integers(0, 2, 300),
+        }
+    )
     fitted = fit_means((SECTION,), "item", table, ids, train, (100, 200))
     section = dict(zip(table["item_id"], table["section"], strict=True))
     for moment in (100, 101, 137, 150, 200):
         got = fitted.as_of(torch.arange(1, 10), torch.full((9,), moment))[:, 0]
         known = train[train["timestamp"] < moment]
         for item in range(9):
-            own = known["label"][[section[other] == section[item] for other in known["item_id"]]] if section[item] else known["label"][:0]
+            own = (
+                known["label"][[section[other] == section[item] for other in known["item_id"]]]
+                if section[item]
+                else known["label"][:0]
+            )
             general = known["label"].mean() if len(known) else 0
-            expected = (own.sum() - len(own) * general) / (len(own) + 2) / train["label"].std(ddof=0)
+            expected = (
+                (own.sum() - len(own) * general) / (len(own) + 2) / train["label"].std(ddof=0)
+            )
             assert got[item].item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -85,18 +102,30 @@ def test_towers_see_them_as_of_the_refresh_on_both_sides():
     empty = torch.zeros(5, 0, dtype=torch.int64)
     table = Table(empty, torch.zeros(5, 0, 1, dtype=torch.int64), torch.zeros(5, 0), means(SECTION))
     one = torch.tensor([1])
-    log = Log(one, one, torch.tensor([100]), torch.zeros(1, 0).long(), torch.full((5,), 100), torch.tensor(WINDOW))
+    log = Log(
+        one,
+        one,
+        torch.tensor([100]),
+        torch.zeros(1, 0).long(),
+        torch.full((5,), 100),
+        torch.tensor(WINDOW),
+    )
     scale = torch.stack([torch.zeros(7), torch.ones(7)])
     codes = torch.tensor([1, 2])
     expected = pytest.approx(ask(means(SECTION), ["a", "b"], 103))
     assert item_inputs(log, table, codes, 103, Features(), scale).numeric[:, 0].tolist() == expected
-    assert users_as_of(log, table, codes, torch.tensor([103, 103]), Features()).numeric[:, 0].tolist() == expected
+    assert (
+        users_as_of(log, table, codes, torch.tensor([103, 103]), Features()).numeric[:, 0].tolist()
+        == expected
+    )
     again = from_named(Table, "items", as_named("items", table))
     assert again.means.as_of(codes, torch.tensor([103, 103]))[:, 0].tolist() == expected
 
 
 def test_a_target_that_never_differs_is_refused():
-    with pytest.raises(DataError, match=r"'label' never differs in train.*name a number such as a rating"):
+    with pytest.raises(
+        DataError, match=r"'label' never differs in train.*name a number such as a rating"
+    ):
         means(SECTION, train=TRAIN.assign(label=1))
 
 

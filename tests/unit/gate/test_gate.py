@@ -17,7 +17,11 @@ RULES = Gate(floor=0.5, min_index_ratio=0.98, champion_tolerance=0.01)
 
 def metrics(served=0.6, exact=0.6, hot=0.3, recent=0.55):
     key = "recall@200"
-    return {"served": {key: served}, "exact": {key: exact}, "baselines": {"hot": {key: hot}, "recent_hot": {key: recent}}}
+    return {
+        "served": {key: served},
+        "exact": {key: exact},
+        "baselines": {"hot": {key: hot}, "recent_hot": {key: recent}},
+    }
 
 
 def failed(checks):
@@ -38,9 +42,15 @@ def test_all_pass_and_say_so():
 @pytest.mark.parametrize(
     ("numbers", "reason"),
     [
-        ({"served": 0.499, "exact": 0.499, "recent": 0.1}, "served recall@200 0.499 is not at least the floor 0.500"),
+        (
+            {"served": 0.499, "exact": 0.499, "recent": 0.1},
+            "served recall@200 0.499 is not at least the floor 0.500",
+        ),
         ({"hot": 0.7}, "served recall@200 0.600 is not at least the best baseline, hot, at 0.700"),
-        ({"exact": 0.62}, "the served index keeps 0.968 of exact search's recall@200 (0.600 of 0.620), not 0.980"),
+        (
+            {"exact": 0.62},
+            "the served index keeps 0.968 of exact search's recall@200 (0.600 of 0.620), not 0.980",
+        ),
     ],
 )
 def test_each_rule_alone_refuses(numbers, reason):
@@ -52,12 +62,19 @@ def test_exactly_at_the_line_passes():
 
 
 def test_worse_than_the_champion_refuses_and_the_tolerance_counts():
-    assert "is worse than champion version 3" in failed(decide(metrics(), RULES, Champion("3", 0.62)))[0]
-    assert not failed(decide(metrics(), Gate(floor=0.5, champion_tolerance=0.03), Champion("3", 0.62)))
+    assert (
+        "is worse than champion version 3"
+        in failed(decide(metrics(), RULES, Champion("3", 0.62)))[0]
+    )
+    assert not failed(
+        decide(metrics(), Gate(floor=0.5, champion_tolerance=0.03), Champion("3", 0.62))
+    )
 
 
 def test_a_champion_that_cannot_be_run_lets_nobody_pass():
-    assert failed(decide(metrics(), RULES, Champion("3", None, "why"))) == ["champion version 3 could not be compared (why)"]
+    assert failed(decide(metrics(), RULES, Champion("3", None, "why"))) == [
+        "champion version 3 could not be compared (why)"
+    ]
 
 
 @pytest.mark.parametrize("nothing", [None, math.nan])
@@ -75,7 +92,11 @@ WITH_MARGIN = RULES.model_copy(update={"promote_margin": 0.05})
     ("rules", "champion", "why"),
     [
         (RULES, 0.1, None),  # off unless it is asked for
-        (WITH_MARGIN, 0.54, "served recall@200 0.600 is 0.060 above champion version 3, at least gate.promote_margin 0.050"),
+        (
+            WITH_MARGIN,
+            0.54,
+            "served recall@200 0.600 is 0.060 above champion version 3, at least gate.promote_margin 0.050",
+        ),
         (WITH_MARGIN, 0.56, None),
         (WITH_MARGIN, None, None),  # a champion that could not be measured: a person decides
     ],
@@ -86,7 +107,9 @@ def test_a_margin_promotes_without_a_person(rules, champion, why):
 
 
 def test_without_a_champion_the_margin_is_over_the_best_baseline():
-    assert gate.stands_out(metrics(recent=0.54), WITH_MARGIN).endswith("0.060 above recent_hot, at least gate.promote_margin 0.050")
+    assert gate.stands_out(metrics(recent=0.54), WITH_MARGIN).endswith(
+        "0.060 above recent_hot, at least gate.promote_margin 0.050"
+    )
     assert gate.stands_out(metrics(recent=0.56), WITH_MARGIN) is None
     assert gate.stands_out(metrics() | {"baselines": {}}, WITH_MARGIN) is None
 
@@ -104,7 +127,9 @@ def test_overlap_of_other_splits_is_said(fabricate):
     raw["evaluation"] |= {"baselines": ["hot"]}
     rolling = parse_config(raw)
     assert gate.overlap(rolling, rolling) == ""
-    assert gate.overlap(days, rolling).startswith("it was trained on the split 2024-01-07 and may have seen what last_n tests")
+    assert gate.overlap(days, rolling).startswith(
+        "it was trained on the split 2024-01-07 and may have seen what last_n tests"
+    )
 
 
 def test_judge_writes_the_verdict(fabricate, tmp_path, monkeypatch):
@@ -115,7 +140,9 @@ def test_judge_writes_the_verdict(fabricate, tmp_path, monkeypatch):
     assert outcome.info["passed"] is True
     assert json.loads((tmp_path / "gate.json").read_text()) == outcome.info == logged[0]
     curves = json.loads((tmp_path / "curves.json").read_text())
-    assert curves["served"]["mean"][199] == pytest.approx(outcome.info["metrics"]["served"]["recall@200"])
+    assert curves["served"]["mean"][199] == pytest.approx(
+        outcome.info["metrics"]["served"]["recall@200"]
+    )
     assert (tmp_path / "recall_curve.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -129,17 +156,23 @@ def test_the_champion_answers_the_same_queries(fabricate, tmp_path, monkeypatch)
     monkeypatch.setattr(registry, "champion", lambda run, into: registry.Found("4", folder))
     monkeypatch.setattr(registry, "log_gate", lambda *_: None)
     asked = Bundle.asked
-    monkeypatch.setattr(Bundle, "asked", lambda self, frame: asked(self, frame.drop(columns="history")))
+    monkeypatch.setattr(
+        Bundle, "asked", lambda self, frame: asked(self, frame.drop(columns="history"))
+    )
     outcome = gate.judge(run, tmp_path)
     champion, served = outcome.info["metrics"]["champion"], outcome.info["metrics"]["served"]
     assert champion["version"] == "4"
     assert {name: champion[name] for name in served} == served
     assert champion["parts"] == outcome.info["metrics"]["parts"]
-    assert outcome.info["reasons"][-1].startswith("served recall@200 1.000 is no worse than champion version 4")
+    assert outcome.info["reasons"][-1].startswith(
+        "served recall@200 1.000 is no worse than champion version 4"
+    )
 
 
 def test_how_the_window_has_moved_since_the_champions(fabricate, tmp_path, monkeypatch):
-    """The champion knows items 10 and 20 only: of ten clicks on known items, five in train and five in the test, three are on item 30."""
+    """The champion knows items 10 and 20 only: of ten clicks on known items, five in train and five
+    in the test, three are on item 30.
+    """
     from dssm_core.data import drift
     from dssm_core.evaluation import queries
     from dssm_core.retrieval.bundle import assemble, open_bundle
@@ -152,7 +185,11 @@ def test_how_the_window_has_moved_since_the_champions(fabricate, tmp_path, monke
     run.step("validate_data").mkdir()
     drift.save(drift.Drift([], [30], [], {}, {"os": {"x": 1.0}}), run.step("validate_data"))
     found = gate.since(run, window, bundle, drift.Drift([], [20], [], {}, {"os": {"y": 1.0}}))
-    assert found == {"volume": 0.5, "columns": [["os", 1.0]], "unknown_items": pytest.approx(3 / 10)}
+    assert found == {
+        "volume": 0.5,
+        "columns": [["os", 1.0]],
+        "unknown_items": pytest.approx(3 / 10),
+    }
 
 
 def test_a_refused_run_has_its_report(fabricate, tmp_path, monkeypatch):
@@ -165,7 +202,9 @@ def test_a_refused_run_has_its_report(fabricate, tmp_path, monkeypatch):
 
 
 def test_a_broken_champion_is_a_reason_and_no_crash(fabricate, tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "champion", lambda run, into: registry.Found("4", tmp_path / "nothing"))
+    monkeypatch.setattr(
+        registry, "champion", lambda run, into: registry.Found("4", tmp_path / "nothing")
+    )
     monkeypatch.setattr(registry, "log_gate", lambda *_: None)
     outcome = gate.judge(fabricate(), tmp_path)
     assert not outcome.info["passed"]

@@ -12,7 +12,9 @@ VECTORS = torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, -4.0], [5.0, 6.0]])  # of 
 
 
 def multi(pooling, **changes):
-    column = Column(**{"column": "tags", "size": 4, "dim": 2, "values": 3, "pooling": pooling} | changes)
+    column = Column(
+        **{"column": "tags", "size": 4, "dim": 2, "values": 3, "pooling": pooling} | changes
+    )
     return Side(categorical=(), multi=(column,), numeric=0)
 
 
@@ -20,7 +22,11 @@ def pooled(side, codes):
     fields = Fields(side)
     with torch.no_grad():
         fields.tables[0].weight.copy_(VECTORS)
-    (got,) = fields(torch.zeros(len(codes), 0, dtype=torch.int64), torch.tensor(codes)[:, None], torch.zeros(len(codes), 0))
+    (got,) = fields(
+        torch.zeros(len(codes), 0, dtype=torch.int64),
+        torch.tensor(codes)[:, None],
+        torch.zeros(len(codes), 0),
+    )
     return got.tolist()
 
 
@@ -29,7 +35,10 @@ def pooled(side, codes):
     [
         ("sum", [[9, 4], [3, -4], [0, 0]]),
         ("mean", [[3, 4 / 3], [3, -4], [0, 0]]),
-        ("max", [[5, 6], [3, -4], [0, 0]]),  # the absent third value of the second row is no 0 to beat -4
+        (
+            "max",
+            [[5, 6], [3, -4], [0, 0]],
+        ),  # the absent third value of the second row is no 0 to beat -4
     ],
 )
 def test_pooling_by_hand(pooling, expected):
@@ -38,7 +47,9 @@ def test_pooling_by_hand(pooling, expected):
 
 
 def test_attention_by_hand():
-    """Scores log 1 and log 3 of two held values: a quarter and three quarters of them; absent values weigh nothing."""
+    """Scores log 1 and log 3 of two held values: a quarter and three quarters of them; absent
+    values weigh nothing.
+    """
     embedded = VECTORS[torch.tensor([[1, 2, 3], [0, 0, 0]])]
     held = torch.tensor([[True, True, False], [False] * 3])
     score = torch.tensor([[1.0, 3.0, 100.0], [1.0, 1.0, 1.0]]).log()
@@ -68,13 +79,19 @@ def test_fields_and_their_dims_for_any_leading_dimensions():
         numeric=2,
     )
     fields = Fields(side)
-    codes, lists, numbers = torch.randint(4, (5, 7, 2)), torch.randint(5, (5, 7, 1, 4)), torch.randn(5, 7, 2)
+    codes, lists, numbers = (
+        torch.randint(4, (5, 7, 2)),
+        torch.randint(5, (5, 7, 1, 4)),
+        torch.randn(5, 7, 2),
+    )
     whole = fields(codes, lists, numbers)
     assert [part.shape[-1] for part in whole] == fields.dims == [2, 2, 3, 2]
     assert all(part.shape[:2] == (5, 7) for part in whole)
     for part, one in zip(whole, fields(codes[2, 3], lists[2, 3], numbers[2, 3]), strict=True):
         torch.testing.assert_close(part[2, 3], one)
-    assert not torch.equal(fields.tables[0].weight, fields.tables[1].weight)  # two columns of one name are two columns
+    assert not torch.equal(
+        fields.tables[0].weight, fields.tables[1].weight
+    )  # two columns of one name are two columns
 
 
 def test_no_numbers_make_no_field():
@@ -87,7 +104,11 @@ def test_a_lent_table_is_one_parameter_in_both_places():
     assert [name for name, _ in borrower.named_parameters()] == []
     both = torch.nn.ModuleList([lender, borrower])
     for pair in (both, copy.deepcopy(both)):
-        inputs = torch.zeros(1, 0, dtype=torch.int64), torch.tensor([[[1, 3, 0]]]), torch.zeros(1, 0)
+        inputs = (
+            torch.zeros(1, 0, dtype=torch.int64),
+            torch.tensor([[[1, 3, 0]]]),
+            torch.zeros(1, 0),
+        )
         pair[1](*inputs)[0].sum().backward()
         assert pair[0].tables[0].weight.grad[[1, 3]].abs().sum() > 0
         pair.zero_grad()

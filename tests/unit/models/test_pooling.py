@@ -15,7 +15,9 @@ PREFIX = {
     "sum": lambda past: past.sum(0),
     "max": lambda past: past.amax(0),
     "last": lambda past: past[-1],
-    "decay": lambda past: (past * (w := 0.5 ** torch.arange(len(past) - 1, -1, -1.0))[:, None]).sum(0) / w.sum(),
+    "decay": lambda past: (
+        (past * (w := 0.5 ** torch.arange(len(past) - 1, -1, -1.0))[:, None]).sum(0) / w.sum()
+    ),
 }
 
 
@@ -59,7 +61,10 @@ def test_decays_are_learned_on_request_only():
 
 @pytest.mark.parametrize("length", [1, 2, 7, 64])
 def test_the_scan_is_the_recurrence(length):
-    keep, new = torch.rand(2, length, 3, dtype=torch.double), torch.randn(2, length, 3, dtype=torch.double)
+    keep, new = (
+        torch.rand(2, length, 3, dtype=torch.double),
+        torch.randn(2, length, 3, dtype=torch.double),
+    )
     state, states = torch.zeros(2, 3, dtype=torch.double), []
     for place in range(length):
         state = keep[:, place] * state + new[:, place]

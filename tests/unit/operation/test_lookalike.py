@@ -28,12 +28,18 @@ def made(fabricate, tmp_path):
 
 @pytest.fixture
 def crowd(made):
-    """200 users in 4 groups around the axes of 8 dimensions, of all lengths; user u00 .. u199, group number % 4."""
+    """200 users in 4 groups around the axes of 8 dimensions, of all lengths; user u00 .. u199,
+    group number % 4.
+    """
     rng = np.random.default_rng(3)
     centres = np.eye(8, dtype=np.float32)[np.arange(GROUPS * EACH) % GROUPS]
-    vectors = (centres + 0.25 * rng.normal(size=centres.shape)) * rng.uniform(0.1, 10, (len(centres), 1))
+    vectors = (centres + 0.25 * rng.normal(size=centres.shape)) * rng.uniform(
+        0.1, 10, (len(centres), 1)
+    )
     names = Ids(pd.Index([f"u{n:03}" for n in range(len(centres))]))
-    return replace(made, users=names, user_vectors=np.vstack([np.zeros((1, 8)), vectors]).astype(np.float32))
+    return replace(
+        made, users=names, user_vectors=np.vstack([np.zeros((1, 8)), vectors]).astype(np.float32)
+    )
 
 
 def group(names):
@@ -46,7 +52,11 @@ def test_scores_are_the_mean_cosines_with_all_seeds(crowd, exclude):
     found = audience(crowd, like_seeds(crowd, seeds), 40, exclude)
     unit = crowd.user_vectors[1:] / np.linalg.norm(crowd.user_vectors[1:], axis=1, keepdims=True)
     cosines = pd.Series((unit @ unit[[0, 4, 13]].T).mean(axis=1), index=crowd.users.index)
-    wanted = (cosines.drop(["u000", "u004", "u013"]) if exclude else cosines).sort_values(ascending=False).head(40)
+    wanted = (
+        (cosines.drop(["u000", "u004", "u013"]) if exclude else cosines)
+        .sort_values(ascending=False)
+        .head(40)
+    )
     assert found["user_id"].tolist() == wanted.index.tolist()
     np.testing.assert_allclose(found["score"], wanted, rtol=1e-4, atol=1e-5)
     assert found["rank"].tolist() == list(range(1, 41))
@@ -65,7 +75,11 @@ def test_an_item_finds_users_as_the_towers_score_them(crowd, tmp_path):
     np.save(tmp_path / "item_embeddings.npy", items)
     crowd = replace(crowd, folder=tmp_path)
     found = audience(crowd, near_item(crowd, "30"), 7)  # ids of another type are found
-    scores = pd.Series(crowd.user_vectors[1:] @ items[2], index=crowd.users.index).sort_values(ascending=False).head(7)
+    scores = (
+        pd.Series(crowd.user_vectors[1:] @ items[2], index=crowd.users.index)
+        .sort_values(ascending=False)
+        .head(7)
+    )
     assert found["user_id"].tolist() == scores.index.tolist()
     np.testing.assert_allclose(found["score"], scores, rtol=1e-5)
 
@@ -73,7 +87,9 @@ def test_an_item_finds_users_as_the_towers_score_them(crowd, tmp_path):
 def test_by_hand(made):
     found = audience(made, near_item(made, 10), 2)
     assert found.to_dict("list") == {"user_id": [1, 2], "score": [1.0, 0.0], "rank": [1, 2]}
-    opposite = audience(made, like_seeds(made, [1, 3]), 5, exclude_seeds=False)  # their mean is 0: all are equally alike
+    opposite = audience(
+        made, like_seeds(made, [1, 3]), 5, exclude_seeds=False
+    )  # their mean is 0: all are equally alike
     assert opposite.to_dict("list") == {"user_id": [1, 2, 3], "score": [0.0] * 3, "rank": [1, 2, 3]}
     assert ITEMS[0].tolist() == [1, 0]
 
@@ -84,10 +100,21 @@ def test_more_than_there_are_gives_all_once(crowd):
 
 
 def test_unknown_seeds_are_counted_and_named(crowd, tmp_path, caplog):
-    about = make_audience(crowd, tmp_path / "a.csv", 3, seeds=["u001", *(f"x{n}" for n in range(7))])
-    assert (about["seeds"], about["unknown_seeds"], about["unknown"]) == (1, 7, ["x0", "x1", "x2", "x3", "x4"])
-    assert "7 of 8 seeds are no users of this model, such as x0, x1, x2, x3, x4: left out" in caplog.text
-    with pytest.raises(DataError, match="2 of 2 seeds are no users of this model, such as x, y: give user_ids"):
+    about = make_audience(
+        crowd, tmp_path / "a.csv", 3, seeds=["u001", *(f"x{n}" for n in range(7))]
+    )
+    assert (about["seeds"], about["unknown_seeds"], about["unknown"]) == (
+        1,
+        7,
+        ["x0", "x1", "x2", "x3", "x4"],
+    )
+    assert (
+        "7 of 8 seeds are no users of this model, such as x0, x1, x2, x3, x4: left out"
+        in caplog.text
+    )
+    with pytest.raises(
+        DataError, match="2 of 2 seeds are no users of this model, such as x, y: give user_ids"
+    ):
         make_audience(crowd, tmp_path / "b.csv", 3, seeds=["x", "y"])
     assert not (tmp_path / "b.csv").exists()
 
@@ -125,7 +152,9 @@ def test_seeds_are_read_from_any_of_three_files(tmp_path):
     assert read_seeds(tmp_path / "a.csv") == read_seeds(tmp_path / "a.txt") == ["007", "8"]
     (tmp_path / "b.csv").write_text("id\n1\n")
     for file in ("b.csv", "none.txt", "none.parquet"):
-        with pytest.raises(DataError, match=f"seeds file .*{file}.* cannot be read .*one id a line"):
+        with pytest.raises(
+            DataError, match=f"seeds file .*{file}.* cannot be read .*one id a line"
+        ):
             read_seeds(tmp_path / file)
 
 
@@ -145,18 +174,28 @@ class Store:
 
 @pytest.mark.parametrize(("asked", "number"), [(None, "1"), ("challenger", "2"), ("2", "2")])
 def test_a_version_is_a_number_or_an_alias_or_the_champion(made, monkeypatch, asked, number):
-    monkeypatch.setattr(lookalike, "fetch", lambda store, version, folder: registry.Found(version, made.folder))
+    monkeypatch.setattr(
+        lookalike, "fetch", lambda store, version, folder: registry.Found(version, made.folder)
+    )
     with lookalike.opened(Store(), asked) as (bundle, about):
         assert about == {"model": "dssm-made", "version": number}
         assert len(bundle.users) == 4
 
 
 def test_what_is_not_there_is_named(fabricate):
-    for wrong, message in (("best", "has no best: its aliases are challenger, champion"), ("9", "no version 9")):
+    for wrong, message in (
+        ("best", "has no best: its aliases are challenger, champion"),
+        ("9", "no version 9"),
+    ):
         with pytest.raises(ConfigError, match=message), lookalike.opened(Store(), wrong):
             pass
     run = fabricate()
-    with pytest.raises(ConfigError, match="version '1' is of a registered model, run 'one' has none"), lookalike.opened(run, "1"):
+    with (
+        pytest.raises(
+            ConfigError, match="version '1' is of a registered model, run 'one' has none"
+        ),
+        lookalike.opened(run, "1"),
+    ):
         pass
     with lookalike.opened(run) as (bundle, about):
         assert about == {"run": "one"}

@@ -1,4 +1,6 @@
-"""Promotion, rollback and their history on a SQLite MLflow: versions without content, days and aliases by hand."""
+"""Promotion, rollback and their history on a SQLite MLflow: versions without content, days and
+aliases by hand.
+"""
 
 import itertools
 import json
@@ -75,7 +77,10 @@ def test_a_champions_life_by_hand(runs, store):
     ]
     tags = store.tags("3")
     assert (tags["dssm.decision.action"], tags["dssm.decision.by"]) == ("reject", "cid")
-    assert (tags["dssm.decision.reason"], tags["dssm.decision.at"]) == ("complaints", at(4).isoformat())
+    assert (tags["dssm.decision.reason"], tags["dssm.decision.at"]) == (
+        "complaints",
+        at(4).isoformat(),
+    )
 
 
 def test_the_same_decision_twice_is_one(runs):
@@ -83,7 +88,10 @@ def test_the_same_decision_twice_is_one(runs):
         decide("promote", MODEL, runs, at(0), "ann", "good")
         decide("keep", MODEL, runs, at(1), "ann", "good", 2)
     decide("promote", MODEL, runs, at(5), "bob", "me too")
-    assert [(made.action, made.by) for made in history(MODEL, runs)] == [("promote", "ann"), ("keep", "ann")]
+    assert [(made.action, made.by) for made in history(MODEL, runs)] == [
+        ("promote", "ann"),
+        ("keep", "ann"),
+    ]
 
 
 def test_what_is_not_there_is_said(runs):
@@ -99,7 +107,9 @@ def test_what_is_not_there_is_said(runs):
 
 def test_a_past_day_does_not_replace_a_newer_champion(runs, store):
     decide("promote", MODEL, runs, at(0), "ann", "newest", 3)
-    with pytest.raises(ConfigError, match=r"version 2 .* 2024-02-02, champion version 3 on 2024-02-03.*rollback"):
+    with pytest.raises(
+        ConfigError, match=r"version 2 .* 2024-02-02, champion version 3 on 2024-02-03.*rollback"
+    ):
         decide("promote", MODEL, runs, at(1), "backfill", version=2)
     assert decide("rollback", MODEL, runs, at(2), "ann", "on purpose", 2).champion == "2"
     assert store.aliases()["previous_champion"] == "3"
@@ -108,7 +118,10 @@ def test_a_past_day_does_not_replace_a_newer_champion(runs, store):
 def test_a_champion_that_moved_meanwhile_is_told(runs, store):
     decide("promote", MODEL, runs, at(0), "ann", "first", 1)
     decide("promote", MODEL, runs, at(1), "bob", "quicker", 2, seen="1")
-    with pytest.raises(ConflictError, match=r"version 3 .* against champion 1, but bob made it 2 at 2024-03-01 12:01:00 UTC"):
+    with pytest.raises(
+        ConflictError,
+        match=r"version 3 .* against champion 1, but bob made it 2 at 2024-03-01 12:01:00 UTC",
+    ):
         decide("promote", MODEL, runs, at(2), "ann", "slower", 3, seen="1")
     with pytest.raises(ConflictError, match="against champion none, but bob"):
         decide("promote", MODEL, runs, at(2), "ann", "slower", 3, seen="")
@@ -130,18 +143,31 @@ def test_a_champion_set_in_mlflow_is_noticed_once(runs, store):
     decide("promote", MODEL, runs, at(0), "ann", "first", 1)
     store.point("champion", "2")
     found = notice(MODEL, runs, at(7))
-    assert (found.action, found.version, found.champion, found.by, found.at) == ("moved", "2", "2", "MLflow", at(7))
+    assert (found.action, found.version, found.champion, found.by, found.at) == (
+        "moved",
+        "2",
+        "2",
+        "MLflow",
+        at(7),
+    )
     assert notice(MODEL, runs, at(8)) is None
-    store.point("champion", "1")  # its tags still tell of the first promotion, which is written already
+    store.point(
+        "champion", "1"
+    )  # its tags still tell of the first promotion, which is written already
     assert notice(MODEL, runs, at(9)).action == "moved"
     store.client.delete_registered_model_alias(MODEL, "champion")
     assert decide("promote", MODEL, runs, at(10), "ann", "again", 3).champion == "3"
-    assert [(made.action, made.champion) for made in history(MODEL, runs)[-2:]] == [("moved", None), ("promote", "3")]
+    assert [(made.action, made.champion) for made in history(MODEL, runs)[-2:]] == [
+        ("moved", None),
+        ("promote", "3"),
+    ]
 
 
 @pytest.fixture
 def killed(runs, store, monkeypatch):
-    """A function (moment, decision) -> whether the decision over ann's 1 was made: it is killed as it begins that moment."""
+    """A function (moment, decision) -> whether the decision over ann's 1 was made: it is killed as
+    it begins that moment.
+    """
 
     def kill(moment, *decision):
         def dies(*arguments):
@@ -177,7 +203,9 @@ def test_a_killed_promotion_is_completed_by_the_next_look(runs, store, killed, m
 
 
 @MOMENTS
-def test_a_rollback_of_a_killed_promotion_goes_back_to_the_champion_before(runs, store, killed, moment):
+def test_a_rollback_of_a_killed_promotion_goes_back_to_the_champion_before(
+    runs, store, killed, moment
+):
     decide("promote", MODEL, runs, at(0), "ann", "first", 1)
     if killed(moment, "promote", MODEL, runs, at(1), "bob", "better", 2):
         assert decide("rollback", MODEL, runs, at(9), "cid", "wrong").champion == "1"
@@ -196,7 +224,11 @@ def test_a_killed_rollback_that_is_tried_again_goes_back_once(runs, store, kille
     back = ("rollback", MODEL, runs, at(9), "cid", "wrong")
     killed(moment, *back)
     assert decide(*back) == decide(*back)
-    assert [(made.by, made.champion) for made in history(MODEL, runs)] == [("ann", "1"), ("bob", "2"), ("cid", "1")]
+    assert [(made.by, made.champion) for made in history(MODEL, runs)] == [
+        ("ann", "1"),
+        ("bob", "2"),
+        ("cid", "1"),
+    ]
     assert_the_history_replays(store, runs)
 
 
@@ -206,7 +238,10 @@ def assert_the_history_replays(store, runs):
         if made.action in promotion.MOVES:
             champion, previous = made.version, champion or previous
         assert (made.champion, made.previous) == (champion, previous)
-    assert (store.aliases().get("champion"), store.aliases().get("previous_champion")) == (champion, previous)
+    assert (store.aliases().get("champion"), store.aliases().get("previous_champion")) == (
+        champion,
+        previous,
+    )
 
 
 def test_a_line_that_a_power_cut_left_half_written_makes_room(runs, store):
@@ -229,7 +264,9 @@ def test_previous_champion_set_in_mlflow_is_noticed(runs, store):
 
 
 def test_a_rollback_after_a_move_by_hand_goes_to_the_champion_before_it(runs, store):
-    """MLflow's page moves `champion` alone: `previous_champion` would still be the one before the one before."""
+    """MLflow's page moves `champion` alone: `previous_champion` would still be the one before the
+    one before.
+    """
     decide("promote", MODEL, runs, at(0), "ann", "first", 1)
     decide("promote", MODEL, runs, at(1), "ann", "second", 2)
     store.point("champion", "3")
@@ -269,7 +306,9 @@ def test_a_lock_that_is_held_or_cannot_be_had_is_told(runs, monkeypatch):
     monkeypatch.setattr(promotion, "LOCK_TIMEOUT_S", 0.1)
     with (
         promotion.locked(MODEL, runs),
-        pytest.raises(ServiceError, match=r"dssm-made\.lock has been held for 0 s: another promotion hangs"),
+        pytest.raises(
+            ServiceError, match=r"dssm-made\.lock has been held for 0 s: another promotion hangs"
+        ),
     ):
         decide("promote", MODEL, runs, at(0), "ann", "first", 1)
 
@@ -310,7 +349,9 @@ def test_four_processes_at_random_leave_a_history_that_replays(runs, store):
 
 def test_the_commands(runs, monkeypatch):
     asked = []
-    monkeypatch.setattr(registry, "answers", lambda name, version, folder: asked.append((name, version)))
+    monkeypatch.setattr(
+        registry, "answers", lambda name, version, folder: asked.append((name, version))
+    )
 
     def dssm(*arguments):
         return CliRunner().invoke(main, [*arguments, "--runs", str(runs)])
@@ -320,7 +361,10 @@ def test_the_commands(runs, monkeypatch):
     done = dssm("promote", MODEL, "--version", "1", "--by", "ann", "--reason", "first [of all]")
     assert json.loads(done.stdout)["champion"] == "1"
     assert dssm("promote", MODEL, "--by", "bob").exit_code == 0
-    assert json.loads(dssm("rollback", MODEL, "--by", "cid", "--reason", "bad day").stdout)["champion"] == "1"
+    assert (
+        json.loads(dssm("rollback", MODEL, "--by", "cid", "--reason", "bad day").stdout)["champion"]
+        == "1"
+    )
     assert asked == [(MODEL, "1"), (MODEL, "3"), (MODEL, "1")]
     assert dssm("rollback", MODEL).exit_code == 2  # without a reason
     lines = dssm("history", MODEL).stdout.splitlines()

@@ -1,4 +1,6 @@
-"""Publishing to Parquet, and to Redis where a server is there to be started: what readers see, and when."""
+"""Publishing to Parquet, and to Redis where a server is there to be started: what readers see, and
+when.
+"""
 
 import json
 import multiprocessing
@@ -40,12 +42,17 @@ def address(client):
 def test_parquet_holds_every_vector_and_the_pointer_comes_last(bundle, tmp_path):
     done = publish(bundle, "dssm-made", "3", str(tmp_path / "out"))
     folder = tmp_path / "out" / "dssm-made"
-    users, items = (pq.read_table(folder / "3" / f"{name}.parquet").to_pydict() for name in ("user_id", "item_id"))
+    users, items = (
+        pq.read_table(folder / "3" / f"{name}.parquet").to_pydict()
+        for name in ("user_id", "item_id")
+    )
     assert users["id"] == ["1", "2", "3"]
     assert items["id"] == ["10", "20", "30", "40"]
     assert np.array_equal(np.array(users["vector"], np.float32), USERS[1:])
     assert np.array_equal(np.array(items["vector"], np.float32), ITEMS)
-    assert json.loads((folder / "current.json").read_text()) == {name: value for name, value in done.items() if name != "target"}
+    assert json.loads((folder / "current.json").read_text()) == {
+        name: value for name, value in done.items() if name != "target"
+    }
     assert (done["user_ids"], done["item_ids"], done["version"]) == (3, 4, "3")
 
 
@@ -58,7 +65,10 @@ def test_a_version_that_is_there_is_not_written_again(bundle, tmp_path, monkeypa
 def test_a_version_that_readers_see_is_not_replaced_under_them(bundle, tmp_path, monkeypatch):
     publish(bundle, "dssm-made", "3", str(tmp_path / "out"))
     monkeypatch.setattr(publishing, "content_hash", lambda folder: "f" * 64)
-    with pytest.raises(ConfigError, match=r"a version 3 of 'dssm-made' with content \w{12}, this one has f{12}: publish to another"):
+    with pytest.raises(
+        ConfigError,
+        match=r"a version 3 of 'dssm-made' with content \w{12}, this one has f{12}: publish to another",
+    ):
         publish(bundle, "dssm-made", "3", str(tmp_path / "out"))
     publish(bundle, "dssm-made", "4", str(tmp_path / "out"))
 
@@ -97,18 +107,26 @@ def test_parquet_killed_in_the_middle_readers_keep_the_old_version(bundle, tmp_p
     target, folder = str(tmp_path / "out"), tmp_path / "out" / "dssm-made"
     publish(bundle, "dssm-made", "3", target)
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    process = multiprocessing.get_context("spawn").Process(target=publish_and_die, args=(bundle.folder, target))
+    process = multiprocessing.get_context("spawn").Process(
+        target=publish_and_die, args=(bundle.folder, target)
+    )
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert sorted(file.name for file in (folder / "4").iterdir()) == ["item_id.part", "user_id.parquet"]
+    assert sorted(file.name for file in (folder / "4").iterdir()) == [
+        "item_id.part",
+        "user_id.parquet",
+    ]
     assert {file: file.read_bytes() for file in before} == before
     assert open_target(target).current("dssm-made")["version"] == "3"
     publish(bundle, "dssm-made", "4", target)
     assert open_target(target).current("dssm-made")["version"] == "4"
     for name in ("item_id.parquet", "user_id.parquet"):
         assert pq.read_table(folder / "4" / name).equals(pq.read_table(folder / "3" / name))
-    assert sorted(file.name for file in (folder / "4").iterdir()) == ["item_id.parquet", "user_id.parquet"]
+    assert sorted(file.name for file in (folder / "4").iterdir()) == [
+        "item_id.parquet",
+        "user_id.parquet",
+    ]
 
 
 @pytest.mark.parametrize(("model", "target"), [("../x", "out"), ("dssm-made", "s3://bucket/x")])
@@ -127,13 +145,19 @@ def test_redis_answers_by_key_and_keeps_one_version_back(bundle, client):
     for version in ("1", "2", "3"):
         publish(bundle, "dssm-made", version, address(client))
     assert json.loads(client.get("dssm-made:current"))["version"] == "3"
-    assert np.array_equal(np.frombuffer(client.get(key(client, "3", "user_id", 2)), "<f4"), USERS[2])
-    assert np.array_equal(np.frombuffer(client.get(key(client, "2", "item_id", 40)), "<f4"), ITEMS[3])
+    assert np.array_equal(
+        np.frombuffer(client.get(key(client, "3", "user_id", 2)), "<f4"), USERS[2]
+    )
+    assert np.array_equal(
+        np.frombuffer(client.get(key(client, "2", "item_id", 40)), "<f4"), ITEMS[3]
+    )
     assert list(client.scan_iter("dssm-made:1-*")) == []
     assert client.dbsize() == 2 * 7 + 1
 
 
-def test_redis_readers_keep_the_old_version_where_the_new_one_is_not_whole(bundle, client, monkeypatch):
+def test_redis_readers_keep_the_old_version_where_the_new_one_is_not_whole(
+    bundle, client, monkeypatch
+):
     publish(bundle, "dssm-made", "1", address(client))
     check = publishing._check
 
@@ -142,11 +166,15 @@ def test_redis_readers_keep_the_old_version_where_the_new_one_is_not_whole(bundl
         check(found, prefix, side)
 
     monkeypatch.setattr(publishing, "_check", lose)
-    with pytest.raises(ServiceError, match=r"1 of 3 vectors below dssm-made:2-\w{8}:user_id are not in Redis"):
+    with pytest.raises(
+        ServiceError, match=r"1 of 3 vectors below dssm-made:2-\w{8}:user_id are not in Redis"
+    ):
         publish(bundle, "dssm-made", "2", address(client))
     monkeypatch.undo()
     assert json.loads(client.get("dssm-made:current"))["version"] == "1"
-    assert np.array_equal(np.frombuffer(client.get(key(client, "1", "user_id", 2)), "<f4"), USERS[2])
+    assert np.array_equal(
+        np.frombuffer(client.get(key(client, "1", "user_id", 2)), "<f4"), USERS[2]
+    )
     publish(bundle, "dssm-made", "2", address(client))
     assert json.loads(client.get("dssm-made:current"))["version"] == "2"
 
@@ -173,17 +201,23 @@ def test_redis_of_two_publishers_at_once_one_waits_for_the_other(bundle, client,
     assert (json.loads(client.get("dssm-made:current"))["version"], client.dbsize()) == ("2", 15)
     seen, now = {"version": "1"}, open_target(address(client)).current("dssm-made")
     monkeypatch.setattr(RedisTarget, "current", lambda self, model: seen)  # as of before it waited
-    with pytest.raises(ServiceError, match="another publisher was faster, readers see version 2: publish again"):
+    with pytest.raises(
+        ServiceError, match="another publisher was faster, readers see version 2: publish again"
+    ):
         publish(bundle, "dssm-made", "3", address(client))
     monkeypatch.undo()
     assert (open_target(address(client)).current("dssm-made"), client.dbsize()) == (now, 15)
 
 
-def test_redis_a_publisher_that_lost_its_lock_lets_nobody_see_what_it_wrote(bundle, client, monkeypatch):
+def test_redis_a_publisher_that_lost_its_lock_lets_nobody_see_what_it_wrote(
+    bundle, client, monkeypatch
+):
     """It slept for longer than its lease: another may be writing."""
     publish(bundle, "dssm-made", "1", address(client))
     check = publishing._check
-    monkeypatch.setattr(publishing, "_check", lambda *told: (client.delete("dssm-made:publisher"), check(*told)))
+    monkeypatch.setattr(
+        publishing, "_check", lambda *told: (client.delete("dssm-made:publisher"), check(*told))
+    )
     with pytest.raises(ServiceError, match="lock that's no longer owned"):
         publish(bundle, "dssm-made", "2", address(client))
     assert json.loads(client.get("dssm-made:current"))["version"] == "1"
@@ -196,8 +230,14 @@ def test_parquet_of_two_publishers_at_once_the_slower_is_told(bundle, tmp_path, 
     seen = ParquetTarget.current
     answers = [seen(ParquetTarget(tmp_path / "out"), "dssm-made")]
     publish(bundle, "dssm-made", "3", target)
-    monkeypatch.setattr(ParquetTarget, "current", lambda self, model: answers.pop() if answers else seen(self, model))
-    with pytest.raises(ServiceError, match="another publisher was faster, readers see version 3: publish again"):
+    monkeypatch.setattr(
+        ParquetTarget,
+        "current",
+        lambda self, model: answers.pop() if answers else seen(self, model),
+    )
+    with pytest.raises(
+        ServiceError, match="another publisher was faster, readers see version 3: publish again"
+    ):
         publish(bundle, "dssm-made", "2", target)
     assert open_target(target).current("dssm-made")["version"] == "3"
     monkeypatch.setattr(publishing, "LOCK_TIMEOUT_S", 0.1)
@@ -215,21 +255,32 @@ def test_redis_a_number_used_again_by_another_mlflow_shares_no_key(bundle, clien
     publish(bundle, "dssm-made", "1", address(client))
     told = json.loads(client.get("dssm-made:current"))
     assert told["prefix"] == "dssm-made:1-ffffffff"
-    assert {name.decode().rsplit(":", 2)[0] for name in client.scan_iter("dssm-made:1-*")} == {told["prefix"]}
+    assert {name.decode().rsplit(":", 2)[0] for name in client.scan_iter("dssm-made:1-*")} == {
+        told["prefix"]
+    }
 
 
 def test_redis_that_is_away_is_named(bundle):
-    with pytest.raises(ServiceError, match=r"Redis at redis://127\.0\.0\.1:9/0|Redis at 127\.0\.0\.1:9/0"):
+    with pytest.raises(
+        ServiceError, match=r"Redis at redis://127\.0\.0\.1:9/0|Redis at 127\.0\.0\.1:9/0"
+    ):
         publish(bundle, "dssm-made", "1", "redis://127.0.0.1:9/0")
 
 
 def held(client, version):
-    return {name.decode().split(":", 2)[2]: client.get(name) for name in client.scan_iter(f"dssm-made:{version}-*")}
+    return {
+        name.decode().split(":", 2)[2]: client.get(name)
+        for name in client.scan_iter(f"dssm-made:{version}-*")
+    }
 
 
 @pytest.mark.parametrize("kept", ["log", "snapshot"])
-def test_redis_killed_in_the_middle_readers_keep_the_old_version(bundle, tmp_path, monkeypatch, kept):
-    """What a killed Redis comes back with, from its log of writes or from a snapshot of the worst moment."""
+def test_redis_killed_in_the_middle_readers_keep_the_old_version(
+    bundle, tmp_path, monkeypatch, kept
+):
+    """What a killed Redis comes back with, from its log of writes or from a snapshot of the worst
+    moment.
+    """
     import redis
 
     options = ("--appendonly", "yes") if kept == "log" else ()
@@ -246,7 +297,9 @@ def test_redis_killed_in_the_middle_readers_keep_the_old_version(bundle, tmp_pat
             process.wait()
 
         monkeypatch.setattr(publishing, "ROWS_AT_ONCE", 2)
-        monkeypatch.setattr(publishing, "LEASE_S", 0.5)  # what a killed Redis comes back with holds the lock
+        monkeypatch.setattr(
+            publishing, "LEASE_S", 0.5
+        )  # what a killed Redis comes back with holds the lock
         monkeypatch.setattr(Side, "parts", Side.parts)
         in_the_middle(die)
         with pytest.raises(ServiceError, match=r"Redis at .* then publish again"):

@@ -6,7 +6,13 @@ KEY = "recall@200"
 
 
 def scores(value, low=None, high=None):
-    return {KEY: value, f"{KEY}_low": low, f"{KEY}_high": high, "ndcg@200": value / 2, "coverage@200": 0.25}
+    return {
+        KEY: value,
+        f"{KEY}_low": low,
+        f"{KEY}_high": high,
+        "ndcg@200": value / 2,
+        "coverage@200": 0.25,
+    }
 
 
 class Store:
@@ -24,24 +30,40 @@ class Store:
 
 def registered(fabricate, finish, champion=None):
     run = fabricate()
-    metrics = {"served": scores(0.6, 0.58, 0.62), "exact": {KEY: 0.61}, "baselines": {"hot": {KEY: 0.3}}}
+    metrics = {
+        "served": scores(0.6, 0.58, 0.62),
+        "exact": {KEY: 0.61},
+        "baselines": {"hot": {KEY: 0.3}},
+    }
     metrics["parts"] = {"new_users": {**scores(0.2, 0.1, 0.3), "queries": 1200}}
     if champion:
-        metrics["champion"] = {**scores(0.55, 0.5, 0.6), "version": champion, "parts": {"new_users": {**scores(0.25), "queries": 1200}}}
-    finish(run, "recall_gate", info={"passed": True, "reasons": ["served is fine"], "metrics": metrics})
+        metrics["champion"] = {
+            **scores(0.55, 0.5, 0.6),
+            "version": champion,
+            "parts": {"new_users": {**scores(0.25), "queries": 1200}},
+        }
+    finish(
+        run, "recall_gate", info={"passed": True, "reasons": ["served is fine"], "metrics": metrics}
+    )
     finish(run, "register_model", info={"model": "dssm-made", "version": "4"})
     return run
 
 
 def rows(text):
     """First cell -> the others."""
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    ]
     return {first: others for first, *others in cells}
 
 
 def test_the_first_version_stands_against_the_baselines_alone(fabricate, finish):
     text = review.body(registered(fabricate, finish), Store())
-    assert text.startswith("**dssm-made version 4**, tested on 2024-01-07: there is no champion yet\n\n- served is fine\n\n|")
+    assert text.startswith(
+        "**dssm-made version 4**, tested on 2024-01-07: there is no champion yet\n\n- served is fine\n\n|"
+    )
     found = rows(text)
     assert found["the same queries"] == [KEY, "ndcg@200", "coverage@200"]
     assert found["challenger"] == ["0.600 (0.580 to 0.620)", "0.300", "0.250"]
@@ -53,7 +75,9 @@ def test_the_first_version_stands_against_the_baselines_alone(fabricate, finish)
 
 
 def test_the_champion_stands_beside_it(fabricate, finish):
-    store = Store("3", {"dssm.test_day": "2024-01-06", "dssm.rows.train": "5", "dssm.rows.test": "8"})
+    store = Store(
+        "3", {"dssm.test_day": "2024-01-06", "dssm.rows.train": "5", "dssm.rows.test": "8"}
+    )
     text = review.body(registered(fabricate, finish, "3"), store)
     assert "against champion version 3, tested on 2024-01-06\n" in text
     found = rows(text)
@@ -67,19 +91,40 @@ def test_the_champion_stands_beside_it(fabricate, finish):
 def test_newcomers_and_refreshes_have_columns_of_their_own(fabricate, finish):
     run = registered(fabricate, finish, "3")
     info = run.need("recall_gate").info
-    info["metrics"]["all"] = {"served": scores(0.4), "exact": scores(0.41), "baselines": {"hot": scores(0.2)}}
-    info["metrics"]["rolling"] = {"refresh_h": 2, "warm": {"served": scores(0.7), "exact": scores(0.71), "baselines": {"hot": scores(0.5)}}}
+    info["metrics"]["all"] = {
+        "served": scores(0.4),
+        "exact": scores(0.41),
+        "baselines": {"hot": scores(0.2)},
+    }
+    info["metrics"]["rolling"] = {
+        "refresh_h": 2,
+        "warm": {"served": scores(0.7), "exact": scores(0.71), "baselines": {"hot": scores(0.5)}},
+    }
     info["metrics"]["champion"]["rolling"] = scores(0.65, 0.6, 0.7)
     finish(run, "recall_gate", info=info)
     found = rows(review.body(run, Store("3")))
-    assert found["the same queries"] == [KEY, "refreshed every 2 h", "newcomers too", "ndcg@200", "coverage@200"]
+    assert found["the same queries"] == [
+        KEY,
+        "refreshed every 2 h",
+        "newcomers too",
+        "ndcg@200",
+        "coverage@200",
+    ]
     assert found["challenger"] == ["0.600 (0.580 to 0.620)", "0.700", "0.400", "0.300", "0.250"]
-    assert found["champion 3"] == ["0.550 (0.500 to 0.600)", "0.650 (0.600 to 0.700)", "", "0.275", "0.250"]
+    assert found["champion 3"] == [
+        "0.550 (0.500 to 0.600)",
+        "0.650 (0.600 to 0.700)",
+        "",
+        "0.275",
+        "0.250",
+    ]
     assert found["baseline hot"] == ["0.300", "0.500", "0.200", "", ""]
 
 
 def test_where_to_look_further_is_linked(fabricate, finish):
-    text = review.body(registered(fabricate, finish), Store(), {"Report": "http://a/r", "MLflow run": "http://a"})
+    text = review.body(
+        registered(fabricate, finish), Store(), {"Report": "http://a/r", "MLflow run": "http://a"}
+    )
     assert "\n\n[Report](http://a/r) · [MLflow run](http://a)\n\n" in text
 
 
@@ -100,6 +145,9 @@ def test_drift_from_the_champions_window_is_told(fabricate, finish):
 
 def test_a_champion_of_after_the_gate_was_not_asked(fabricate, finish):
     text = review.body(registered(fabricate, finish, "2"), Store("3"))
-    assert "against champion version 3, tested on ? (promoted since, not asked the same queries)" in text
+    assert (
+        "against champion version 3, tested on ? (promoted since, not asked the same queries)"
+        in text
+    )
     assert rows(text)["champion 3"] == ["", "", ""]
     assert rows(text)["new users (1,200)"] == ["0.200 (0.100 to 0.300)", ""]

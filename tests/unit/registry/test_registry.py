@@ -1,4 +1,6 @@
-"""MLflow on a SQLite file in a temporary folder: what is found again, what is written once, which alias moves."""
+"""MLflow on a SQLite file in a temporary folder: what is found again, what is written once, which
+alias moves.
+"""
 
 import json
 import logging
@@ -18,7 +20,11 @@ from dssm_core.runs.run import note_origin
 
 SERVED = {"recall@200": 1.0}
 PASSED = {"passed": True, "reasons": ["good"], "metrics": {"served": SERVED}}
-REFUSED = {"passed": False, "reasons": ["bad"], "metrics": {"served": {"recall@200": 0.1, "window_h": None}, "by_part": [0.5, None]}}
+REFUSED = {
+    "passed": False,
+    "reasons": ["bad"],
+    "metrics": {"served": {"recall@200": 0.1, "window_h": None}, "by_part": [0.5, None]},
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +49,19 @@ def client(run):
 
 
 def test_flatten_and_names_by_hand():
-    assert registry.flatten({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {"a.b": 1, "a.c.d": 2, "e": [3]}
+    assert registry.flatten({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {
+        "a.b": 1,
+        "a.c.d": 2,
+        "e": [3],
+    }
     assert registry.metric_name("served.recall@200") == "served/recall_at_200"
 
 
 def test_a_server_that_is_down_is_named_at_once(fabricate, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.raises(ServiceError, match=r"MLflow at http://127\.0\.0\.1:9 .* run the step again"):
+    with pytest.raises(
+        ServiceError, match=r"MLflow at http://127\.0\.0\.1:9 .* run the step again"
+    ):
         registry.open_tracking(fabricate())
 
 
@@ -85,19 +97,30 @@ def test_a_run_is_found_by_the_dag_run_that_made_it(fabricate):
     from tasks.runs_page import wanted
 
     ours, other = fabricate("ours"), fabricate("other")
-    note_origin(ours, {"airflow.dag_id": "dssm_training", "airflow.run_id": "manual__2024-03-07T00:00:00+00:00"})
+    note_origin(
+        ours,
+        {"airflow.dag_id": "dssm_training", "airflow.run_id": "manual__2024-03-07T00:00:00+00:00"},
+    )
     run_id, _ = (registry.open_tracking(run)["run_id"] for run in (ours, other))
     assert registry.page(ours) == registry.open_tracking(ours)["url"]
     experiments = [each.experiment_id for each in client(ours).search_experiments()]
-    for filtered in (wanted("dssm_training", ""), wanted("dssm_training", "manual__2024-03-07T00:00:00+00:00")):
-        assert [run.info.run_id for run in client(ours).search_runs(experiments, filtered)] == [run_id]
+    for filtered in (
+        wanted("dssm_training", ""),
+        wanted("dssm_training", "manual__2024-03-07T00:00:00+00:00"),
+    ):
+        assert [run.info.run_id for run in client(ours).search_runs(experiments, filtered)] == [
+            run_id
+        ]
     assert not client(ours).search_runs(experiments, wanted("dssm_training", "another"))
 
 
 def test_live_points_and_the_history_make_each_point_once(fabricate):
     run = fabricate()
     registry.live_logger(run)({"valid_recall@200": 0.1}, 10)
-    history = [{"step": 10, "valid_recall@200": 0.1}, {"step": 20, "valid_recall@200": 0.2, "note": "text"}]
+    history = [
+        {"step": 10, "valid_recall@200": 0.1},
+        {"step": 20, "valid_recall@200": 0.2, "note": "text"},
+    ]
     run_id = registry.open_tracking(run)["run_id"]
     for _ in range(2):
         registry._complete(client(run), run_id, history)
@@ -151,14 +174,20 @@ def test_a_run_whose_creation_was_not_answered_is_found(fabricate, monkeypatch):
 def test_settings_that_mlflow_did_not_take_are_logged_by_the_next_attempt(fabricate, monkeypatch):
     run = fabricate()
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "log_batch", lambda *_, **__: (_ for _ in ()).throw(MlflowException("away")))
+        patch.setattr(
+            MlflowClient,
+            "log_batch",
+            lambda *_, **__: (_ for _ in ()).throw(MlflowException("away")),
+        )
         with pytest.raises(ServiceError, match="away"):
             registry.open_tracking(run)
     run_id = registry.open_tracking(run)["run_id"]
     assert client(run).get_run(run_id).data.params["seed"] == str(run.config.seed)
 
 
-def test_a_version_whose_registration_was_not_answered_is_not_registered_again(fabricate, finish, monkeypatch):
+def test_a_version_whose_registration_was_not_answered_is_not_registered_again(
+    fabricate, finish, monkeypatch
+):
     import mlflow
 
     run = fabricate()
@@ -184,10 +213,14 @@ def test_what_was_not_made_is_made_and_what_cannot_be_made_is_said(lost):
 
 
 def test_a_server_that_was_reached_is_waited_for(fabricate, monkeypatch):
-    """A new address is told within seconds; after that MLflow's own retries, minutes of them, stand."""
+    """A new address is told within seconds; after that MLflow's own retries, minutes of them,
+    stand.
+    """
     tries, run = [], fabricate()
     monkeypatch.setattr(
-        MlflowClient, "search_experiments", lambda *_, **__: tries.append(os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES"))
+        MlflowClient,
+        "search_experiments",
+        lambda *_, **__: tries.append(os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES")),
     )
     monkeypatch.setattr(registry, "_reached", set())
     for _ in range(2):
@@ -197,7 +230,9 @@ def test_a_server_that_was_reached_is_waited_for(fabricate, monkeypatch):
 
 def test_a_version_that_does_not_load_in_time_is_told(fabricate, monkeypatch):
     monkeypatch.setattr(registry, "ANSWER_TIMEOUT_S", 0.1)
-    with pytest.raises(ServiceError, match=r"version 1 of 'dssm-made' was not loaded within 0\.1 s"):
+    with pytest.raises(
+        ServiceError, match=r"version 1 of 'dssm-made' was not loaded within 0\.1 s"
+    ):
         registry.answers("dssm-made", "1", fabricate().runs)
 
 
@@ -215,7 +250,11 @@ def test_mlflow_going_away_costs_one_warning(fabricate, monkeypatch, caplog):
         write({"a": 1.0}, 1)
         write({"a": 1.0}, 2)
     assert len(calls) == 2
-    assert [record.levelname for record in caplog.records if record.name == "dssm_core.registry.versions"] == ["WARNING"]
+    assert [
+        record.levelname
+        for record in caplog.records
+        if record.name == "dssm_core.registry.versions"
+    ] == ["WARNING"]
     monkeypatch.setattr(registry, "PAUSE_S", 1000.0)
     write({"a": 1.0}, 3)
     write({"a": 1.0}, 4)
@@ -255,7 +294,9 @@ def test_a_failure_is_told_and_the_next_attempt_runs_again(fabricate):
     run_id = json.loads((run.root / "mlflow.json").read_text())["run_id"]
     found = client(run).get_run(run_id)
     assert (found.info.status, found.data.tags["error"]) == ("FAILED", "3 rows have no item")
-    assert [file.path for file in client(run).list_artifacts(run_id, "data_docs")] == ["data_docs/index.html"]
+    assert [file.path for file in client(run).list_artifacts(run_id, "data_docs")] == [
+        "data_docs/index.html"
+    ]
     assert registry.open_tracking(run)["run_id"] == run_id
     again = client(run).get_run(run_id)
     assert again.info.status == "RUNNING"
@@ -276,7 +317,9 @@ def test_registered_once_and_served_as_it_was_registered(fabricate, finish, tmp_
         run.step("x").mkdir()
     assert registry.champion(one, tmp_path / "none") is None
     first = registry.register(one, one.step("x")).info
-    assert registry.register(one, one.step("x")).info == first  # the same content is the same version
+    assert (
+        registry.register(one, one.step("x")).info == first
+    )  # the same content is the same version
     assert first["version"] == "1"
     assert registry.register(two, two.step("x")).info["version"] == "2"
     name, runs = one.config.model_name, one.runs
@@ -301,8 +344,14 @@ def test_a_later_run_finds_what_the_champions_window_was_like(fabricate, finish,
     (tmp_path / "before").mkdir()
     assert registry.champion(run, tmp_path / "before").drift is None
     run.step("validate_data").mkdir()
-    changes = {"volume": [None, 0.5], "features.a%b": [None, 0.25], "features.c": [None, 0.125]}  # MLflow takes no metric named a%b
-    window = drift.Drift(["2024-01-06", "2024-01-07"], [2, 3], [None, 0.0], changes, {"os": {"x": 1.0}})
+    changes = {
+        "volume": [None, 0.5],
+        "features.a%b": [None, 0.25],
+        "features.c": [None, 0.125],
+    }  # MLflow takes no metric named a%b
+    window = drift.Drift(
+        ["2024-01-06", "2024-01-07"], [2, 3], [None, 0.0], changes, {"os": {"x": 1.0}}
+    )
     drift.save(window, run.step("validate_data"))
     run_id = registry.open_tracking(run)["run_id"]
     registry._log_drift(client(run), run, run_id)

@@ -14,7 +14,9 @@ def bundle(fabricate, tmp_path):
 
 
 class Plane:
-    """Stands for the user tower: a user points at the newest item of the history (10, 20, 30, 40 are the axes)."""
+    """Stands for the user tower: a user points at the newest item of the history (10, 20, 30, 40
+    are the axes).
+    """
 
     def users(self, frame):
         angle = np.array([(history[-1] // 10 - 1) * np.pi / 2 for history in frame.history])
@@ -63,7 +65,9 @@ def test_k_over_the_catalogue_gives_all(bundle):
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, "3", True, None, 10_001])
 def test_bad_k_is_named(bundle, k):
-    with pytest.raises(DataError, match=f"k is {k!r}: ask for a whole number of items, 1 to 10,000"):
+    with pytest.raises(
+        DataError, match=f"k is {k!r}: ask for a whole number of items, 1 to 10,000"
+    ):
         bundle.retrieve(pd.DataFrame({"user_id": [1]}), k)
 
 
@@ -73,7 +77,9 @@ def test_nobody_asking_is_named(bundle):
 
 
 def test_each_answer_says_where_it_comes_from(told):
-    frame = pd.DataFrame({"user_id": [1, 1, 99, 99], "history": [[10], [77], [77, 20], [77]]})  # no train row holds item 77
+    frame = pd.DataFrame(
+        {"user_id": [1, 1, 99, 99], "history": [[10], [77], [77, 20], [77]]}
+    )  # no train row holds item 77
     answer = told.retrieve(frame, 1)
     assert answer.source.tolist() == ["history", "user", "history", "context"]
     assert first(answer) == [10, 10, 20, 40]
@@ -82,7 +88,9 @@ def test_each_answer_says_where_it_comes_from(told):
 
 def test_newcomers_of_a_model_with_a_list_get_the_list(fabricate, finish, tmp_path):
     run = fabricate()
-    pd.DataFrame({"row": [2, 1], "score": [0.75, 0.25]}).to_parquet(run.step("export_embeddings") / "hot.parquet")
+    pd.DataFrame({"row": [2, 1], "score": [0.75, 0.25]}).to_parquet(
+        run.step("export_embeddings") / "hot.parquet"
+    )
     finish(run, "export_embeddings")
     bundle = open_bundle(assemble(run, tmp_path / "hot"))
     answer = bundle.retrieve(pd.DataFrame({"user_id": [99, 1, None]}), 3)
@@ -99,12 +107,16 @@ def test_missing_columns_are_named(bundle):
 
 @pytest.mark.parametrize("cell", [[1], np.array([1]), {"a": 1}])
 def test_an_id_that_is_no_scalar_is_refused(bundle, cell):
-    """As MLflow's server makes of the form `inputs`: without this it would be somebody unknown, and answered as such."""
+    """As MLflow's server makes of the form `inputs`: without this it would be somebody unknown, and
+    answered as such.
+    """
     with pytest.raises(DataError, match="is no id: give one a row"):
         bundle.retrieve(pd.DataFrame({"user_id": [1, cell]}), 5)
 
 
-@pytest.mark.parametrize(("cell", "kind"), [("10,20", "text"), (10, "of type int"), ({"a": 1}, "of type dict")])
+@pytest.mark.parametrize(
+    ("cell", "kind"), [("10,20", "text"), (10, "of type int"), ({"a": 1}, "of type dict")]
+)
 def test_a_history_that_is_no_list_is_refused(bundle, cell, kind):
     with pytest.raises(DataError, match=f"is {kind}: give a list of item_id"):
         bundle.retrieve(pd.DataFrame({"history": [[10], cell]}), 5)

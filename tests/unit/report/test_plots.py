@@ -11,7 +11,10 @@ def is_png(file):
 
 
 def test_recall_curve(tmp_path):
-    curves = {"served": (np.linspace(0, 0.6, 200), np.full(200, 0.01)), "hot": (np.linspace(0, 0.3, 50), np.zeros(50))}
+    curves = {
+        "served": (np.linspace(0, 0.6, 200), np.full(200, 0.01)),
+        "hot": (np.linspace(0, 0.3, 50), np.zeros(50)),
+    }
     plots.recall_curve(curves, tmp_path / "a.png")
     assert is_png(tmp_path / "a.png")
 
@@ -31,10 +34,20 @@ def test_sampling(tmp_path):
 def test_bars(tmp_path):
     marked, plain = plots.Bar("a", 0.5, 0.01, 0.52, True), plots.Bar("b", 0.2, 0.0, None, False)
     published = plots.Bar("c", None, 0.0, 0.9, False)
-    plots.bars([plots.Panel("one", "recall", [marked, plain, published]), plots.Panel("two", "recall", [plain])], tmp_path / "a.png")
+    plots.bars(
+        [
+            plots.Panel("one", "recall", [marked, plain, published]),
+            plots.Panel("two", "recall", [plain]),
+        ],
+        tmp_path / "a.png",
+    )
     assert is_png(tmp_path / "a.png")
 
 
 def test_recall_by_hour_is_drawn_with_gaps(tmp_path):
-    plots.by_hour({"served": [0.9, None, 0.8], "daily": [0.9, 0.5, 0.1], "recent_hot": [0.8, None, 0.7]}, 2, tmp_path / "rolling.png")
+    plots.by_hour(
+        {"served": [0.9, None, 0.8], "daily": [0.9, 0.5, 0.1], "recent_hot": [0.8, None, 0.7]},
+        2,
+        tmp_path / "rolling.png",
+    )
     assert is_png(tmp_path / "rolling.png")

@@ -63,7 +63,9 @@ def test_calibration_by_hand():
     # 100 draws: expected 50 +- 10 (two deviations) and 50; 61 lies outside
     assert probes.Calibration(np.array([0.5, 0.5]), np.array([0.39, 0.61]), 100).inside == 0
     assert probes.Calibration(np.array([0.5, 0.5]), np.array([0.41, 0.59]), 100).inside == 1
-    assert probes.Calibration(np.array([0.5, 0.5]), np.array([0.4, 0.6]), 100).distance == pytest.approx(0.1)
+    assert probes.Calibration(
+        np.array([0.5, 0.5]), np.array([0.4, 0.6]), 100
+    ).distance == pytest.approx(0.1)
 
 
 def test_a_planted_plane_is_found():
@@ -84,19 +86,30 @@ def test_neighbours_by_brute_force():
     vectors = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
     rows, how = probes.neighbours(vectors, np.array([3, 7]), 5)
     for item, near, similar in zip((3, 7), rows, how, strict=True):
-        others = sorted((other for other in range(30) if other != item), key=lambda other: -float(vectors[item] @ vectors[other]))
+        others = sorted(
+            (other for other in range(30) if other != item),
+            key=lambda other: -float(vectors[item] @ vectors[other]),
+        )
         assert near.tolist() == others[:5]
         assert similar == pytest.approx(vectors[item] @ vectors[others[:5]].T, abs=1e-5)
 
 
 def test_items_from_the_most_clicked_to_the_least():
-    assert probes.spread(np.array([5, 0, 9, 1, 3]), 3).tolist() == [2, 0, 3]  # places 1, 2 and 4 of four
+    assert probes.spread(np.array([5, 0, 9, 1, 3]), 3).tolist() == [
+        2,
+        0,
+        3,
+    ]  # places 1, 2 and 4 of four
     assert probes.spread(np.zeros(3, dtype=np.int64), 3).tolist() == []
 
 
 def test_efforts_double_around_the_served_one():
-    found = probes._efforts(Member.model_validate({"kind": "faiss_ivf", "nlist": 64, "nprobe": 4}), 1000)
-    assert [choice.settings for choice in found] == [{"nlist": 64, "nprobe": value} for value in (1, 2, 8)]
+    found = probes._efforts(
+        Member.model_validate({"kind": "faiss_ivf", "nlist": 64, "nprobe": 4}), 1000
+    )
+    assert [choice.settings for choice in found] == [
+        {"nlist": 64, "nprobe": value} for value in (1, 2, 8)
+    ]
     assert probes._efforts(Member(kind="faiss_flat"), 1000) == []
 
 
@@ -107,8 +120,13 @@ def test_the_served_index_comes_first_and_exact_search_loses_nothing(fabricate):
 
 
 def test_what_a_query_should_find(fabricate):
-    warm = read_window(fabricate()).warm  # user 1 should find items 10 and 20 (rows 0, 1), user 2 item 20
-    assert [part.tolist() for part in probes.relevant_pairs(warm, np.array([0, 1]))] == [[0, 0, 1], [0, 1, 1]]
+    warm = read_window(
+        fabricate()
+    ).warm  # user 1 should find items 10 and 20 (rows 0, 1), user 2 item 20
+    assert [part.tolist() for part in probes.relevant_pairs(warm, np.array([0, 1]))] == [
+        [0, 0, 1],
+        [0, 1, 1],
+    ]
     assert [part.tolist() for part in probes.relevant_pairs(warm, np.array([1]))] == [[0], [1]]
 
 
@@ -117,12 +135,19 @@ def test_scores_and_examples_of_the_made_run(fabricate):
     warm = read_window(run).warm
     asked = probes.ask(run, warm)
     told, share = probes.scores(asked, warm, 1, seed=0)
-    # user 1 points at item 10 and stands across to 20; user 2 points at 20: two of three reach what is at place 1
+    # user 1 points at item 10 and stands across to 20; user 2 points at 20: two of three reach what
+    # is at place 1
     assert sorted(told["clicked in the test"].tolist()) == [0, 1, 1]
     assert told["at place 1 of the list"].tolist() == [1, 1]
     assert share == pytest.approx(2 / 3)
     one, two = probes.examples(run, asked, warm, run.config, 5, 2)
-    assert (one.user, one.history.tolist(), one.recalled[0], one.relevant, one.found) == (1, [2, 0], 0, 2, 2)
+    assert (one.user, one.history.tolist(), one.recalled[0], one.relevant, one.found) == (
+        1,
+        [2, 0],
+        0,
+        2,
+        2,
+    )
     assert one.hits.tolist()[0] is True
     assert (two.user, two.recalled[0], two.hits.tolist()) == (2, 1, [True, False])
 
@@ -134,10 +159,18 @@ def test_the_map_is_coloured_by_age_where_items_have_no_category(fabricate, fini
     folder = run.step("sample_negatives")
     folder.mkdir()
     save_file(
-        {"log.created": torch.tensor([0, 0, 1, 2, 3]) * HOUR_MS, "log.window": torch.tensor([0, 4]) * HOUR_MS}, folder / "log.safetensors"
+        {
+            "log.created": torch.tensor([0, 0, 1, 2, 3]) * HOUR_MS,
+            "log.window": torch.tensor([0, 4]) * HOUR_MS,
+        },
+        folder / "log.safetensors",
     )
     found = probes.item_map(run)
-    assert (found.name, found.colours.tolist(), found.places.shape) == ("hours since first seen", [4, 3, 2, 1], (4, 2))
+    assert (found.name, found.colours.tolist(), found.places.shape) == (
+        "hours since first seen",
+        [4, 3, 2, 1],
+        (4, 2),
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,18 @@ def judged(run, **metrics):
     folder = run.step("recall_gate")
     folder.mkdir(exist_ok=True)
     scores = {KEY: 0.6, f"{KEY}_low": 0.5, f"{KEY}_high": 0.7}
-    known = {"served": scores, "exact": scores, "baselines": {"hot": {KEY: 0.3}}, "queries": {"warm": 2, "all": 4}}
+    known = {
+        "served": scores,
+        "exact": scores,
+        "baselines": {"hot": {KEY: 0.3}},
+        "queries": {"warm": 2, "all": 4},
+    }
     known |= {"parts": {"new_users": {**scores, "queries": 1}}}
     info = {"passed": False, "reasons": ["served <b>recall</b> is low"], "metrics": known | metrics}
     (folder / "gate.json").write_text(json.dumps(info))
-    (folder / "curves.json").write_text(json.dumps({"served": {"mean": [0.1, 0.6], "error": [0.0, 0.1]}}))
+    (folder / "curves.json").write_text(
+        json.dumps({"served": {"mean": [0.1, 0.6], "error": [0.0, 0.1]}})
+    )
     return folder
 
 
@@ -35,12 +42,19 @@ def section(page, title):
 
 def test_a_run_that_has_not_come_far_says_what_is_missing(fabricate, finish):
     run = fabricate()
-    finish(run, "split_by_time", {"read": 14, "train": 6, "test": 7, "outside": 1}, run.need("split_by_time").info)
+    finish(
+        run,
+        "split_by_time",
+        {"read": 14, "train": 6, "test": 7, "outside": 1},
+        run.need("split_by_time").info,
+    )
     page = written(run, run.step("recall_gate"))
     assert "The gate has not judged this run yet." in page
     assert "the gate has not judged this run yet" in section(page, "Recall")
     assert "run `dssm validate_data --run" in section(page, "The data")
-    assert "run `dssm sample_negatives --run" in section(page, "Calibration of sampling probabilities")
+    assert "run `dssm sample_negatives --run" in section(
+        page, "Calibration of sampling probabilities"
+    )
     assert "14 rows read = 6 train + 7 test + 1 outside" in section(page, "The flow")
     assert "train.learning_rate" in section(page, "Settings")
 
@@ -52,7 +66,9 @@ def test_a_refusal_is_told_with_its_reasons_and_nothing_is_loaded(fabricate):
     assert "served &lt;b&gt;recall&lt;/b&gt; is low" in page
     assert "<script" not in page
     assert not re.findall(r"https?://|url\(|@import|<link", page)
-    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]*)"', page))
+    assert all(
+        source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]*)"', page)
+    )
     assert "there is no champion yet" in section(page, "Against the champion&#39;s window")
     for title in ("Recall", "Slices", "Scores", "Index: recall against latency"):
         assert "<img" in section(page, title)
@@ -65,7 +81,11 @@ def test_the_champions_window_stands_beside_it(fabricate):
         KEY: 0.65,
         "version": "3",
         "parts": {},
-        "drift": {"volume": -0.25, "unknown_items": 0.125, "columns": [["device", 0.5], ["os", 0.01]]},
+        "drift": {
+            "volume": -0.25,
+            "unknown_items": 0.125,
+            "columns": [["device", 0.5], ["os", 0.01]],
+        },
     }
     page = written(run, judged(run, champion=theirs))
     told = section(page, "Against the champion&#39;s window")
@@ -106,13 +126,19 @@ def test_pictures_of_little_and_of_odd_names(tmp_path, size):
     file, rng = tmp_path / "a.png", np.random.default_rng(0)
     names = ["$1 and $2", "_hidden", "plain" * 20][:size]
     drawn = [
-        lambda: plots.plane(rng.normal(size=(size, 2)), np.array(names, dtype=object), "_$x$", file),
+        lambda: plots.plane(
+            rng.normal(size=(size, 2)), np.array(names, dtype=object), "_$x$", file
+        ),
         lambda: plots.plane(rng.normal(size=(size, 2)), np.arange(size, dtype=float), "age", file),
-        lambda: plots.days(["2024-03-01"] * size, [5] * size, dict.fromkeys(names, [None] * size), file),
+        lambda: plots.days(
+            ["2024-03-01"] * size, [5] * size, dict.fromkeys(names, [None] * size), file
+        ),
         lambda: plots.calibration(np.full(size, 1 / size), np.full(size, 1 / size), 10, file),
         lambda: plots.histograms({name: np.zeros(size) for name in ("a", "b")}, "cosine", file),
         lambda: plots.tradeoff([("flat", 1.0, 0.1, True), ("ivf", 0.5, 0.05, False)][:size], file),
-        lambda: plots.intervals([("a", [(0.5, 0.4, 0.6), None])] * size, ["one", "other"], KEY, file),
+        lambda: plots.intervals(
+            [("a", [(0.5, 0.4, 0.6), None])] * size, ["one", "other"], KEY, file
+        ),
     ]
     for draw in drawn:
         file.unlink(missing_ok=True)

@@ -42,7 +42,9 @@ def test_ivf_has_fewer_cells_for_few_items(vectors):
 
 def test_ivf_nprobe_buys_recall(vectors):
     index = FaissIvf(nlist=64).build(vectors, 0)
-    low, high, all_cells = (recall(FaissIvf(nlist=64, nprobe=n), vectors, index) for n in (1, 8, 64))
+    low, high, all_cells = (
+        recall(FaissIvf(nlist=64, nprobe=n), vectors, index) for n in (1, 8, 64)
+    )
     assert low < high < all_cells == 1.0
 
 
@@ -60,20 +62,32 @@ def test_ivf_seed_starts_the_k_means(vectors):
 
 def test_hnsw_settings_buy_recall(vectors):
     index = FaissHnsw(m=4, ef_construction=20).build(vectors, 0)
-    assert recall(FaissHnsw(ef_search=20), vectors, index) < recall(FaissHnsw(ef_search=500), vectors, index)
-    assert recall(FaissHnsw(m=2, ef_search=20), vectors) < recall(FaissHnsw(m=32, ef_search=20), vectors)
-    assert recall(FaissHnsw(m=4, ef_construction=1, ef_search=20), vectors) < recall(FaissHnsw(m=4, ef_search=20), vectors)
+    assert recall(FaissHnsw(ef_search=20), vectors, index) < recall(
+        FaissHnsw(ef_search=500), vectors, index
+    )
+    assert recall(FaissHnsw(m=2, ef_search=20), vectors) < recall(
+        FaissHnsw(m=32, ef_search=20), vectors
+    )
+    assert recall(FaissHnsw(m=4, ef_construction=1, ef_search=20), vectors) < recall(
+        FaissHnsw(m=4, ef_search=20), vectors
+    )
 
 
 def test_hnsw_seed_draws_the_levels(vectors):
-    levels = [faiss.vector_to_array(FaissHnsw().build(vectors[:500], seed).hnsw.levels) for seed in (1, 2)]
+    levels = [
+        faiss.vector_to_array(FaissHnsw().build(vectors[:500], seed).hnsw.levels) for seed in (1, 2)
+    ]
     assert not np.array_equal(*levels)
 
 
 def test_annoy_settings_buy_recall(vectors):
     index = Annoy(trees=20).build(vectors, 0)
-    assert recall(Annoy(search_k=50), vectors, index) < recall(Annoy(search_k=50_000), vectors, index)
-    assert recall(Annoy(trees=1, search_k=500), vectors) < recall(Annoy(trees=50, search_k=500), vectors)
+    assert recall(Annoy(search_k=50), vectors, index) < recall(
+        Annoy(search_k=50_000), vectors, index
+    )
+    assert recall(Annoy(trees=1, search_k=500), vectors) < recall(
+        Annoy(trees=50, search_k=500), vectors
+    )
 
 
 def test_annoy_missing_names_the_extra(monkeypatch, vectors):
@@ -100,10 +114,15 @@ def test_a_long_build_says_how_far_it_is(vectors, monkeypatch, caplog):
     monkeypatch.setattr(protocol, "PART", 700)
     caplog.set_level(logging.INFO, "dssm_core")
     FaissHnsw().build(vectors, 0)
-    assert [message.split(": ")[1] for message in caplog.messages] == [f"{n:,} of 3,000 vectors" for n in (700, 1400, 2100, 2800, 3000)]
+    assert [message.split(": ")[1] for message in caplog.messages] == [
+        f"{n:,} of 3,000 vectors" for n in (700, 1400, 2100, 2800, 3000)
+    ]
     caplog.clear()
     FaissIvf(nlist=10).build(vectors, 0)
-    assert caplog.messages == ["clustering into 10 cells: 3,000 vectors", "sorting into 10 cells: 3,000 vectors"]
+    assert caplog.messages == [
+        "clustering into 10 cells: 3,000 vectors",
+        "sorting into 10 cells: 3,000 vectors",
+    ]
 
 
 # auto: recalls are real, speeds are planted
@@ -116,13 +135,21 @@ def speeds(monkeypatch):
 
     def planted(self, member, index):
         rows, _ = member.search(index, self.queries, self.k)
-        return self.recall(rows), speeds.get(type(member).__name__, 1.0) / getattr(member, "nprobe", 1)
+        return self.recall(rows), speeds.get(type(member).__name__, 1.0) / getattr(
+            member, "nprobe", 1
+        )
 
     monkeypatch.setattr(measure.Sample, "measure", planted)
     return speeds
 
 
-SMALL = {"flat_below": 0, "k": 20, "sample": 100, "min_recall": 0.9, "kinds": ("faiss_ivf", "faiss_hnsw")}
+SMALL = {
+    "flat_below": 0,
+    "k": 20,
+    "sample": 100,
+    "min_recall": 0.9,
+    "kinds": ("faiss_ivf", "faiss_hnsw"),
+}
 
 
 def test_auto_takes_the_least_effort_that_reaches_the_recall(vectors, speeds):
@@ -131,7 +158,9 @@ def test_auto_takes_the_least_effort_that_reaches_the_recall(vectors, speeds):
     nlist, nprobe = chosen.choice.settings["nlist"], chosen.choice.settings["nprobe"]
     asked = measure.sample(vectors, vectors, 20, 100, 0)
     index = FaissIvf(nlist=nlist).build(vectors, 0)
-    reached = [asked.measure(FaissIvf(nlist=nlist, nprobe=n), index)[0] for n in range(1, nprobe + 1)]
+    reached = [
+        asked.measure(FaissIvf(nlist=nlist, nprobe=n), index)[0] for n in range(1, nprobe + 1)
+    ]
     assert reached[-1] >= 0.9
     assert all(recall < 0.9 for recall in reached[: nprobe - 1 - max(1, nprobe // 8)])
     found = [trial for trial in chosen.trials if trial.recall >= 0.9]
@@ -145,30 +174,47 @@ def test_auto_takes_the_fastest_kind(vectors, speeds):
     assert auto.build(vectors, 0, vectors).choice.kind == "faiss_ivf"
     speeds["FaissHnsw"] = 5000.0
     assert auto.build(vectors, 0, vectors).choice.kind == "faiss_hnsw"
-    assert Auto(**SMALL | {"kinds": ("faiss_ivf",)}).build(vectors, 0, vectors).choice.kind == "faiss_ivf"
+    assert (
+        Auto(**SMALL | {"kinds": ("faiss_ivf",)}).build(vectors, 0, vectors).choice.kind
+        == "faiss_ivf"
+    )
     speeds["FaissFlat"] = 9000.0
     assert auto.build(vectors, 0, vectors).choice.kind == "faiss_flat"
 
 
 def test_auto_settings_have_effects(vectors, speeds):
     def nprobe(**settings):
-        return Auto(**SMALL | {"kinds": ("faiss_ivf",)} | settings).build(vectors, 0, vectors).choice.settings["nprobe"]
+        return (
+            Auto(**SMALL | {"kinds": ("faiss_ivf",)} | settings)
+            .build(vectors, 0, vectors)
+            .choice.settings["nprobe"]
+        )
 
     assert nprobe(min_recall=0.5) < nprobe(min_recall=0.9)
     assert nprobe(k=1) < nprobe(k=20)  # each asks for itself, and itself is in the nearest cell
-    one, many = (Auto(**SMALL | {"sample": n}).build(vectors, 0, vectors).trials[-1] for n in (1, 100))
+    one, many = (
+        Auto(**SMALL | {"sample": n}).build(vectors, 0, vectors).trials[-1] for n in (1, 100)
+    )
     assert one.recall in [n / 20 for n in range(21)]
     assert many.recall not in [n / 20 for n in range(21)]
     assert Auto(**SMALL | {"flat_below": len(vectors)}).build(vectors, 0, vectors).trials == ()
-    assert len(Auto(**SMALL | {"flat_below": len(vectors) - 1}).build(vectors, 0, vectors).trials) > 3
+    assert (
+        len(Auto(**SMALL | {"flat_below": len(vectors) - 1}).build(vectors, 0, vectors).trials) > 3
+    )
 
 
 def test_auto_listens_to_those_who_will_ask(vectors, speeds):
-    alone = (vectors + 5 * vectors[:1]) / np.linalg.norm(vectors + 5 * vectors[:1], axis=1, keepdims=True)  # all in one corner
+    alone = (vectors + 5 * vectors[:1]) / np.linalg.norm(
+        vectors + 5 * vectors[:1], axis=1, keepdims=True
+    )  # all in one corner
     settings = SMALL | {"kinds": ("faiss_ivf",)}
-    corner, everywhere = (Auto(**settings).build(vectors, 0, asking).trials for asking in (alone, vectors))
+    corner, everywhere = (
+        Auto(**settings).build(vectors, 0, asking).trials for asking in (alone, vectors)
+    )
     assert [trial.recall for trial in corner[1:3]] != [trial.recall for trial in everywhere[1:3]]
-    assert Auto(**settings).build(vectors, 0).trials == everywhere  # nobody known: the items themselves ask
+    assert (
+        Auto(**settings).build(vectors, 0).trials == everywhere
+    )  # nobody known: the items themselves ask
 
 
 def test_auto_saves_the_choice_and_no_times(vectors, speeds, tmp_path):
@@ -183,7 +229,9 @@ def test_auto_saves_the_choice_and_no_times(vectors, speeds, tmp_path):
     assert json.loads((tmp_path / "a" / "auto.json").read_bytes()) == chosen.choice.model_dump()
     loaded = Auto().load(tmp_path / "a")  # searched as tuned, whatever the settings are now
     assert loaded.member == chosen.member
-    np.testing.assert_array_equal(auto.search(loaded, vectors[:50], 20)[0], auto.search(chosen, vectors[:50], 20)[0])
+    np.testing.assert_array_equal(
+        auto.search(loaded, vectors[:50], 20)[0], auto.search(chosen, vectors[:50], 20)[0]
+    )
     told = json.loads(json.dumps(auto.describe(chosen)))
     assert told["chosen"] == chosen.choice.model_dump()
     assert [trial["kind"] for trial in told["tried"]][:2] == ["faiss_flat", "faiss_ivf"]
@@ -193,7 +241,12 @@ def test_auto_saves_the_choice_and_no_times(vectors, speeds, tmp_path):
 def test_auto_plans_sizes_by_the_catalogue():
     one_million = list(plans(("faiss_ivf", "faiss_hnsw", "annoy"), 1_000_000, 200))
     assert [member.settings.get("nlist") for member, *_ in one_million] == [1024, 4096, None, None]
-    assert [(effort, least) for _, effort, least in one_million] == [("nprobe", 1), ("nprobe", 1), ("ef_search", 200), ("search_k", 200)]
+    assert [(effort, least) for _, effort, least in one_million] == [
+        ("nprobe", 1),
+        ("nprobe", 1),
+        ("ef_search", 200),
+        ("search_k", 200),
+    ]
 
 
 def test_least_effort_doubles_then_halves():
@@ -205,15 +258,21 @@ def test_least_effort_doubles_then_halves():
 
     assert least_effort(trial, 1.0, 1.0, least=1, most=1000).settings == {"effort": 40}
     assert asked[:9] == [1, 2, 4, 8, 16, 32, 64, 48, 40]
-    assert least_effort(trial, 1.0, 20.0, least=1, most=1000) is not None  # 32 is faster than 20, and not enough: on
-    assert least_effort(trial, 1.0, 40.0, least=1, most=1000) is None  # 32 is slower than 40 and not enough
+    assert (
+        least_effort(trial, 1.0, 20.0, least=1, most=1000) is not None
+    )  # 32 is faster than 20, and not enough: on
+    assert (
+        least_effort(trial, 1.0, 40.0, least=1, most=1000) is None
+    )  # 32 is slower than 40 and not enough
     assert least_effort(trial, 1.0, 1.0, least=1, most=32) is None
     assert least_effort(trial, 1.0, 1.0, least=200, most=1000).settings == {"effort": 200}
 
 
 def test_recall_by_hand():
     vectors = np.array([[1, 0], [0.8, 0.6], [0.8, 0.6], [0, 1], [-1, 0]], dtype=np.float32)
-    asked = measure.sample(vectors, vectors[:1], k=2, count=10, seed=0)  # the second place is a tie of rows 1 and 2
+    asked = measure.sample(
+        vectors, vectors[:1], k=2, count=10, seed=0
+    )  # the second place is a tie of rows 1 and 2
     found = {(0, 1): 1.0, (0, 2): 1.0, (1, 2): 1.0, (0, 3): 0.5, (3, 4): 0.0, (0, -1): 0.5}
     for rows, recall in found.items():
         assert asked.recall(np.array([rows])) == recall
@@ -233,7 +292,12 @@ def test_speed_is_the_best_of_three(vectors, monkeypatch):
 
 def index_step(folder, vectors, **index):
     """Run the step over vectors that are items and users alike; its info."""
-    raw = {"name": "made", "data": {"source": {"kind": "synthetic"}}, "split": {"test_day": "2024-01-07"}, "index": index}
+    raw = {
+        "name": "made",
+        "data": {"source": {"kind": "synthetic"}},
+        "split": {"test_day": "2024-01-07"},
+        "index": index,
+    }
     run = create_run(parse_config(raw), folder / "runs", index["kind"])
     run.step("export_embeddings").mkdir()
     np.save(run.step("export_embeddings") / "item_embeddings.npy", vectors)
@@ -253,11 +317,21 @@ def test_an_index_that_loses_much_says_so(vectors, tmp_path, caplog):
 
 def test_the_step_tells_what_was_chosen(vectors, tmp_path, caplog, speeds):
     speeds["FaissIvf"] = 1e6
-    info = index_step(tmp_path, vectors, kind="auto", flat_below=100, kinds=["faiss_ivf"], sample=100, min_recall=0.99)
+    info = index_step(
+        tmp_path,
+        vectors,
+        kind="auto",
+        flat_below=100,
+        kinds=["faiss_ivf"],
+        sample=100,
+        min_recall=0.99,
+    )
     assert info["chosen"]["kind"] == "faiss_ivf"
     chosen = {name: value for name, value in info["chosen"].items() if name != "kind"}
     (tried,) = [trial for trial in info["tried"] if trial["settings"] == chosen]
     assert tried["recall"] >= 0.99
-    assert info["recall@200"] == pytest.approx(tried["recall"], abs=0.01)  # of all users, not of the 100 that chose
+    assert info["recall@200"] == pytest.approx(
+        tried["recall"], abs=0.01
+    )  # of all users, not of the 100 that chose
     assert json.loads(json.dumps(info)) == info
     assert "finds" not in caplog.text

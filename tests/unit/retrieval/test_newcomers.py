@@ -25,8 +25,23 @@ def log_of(rows):
     """rows: (user, item, hours before the end), oldest first."""
     user, item, hours = (torch.tensor(column) for column in zip(*rows, strict=True))
     time = END - (hours * HOUR_MS).long()
-    created = torch.tensor([END, *(int(time[item == code].min()) if (item == code).any() else END for code in range(1, 5))])
-    return Log(user, item, time, torch.zeros(len(user), 0, dtype=torch.int64), created, torch.tensor([0, END]))
+    created = torch.tensor(
+        [
+            END,
+            *(
+                int(time[item == code].min()) if (item == code).any() else END
+                for code in range(1, 5)
+            ),
+        ]
+    )
+    return Log(
+        user,
+        item,
+        time,
+        torch.zeros(len(user), 0, dtype=torch.int64),
+        created,
+        torch.tensor([0, END]),
+    )
 
 
 # refreshes at 48 and 24 hours before the end; items 1, 2, 3 of 4 have clicks
@@ -43,11 +58,17 @@ def test_a_click_after_a_refresh_by_a_user_of_no_earlier_ones_teaches_the_tower_
 
 @pytest.mark.parametrize(
     ("changes", "knows"),
-    [({}, False), ({"train": {"target": "rest"}}, True), ({"features": {"activity": {"enabled": False}, "history": {"length": 0}}}, False)],
+    [
+        ({}, False),
+        ({"train": {"target": "rest"}}, True),
+        ({"features": {"activity": {"enabled": False}, "history": {"length": 0}}}, False),
+    ],
 )
 def test_without_activity_only_random_parts_of_histories_are_empty(changes, knows):
     settings = {**BY_PLACE, **changes}
-    assert knows_newcomers(log_of([*OLD, NEWCOMER]), parse_config(small_config(**settings))) is knows
+    assert (
+        knows_newcomers(log_of([*OLD, NEWCOMER]), parse_config(small_config(**settings))) is knows
+    )
 
 
 def test_the_list_is_the_baselines_with_shares_of_the_same_hours():
@@ -55,8 +76,19 @@ def test_the_list_is_the_baselines_with_shares_of_the_same_hours():
     clicks = Clicks(log.user.numpy(), log.item.numpy() - 1, log.time.numpy(), 4)
     timed = hot_list(log, parse_config(small_config(**BY_PLACE)))
     assert timed.rows.tolist() == RecentHot().fit(clicks, END).rows.tolist() == [2, 0, 1]
-    assert timed.scores.tolist() == [1.0, 0.0, 0.0]  # of the last hour; the rest follow by all clicks
-    plain = hot_list(log, parse_config(small_config(**BY_PLACE, split={"kind": "leave_one_out"}, evaluation={"baselines": ["hot"]})))
+    assert timed.scores.tolist() == [
+        1.0,
+        0.0,
+        0.0,
+    ]  # of the last hour; the rest follow by all clicks
+    plain = hot_list(
+        log,
+        parse_config(
+            small_config(
+                **BY_PLACE, split={"kind": "leave_one_out"}, evaluation={"baselines": ["hot"]}
+            )
+        ),
+    )
     assert plain.rows.tolist() == Hot().fit(clicks, END).rows.tolist() == [0, 2, 1]
     np.testing.assert_allclose(plain.scores, [3 / 6, 2 / 6, 1 / 6])
 
@@ -66,7 +98,10 @@ def test_a_tower_that_knows_newcomers_has_no_list():
 
 
 def test_answers_of_the_list_are_padded_and_leave_the_others_alone():
-    rows, scores = np.array([[0, 1, 2], [3, -1, -1]]), np.array([[0.9, 0.8, 0.7], [0.1, -np.inf, -np.inf]], np.float32)
+    rows, scores = (
+        np.array([[0, 1, 2], [3, -1, -1]]),
+        np.array([[0.9, 0.8, 0.7], [0.1, -np.inf, -np.inf]], np.float32),
+    )
     listed = HotList(np.array([3, 1]), np.array([0.6, 0.4], np.float32))
     got_rows, got_scores = listed.answer(np.array([False, True]), rows, scores)
     assert got_rows.tolist() == [[0, 1, 2], [3, 1, -1]]

@@ -1,4 +1,6 @@
-"""`mlflow models serve`, really running, on a registered model of whole-number ids: what it answers, and what it refuses and why."""
+"""`mlflow models serve`, really running, on a registered model of whole-number ids: what it
+answers, and what it refuses and why.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +11,20 @@ import urllib.error
 import urllib.request
 
 import pytest
+from tests.unit.test_registry import PASSED
 
 from dssm_core.registry import versions as registry
 from tests.conftest import served_model
 from tests.unit.conftest import fabricated, finish
-from tests.unit.test_registry import PASSED
 
 
 def send(url, body, kind="application/json"):
     """Status and answer of a request; body: JSON or bytes."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, {"Content-Type": kind}), timeout=60) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, data, {"Content-Type": kind}), timeout=60
+        ) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as refused:
         text = refused.read().decode()
@@ -48,12 +52,18 @@ def model(module_path):
 def served(model, module_path):
     """The address of a server of the registered model; ended with its processes afterwards."""
     name, runs = model
-    with served_model(f"models:/{name}/1", module_path, os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{runs / 'mlflow.db'}"}) as url:
+    with served_model(
+        f"models:/{name}/1",
+        module_path,
+        os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{runs / 'mlflow.db'}"},
+    ) as url:
         yield url
 
 
 def rows(columns, data, **params):
-    return {"dataframe_split": {"columns": columns, "data": data}} | ({"params": params} if params else {})
+    return {"dataframe_split": {"columns": columns, "data": data}} | (
+        {"params": params} if params else {}
+    )
 
 
 def test_the_schema_is_stated(model):
@@ -78,10 +88,15 @@ def test_who_is_known_and_who_is_not_are_answered(served):
     assert all(len(row["scores"]) == 2 for row in answer["predictions"])
 
 
-@pytest.mark.parametrize("body", [rows(["history"], [[[]]]), rows(["history"], [[None]]), rows(["history"], [[[77]]])])
+@pytest.mark.parametrize(
+    "body", [rows(["history"], [[[]]]), rows(["history"], [[None]]), rows(["history"], [[[77]]])]
+)
 def test_who_has_nothing_yet_is_answered(served, body):
     status, answer = send(served, body)
-    assert (status, answer["predictions"][0]["item_ids"][0]) == (200, 40)  # the unknown user's vector points at item 40
+    assert (status, answer["predictions"][0]["item_ids"][0]) == (
+        200,
+        40,
+    )  # the unknown user's vector points at item 40
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ def test_a_run_is_found_again_and_refused_with_other_settings(tmp_path):
     run = artifacts.create_run(config(), tmp_path, "one")
     assert artifacts.create_run(config(), tmp_path, "one") == run
     assert run.root == tmp_path / "small" / "2024-03-07" / "one"
-    with pytest.raises(ConfigError, match=r"'one' exists with other settings .* choose another run id"):
+    with pytest.raises(
+        ConfigError, match=r"'one' exists with other settings .* choose another run id"
+    ):
         artifacts.create_run(config(seed=1), tmp_path, "one")
 
 
@@ -25,7 +27,10 @@ def test_a_run_of_before_there_were_kinds_of_split_is_found_again(tmp_path):
     settings = json.loads((run.root / "config.json").read_text())
     settings["split"] = {"test_day": "2024-03-07", "train_days": 6, "test_days": 1}
     (run.root / "config.json").write_text(json.dumps(settings))
-    assert artifacts.open_run(run.root).config == artifacts.create_run(config(), tmp_path, "one").config
+    assert (
+        artifacts.open_run(run.root).config
+        == artifacts.create_run(config(), tmp_path, "one").config
+    )
 
 
 @pytest.mark.parametrize("run_id", ["../up", "a/b", "", ".hidden", "a b", "x" * 300])
@@ -35,7 +40,10 @@ def test_a_run_id_cannot_leave_its_folder(run_id, tmp_path):
 
 
 def test_airflow_run_ids_become_safe():
-    assert artifacts.safe_run_id("manual__2026-01-02T03:04:05.6+00:00") == "manual__2026-01-02T03-04-05.6-00-00"
+    assert (
+        artifacts.safe_run_id("manual__2026-01-02T03:04:05.6+00:00")
+        == "manual__2026-01-02T03-04-05.6-00-00"
+    )
     assert artifacts.safe_run_id("../../etc") == "etc"
     assert artifacts.safe_run_id("::") == "run"
 
@@ -47,7 +55,9 @@ def test_not_a_run_folder(tmp_path):
 
 def test_an_unfinished_step_says_what_to_run(tmp_path):
     run = artifacts.create_run(config(), tmp_path, "one")
-    with pytest.raises(ArtifactError, match=r"no finished 'split_by_time': run `dssm split_by_time --run "):
+    with pytest.raises(
+        ArtifactError, match=r"no finished 'split_by_time': run `dssm split_by_time --run "
+    ):
         run.need("split_by_time")
 
 

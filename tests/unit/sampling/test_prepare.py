@@ -11,7 +11,9 @@ ITEMS = Ids.fit(pd.Series(["a", "b", "c"]))
 
 
 def test_an_item_is_known_from_its_creation_else_its_first_click():
-    rows = pd.DataFrame({"user_id": ["u1", "u2", "u1"], "item_id": ["a", "b", "b"], "timestamp": [10, 20, 30]})
+    rows = pd.DataFrame(
+        {"user_id": ["u1", "u2", "u1"], "item_id": ["a", "b", "b"], "timestamp": [10, 20, 30]}
+    )
     items = pd.DataFrame({"item_id": ["a", "b"], "created_at": [3.0, None]})
     log = _log(rows, {"user_id": USERS, "item_id": ITEMS}, torch.zeros(3, 0), items, (0, 100))
     assert log.created.tolist() == [100, 3, 20, 100]
@@ -19,8 +21,18 @@ def test_an_item_is_known_from_its_creation_else_its_first_click():
 
 
 def test_shown_rows_of_known_users_and_items_are_kept():
-    rows = pd.DataFrame({"user_id": ["u2", "new", "u1", "u1"], "item_id": ["a", "a", "never clicked", "c"], "timestamp": [10, 20, 30, 40]})
+    rows = pd.DataFrame(
+        {
+            "user_id": ["u2", "new", "u1", "u1"],
+            "item_id": ["a", "a", "never clicked", "c"],
+            "timestamp": [10, 20, 30, 40],
+        }
+    )
     log = _log(rows[:1], {"user_id": USERS, "item_id": ITEMS}, torch.zeros(1, 0), None, (0, 100))
     log = replace(log, **_shown(rows, {"user_id": USERS, "item_id": ITEMS}))
-    assert (log.shown_user.tolist(), log.shown_item.tolist(), log.shown_time.tolist()) == ([2, 1], [1, 3], [10, 40])
+    assert (log.shown_user.tolist(), log.shown_item.tolist(), log.shown_time.tolist()) == (
+        [2, 1],
+        [1, 3],
+        [10, 40],
+    )
     assert log.before(40).shown_item.tolist() == [1]

@@ -25,7 +25,9 @@ from dssm_core.sampling.samplers.rank_suppressed import RankSuppressed
 from dssm_core.sampling.samplers.unseen import Unseen, draw_by_rejection, draw_compiled
 
 EMPTY = torch.zeros(5, 0, dtype=torch.int64)
-EVENTS = Events(*(torch.ones(1, dtype=torch.int64) for _ in range(4)))  # what it is does not matter to shared candidates
+EVENTS = Events(
+    *(torch.ones(1, dtype=torch.int64) for _ in range(4))
+)  # what it is does not matter to shared candidates
 
 
 @pytest.fixture
@@ -34,15 +36,29 @@ def log():
     hours = torch.tensor([0, 0, 30, 31, 31])
     item = torch.tensor([1, 1, 2, 3, 3])
     created = torch.tensor([40, 0, 30, 31]) * HOUR_MS
-    return Log(torch.ones(5, dtype=torch.int64), item, hours * HOUR_MS, EMPTY, created, torch.tensor([0, 40 * HOUR_MS]))
+    return Log(
+        torch.ones(5, dtype=torch.int64),
+        item,
+        hours * HOUR_MS,
+        EMPTY,
+        created,
+        torch.tensor([0, 40 * HOUR_MS]),
+    )
 
 
 def test_active_by_hand(log):
     sampler = Active(window_h=2, alpha=2.0, uniform_share=0.3)
     tables = sampler.fit(log, torch.tensor([10, 31, 32]) * HOUR_MS, {})
-    q = [sampler.log_q(tables, bucket, torch.tensor([1, 2, 3]), EVENTS).exp().tolist() for bucket in range(3)]
-    assert q[0] == pytest.approx([1, 0, 0])  # nothing was clicked in the 2 h before hour 10: only item 1 is known
-    assert q[1] == pytest.approx([0.15, 0.15 + 0.7, 0])  # item 3 is first clicked at hour 31, not before it
+    q = [
+        sampler.log_q(tables, bucket, torch.tensor([1, 2, 3]), EVENTS).exp().tolist()
+        for bucket in range(3)
+    ]
+    assert q[0] == pytest.approx(
+        [1, 0, 0]
+    )  # nothing was clicked in the 2 h before hour 10: only item 1 is known
+    assert q[1] == pytest.approx(
+        [0.15, 0.15 + 0.7, 0]
+    )  # item 3 is first clicked at hour 31, not before it
     assert q[2] == pytest.approx([0.1, 0.1 + 0.7 * 1 / 5, 0.1 + 0.7 * 4 / 5])
 
 
@@ -51,7 +67,9 @@ def test_popularity_by_hand(log):
     tables = sampler.fit(log, torch.tensor([0]), {})
     total = 2 * math.sqrt(2) + 1
     expected = [math.sqrt(2) / total, 1 / total, math.sqrt(2) / total]
-    assert sampler.log_q(tables, 0, torch.tensor([1, 2, 3]), EVENTS).exp().tolist() == pytest.approx(expected)
+    assert sampler.log_q(
+        tables, 0, torch.tensor([1, 2, 3]), EVENTS
+    ).exp().tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("shape", [0.05, 0.5, 5.0])
@@ -72,39 +90,66 @@ def clicked(item, times=None):
     time = torch.arange(1, len(item) + 1) if times is None else torch.tensor(times)
     none = torch.zeros(len(item), 0, dtype=torch.int64)
     created = torch.zeros(int(item.max()) + 1, dtype=torch.int64)
-    return Log(torch.ones_like(item), item, time, none, created, torch.tensor([0, int(time.max()) + 1]))
+    return Log(
+        torch.ones_like(item), item, time, none, created, torch.tensor([0, int(time.max()) + 1])
+    )
 
 
 def streamed(log, as_of, bucket, items, **settings):
     sampler = InBatch(streaming=Streaming(**settings))
-    return sampler.log_q(sampler.fit(log, torch.tensor(as_of), {}), bucket, torch.tensor(items), EVENTS).exp().tolist()
+    return (
+        sampler.log_q(
+            sampler.fit(log, torch.tensor(as_of), {}), bucket, torch.tensor(items), EVENTS
+        )
+        .exp()
+        .tolist()
+    )
 
 
 def test_streaming_estimate_by_hand():
-    """Item 1 at steps 1, 2, 6: its gaps 1, 1, 4; item 2 at 3, 4, 5: 3, 1, 1. Weights 1, 1/2, then the step of 1/2."""
+    """Item 1 at steps 1, 2, 6: its gaps 1, 1, 4; item 2 at 3, 4, 5: 3, 1, 1. Weights 1, 1/2, then
+    the step of 1/2.
+    """
     log = clicked([3, 1, 1, 2, 2, 2, 1])  # a user's first event is not trained on
     assert streamed(log, [0], 0, [1, 2, 3], step=0.5) == pytest.approx([1 / 2.5, 1 / 1.5, 0])
-    assert streamed(log, [0], 0, [1, 2], step=0.01) == pytest.approx([3 / 6, 3 / 5]), "evenly while items are new"
-    assert streamed(log, [0], 0, [1, 2], slots=1) == pytest.approx([1, 1]), "all in one cell: each event is the cell's"
+    assert streamed(log, [0], 0, [1, 2], step=0.01) == pytest.approx([3 / 6, 3 / 5]), (
+        "evenly while items are new"
+    )
+    assert streamed(log, [0], 0, [1, 2], slots=1) == pytest.approx([1, 1]), (
+        "all in one cell: each event is the cell's"
+    )
 
 
 def test_streaming_estimate_as_of_each_bucket():
-    """Activity on: items known before the first refresh, three events of item 1 in bucket 0, item 2 thrice in bucket 1."""
+    """Activity on: items known before the first refresh, three events of item 1 in bucket 0, item 2
+    thrice in bucket 1.
+    """
     log = clicked([1, 1, 1, 2, 2, 2], times=[11, 12, 13, 21, 22, 23])
     assert streamed(log, [5, 20], 0, [1, 2]) == pytest.approx([1, 0])
-    assert streamed(log, [5, 20], 1, [1, 2]) == pytest.approx([0, 3 / 6]), "item 1 is in no batch of bucket 1"
+    assert streamed(log, [5, 20], 1, [1, 2]) == pytest.approx([0, 3 / 6]), (
+        "item 1 is in no batch of bucket 1"
+    )
 
 
 def test_streaming_estimate_finds_planted_frequencies_and_their_change():
     generator = torch.Generator().manual_seed(0)
     early, late = torch.tensor([0.5, 0.3, 0.15, 0.05]), torch.tensor([0.05, 0.15, 0.3, 0.5])
-    item = torch.cat([torch.multinomial(q, 30_000, replacement=True, generator=generator) + 1 for q in (early, late)])
+    item = torch.cat(
+        [
+            torch.multinomial(q, 30_000, replacement=True, generator=generator) + 1
+            for q in (early, late)
+        ]
+    )
     got = streamed(clicked([1, *item.tolist()]), [0], 0, [1, 2, 3, 4], step=0.005)
-    assert got == pytest.approx(late.tolist(), rel=0.25)  # an exact count over both halves would say 0.275, 0.225, …
+    assert got == pytest.approx(
+        late.tolist(), rel=0.25
+    )  # an exact count over both halves would say 0.275, 0.225, …
 
 
 def shares_of(sampler, log, items, events=EVENTS, ids=None):
-    """Probabilities of items, after a fit on one bucket; [n], or [B, n] for candidates of each event's own."""
+    """Probabilities of items, after a fit on one bucket; [n], or [B, n] for candidates of each
+    event's own.
+    """
     tables, items = sampler.fit(log, torch.tensor([0]), ids or {}), torch.tensor(items)
     if sampler.own:
         items = items.expand(len(events.user), -1)
@@ -122,14 +167,22 @@ COUNTED = [1, 2, 2, 2, 2, 2, 2, 3, 3, 3]  # clicks on items 1 to 4: 1, 6, 3, 0
 
 def counted():
     log = clicked(COUNTED)
-    return replace(log, created=torch.zeros(5, dtype=torch.int64))  # item 4 is known and was not clicked
+    return replace(
+        log, created=torch.zeros(5, dtype=torch.int64)
+    )  # item 4 is known and was not clicked
 
 
 def test_frequency_bands_by_hand():
     """Item 2 holds 60 % of the clicks, 2 and 3 hold 90 %."""
-    assert shares_of(FrequencyBands(high_clicks=0.5, high_draws=0.4), counted(), [1, 2, 3, 4]) == pytest.approx([0.2, 0.4, 0.2, 0.2])
-    assert shares_of(FrequencyBands(high_clicks=0.8, high_draws=0.4), counted(), [1, 2, 3, 4]) == pytest.approx([0.3, 0.2, 0.2, 0.3])
-    assert shares_of(FrequencyBands(high_clicks=0.99), clicked([1, 2]), [1, 2]) == pytest.approx([0.5, 0.5]), "no low band"
+    assert shares_of(
+        FrequencyBands(high_clicks=0.5, high_draws=0.4), counted(), [1, 2, 3, 4]
+    ) == pytest.approx([0.2, 0.4, 0.2, 0.2])
+    assert shares_of(
+        FrequencyBands(high_clicks=0.8, high_draws=0.4), counted(), [1, 2, 3, 4]
+    ) == pytest.approx([0.3, 0.2, 0.2, 0.3])
+    assert shares_of(FrequencyBands(high_clicks=0.99), clicked([1, 2]), [1, 2]) == pytest.approx(
+        [0.5, 0.5]
+    ), "no low band"
 
 
 def test_log_uniform_by_hand():
@@ -139,7 +192,9 @@ def test_log_uniform_by_hand():
     assert shares_of(Ralm(), counted(), [1, 2, 3, 4]) == pytest.approx(expected)
     assert shares_of(RankSuppressed(), counted(), [1, 2, 3, 4]) == pytest.approx(expected)
     turned = [math.log(3 / 2), math.log(5 / 4), math.log(4 / 3), math.log(2)]
-    assert shares_of(RankSuppressed(favour="rare"), counted(), [1, 2, 3, 4]) == pytest.approx([each / math.log(5) for each in turned])
+    assert shares_of(RankSuppressed(favour="rare"), counted(), [1, 2, 3, 4]) == pytest.approx(
+        [each / math.log(5) for each in turned]
+    )
 
 
 def test_exposed_by_hand():
@@ -159,13 +214,18 @@ def test_exposed_by_hand():
     assert got[2] == pytest.approx([0, 1 / 3, 2 / 3, 0]), "4 was taken in the end"
     assert got[3] == pytest.approx([0.25] * 4), "user 2 clicked 1, so nothing is left"
     assert got[4] == pytest.approx([0.25] * 4)
-    with pytest.raises(DataError, match="no train row of a known user and item has label 0: give a log with impressions"):
+    with pytest.raises(
+        DataError,
+        match="no train row of a known user and item has label 0: give a log with impressions",
+    ):
         Exposed().fit(clicked([1]), torch.tensor([0]), {})
 
 
 @pytest.fixture
 def previous(tmp_path):
-    """A model of users b and c over items v, w, x, y, z, which it ranks in this order for b and in reverse for c."""
+    """A model of users b and c over items v, w, x, y, z, which it ranks in this order for b and in
+    reverse for c.
+    """
     Ids(pd.Index(["b", "c"])).save(tmp_path / "user_ids.parquet", USER)
     Ids(pd.Index(["v", "w", "x", "y", "z"])).save(tmp_path / "item_ids.parquet", ITEM)
     np.save(tmp_path / "user_embeddings.npy", np.array([[9.0], [1.0], [-1.0]]))
@@ -180,10 +240,16 @@ def test_hard_by_hand(previous):
     events = asking([1, 2, 3], [9, 9, 9])
     got = shares_of(Hard(bundle=str(previous), band=(1, 4)), log, [1, 2, 3, 4], events, ids)
     assert got[0] == pytest.approx([0.25] * 4), "the model does not know a"
-    assert got[1] == pytest.approx([0.5, 0, 0.5, 0]), "ranks 1 to 3 are w, x, y, but x is a positive"
+    assert got[1] == pytest.approx([0.5, 0, 0.5, 0]), (
+        "ranks 1 to 3 are w, x, y, but x is a positive"
+    )
     assert got[2] == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0]), "ranks 1 to 3 are y, x, w"
-    got = shares_of(Hard(bundle=str(previous), band=(0, 5), per_user=2), log, [1, 2, 3, 4], events, ids)
-    assert got[1] == pytest.approx([0.5, 0, 0.5, 0]), "of w, y, z (v is unknown now) every other place: 0 and 3 // 2"
+    got = shares_of(
+        Hard(bundle=str(previous), band=(0, 5), per_user=2), log, [1, 2, 3, 4], events, ids
+    )
+    assert got[1] == pytest.approx([0.5, 0, 0.5, 0]), (
+        "of w, y, z (v is unknown now) every other place: 0 and 3 // 2"
+    )
     assert got[2] == pytest.approx([0, 0.5, 0, 0.5]), "of z, y, x, w the places 0 and 2"
 
 
@@ -191,33 +257,64 @@ def test_hard_refuses_what_it_cannot_use(previous, tmp_path):
     ids = {USER: Ids(pd.Index(["a"])), ITEM: Ids(pd.Index(["w"]))}
     with pytest.raises(DataError, match="knows none of the train users"):
         Hard(bundle=str(previous)).fit(clicked([1]), torch.tensor([0]), ids)
-    with pytest.raises(DataError, match=r"begins at rank 100, but .* has 5 items: give lower ranks"):
-        Hard(bundle=str(previous)).fit(clicked([1]), torch.tensor([0]), {**ids, USER: Ids(pd.Index(["b"]))})
-    with pytest.raises(ArtifactError, match=r"cannot be read: .*; give the folder of a finished run"):
+    with pytest.raises(
+        DataError, match=r"begins at rank 100, but .* has 5 items: give lower ranks"
+    ):
+        Hard(bundle=str(previous)).fit(
+            clicked([1]), torch.tensor([0]), {**ids, USER: Ids(pd.Index(["b"]))}
+        )
+    with pytest.raises(
+        ArtifactError, match=r"cannot be read: .*; give the folder of a finished run"
+    ):
         Hard(bundle=str(tmp_path / "nothing")).fit(clicked([1]), torch.tensor([0]), ids)
 
 
 def test_mixed_by_hand():
-    sampler = Mixed.model_validate({"parts": [{"kind": "uniform", "share": 0.2}, {"kind": "popularity", "share": 0.8, "alpha": 1.0}]})
+    sampler = Mixed.model_validate(
+        {
+            "parts": [
+                {"kind": "uniform", "share": 0.2},
+                {"kind": "popularity", "share": 0.8, "alpha": 1.0},
+            ]
+        }
+    )
     assert not sampler.own
-    assert shares_of(sampler, counted(), [1, 2, 3, 4]) == pytest.approx([0.05 + 0.08, 0.05 + 0.48, 0.05 + 0.24, 0.05])
-    sampler = Mixed.model_validate({"parts": [{"kind": "uniform", "share": 0.2}, {"kind": "unseen", "share": 0.8}]})
+    assert shares_of(sampler, counted(), [1, 2, 3, 4]) == pytest.approx(
+        [0.05 + 0.08, 0.05 + 0.48, 0.05 + 0.24, 0.05]
+    )
+    sampler = Mixed.model_validate(
+        {"parts": [{"kind": "uniform", "share": 0.2}, {"kind": "unseen", "share": 0.8}]}
+    )
     assert sampler.own
     log = replace(counted(), user=torch.tensor([1] * 7 + [2] * 3))
-    assert shares_of(sampler, log, [1, 2, 3, 4], asking([1], [9]))[0] == pytest.approx([0.05, 0.05, 0.45, 0.45])
-    assert sampler.draw(sampler.fit(log, torch.tensor([0]), {}), 0, 3, asking([1, 2], [9, 9]), torch.Generator()).shape == (2, 3)
+    assert shares_of(sampler, log, [1, 2, 3, 4], asking([1], [9]))[0] == pytest.approx(
+        [0.05, 0.05, 0.45, 0.45]
+    )
+    assert sampler.draw(
+        sampler.fit(log, torch.tensor([0]), {}), 0, 3, asking([1, 2], [9, 9]), torch.Generator()
+    ).shape == (2, 3)
 
 
 def test_unseen_by_hand():
-    """By clicks 1, 6, 3, 0: user 1 has clicked 1 and 2, user 2 all that can be drawn, user 3 only item 2."""
-    log = replace(clicked([*COUNTED, 3, 1, 2]), created=torch.zeros(5, dtype=torch.int64), user=torch.tensor([1] * 7 + [3] * 3 + [2] * 3))
+    """By clicks 1, 6, 3, 0: user 1 has clicked 1 and 2, user 2 all that can be drawn, user 3 only
+    item 2.
+    """
+    log = replace(
+        clicked([*COUNTED, 3, 1, 2]),
+        created=torch.zeros(5, dtype=torch.int64),
+        user=torch.tensor([1] * 7 + [3] * 3 + [2] * 3),
+    )
     log = replace(log, user=torch.tensor([1, 1, 3, 3, 3, 3, 3, 2, 2, 2, 2, 2, 2]))
-    sampler = Unseen.model_validate({"of": {"kind": "popularity", "alpha": 1.0}})  # 2, 7, 4, 0 clicks now
+    sampler = Unseen.model_validate(
+        {"of": {"kind": "popularity", "alpha": 1.0}}
+    )  # 2, 7, 4, 0 clicks now
     got = shares_of(sampler, log, [1, 2, 3, 4], asking([1, 2, 3], [9, 9, 9]))
     assert got[0] == pytest.approx([0, 0, 1, 0])
     assert got[1] == pytest.approx([2 / 13, 7 / 13, 4 / 13, 0])
     assert got[2] == pytest.approx([2 / 6, 0, 4 / 6, 0])
-    assert mean_share(sampler, sampler.fit(log, torch.tensor([0]), {}), 0, torch.arange(1, 5), log).sum().item() == pytest.approx(1)
+    assert mean_share(
+        sampler, sampler.fit(log, torch.tensor([0]), {}), 0, torch.arange(1, 5), log
+    ).sum().item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("draw", [draw_compiled, draw_by_rejection])
@@ -226,8 +323,17 @@ def test_unseen_draws_where_nearly_everything_is_excluded(draw):
     clicks = torch.cat([torch.ones(10**6, dtype=torch.int64), torch.tensor([2, 3, 3, 3])])
     none = torch.zeros(len(clicks), 0, dtype=torch.int64)
     user = torch.ones_like(clicks).index_fill(0, torch.arange(10**6, 10**6 + 4), 2)
-    log = Log(user, clicks, torch.arange(len(clicks)), none, torch.zeros(4, dtype=torch.int64), torch.tensor([0, len(clicks)]))
-    tables = Unseen.model_validate({"of": {"kind": "popularity", "alpha": 1.0}}).fit(log, torch.tensor([0]), {})
+    log = Log(
+        user,
+        clicks,
+        torch.arange(len(clicks)),
+        none,
+        torch.zeros(4, dtype=torch.int64),
+        torch.tensor([0, len(clicks)]),
+    )
+    tables = Unseen.model_validate({"of": {"kind": "popularity", "alpha": 1.0}}).fit(
+        log, torch.tensor([0]), {}
+    )
     drawn = draw(tables, torch.ones(40, dtype=torch.int64), 100, torch.Generator().manual_seed(1))
     assert drawn.shape == (40, 100)
     counts = drawn.flatten().bincount(minlength=4)
@@ -246,7 +352,10 @@ def test_unseen_rejection_on_any_device_draws_what_log_q_says():
 
 def test_unseen_draws_alike_on_any_number_of_threads():
     log = replace(counted(), user=torch.tensor([1] * 7 + [2] * 3))
-    tables, users = Unseen().fit(log, torch.tensor([0]), {}), torch.randint(1, 3, (9000,), generator=torch.Generator().manual_seed(0))
+    tables, users = (
+        Unseen().fit(log, torch.tensor([0]), {}),
+        torch.randint(1, 3, (9000,), generator=torch.Generator().manual_seed(0)),
+    )
     before, drawn = torch.get_num_threads(), []
     try:
         for threads in (1, 3):

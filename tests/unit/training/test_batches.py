@@ -3,24 +3,40 @@ import torch
 from dssm_core.config import parse_config
 from dssm_core.features.events import training_events
 from dssm_core.features.interactions import Log, Table
-from dssm_core.training.batches import ByPlace, ByUser, epoch_batches, length_batches, random_part, stretches
+from dssm_core.training.batches import (
+    ByPlace,
+    ByUser,
+    epoch_batches,
+    length_batches,
+    random_part,
+    stretches,
+)
 from tests.conftest import small_config
 
 
 def test_events_by_hand():
-    """Refreshes at 10 and 20. Kept: an event after a refresh whose item was known before that refresh."""
+    """Refreshes at 10 and 20. Kept: an event after a refresh whose item was known before that
+    refresh.
+    """
     time = torch.tensor([5, 12, 13, 20, 25])
     item = torch.tensor([1, 1, 2, 2, 3])
     created = torch.tensor([99, 5, 13, 25])  # items 1, 2, 3 first clicked at 5, 13, 25
     log = Log(torch.arange(1, 6), item, time, torch.zeros(5, 0), created, torch.tensor([0, 30]))
     events = training_events(log, torch.tensor([10, 20]))
-    assert events.user.tolist() == [2, 4]  # 5: before any refresh; 13 and 25: their items were not known yet
+    assert events.user.tolist() == [
+        2,
+        4,
+    ]  # 5: before any refresh; 13 and 25: their items were not known yet
     assert events.bucket.tolist() == [0, 1]
     assert events.as_of.tolist() == [10, 20]
 
 
 def test_without_activity_every_event_but_a_users_first_counts():
-    user, item, time = torch.tensor([1, 2, 1, 1]), torch.tensor([1, 1, 2, 3]), torch.tensor([3, 4, 4, 4])
+    user, item, time = (
+        torch.tensor([1, 2, 1, 1]),
+        torch.tensor([1, 1, 2, 3]),
+        torch.tensor([3, 4, 4, 4]),
+    )
     log = Log(user, item, time, torch.zeros(4, 0), torch.tensor([9, 3, 4, 4]), torch.tensor([0, 9]))
     events = training_events(log, torch.tensor([0]))
     assert events.item.tolist() == [2, 3]
@@ -32,7 +48,14 @@ def test_an_epoch_holds_each_event_once_in_batches_of_one_bucket():
     batches = epoch_batches(bucket, 5, seed=1)
     assert sorted(torch.cat(batches).tolist()) == list(range(20))
     assert all(len(bucket[batch].unique()) == 1 and len(batch) <= 5 for batch in batches)
-    assert sorted(len(batch) for batch in batches) == [1, 3, 4, 4, 4, 4]  # 7 = 3 + 4, 12 = 4 + 4 + 4, 1
+    assert sorted(len(batch) for batch in batches) == [
+        1,
+        3,
+        4,
+        4,
+        4,
+        4,
+    ]  # 7 = 3 + 4, 12 = 4 + 4 + 4, 1
 
 
 def test_the_seed_decides_the_order():
@@ -42,22 +65,38 @@ def test_the_seed_decides_the_order():
 
 
 def test_long_histories_are_cut_so_that_each_event_but_the_first_is_learned_once():
-    """Users with 6, 1, 0 and 3 events, at most 2 places a stretch: the newest is whole, the oldest takes the rest."""
+    """Users with 6, 1, 0 and 3 events, at most 2 places a stretch: the newest is whole, the oldest
+    takes the rest.
+    """
     begin, end = stretches(torch.tensor([0, 6, 7, 7, 10]), 2)
-    assert sorted(zip(begin.tolist(), end.tolist(), strict=True)) == [(0, 2), (1, 4), (3, 6), (7, 10)]
+    assert sorted(zip(begin.tolist(), end.tolist(), strict=True)) == [
+        (0, 2),
+        (1, 4),
+        (3, 6),
+        (7, 10),
+    ]
 
 
 def sequence_log():
     """User 1 takes 11, 12, 13 and user 2 takes 21, 22, in time order 11, 21, 12, 13, 22."""
     user, item = torch.tensor([1, 2, 1, 1, 2]), torch.tensor([1, 4, 2, 3, 5])
     context = torch.arange(1, 6)[:, None]
-    return Log(user, item, torch.arange(5), context, torch.zeros(6, dtype=torch.int64), torch.tensor([0, 5]))
+    return Log(
+        user,
+        item,
+        torch.arange(5),
+        context,
+        torch.zeros(6, dtype=torch.int64),
+        torch.tensor([0, 5]),
+    )
 
 
 def examples_of(kind=ByPlace, length=20, **train):
     features = {"activity": {"enabled": False}, "history": {"length": length}}
     config = parse_config(small_config(features=features, sampler={"kind": "uniform"}, train=train))
-    users = Table(torch.arange(3)[:, None] * 10, torch.zeros(3, 0, 1, dtype=torch.int64), torch.zeros(3, 0))
+    users = Table(
+        torch.arange(3)[:, None] * 10, torch.zeros(3, 0, 1, dtype=torch.int64), torch.zeros(3, 0)
+    )
     return kind(config, sequence_log(), users)
 
 
@@ -67,7 +106,10 @@ def test_every_place_is_an_event_toward_the_next():
     (rows,) = found.batches(100, seed=0)
     batch = found.take(rows.sort().values, torch.Generator())
     assert batch.inputs.history.tolist() == [[1, 2], [4, 0]]
-    assert batch.inputs.categorical.tolist()[0] == [[10, 1], [10, 3]]  # the user's own column, then each event's context
+    assert batch.inputs.categorical.tolist()[0] == [
+        [10, 1],
+        [10, 3],
+    ]  # the user's own column, then each event's context
     assert batch.events.user.tolist() == [1, 1, 2]
     assert batch.events.item.tolist() == [2, 3, 5]
     assert batch.places.tolist() == [0, 1, 2]
@@ -94,7 +136,11 @@ def test_stretches_of_like_length_share_a_batch():
 
 
 def test_the_rest_of_a_users_items_is_learned_toward_and_never_in_the_history():
-    found, generator, histories = examples_of(ByUser, target="rest"), torch.Generator().manual_seed(0), set()
+    found, generator, histories = (
+        examples_of(ByUser, target="rest"),
+        torch.Generator().manual_seed(0),
+        set(),
+    )
     (rows,) = found.batches(100, seed=0)
     for _ in range(50):
         batch = found.take(rows.sort().values, generator)
@@ -106,7 +152,9 @@ def test_the_rest_of_a_users_items_is_learned_toward_and_never_in_the_history():
             assert batch.inputs.numeric[row, -1].item() == torch.tensor(len(shown)).log1p().item()
             histories.add(frozenset(shown))
         assert batch.events.user.tolist() == [row + 1 for row in batch.rows.tolist()]
-    assert histories == {frozenset(part) for part in ((), (1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (4,), (5,))}
+    assert histories == {
+        frozenset(part) for part in ((), (1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (4,), (5,))
+    }
 
 
 def test_without_a_history_the_rest_is_everything():

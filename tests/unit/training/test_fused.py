@@ -12,18 +12,27 @@ from dssm_core.training.losses.sampled_softmax import SampledSoftmax
 def compared():
     torch.manual_seed(0)
     user, own, candidate = (torch.randn(size, 8, requires_grad=True) for size in (50, 50, 30))
-    items, temperature = (torch.randint(20, (50,)), torch.randint(20, (30,))), torch.tensor(0.5, requires_grad=True)
-    return Comparison(user, own, candidate, temperature, *items, torch.zeros(50), torch.randn(30), 20)
+    items, temperature = (
+        (torch.randint(20, (50,)), torch.randint(20, (30,))),
+        torch.tensor(0.5, requires_grad=True),
+    )
+    return Comparison(
+        user, own, candidate, temperature, *items, torch.zeros(50), torch.randn(30), 20
+    )
 
 
-@pytest.mark.parametrize("loss", [SampledSoftmax(), SampledSoftmax(log_q=False), FullSoftmax()], ids=repr)
+@pytest.mark.parametrize(
+    "loss", [SampledSoftmax(), SampledSoftmax(log_q=False), FullSoftmax()], ids=repr
+)
 @pytest.mark.parametrize("at_once", [1, 70, 10**6])
 def test_loss_and_gradients_are_those_of_the_logits(monkeypatch, loss, at_once):
     monkeypatch.setitem(fused.LOGITS_AT_ONCE, "cpu", at_once)
     given = compared()
     one, other = loss.fused(given), loss(given.logits)
     torch.testing.assert_close(one, other)
-    torch.testing.assert_close(torch.autograd.grad(one, given[:4]), torch.autograd.grad(other, given[:4]))
+    torch.testing.assert_close(
+        torch.autograd.grad(one, given[:4]), torch.autograd.grad(other, given[:4])
+    )
 
 
 def test_what_the_own_user_took_is_left_out_alike():
@@ -42,21 +51,37 @@ def test_events_that_share_a_user_are_as_events_with_copies_of_it(monkeypatch, l
     shared = given._replace(user=given.user[: rows.max() + 1].detach().requires_grad_(), rows=rows)
     mine = [set(given.own_items[rows == row].tolist()) for row in rows.tolist()]
     out = torch.tensor([[item in own for item in given.candidate_items.tolist()] for own in mine])
-    negative = (shared.user[rows] @ given.candidate.T / given.temperature).masked_fill(out, -torch.inf)
+    negative = (shared.user[rows] @ given.candidate.T / given.temperature).masked_fill(
+        out, -torch.inf
+    )
     torch.testing.assert_close(shared.logits.negative, negative)
     one, other = loss.fused(shared), loss(shared.logits)
     torch.testing.assert_close(one, other)
-    torch.testing.assert_close(torch.autograd.grad(one, shared[:4]), torch.autograd.grad(other, shared[:4]))
+    torch.testing.assert_close(
+        torch.autograd.grad(one, shared[:4]), torch.autograd.grad(other, shared[:4])
+    )
 
 
 def test_a_whole_catalogue_leaves_each_events_own_item_out_by_its_code():
     given = compared()
-    user, candidate, items = given.user, torch.randn(20, 8, requires_grad=True), given.own_items.clamp(min=1)
-    whole = given._replace(candidate=candidate, own=candidate[items - 1], own_items=items, candidate_items=torch.arange(1, 21), whole=True)
+    user, candidate, items = (
+        given.user,
+        torch.randn(20, 8, requires_grad=True),
+        given.own_items.clamp(min=1),
+    )
+    whole = given._replace(
+        candidate=candidate,
+        own=candidate[items - 1],
+        own_items=items,
+        candidate_items=torch.arange(1, 21),
+        whole=True,
+    )
     one = FullSoftmax().fused(whole)
     other = torch.nn.functional.cross_entropy(user @ candidate.T / given.temperature, items - 1)
     torch.testing.assert_close(one, other)
-    torch.testing.assert_close(torch.autograd.grad(one, (user, candidate)), torch.autograd.grad(other, (user, candidate)))
+    torch.testing.assert_close(
+        torch.autograd.grad(one, (user, candidate)), torch.autograd.grad(other, (user, candidate))
+    )
 
 
 def test_mixed_precision_is_close():
@@ -70,5 +95,7 @@ def test_mixed_precision_is_close():
 
 def test_an_event_without_any_other_candidate_costs_nothing():
     given = compared()
-    alone = given._replace(candidate=given.own[:1], candidate_items=torch.tensor([3]), own_items=torch.full((50,), 3))
+    alone = given._replace(
+        candidate=given.own[:1], candidate_items=torch.tensor([3]), own_items=torch.full((50,), 3)
+    )
     assert FullSoftmax().fused(alone).item() == 0

@@ -16,12 +16,18 @@ from dssm_core.training.losses.sampled_softmax import SampledSoftmax
 from dssm_core.training.losses.triplet import Triplet
 
 BATCH = Logits(
-    torch.tensor([1.0]), torch.tensor([[0.5, -1.0]]), torch.tensor([math.log(0.2)]), torch.tensor([math.log(0.5), math.log(2.0)]), 101
+    torch.tensor([1.0]),
+    torch.tensor([[0.5, -1.0]]),
+    torch.tensor([math.log(0.2)]),
+    torch.tensor([math.log(0.5), math.log(2.0)]),
+    101,
 )
 
 
 def test_logits_and_temperature():
-    positive, negative = logits(torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0, 0.0]]), torch.eye(2), torch.tensor(0.5))
+    positive, negative = logits(
+        torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0, 0.0]]), torch.eye(2), torch.tensor(0.5)
+    )
     assert positive.tolist() == pytest.approx([1.2])
     assert negative[0].tolist() == pytest.approx([1.2, 1.6])
 
@@ -38,16 +44,31 @@ def test_own_candidates_by_hand():
     """[B, C, D] candidates: each event meets its own."""
     candidates = torch.tensor([[5, 3], [3, 3]])
     three, five = [1.0, 0.0], [0.0, 2.0]
-    got = similarity(torch.tensor([[3.0, 4.0], [5.0, 6.0]]), torch.tensor([[five, three], [three, three]]))
+    got = similarity(
+        torch.tensor([[3.0, 4.0], [5.0, 6.0]]), torch.tensor([[five, three], [three, three]])
+    )
     assert got.tolist() == [[8.0, 3.0], [5.0, 5.0]]
-    assert comparison(torch.tensor([3, 4]), candidates).left_out(slice(None)).tolist() == [[False, True], [False, False]]
+    assert comparison(torch.tensor([3, 4]), candidates).left_out(slice(None)).tolist() == [
+        [False, True],
+        [False, False],
+    ]
 
 
 def comparison(own_items, candidate_items, **more):
     zeros = torch.zeros(len(own_items), 1)
     shape = (*candidate_items.shape, 1)
     counts = torch.zeros(len(own_items)), torch.zeros(candidate_items.shape)
-    return Comparison(zeros, zeros, torch.zeros(shape), torch.ones(()), own_items, candidate_items, *counts, 9, **more)
+    return Comparison(
+        zeros,
+        zeros,
+        torch.zeros(shape),
+        torch.ones(()),
+        own_items,
+        candidate_items,
+        *counts,
+        9,
+        **more,
+    )
 
 
 def test_accidental_hits_cannot_be_negatives():
@@ -56,9 +77,13 @@ def test_accidental_hits_cannot_be_negatives():
 
 
 def test_a_users_other_items_of_the_batch_are_no_negatives_of_theirs():
-    """Users 1 and 2 took 7 and 8; a batch's items come with who took them, -1 for what was drawn beside them."""
+    """Users 1 and 2 took 7 and 8; a batch's items come with who took them, -1 for what was drawn
+    beside them.
+    """
     users = {"own_users": torch.tensor([1, 1, 2]), "candidate_users": torch.tensor([1, 1, 2, -1])}
-    masked = comparison(torch.tensor([7, 8, 6]), torch.tensor([7, 8, 6, 8]), **users).logits.negative
+    masked = comparison(
+        torch.tensor([7, 8, 6]), torch.tensor([7, 8, 6, 8]), **users
+    ).logits.negative
     out = -math.inf
     assert masked.tolist() == [[out, out, 0, 0], [out, out, 0, out], [0, 0, out, 0]]
 
@@ -76,16 +101,28 @@ def test_bce_by_hand():
         return 1 / (1 + math.exp(-x))
 
     plain = -math.log(sigmoid(1)) - math.log(1 - sigmoid(0.5)) - math.log(1 - sigmoid(-1))
-    shifted = -math.log(sigmoid(1 - math.log(0.2))) - math.log(1 - sigmoid(0.5 - math.log(0.5))) - math.log(1 - sigmoid(-1 - math.log(2)))
+    shifted = (
+        -math.log(sigmoid(1 - math.log(0.2)))
+        - math.log(1 - sigmoid(0.5 - math.log(0.5)))
+        - math.log(1 - sigmoid(-1 - math.log(2)))
+    )
     assert Bce(log_q=False)(BATCH).item() == pytest.approx(plain)
     assert Bce()(BATCH).item() == pytest.approx(shifted)
 
 
 def test_bpr_by_hand():
-    assert Bpr()(BATCH).item() == pytest.approx((math.log(1 + math.exp(-0.5)) + math.log(1 + math.exp(-2))) / 2)
+    assert Bpr()(BATCH).item() == pytest.approx(
+        (math.log(1 + math.exp(-0.5)) + math.log(1 + math.exp(-2))) / 2
+    )
 
 
-COSINES = Logits(torch.tensor([0.9, 0.2]), torch.tensor([[0.7, 0.1, -math.inf], [0.5, 0.3, -0.4]]), torch.zeros(2), torch.zeros(3), 100)
+COSINES = Logits(
+    torch.tensor([0.9, 0.2]),
+    torch.tensor([[0.7, 0.1, -math.inf], [0.5, 0.3, -0.4]]),
+    torch.zeros(2),
+    torch.zeros(3),
+    100,
+)
 
 
 def test_triplet_by_hand():
@@ -95,21 +132,34 @@ def test_triplet_by_hand():
 
 
 def test_ccl_by_hand():
-    first, second = 0.1 + 12 * (0.3 / 3), 0.8 + 12 * (0.1 / 3)  # 0.7 - 0.4 and 0.5 - 0.4 are above the margin, the others below
-    assert Ccl(margin=0.4, negative_weight=12)(COSINES).item() == pytest.approx((first + second) / 2)
+    first, second = (
+        0.1 + 12 * (0.3 / 3),
+        0.8 + 12 * (0.1 / 3),
+    )  # 0.7 - 0.4 and 0.5 - 0.4 are above the margin, the others below
+    assert Ccl(margin=0.4, negative_weight=12)(COSINES).item() == pytest.approx(
+        (first + second) / 2
+    )
 
 
 def test_full_softmax_by_hand():
-    batch = BATCH._replace(log_count_negative=torch.full((2,), 5.0))  # of no meaning here: nothing was drawn
-    assert FullSoftmax()(batch).item() == pytest.approx(math.log(math.e + math.exp(0.5) + math.exp(-1)) - 1)
+    batch = BATCH._replace(
+        log_count_negative=torch.full((2,), 5.0)
+    )  # of no meaning here: nothing was drawn
+    assert FullSoftmax()(batch).item() == pytest.approx(
+        math.log(math.e + math.exp(0.5) + math.exp(-1)) - 1
+    )
 
 
 @pytest.mark.parametrize(("calibration", "beta"), [(0.0, 1.0), (1.0, 0.02), (0.75, 0.265)])
 def test_gbce_by_hand(calibration, beta):
-    """2 candidates of 100 negatives: alpha = 0.02; beta = 0.02 * (t * (1 - 50) + 50), which is alpha at t = 1 and 1 at t = 0."""
+    """2 candidates of 100 negatives: alpha = 0.02; beta = 0.02 * (t * (1 - 50) + 50), which is
+    alpha at t = 1 and 1 at t = 0.
+    """
     loss = Gbce(calibration=calibration)
     assert loss.beta(2, 101) == pytest.approx(beta)
-    expected = beta * math.log(1 + math.exp(-1)) + math.log(1 + math.exp(0.5)) + math.log(1 + math.exp(-1))
+    expected = (
+        beta * math.log(1 + math.exp(-1)) + math.log(1 + math.exp(0.5)) + math.log(1 + math.exp(-1))
+    )
     assert loss(BATCH).item() == pytest.approx(expected / 3)
 
 
@@ -118,7 +168,9 @@ def test_gbce_with_every_negative_is_plain():
 
 
 def test_log_q_makes_the_sampled_softmax_estimate_the_full_one():
-    """With many draws the corrected loss nears the full softmax whatever the sampler; the uncorrected one does not."""
+    """With many draws the corrected loss nears the full softmax whatever the sampler; the
+    uncorrected one does not.
+    """
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(50, generator=generator)
     q = torch.rand(50, generator=generator) ** 3 + 1e-3
@@ -127,6 +179,8 @@ def test_log_q_makes_the_sampled_softmax_estimate_the_full_one():
     drawn = torch.multinomial(q, count, replacement=True, generator=generator)
     negative = scores[drawn][None].masked_fill(drawn == target, -torch.inf)
     log_count = math.log(count) + q.log()
-    batch = Logits(scores[target : target + 1], negative, log_count[target : target + 1], log_count[drawn], 50)
+    batch = Logits(
+        scores[target : target + 1], negative, log_count[target : target + 1], log_count[drawn], 50
+    )
     full = scores.logsumexp(0) - scores[target]
     assert SampledSoftmax()(batch).item() == pytest.approx(full.item(), abs=0.02)

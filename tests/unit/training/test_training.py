@@ -54,7 +54,14 @@ def plain(prepared_run):
 
 def fit(run, tmp_path):
     samples = run.step("sample_negatives")
-    trainer = Trainer(run.config, load_prepared(samples), samples, torch.device("cpu"), tmp_path / "c.pt", lambda values, step: None)
+    trainer = Trainer(
+        run.config,
+        load_prepared(samples),
+        samples,
+        torch.device("cpu"),
+        tmp_path / "c.pt",
+        lambda values, step: None,
+    )
     return trainer.fit(), trainer
 
 
@@ -68,7 +75,10 @@ def weights(model):
 
 
 def test_learning_rate_by_hand():
-    rates = [learning_rate(Train(learning_rate=1.0, warmup_share=0.2), done, 10) for done in (0, 1, 2, 6, 10)]
+    rates = [
+        learning_rate(Train(learning_rate=1.0, warmup_share=0.2), done, 10)
+        for done in (0, 1, 2, 6, 10)
+    ]
     assert rates == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.0])
 
 
@@ -83,14 +93,19 @@ def test_gradients_of_a_large_batch_do_not_depend_on_the_threads(prepared_run):
     prepared = load_prepared(samples)
     objective = Objective(run.config, prepared, prepared.log, samples, "refit")
     torch.manual_seed(0)
-    model, rows = TwoTower(run.config, prepared.schema, prepared.items), objective.examples.batches(4096, 0)[0]
+    model, rows = (
+        TwoTower(run.config, prepared.schema, prepared.items),
+        objective.examples.batches(4096, 0)[0],
+    )
     before = torch.get_num_threads()
     torch.set_num_threads(max(2, before))
     gradients = []
     for _ in range(10):
         model.zero_grad()
         objective(model, rows, torch.Generator().manual_seed(0)).backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        )
     torch.set_num_threads(before)
     assert all(torch.equal(gradients[0], other) for other in gradients)
 
@@ -126,7 +141,12 @@ KNOBS = [
     {"loss": {"kind": "in_batch_softmax", "streaming": {"step": 0.05}}},
     {"loss": {"kind": "full_softmax"}},
     {"sampler": {"kind": "unseen"}, "train__negatives": 10},
-    {"sampler": {"kind": "mixed", "parts": [{"kind": "frequency_bands", "share": 0.5}, {"kind": "ralm", "share": 0.5}]}},
+    {
+        "sampler": {
+            "kind": "mixed",
+            "parts": [{"kind": "frequency_bands", "share": 0.5}, {"kind": "ralm", "share": 0.5}],
+        }
+    },
     {"loss": {"kind": "triplet"}},
     {"loss": {"kind": "bpr"}},
     {"loss": {"kind": "ccl"}},
@@ -174,7 +194,11 @@ def test_a_knob_of_shapes_changes_the_parameters(changes, prepared_run, trained,
     assert len(weights(model)) != len(weights(trained[0]))
 
 
-PLACES = {"features__activity": {"enabled": False}, "sampler": {"kind": "uniform"}, "evaluation__baselines": ["hot"]}
+PLACES = {
+    "features__activity": {"enabled": False},
+    "sampler": {"kind": "uniform"},
+    "evaluation__baselines": ["hot"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -205,10 +229,16 @@ def test_a_knob_of_training_by_place_changes_the_towers(changes, prepared_run, b
 @pytest.mark.parametrize("kind", sorted(TOWERS))
 def test_every_tower_trains_by_place_and_by_refresh_and_learns(kind, prepared_run, tmp_path):
     for place, ways in enumerate((PLACES, {})):
-        run = prepared_run(**ways, tower={"kind": kind}, train={"epochs": 2, "batch_size": 64, "negatives": 128, "refit": False})
+        run = prepared_run(
+            **ways,
+            tower={"kind": kind},
+            train={"epochs": 2, "batch_size": 64, "negatives": 128, "refit": False},
+        )
         (tmp_path / str(place)).mkdir()
         _, trainer = fit(run, tmp_path / str(place))
-        losses = [point["train_loss"] for point in trainer.progress.history if "train_loss" in point]
+        losses = [
+            point["train_loss"] for point in trainer.progress.history if "train_loss" in point
+        ]
         assert losses[-1] < losses[0] - 0.1
 
 
@@ -221,7 +251,11 @@ def test_large_tables_are_updated_by_row_and_left_out_of_the_average(prepared_ru
 
 
 def test_a_lazy_step_is_adams_first_step_on_the_rows_it_touches():
-    rows, dense, sparse = torch.tensor([1, 3, 3]), torch.nn.Embedding(5, 2), torch.nn.Embedding(5, 2, sparse=True)
+    rows, dense, sparse = (
+        torch.tensor([1, 3, 3]),
+        torch.nn.Embedding(5, 2),
+        torch.nn.Embedding(5, 2, sparse=True),
+    )
     sparse.load_state_dict(dense.state_dict())
     before = dense.weight.detach().clone()
     for table, optimizer in ((dense, torch.optim.Adam), (sparse, torch.optim.SparseAdam)):
@@ -234,14 +268,17 @@ def test_a_lazy_step_is_adams_first_step_on_the_rows_it_touches():
 def test_divergence_is_an_error_that_says_what_to_lower(prepared_run, tmp_path):
     run = prepared_run(train={"epochs": 2, "learning_rate": 1e30, "device": "cpu"})
     with pytest.raises(
-        artifacts.ConfigError, match=r"diverged in the select phase at step .*, learning rate .*: lower train\.learning_rate"
+        artifacts.ConfigError,
+        match=r"diverged in the select phase at step .*, learning rate .*: lower train\.learning_rate",
     ):
         fit(run, tmp_path)
 
 
 @pytest.mark.parametrize("loss", ["sampled_softmax", "in_batch_softmax"])
 def test_in_batch_log_q_counts_training_events_only(prepared_run, loss):
-    """What the batch's items are expected to be is taken over the events that training sees, not over dropped ones."""
+    """What the batch's items are expected to be is taken over the events that training sees, not
+    over dropped ones.
+    """
     run = prepared_run(loss={"kind": loss}, sampler={"kind": "in_batch"})
     samples = run.step("sample_negatives")
     prepared = load_prepared(samples)
@@ -260,7 +297,10 @@ def some_events(prepared_run, **changes):
     samples = run.step("sample_negatives")
     prepared = load_prepared(samples)
     torch.manual_seed(0)
-    objective, model = Objective(run.config, prepared, prepared.log, samples, "refit"), TwoTower(run.config, prepared.schema).eval()
+    objective, model = (
+        Objective(run.config, prepared, prepared.log, samples, "refit"),
+        TwoTower(run.config, prepared.schema).eval(),
+    )
     rows = objective.examples.batches(16, 0)[0]
     return objective, model, rows, objective.examples.take(rows, torch.Generator().manual_seed(3))
 
@@ -268,43 +308,76 @@ def some_events(prepared_run, **changes):
 def scores_of(objective, model, batch, n, items):
     """Logits of the n-th event against some items, embedded by themselves."""
     as_of, config = int(objective.times[batch.bucket]), objective.config
-    vectors = model.items(item_inputs(objective.log, objective.items, items, as_of, config.features, objective.scale))
+    vectors = model.items(
+        item_inputs(objective.log, objective.items, items, as_of, config.features, objective.scale)
+    )
     return model.users(batch.inputs)[n] @ vectors.T / model.temperature
 
 
 @torch.no_grad()
 def test_own_negatives_equal_a_loop(prepared_run):
     """Binary cross-entropy with 5 negatives a row that the row's user has not clicked."""
-    changes = {"sampler": {"kind": "unseen"}, "loss": {"kind": "bce", "log_q": False}, "train__negatives": 5}
+    changes = {
+        "sampler": {"kind": "unseen"},
+        "loss": {"kind": "bce", "log_q": False},
+        "train__negatives": 5,
+    }
     objective, model, rows, batch = some_events(prepared_run, **changes)
-    drawn = objective.samplers["sampler"].draw(objective.tables["sampler"], batch.bucket, 5, batch.events, torch.Generator().manual_seed(3))
+    drawn = objective.samplers["sampler"].draw(
+        objective.tables["sampler"], batch.bucket, 5, batch.events, torch.Generator().manual_seed(3)
+    )
     losses = []
-    for n, (user, own) in enumerate(zip(batch.events.user.tolist(), batch.events.item.tolist(), strict=True)):
-        assert not set(drawn[n].tolist()) & set(objective.log.item[objective.log.user == user].tolist())
+    for n, (user, own) in enumerate(
+        zip(batch.events.user.tolist(), batch.events.item.tolist(), strict=True)
+    ):
+        assert not set(drawn[n].tolist()) & set(
+            objective.log.item[objective.log.user == user].tolist()
+        )
         scores = scores_of(objective, model, batch, n, torch.tensor([own, *drawn[n].tolist()]))
         losses.append(softplus(-scores[0]) + softplus(scores[1:]).sum())
-    torch.testing.assert_close(objective(model, rows, torch.Generator().manual_seed(3)), torch.stack(losses).mean())
+    torch.testing.assert_close(
+        objective(model, rows, torch.Generator().manual_seed(3)), torch.stack(losses).mean()
+    )
 
 
 @torch.no_grad()
 def test_full_softmax_is_cross_entropy_over_all_items(prepared_run):
     objective, model, rows, batch = some_events(prepared_run, loss={"kind": "full_softmax"})
     items = torch.arange(1, len(objective.log.created))
-    scores = torch.stack([scores_of(objective, model, batch, n, items) for n in range(len(batch.events.item))])
-    torch.testing.assert_close(objective(model, rows, torch.Generator()), cross_entropy(scores, batch.events.item - 1))
+    scores = torch.stack(
+        [scores_of(objective, model, batch, n, items) for n in range(len(batch.events.item))]
+    )
+    torch.testing.assert_close(
+        objective(model, rows, torch.Generator()), cross_entropy(scores, batch.events.item - 1)
+    )
 
 
 @torch.no_grad()
 def test_ccl_sees_cosines_not_logits(prepared_run):
     """No candidate reaches cosine 0.999, so that a loss is one minus the positive's cosine."""
     objective, model, rows, batch = some_events(prepared_run, loss={"kind": "ccl", "margin": 0.999})
-    own = [scores_of(objective, model, batch, n, item[None])[0] * model.temperature for n, item in enumerate(batch.events.item)]
-    torch.testing.assert_close(objective(model, rows, torch.Generator()), 1 - torch.stack(own).mean())
+    own = [
+        scores_of(objective, model, batch, n, item[None])[0] * model.temperature
+        for n, item in enumerate(batch.events.item)
+    ]
+    torch.testing.assert_close(
+        objective(model, rows, torch.Generator()), 1 - torch.stack(own).mean()
+    )
 
 
 def test_patience_ends_the_search_for_epochs(prepared_run, tmp_path):
-    """A learning rate of nearly nothing: no epoch is better than the first, so patience 1 stops after the second."""
-    run = prepared_run(train={"epochs": 6, "patience": 1, "learning_rate": 1e-12, "ema_decay": 0.0, "device": "cpu"})
+    """A learning rate of nearly nothing: no epoch is better than the first, so patience 1 stops
+    after the second.
+    """
+    run = prepared_run(
+        train={
+            "epochs": 6,
+            "patience": 1,
+            "learning_rate": 1e-12,
+            "ema_decay": 0.0,
+            "device": "cpu",
+        }
+    )
     _, trainer = fit(run, tmp_path)
     judged = [point["epoch"] for point in trainer.progress.history if "valid_recall@200" in point]
     assert judged == [1, 2]
@@ -315,7 +388,9 @@ def test_validation_recall_equals_a_loop(plain):
     config, prepared = plain.config, load_prepared(plain.step("sample_negatives"))
     torch.manual_seed(0)
     model = TwoTower(config, prepared.schema, prepared.items).eval()
-    config = config.model_copy(update={"train": config.train.model_copy(update={"metric": "recall@20"})})
+    config = config.model_copy(
+        update={"train": config.train.model_copy(update={"metric": "recall@20"})}
+    )
     log, as_of = prepared.log, prepared.log.end - 24 * 3_600_000
     got = Validation(config, log).score(model, prepared)
 
@@ -325,22 +400,38 @@ def test_validation_recall_equals_a_loop(plain):
     catalogue = [code for code in range(1, len(log.created)) if log.created[code] < as_of]
     codes = torch.tensor(catalogue)
     with torch.no_grad():
-        vectors = model.items(item_inputs(known, prepared.items, codes, as_of, config.features, prepared.scale))
-    after = [(u, i) for u, i, t in zip(log.user.tolist(), log.item.tolist(), log.time.tolist(), strict=True) if t >= as_of]
+        vectors = model.items(
+            item_inputs(known, prepared.items, codes, as_of, config.features, prepared.scale)
+        )
+    after = [
+        (u, i)
+        for u, i, t in zip(log.user.tolist(), log.item.tolist(), log.time.tolist(), strict=True)
+        if t >= as_of
+    ]
     recalls = []
     for user in sorted({u for u, _ in after} & set(known.user.tolist())):
         wanted = {i for u, i in after if u == user} & set(catalogue)
         if not wanted:
             continue
         with torch.no_grad():
-            query = model.users(users_as_of(known, prepared.users, torch.tensor([user]), torch.tensor([as_of]), config.features))
+            query = model.users(
+                users_as_of(
+                    known,
+                    prepared.users,
+                    torch.tensor([user]),
+                    torch.tensor([as_of]),
+                    config.features,
+                )
+            )
         top = codes[(query @ vectors.T)[0].topk(20).indices].tolist()
         recalls.append(len(wanted & set(top)) / len(wanted))
     assert got == pytest.approx(np.mean(recalls), abs=1e-6)
 
 
 def test_a_served_user_equals_the_exported_one(prepared_run, monkeypatch, tmp_path):
-    """Training's features and serving's are one: the encoder, told a history, gives the vector exported as of the cutoff."""
+    """Training's features and serving's are one: the encoder, told a history, gives the vector
+    exported as of the cutoff.
+    """
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = prepared_run()
     for name in ("train_towers", "export_embeddings", "build_index"):
@@ -361,7 +452,9 @@ def test_a_served_user_equals_the_exported_one(prepared_run, monkeypatch, tmp_pa
 
 def test_histories_are_cut_to_the_newest_known(plain, tmp_path):
     encoder = object.__new__(Encoder)
-    encoder.item_ids = type("Ids", (), {"encode": staticmethod(lambda values: np.asarray(values, dtype=np.int64))})()
+    encoder.item_ids = type(
+        "Ids", (), {"encode": staticmethod(lambda values: np.asarray(values, dtype=np.int64))}
+    )()
     got = encoder._history(pd.Series([[1, 2, 3], [], [7], [4, 0, 5, 0]]), 2)
     assert got.tolist() == [[2, 3], [0, 0], [7, 0], [4, 5]]
 
@@ -384,5 +477,7 @@ def test_checkpoints_come_back_and_pickles_are_refused(tmp_path):
 def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto").type == "cpu"
-    with pytest.raises(artifacts.ConfigError, match=r"train\.device is 'cuda' but torch sees no GPU"):
+    with pytest.raises(
+        artifacts.ConfigError, match=r"train\.device is 'cuda' but torch sees no GPU"
+    ):
         choose_device("cuda")

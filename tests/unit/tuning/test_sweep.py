@@ -17,7 +17,9 @@ from tests.conftest import small_config
 def test_every_combination_in_order():
     axes = sweep.read_axes(["loss=bce,sampled_softmax", "train.epochs=2,4"])
     assert axes == {"loss": ["bce", "sampled_softmax"], "train.epochs": [2, 4]}
-    assert sweep.read_axes(["train.learning_rate=1e-3,0.002"]) == {"train.learning_rate": [0.001, 0.002]}
+    assert sweep.read_axes(["train.learning_rate=1e-3,0.002"]) == {
+        "train.learning_rate": [0.001, 0.002]
+    }
     found = sweep.trials(axes)
     assert [trial.label for trial in found] == [
         "loss=bce, train.epochs=2",
@@ -28,7 +30,9 @@ def test_every_combination_in_order():
     assert found[0].settings == ('loss.kind="bce"', "train.epochs=2")
 
 
-@pytest.mark.parametrize("text", ["loss", "=bce", "loss=", "loss=[bce", "split.test_day=2024-03-06,2024-03-07"])
+@pytest.mark.parametrize(
+    "text", ["loss", "=bce", "loss=", "loss=[bce", "split.test_day=2024-03-06,2024-03-07"]
+)
 def test_what_is_no_axis_is_said(text):
     with pytest.raises(ConfigError, match="axis"):
         sweep.read_axes([text])
@@ -45,11 +49,15 @@ def test_a_trial_tests_on_the_last_train_days():
     config = parse_config(small_config(split={"test_day": "2024-03-07", "train_days": 6}))
     split = sweep.on_validation_days(config).split
     assert (split.test_day, split.train_days, split.test_days) == (date(2024, 3, 6), 5, 1)
-    wide = parse_config(small_config(split={"test_day": "2024-03-07", "train_days": 6, "validation_days": 2}))
+    wide = parse_config(
+        small_config(split={"test_day": "2024-03-07", "train_days": 6, "validation_days": 2})
+    )
     split = sweep.on_validation_days(wide).split
     assert (split.test_day, split.train_days, split.test_days) == (date(2024, 3, 5), 4, 2)
     with pytest.raises(ConfigError, match="leaves 1 days to train a trial on"):
-        sweep.on_validation_days(parse_config(small_config(split={"test_day": "2024-03-07", "train_days": 2})))
+        sweep.on_validation_days(
+            parse_config(small_config(split={"test_day": "2024-03-07", "train_days": 2}))
+        )
 
 
 @pytest.fixture
@@ -70,8 +78,14 @@ def test_trials_that_cannot_work_are_told_all_at_once(plan, tmp_path):
 
 
 def test_ranges_are_read_and_are_for_searches_alone():
-    axes = sweep.read_axes(["train.learning_rate=0.0005..0.01 log", "train.epochs=2..8", "train.weight_decay=-1e-3..1"])
-    assert axes == {"train.learning_rate": Range(0.0005, 0.01, True), "train.epochs": Range(2, 8), "train.weight_decay": Range(-0.001, 1)}
+    axes = sweep.read_axes(
+        ["train.learning_rate=0.0005..0.01 log", "train.epochs=2..8", "train.weight_decay=-1e-3..1"]
+    )
+    assert axes == {
+        "train.learning_rate": Range(0.0005, 0.01, True),
+        "train.epochs": Range(2, 8),
+        "train.weight_decay": Range(-0.001, 1),
+    }
     assert [axis.whole for axis in axes.values()] == [False, True, False]
     with pytest.raises(ConfigError, match=r"train\.epochs, .*a range has no end"):
         sweep.trials(axes)
@@ -85,9 +99,23 @@ def reached(plan, wanted, runs, recalls):
     tried = sweep.prepare(plan, wanted, runs)
     for each, recall in zip(tried, recalls, strict=True):
         if recall is not None:
-            info = {"metrics": {"served": {"recall@200": recall, "recall@200_low": recall - 0.1, "recall@200_high": recall + 0.1}}}
-            for name, told in (("recall_gate", info), ("train_towers", {}), ("build_index", {"queries_per_s": 4000.0})):
-                manifest = Manifest(step=name, key="", files={}, rows={}, info=told, seconds=7.0, seed=0)
+            info = {
+                "metrics": {
+                    "served": {
+                        "recall@200": recall,
+                        "recall@200_low": recall - 0.1,
+                        "recall@200_high": recall + 0.1,
+                    }
+                }
+            }
+            for name, told in (
+                ("recall_gate", info),
+                ("train_towers", {}),
+                ("build_index", {"queries_per_s": 4000.0}),
+            ):
+                manifest = Manifest(
+                    step=name, key="", files={}, rows={}, info=told, seconds=7.0, seed=0
+                )
                 (each.run.step(name)).mkdir()
                 (each.run.step(name) / "manifest.json").write_text(manifest.model_dump_json())
     return tried
@@ -98,11 +126,21 @@ def test_the_best_wins_and_a_failed_trial_is_told_last(plan, tmp_path):
     tried = reached(grid, sweep.next_round(grid, []), tmp_path / "runs", [None, 0.25, 0.75])
     assert sweep.winner(tried).label == "loss=sampled_softmax"
     found = sweep.results(tried)
-    assert [(row["label"], row["recall"]) for row in found] == [("loss=sampled_softmax", 0.75), ("loss=bpr", 0.25), ("loss=bce", None)]
-    assert (found[0]["low"], found[0]["train_seconds"], found[0]["ms_per_query"]) == (0.65, 7.0, 0.25)
+    assert [(row["label"], row["recall"]) for row in found] == [
+        ("loss=sampled_softmax", 0.75),
+        ("loss=bpr", 0.25),
+        ("loss=bce", None),
+    ]
+    assert (found[0]["low"], found[0]["train_seconds"], found[0]["ms_per_query"]) == (
+        0.65,
+        7.0,
+        0.25,
+    )
     assert found[0]["chosen"] == {"loss": "sampled_softmax"}
     assert sweep.next_round(grid, tried) == []
-    again = [sweep.from_json(json.loads(json.dumps(sweep.as_json(each))), each.run) for each in tried]
+    again = [
+        sweep.from_json(json.loads(json.dumps(sweep.as_json(each))), each.run) for each in tried
+    ]
     assert again == tried
 
 
@@ -113,7 +151,10 @@ def test_what_an_earlier_sweep_left_is_not_this_ones(plan, tmp_path):
     now = [replace(before[0], failed=True), before[1]]
     assert sweep.winner(before).label == "loss=bce"
     assert sweep.winner(now).label == "loss=bpr"
-    assert [(row["label"], row["recall"]) for row in sweep.results(now)] == [("loss=bpr", 0.25), ("loss=bce", None)]
+    assert [(row["label"], row["recall"]) for row in sweep.results(now)] == [
+        ("loss=bpr", 0.25),
+        ("loss=bce", None),
+    ]
     assert [sweep.from_json(sweep.as_json(each), each.run) for each in now] == now
 
 
@@ -124,7 +165,11 @@ def test_a_search_ends_where_a_whole_first_round_fails(plan, tmp_path):
 
 
 def test_a_search_goes_in_rounds_until_its_trials_are_made(plan, tmp_path):
-    search = plan({"loss": ["bce", "sampled_softmax"], "train.learning_rate": Range(0.0005, 0.01, True)}, search="optuna", total=6)
+    search = plan(
+        {"loss": ["bce", "sampled_softmax"], "train.learning_rate": Range(0.0005, 0.01, True)},
+        search="optuna",
+        total=6,
+    )
     tried: list[sweep.Tried] = []
     for count in (2, 2, 2):
         wanted = sweep.next_round(search, tried)
