@@ -54,9 +54,10 @@ e2e: install ## run the Dag on real servers, checked from outside and in a brows
 ui: install ## only the browser, taking the README's screenshots
 	$(BIN)/python -m pytest -m ui tests/ui
 
-lint: install ## ruff, and mypy strict on dssm_core
+lint: install ## ruff, import-linter (layers), and mypy strict on dssm_core
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 format: install ## let ruff put the code in order

@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from tests.unit.test_registry import PASSED
+from tests.unit.registry.test_registry import PASSED
 
 from dssm_core.registry import versions as registry
 from tests.conftest import served_model

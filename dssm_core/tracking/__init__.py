@@ -1,0 +1,1 @@
+"""MLflow runs. In: a run and its numbers; out: an MLflow run that shows them. Read runs.py first."""
