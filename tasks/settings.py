@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dssm_core.errors import ConfigError
+from dssm_core.runs.files import CONFIG_FILE
 
 if TYPE_CHECKING:
     from dssm_core.config import Config
@@ -129,7 +130,7 @@ def run_folder(run: str) -> Path:
         raise ConfigError(
             f"run {run!r} is outside {runs}: give the folder of a run in there, such as demo/2024-03-07/ID"
         )
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG_FILE).is_file():
         raise ConfigError(
             f"run {run!r} is not in {runs}: `dssm runs` lists those that are, such as demo/2024-03-07/ID"
         )

@@ -25,6 +25,7 @@ from dssm_core.config import Config, Feature
 from dssm_core.data.ingest import one_row
 from dssm_core.data.sources.columns import quote, text
 from dssm_core.data.splits.days import Days
+from dssm_core.runs.files import table_file
 
 FILE = "drift.json"
 VOLUME, NEW_ITEMS, FEATURES = "volume", "new_items", "features"  # as validation.drift names them
@@ -214,7 +215,7 @@ def _columns(
         (columns.item, ITEM, "items"),
     )
     for features, key, table in sides:
-        file = folder / f"{table}.parquet"
+        file = folder / table_file(table)
         if key and not file.is_file():
             continue
         read = f"read_parquet({text(str(file))})"

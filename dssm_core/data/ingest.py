@@ -19,6 +19,7 @@ from dssm_core.data.sources.delimited import read_error, said
 from dssm_core.data.sources.protocol import Source
 from dssm_core.errors import DataError, ServiceError
 from dssm_core.families import SOURCES
+from dssm_core.runs.files import table_file
 from dssm_core.runs.run import Run, scratch
 from dssm_core.runs.steps import Outcome
 
@@ -79,9 +80,9 @@ def _ingest(con: DuckDBPyConnection, config: Config, work: Path) -> int:
     tables = open_source(config).read(con)
     for name, table in (("users", tables.users), ("items", tables.items)):
         if table is not None:
-            write_table(con, typed(table, numbers), work / f"{name}.parquet")
+            write_table(con, typed(table, numbers), work / table_file(name))
     return write_table(
-        con, typed(tables.interactions, numbers), work / "interactions.parquet", TIME
+        con, typed(tables.interactions, numbers), work / table_file("interactions"), TIME
     )
 
 

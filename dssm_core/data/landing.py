@@ -23,6 +23,7 @@ from dssm_core.data.ingest import connect, open_source, write_table
 from dssm_core.data.sources.delimited import read_error
 from dssm_core.data.splits.days import Days, day_start_ms
 from dssm_core.errors import ConfigError, DataError
+from dssm_core.runs.files import table_file
 from dssm_core.runs.run import digest, disk_errors, sha256, write_atomically
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Landed(BaseModel):
         """What the day is known by: the hash of its interactions. Tables of users and items are as
         of the landing, not of the day.
         """
-        return self.files[f"{INTERACTIONS}.parquet"]
+        return self.files[table_file(INTERACTIONS)]
 
 
 def land(config: Config, day: date, days: Path) -> tuple[Landed, bool]:
@@ -149,7 +150,7 @@ def _read(config: Config, day: date, part: Path) -> dict[str, int]:
             tables = open_source(config).read(con)
             for name, table in ((USERS, tables.users), (ITEMS, tables.items)):
                 if table is not None:
-                    write_table(con, table, part / f"{name}.parquet")
+                    write_table(con, table, part / table_file(name))
             tables.interactions.create_view("log")
             return _part(con, f"{TIME} >= {start} AND {TIME} < {end}", part)
     except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException) as error:
@@ -160,7 +161,7 @@ def _part(con: DuckDBPyConnection, inside: str, part: Path) -> dict[str, int]:
     """Write the day's interactions and those without a time; rows of each sort."""
     rows = {"read": con.table("log").count("*").fetchall()[0][0]}
     rows["landed"] = write_table(
-        con, con.sql(f"SELECT * FROM log WHERE {inside}"), part / f"{INTERACTIONS}.parquet", TIME
+        con, con.sql(f"SELECT * FROM log WHERE {inside}"), part / table_file(INTERACTIONS), TIME
     )
     rows["without_time"] = write_table(
         con, con.sql(f"SELECT * FROM log WHERE {TIME} IS NULL"), part / f"{QUARANTINE}.parquet"

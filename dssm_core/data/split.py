@@ -20,6 +20,7 @@ from dssm_core.data.splits.days import Days
 from dssm_core.data.splits.fixed import Fixed
 from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
 from dssm_core.errors import DataError
+from dssm_core.runs.files import QUARANTINE_FILE, TEST_FILE, TRAIN_FILE, table_file
 from dssm_core.runs.run import Run
 from dssm_core.runs.steps import Outcome
 
@@ -103,7 +104,7 @@ def clean(con: DuckDBPyConnection, config: Config, folder: Path, window: Window 
 
 def _older(folder: Path) -> str:
     """SQL: a WHEN for clicks older than their article, where the items say when they were created."""
-    items = folder / "items.parquet"
+    items = folder / table_file("items")
     if not items.is_file() or CREATED not in pq.read_schema(items).names:
         return ""
     born = (
@@ -122,7 +123,7 @@ def _write(con: DuckDBPyConnection, config: Config, work: Path) -> dict[str, int
         part: write_parquet(
             con,
             f"SELECT {columns} FROM judged WHERE _part = '{part}' ORDER BY {ROW}",
-            work / f"{part}.parquet",
+            work / table_file(part),
         )
         for part in ("train", "test")
     }
@@ -130,7 +131,7 @@ def _write(con: DuckDBPyConnection, config: Config, work: Path) -> dict[str, int
     rows["quarantined"] = write_parquet(
         con,
         f"SELECT {everything}, _reason AS {REASON} FROM judged WHERE _part = 'quarantined' ORDER BY {ROW}",
-        work / "quarantine.parquet",
+        work / QUARANTINE_FILE,
     )
     (rows["outside"],) = one_row(con, "SELECT count(*) FROM judged WHERE _part = 'outside'")
     return rows
@@ -156,7 +157,7 @@ def _check_parts(con: DuckDBPyConnection, config: Config, rows: dict[str, int]) 
 
 def _check_catalogue(con: DuckDBPyConnection, config: Config, work: Path) -> None:
     """Lists cannot be longer than the catalogue: what train's positives hold."""
-    train, longest = text(str(work / "train.parquet")), max(config.evaluation.ks)
+    train, longest = text(str(work / TRAIN_FILE)), max(config.evaluation.ks)
     (items,) = one_row(
         con, f"SELECT count(DISTINCT {ITEM}) FROM read_parquet({train}) WHERE {LABEL} = 1"
     )
@@ -169,7 +170,7 @@ def _check_catalogue(con: DuckDBPyConnection, config: Config, work: Path) -> Non
 
 def _span(con: DuckDBPyConnection, work: Path) -> Window:
     """The times of a split that no moment parts: everything of train counts as known at its end."""
-    train, test = (text(str(work / f"{part}.parquet")) for part in ("train", "test"))
+    train, test = (text(str(work / table_file(part))) for part in ("train", "test"))
     start, cutoff = one_row(con, f"SELECT min({TIME}), max({TIME}) + 1 FROM read_parquet({train})")
     (end,) = one_row(con, f"SELECT max({TIME}) + 1 FROM read_parquet({test})")
     return Window(start, cutoff, max(cutoff, end))
@@ -190,7 +191,7 @@ def _cold(con: DuckDBPyConnection, work: Path) -> dict[str, float]:
     """Shares of the test positives whose user, or item, has no positive in train."""
     train, test = (
         f"(SELECT * FROM read_parquet({text(str(work / name))}) WHERE {LABEL} = 1)"
-        for name in ("train.parquet", "test.parquet")
+        for name in (TRAIN_FILE, TEST_FILE)
     )
     shares = ", ".join(
         f"avg(CAST({key} NOT IN (SELECT {key} FROM {train}) AS INT))" for key in (USER, ITEM)

@@ -43,6 +43,7 @@ from dssm_core.data.split import log_days, window_of
 from dssm_core.data.splits.days import Days
 from dssm_core.errors import DataError
 from dssm_core.families import did_you_mean
+from dssm_core.runs.files import QUARANTINE_FILE, table_file
 from dssm_core.runs.run import Run
 from dssm_core.runs.steps import Outcome
 
@@ -54,7 +55,11 @@ log = logging.getLogger(__name__)
 DAYS = "days"
 KNOWN = "_known"  # suffix: whether the id is in its table
 EXAMPLES = 5
-TABLE_FILES = {INTERACTIONS: "interactions.parquet", USERS: "users.parquet", ITEMS: "items.parquet"}
+TABLE_FILES = {
+    INTERACTIONS: table_file(INTERACTIONS),
+    USERS: table_file(USERS),
+    ITEMS: table_file(ITEMS),
+}
 
 
 @dataclass(frozen=True)
@@ -674,5 +679,5 @@ def _write(
     )
     return {
         "clean": clean,
-        "quarantined": write_parquet(con, set_aside, work / "quarantine.parquet"),
+        "quarantined": write_parquet(con, set_aside, work / QUARANTINE_FILE),
     }

@@ -33,6 +33,7 @@ from dssm_core.retrieval.bundle import Bundle, assemble, open_bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
 from dssm_core.retrieval.indexes.protocol import Index
 from dssm_core.retrieval.newcomers import HOT, HotList, open_hot_list
+from dssm_core.runs.files import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE
 from dssm_core.runs.run import Run, scratch
 
 QUERIES_AT_ONCE = 4096  # 4096 x 200 rows and hits: tens of MB, whatever the test day's size
@@ -244,9 +245,7 @@ def query_encoder(run: Run) -> Iterator[Encode]:
     history before the row.
     """
     if not run.config.split.by_row:
-        users: Floats = np.load(
-            run.step("export_embeddings") / "user_embeddings.npy", mmap_mode="r"
-        )
+        users: Floats = np.load(run.step("export_embeddings") / USER_EMBEDDINGS_FILE, mmap_mode="r")
         yield lambda asked: Vectors(users, asked.codes, asked.codes == 0)
         return
     config = run.config
@@ -284,7 +283,7 @@ def vector_search(run: Run, vectors: Vectors, which: str) -> Search:
     else:
         member = FaissFlat()
         index = member.build(
-            np.load(run.step("export_embeddings") / "item_embeddings.npy"), run.config.seed
+            np.load(run.step("export_embeddings") / ITEM_EMBEDDINGS_FILE), run.config.seed
         )
     return nearest(member, index, vectors, hot)
 
@@ -311,7 +310,7 @@ def judge_pairs(run: Run, pairs: Pairs, encode: Encode) -> JSON:
         return {}
     vectors, items = (
         encode(pairs.asked),
-        np.load(run.step("export_embeddings") / "item_embeddings.npy", mmap_mode="r"),
+        np.load(run.step("export_embeddings") / ITEM_EMBEDDINGS_FILE, mmap_mode="r"),
     )
     scores = np.zeros(len(pairs.labels))
     for first in range(0, len(scores), QUERIES_AT_ONCE):

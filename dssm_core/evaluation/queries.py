@@ -28,6 +28,7 @@ from dssm_core.features.ids import Ids
 from dssm_core.features.popularity import Clicks
 from dssm_core.metrics import Relevant
 from dssm_core.retrieval.bundle import HISTORY
+from dssm_core.runs.files import ITEM_IDS_FILE, TEST_FILE, TRAIN_FILE, USER_IDS_FILE, table_file
 from dssm_core.runs.run import Run
 
 
@@ -119,9 +120,7 @@ class Past:
 def read_window(run: Run) -> Window:
     """Train and test of a run in the codes of its exported embeddings."""
     folder = run.step("export_embeddings")
-    return make_window(
-        run, Ids.load(folder / "user_ids.parquet"), Ids.load(folder / "item_ids.parquet")
-    )
+    return make_window(run, Ids.load(folder / USER_IDS_FILE), Ids.load(folder / ITEM_IDS_FILE))
 
 
 def make_window(run: Run, users: Ids, items: Ids) -> Window:
@@ -129,8 +128,8 @@ def make_window(run: Run, users: Ids, items: Ids) -> Window:
     folder, n_items, split = run.step("split_by_time"), len(items) - 1, run.config.split
     by_row = split.by_row
     train_frame, test = (
-        positives(folder / "train.parquet", [USER, ITEM, TIME]),
-        pd.read_parquet(folder / "test.parquet"),
+        positives(folder / TRAIN_FILE, [USER, ITEM, TIME]),
+        pd.read_parquet(folder / TEST_FILE),
     )
     train = _clicks(train_frame, users, items)
     rows, codes, label = (
@@ -234,7 +233,7 @@ def users_frame(run: Run, asked: Slice, length: int, context: tuple[str, ...] = 
     """What a served model is told of each query: user_id, history (at most `length` items, newest
     last), latest context.
     """
-    items = Ids.load(run.step("export_embeddings") / "item_ids.parquet")
+    items = Ids.load(run.step("export_embeddings") / ITEM_IDS_FILE)
     frame = pd.DataFrame({USER: asked.users})
     newest = asked.histories.latest(length)
     frame[HISTORY] = (
@@ -242,7 +241,7 @@ def users_frame(run: Run, asked: Slice, length: int, context: tuple[str, ...] = 
         if len(frame)
         else []
     )
-    files = [run.step("split_by_time") / f"{part}.parquet" for part in ("train", "test")]
+    files = [run.step("split_by_time") / table_file(part) for part in ("train", "test")]
     if told := [name for name in context if name in pq.read_schema(files[0]).names]:
         events = pd.concat([positives(file, told) for file in files], ignore_index=True)
         frame[told] = events.reindex(asked.latest)[told].to_numpy()

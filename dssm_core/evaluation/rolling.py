@@ -40,6 +40,7 @@ from dssm_core.retrieval.bundle import Bundle, open_bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
 from dssm_core.retrieval.indexes.protocol import Index
 from dssm_core.retrieval.newcomers import HotList
+from dssm_core.runs.files import ITEM_EMBEDDINGS_FILE, TEST_FILE, TRAIN_FILE, table_file
 from dssm_core.runs.run import Run
 
 OURS = ("served", "exact", "daily", "ceiling")
@@ -157,7 +158,7 @@ def roll(run: Run, window: Window, folder: Path, beside: bool = True) -> Rolled:
         rows_of(run, window),
         max(config.evaluation.ks),
     )
-    exported: Floats = np.load(folder / "item_embeddings.npy", mmap_mode="r", allow_pickle=False)
+    exported: Floats = np.load(folder / ITEM_EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
     places: dict[str, Ints] = {}
     for part in np.unique(rows.part).tolist():
         moment, at = (
@@ -193,7 +194,7 @@ def clicks_of(run: Run, context: list[str]) -> Latest:
     and items.
     """
     files, beside = (
-        [run.step("split_by_time") / f"{part}.parquet" for part in ("train", "test")],
+        [run.step("split_by_time") / table_file(part) for part in ("train", "test")],
         run.step("validate_data"),
     )
     columns = [
@@ -204,7 +205,7 @@ def clicks_of(run: Run, context: list[str]) -> Latest:
     ]
     clicks = pd.concat([positives(file, columns) for file in files], ignore_index=True)
     tables = (
-        pd.read_parquet(file) if (file := beside / f"{side}s.parquet").is_file() else None
+        pd.read_parquet(file) if (file := beside / table_file(f"{side}s")).is_file() else None
         for side in ("user", "item")
     )
     return Latest(clicks, *tables)
@@ -215,10 +216,10 @@ def rows_of(run: Run, window: Window) -> TestRows:
     them.
     """
     folder = run.step("split_by_time")
-    test = positives(folder / "test.parquet", [USER, ITEM, TIME]).drop_duplicates(
+    test = positives(folder / TEST_FILE, [USER, ITEM, TIME]).drop_duplicates(
         [USER, ITEM], ignore_index=True
     )
-    train = positives(folder / "train.parquet", [USER, ITEM])
+    train = positives(folder / TRAIN_FILE, [USER, ITEM])
     known = test[ITEM].isin(train[ITEM]) & (window.items.encode(test[ITEM]) > 0)
     part = (test[TIME].to_numpy(np.int64) - window.cutoff_ms) // (refresh_h(run.config) * HOUR_MS)
     return TestRows(

@@ -21,6 +21,7 @@ from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import Log, Table, refresh_times
 from dssm_core.features.schema import Schema
 from dssm_core.features.tensors import from_named
+from dssm_core.runs.files import LOG_FILE, SCHEMA_FILE, TABLES_FILE
 
 UNTOLD = torch.iinfo(torch.int64).min
 
@@ -48,9 +49,9 @@ class Prepared:
 
 def load_prepared(folder: Path, with_log: bool = True) -> Prepared:
     """What `prepare` wrote, on the CPU; without its log (serving needs none) on request."""
-    tensors = load_file(folder / "tables.safetensors")
-    schema = Schema.model_validate_json((folder / "schema.json").read_bytes())
-    log = from_named(Log, "log", load_file(folder / "log.safetensors")) if with_log else empty_log()
+    tensors = load_file(folder / TABLES_FILE)
+    schema = Schema.model_validate_json((folder / SCHEMA_FILE).read_bytes())
+    log = from_named(Log, "log", load_file(folder / LOG_FILE)) if with_log else empty_log()
     return Prepared(
         log,
         from_named(Table, "users", tensors),

@@ -22,6 +22,7 @@ from dssm_core.features.interactions import Table
 from dssm_core.features.normalise import Normaliser
 from dssm_core.features.schema import Column, Schema, Side
 from dssm_core.features.trigrams import trigrams
+from dssm_core.runs.files import ids_file
 
 SEVERAL = ("multi", "text")
 
@@ -159,7 +160,7 @@ def coder(columns: FeatureColumns, side: str, feature: Feature, folder: Path) ->
     hashing.
     """
     if feature.shares == ITEM:
-        return _Shared(Ids.load(folder / f"{ITEM}s.parquet"))
+        return _Shared(Ids.load(folder / ids_file(ITEM)))
     if lender := columns.lender(feature) if feature.shares else None:
         lent = coder(columns, "item", lender, folder)
         return _Shared(lent) if isinstance(lent, Ids) else lent

@@ -22,6 +22,7 @@ from dssm_core.registry import versions as registry
 from dssm_core.report import page as report
 from dssm_core.report import plots
 from dssm_core.retrieval.bundle import Bundle, open_bundle
+from dssm_core.runs.files import CURVES_FILE, GATE_FILE
 from dssm_core.runs.run import Run, disk_errors, scratch, write_atomically
 from dssm_core.runs.steps import Outcome
 
@@ -83,12 +84,12 @@ def _write(work: Path, info: JSON, curves: Mapping[str, evaluate.Curve], k: int)
         plots.recall_curve(curves, work / "recall_curve.png", k)
         if rolled := info["metrics"].get("rolling"):
             plots.by_hour(rolled["by_part"], rolled["refresh_h"], work / "rolling.png", k)
-    write_atomically(work / "gate.json", json.dumps(info, indent=2, allow_nan=False).encode())
+    write_atomically(work / GATE_FILE, json.dumps(info, indent=2, allow_nan=False).encode())
     plain = {
         name: {"mean": curve.mean.round(6).tolist(), "error": curve.error.round(6).tolist()}
         for name, curve in curves.items()
     }
-    write_atomically(work / "curves.json", json.dumps(plain).encode())
+    write_atomically(work / CURVES_FILE, json.dumps(plain).encode())
 
 
 def _told(champion: Champion, key: str) -> JSON:

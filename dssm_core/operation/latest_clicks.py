@@ -37,6 +37,7 @@ from dssm_core.data.validate import unbroken
 from dssm_core.errors import DataError
 from dssm_core.families import SOURCES
 from dssm_core.retrieval.as_of import Latest
+from dssm_core.runs.files import table_file
 from dssm_core.runs.run import sha256
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ def read_latest(
     _check(config, rows, start_ms, end_ms)
     return Latest(
         frame,
-        *(_table(work / f"{name}.parquet", key) for name, key in ((USERS, USER), (ITEMS, ITEM))),
+        *(_table(work / table_file(name), key) for name, key in ((USERS, USER), (ITEMS, ITEM))),
     ), rows
 
 
@@ -148,11 +149,11 @@ def _ingest(
         parts.append(f"SELECT * FROM part_{nth}")
         for name, table in ((USERS, tables.users), (ITEMS, tables.items)):
             if table is not None:
-                write_table(con, typed(table, numbers), work / f"{name}.parquet")
+                write_table(con, typed(table, numbers), work / table_file(name))
     write_table(
         con,
         typed(con.sql(" UNION ALL BY NAME ".join(parts)), numbers),
-        work / f"{INTERACTIONS}.parquet",
+        work / table_file(INTERACTIONS),
         TIME,
     )
 
@@ -161,7 +162,7 @@ def _clean(
     con: DuckDBPyConnection, config: Config, window: Window, work: Path
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """The positives that `validate_data` and `split_by_time` would keep, in time order."""
-    rows = numbered(work / f"{INTERACTIONS}.parquet")
+    rows = numbered(work / table_file(INTERACTIONS))
     con.execute(f"CREATE VIEW log AS {rows}")
     columns = list(con.table("log").columns)
     con.execute(f"CREATE TABLE sound AS {unbroken(config, columns, work)}")

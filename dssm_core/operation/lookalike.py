@@ -27,6 +27,7 @@ from dssm_core.errors import ConfigError, DataError
 from dssm_core.registry.versions import CHAMPION, Registered, fetch
 from dssm_core.retrieval.bundle import Bundle, as_ids, assemble, open_bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
+from dssm_core.runs.files import ITEM_EMBEDDINGS_FILE
 from dssm_core.runs.run import Run, write_atomically
 
 log = logging.getLogger(__name__)
@@ -77,9 +78,7 @@ def near_item(bundle: Bundle, item: Any) -> Asked:
         raise DataError(
             f"item {item!r} is not among the model's {len(bundle.items) - 1:,} items: give an {ITEM} of its catalogue"
         )
-    items: Floats = np.load(
-        bundle.folder / "item_embeddings.npy", mmap_mode="r", allow_pickle=False
-    )
+    items: Floats = np.load(bundle.folder / ITEM_EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
     return Asked(
         np.array(items[code - 1], dtype=np.float32),
         np.array(bundle.user_vectors[1:], dtype=np.float32),

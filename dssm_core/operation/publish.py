@@ -26,6 +26,7 @@ from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.features.ids import Ids
 from dssm_core.registry.versions import CHAMPION, Registered, fetch
 from dssm_core.retrieval.bundle import Bundle, content_hash, open_bundle
+from dssm_core.runs.files import ITEM_EMBEDDINGS_FILE
 from dssm_core.runs.run import SAFE_RUN_ID, disk_errors, locked, write_atomically
 
 ROWS_AT_ONCE = 20_000  # some MB of vectors
@@ -80,7 +81,7 @@ def publish(bundle: Bundle, model: str, version: str, target: str) -> JSON:
     """
     if not SAFE_RUN_ID.fullmatch(model):
         raise ConfigError(f"model name {model!r} must be letters, digits, '.', '_' and '-' only")
-    items = np.load(bundle.folder / "item_embeddings.npy", mmap_mode="r", allow_pickle=False)
+    items = np.load(bundle.folder / ITEM_EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
     sides = [
         Side(USER, bundle.users, bundle.user_vectors),
         Side(ITEM, bundle.items, _with_unknown(items)),

@@ -38,6 +38,7 @@ from dssm_core.retrieval.as_of import Moment, Moments, trained_window
 from dssm_core.retrieval.bundle import Bundle, content_hash, open_bundle
 from dssm_core.retrieval.index import make_index
 from dssm_core.retrieval.refreshed import CURRENT, LINEAGE, current, lineage
+from dssm_core.runs.files import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE, ids_file
 from dssm_core.runs.run import SAFE_RUN_ID, digest, disk_errors, locked, write_atomically
 from dssm_core.runs.steps import code_version
 
@@ -45,7 +46,7 @@ log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 600.0
 CLOCKS_S = 300  # by which machines may differ
-USERS_FILE, ITEMS_FILE = "user_embeddings.npy", "item_embeddings.npy"
+USERS_FILE, ITEMS_FILE = USER_EMBEDDINGS_FILE, ITEM_EMBEDDINGS_FILE
 
 
 def refresh_registered(
@@ -193,7 +194,7 @@ def _make(bundle: Bundle, config: Config, as_of_ms: int, found: list[Origin], wo
             (USERS_FILE, users, moment.user_ids, USER),
         ):
             np.save(part / name, vectors)
-            ids.save(part / f"{key}s.parquet", key)
+            ids.save(part / ids_file(key), key)
         if hot := moment.hot(bundle.hot):
             hot.save(part)
         index = make_index(bundle.config, items, users, part)

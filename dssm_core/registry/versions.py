@@ -34,6 +34,7 @@ from dssm_core.data.drift import Drift
 from dssm_core.data.drift import load as load_drift
 from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.retrieval.bundle import HISTORY, assemble, content_hash, open_bundle
+from dssm_core.runs.files import GATE_FILE, HISTORY_FILE, TRAIN_FILE, ids_file, table_file
 from dssm_core.runs.run import Run, locked, read_origin, write_atomically
 from dssm_core.runs.steps import STEPS, Outcome
 
@@ -294,7 +295,7 @@ def log_gate(run: Run, work: Path, info: JSON) -> None:
         client.set_tag(run_id, "gate.reasons", "\n".join(info["reasons"])[:TAG_LENGTH])
         client.set_tag(run_id, "mlflow.note.content", _note(info))
         _log_numbers(client, run_id, flatten(info["metrics"]))
-        for file in (work / "gate.json", *sorted(work.glob("*.png"))):
+        for file in (work / GATE_FILE, *sorted(work.glob("*.png"))):
             client.log_artifact(run_id, str(file), "gate")
         if (report := run.root / REPORT).is_file():
             client.log_artifact(run_id, str(report))
@@ -690,7 +691,7 @@ def _commit() -> dict[str, str]:
 
 
 def _history(run: Run) -> list[JSON]:
-    lines = (run.step("train_towers") / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (run.step("train_towers") / HISTORY_FILE).read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines if line]
 
 
@@ -775,7 +776,7 @@ def _log_inputs(client: MlflowClient, run: Run, run_id: str) -> None:
 
     split, inputs = run.need("split_by_time"), []
     for part, context in (("train", "training"), ("test", "evaluation")):
-        file = f"{part}.parquet"
+        file = table_file(part)
         source = json.dumps({"uri": (run.step("split_by_time") / file).as_uri()})
         profile = json.dumps({"num_rows": split.rows.get(part)})
         dataset = Dataset(
@@ -943,7 +944,7 @@ def _signature(run: Run) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-    types = pq.read_schema(run.step("split_by_time") / "train.parquet")
+    types = pq.read_schema(run.step("split_by_time") / TRAIN_FILE)
     kind = {name: _data_type(types.field(name).type) for name in types.names}
     context = [
         feature.column for feature in run.config.features.columns.context if feature.column in kind
@@ -977,7 +978,7 @@ def _example(bundle: Path) -> Any:
     import pandas as pd
 
     users, items = (
-        pd.read_parquet(bundle / f"{name}s.parquet").iloc[:, 0].tolist() for name in (USER, ITEM)
+        pd.read_parquet(bundle / ids_file(name)).iloc[:, 0].tolist() for name in (USER, ITEM)
     )
     return pd.DataFrame({USER: users[:1], HISTORY: [items[:2]]})
 

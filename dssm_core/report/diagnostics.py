@@ -28,6 +28,14 @@ from dssm_core.features.events import Events, training_events
 from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import Log
 from dssm_core.retrieval.indexes import measure
+from dssm_core.runs.files import (
+    HISTORY_FILE,
+    ITEM_EMBEDDINGS_FILE,
+    ITEM_IDS_FILE,
+    LOG_FILE,
+    USER_EMBEDDINGS_FILE,
+    table_file,
+)
 from dssm_core.runs.run import Run
 from dssm_core.sampling.prepare import load_sampler_tables, samplers_of
 from dssm_core.sampling.samplers.protocol import Sampler, Tables
@@ -156,7 +164,7 @@ def ask(run: Run, warm: Slice) -> Asked:
         rows,
         vectors,
         encoded.cold,
-        np.load(run.step("export_embeddings") / "item_embeddings.npy", mmap_mode="r"),
+        np.load(run.step("export_embeddings") / ITEM_EMBEDDINGS_FILE, mmap_mode="r"),
     )
 
 
@@ -215,8 +223,8 @@ def timings(run: Run) -> list[Timing]:
     """The served index at more and less effort than it is served with; an exact one beside inverted
     lists over the same vectors.
     """
-    vectors: Floats = np.load(run.step("export_embeddings") / "item_embeddings.npy", mmap_mode="r")
-    users: Floats = np.load(run.step("export_embeddings") / "user_embeddings.npy", mmap_mode="r")
+    vectors: Floats = np.load(run.step("export_embeddings") / ITEM_EMBEDDINGS_FILE, mmap_mode="r")
+    users: Floats = np.load(run.step("export_embeddings") / USER_EMBEDDINGS_FILE, mmap_mode="r")
     asked = measure.sample(vectors, users[1:], measure.K, TIMED, run.config.seed)
     choice, index = served_index(run)
     found = [_timing(asked, choice, index, served=True)]
@@ -278,7 +286,7 @@ def item_map(run: Run) -> Map:
     Coloured by the first categorical or multi-valued item column (its first value), else by age,
     else, where times say nothing, by clicks.
     """
-    vectors: Floats = np.load(run.step("export_embeddings") / "item_embeddings.npy", mmap_mode="r")
+    vectors: Floats = np.load(run.step("export_embeddings") / ITEM_EMBEDDINGS_FILE, mmap_mode="r")
     rows = np.sort(np.random.default_rng(run.config.seed).permutation(len(vectors))[:MAPPED])
     places, shown = principal(np.asarray(vectors[rows], dtype=np.float64))
     for feature in run.config.features.columns.item:
@@ -292,7 +300,7 @@ def item_map(run: Run) -> Map:
                 feature.column,
                 shown,
             )
-    with safe_open(run.step("sample_negatives") / "log.safetensors", framework="pt") as tensors:
+    with safe_open(run.step("sample_negatives") / LOG_FILE, framework="pt") as tensors:
         if not run.config.split.by_time:
             clicks = np.bincount(
                 tensors.get_tensor("log.item").numpy(), minlength=len(vectors) + 1
@@ -336,7 +344,7 @@ def item_columns(run: Run, columns: list[str]) -> pd.DataFrame | None:
     """Columns of the items table in the order of the index's rows; None where there is no such
     table or column. → N rows
     """
-    file = run.step("validate_data") / "items.parquet"
+    file = run.step("validate_data") / table_file("items")
     kept = [
         name
         for name in columns
@@ -344,7 +352,7 @@ def item_columns(run: Run, columns: list[str]) -> pd.DataFrame | None:
     ]
     if not kept:
         return None
-    ids = Ids.load(run.step("export_embeddings") / "item_ids.parquet")
+    ids = Ids.load(run.step("export_embeddings") / ITEM_IDS_FILE)
     return pd.read_parquet(file, columns=[ITEM, *kept]).set_index(ITEM).reindex(ids.index)
 
 
@@ -352,7 +360,7 @@ def described(run: Run) -> tuple[npt.NDArray[Any], pd.DataFrame | None]:
     """The index's item ids [N], and of each the columns that people know it by: the first three
     features of items.
     """
-    ids = Ids.load(run.step("export_embeddings") / "item_ids.parquet")
+    ids = Ids.load(run.step("export_embeddings") / ITEM_IDS_FILE)
     wanted = [
         feature.column for feature in run.config.features.columns.item if feature.column != ITEM
     ]
@@ -433,6 +441,6 @@ def examples(
 
 def history_of(folder: Path) -> list[JSON]:
     """The trainer's points; empty where there are none."""
-    file = folder / "history.jsonl"
+    file = folder / HISTORY_FILE
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return [json.loads(line) for line in lines if line]

@@ -32,6 +32,7 @@ from dssm_core.registry.versions import REPORT, flatten
 from dssm_core.report import diagnostics as probes
 from dssm_core.report import plots
 from dssm_core.retrieval.indexes import measure
+from dssm_core.runs.files import CURVES_FILE, GATE_FILE, ITEM_EMBEDDINGS_FILE
 from dssm_core.runs.run import Run, write_atomically
 from dssm_core.runs.steps import STEPS
 
@@ -93,7 +94,7 @@ class Look:
     @cached_property
     def verdict(self) -> JSON:
         """The gate's own words; empty where it has not judged."""
-        file = self.gate / "gate.json"
+        file = self.gate / GATE_FILE
         found: JSON = json.loads(file.read_bytes()) if file.is_file() else {}
         return found
 
@@ -407,7 +408,7 @@ def recall_curves(look: Look) -> Section:
 
 def _curves(look: Look) -> list[str]:
     """The picture of all curves; none of a run that was judged before they were kept."""
-    file = look.gate / "curves.json"
+    file = look.gate / CURVES_FILE
     if not file.is_file():
         return []
     curves = {
@@ -554,7 +555,7 @@ def nearest(look: Look) -> Section:
     """The items nearest to a few others."""
     look.run.need("export_embeddings")
     vectors, (ids, columns) = (
-        np.load(look.run.step("export_embeddings") / "item_embeddings.npy", mmap_mode="r"),
+        np.load(look.run.step("export_embeddings") / ITEM_EMBEDDINGS_FILE, mmap_mode="r"),
         probes.described(look.run),
     )
     counts = look.window.train.counts()

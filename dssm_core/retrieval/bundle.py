@@ -27,6 +27,7 @@ from dssm_core.families import INDEXES
 from dssm_core.features.ids import Ids
 from dssm_core.retrieval.indexes.protocol import Index
 from dssm_core.retrieval.newcomers import CONTEXT, HOT, HotList, open_hot_list, sources
+from dssm_core.runs.files import CONFIG_FILE, ITEM_IDS_FILE, USER_EMBEDDINGS_FILE, USER_IDS_FILE
 from dssm_core.runs.run import Run, digest, link, sha256
 
 HISTORY = "history"
@@ -178,7 +179,7 @@ def assemble(run: Run, folder: Path) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             link(run.step(step) / name, folder / name)
     link(
-        run.root / "config.json", folder / "config.json"
+        run.root / CONFIG_FILE, folder / CONFIG_FILE
     )  # this run's own, also where a step was reused from another
     return folder
 
@@ -198,9 +199,9 @@ def open_bundle(folder: Path | str) -> Bundle:
     """Open a bundle without MLflow; ArtifactError names the file that is missing or damaged."""
     folder = Path(folder)
     try:
-        config = Config.model_validate_json((folder / "config.json").read_bytes())
-        users, items = Ids.load(folder / "user_ids.parquet"), Ids.load(folder / "item_ids.parquet")
-        vectors: Floats = np.load(folder / "user_embeddings.npy", mmap_mode="r", allow_pickle=False)
+        config = Config.model_validate_json((folder / CONFIG_FILE).read_bytes())
+        users, items = Ids.load(folder / USER_IDS_FILE), Ids.load(folder / ITEM_IDS_FILE)
+        vectors: Floats = np.load(folder / USER_EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{folder} is not a whole bundle: {error}; register the run's model again"

@@ -28,6 +28,14 @@ from dssm_core.features.popularity import (
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.retrieval.encoder import load_towers, users_at_once
 from dssm_core.retrieval.newcomers import HotList
+from dssm_core.runs.files import (
+    ITEM_EMBEDDINGS_FILE,
+    LOG_FILE,
+    MANIFEST_FILE,
+    SAMPLER_FILE,
+    TOWERS_FILE,
+    USER_EMBEDDINGS_FILE,
+)
 from dssm_core.runs.run import Run
 from dssm_core.runs.steps import Outcome
 
@@ -46,8 +54,8 @@ def export(run: Run, work: Path) -> Outcome:
     model = load_towers(run.step("train_towers"), run.config, prepared)
     items = embed_items(model, prepared, run.config)
     users = embed_users(model, prepared, run.config)
-    np.save(work / "item_embeddings.npy", items)
-    np.save(work / "user_embeddings.npy", users)
+    np.save(work / ITEM_EMBEDDINGS_FILE, items)
+    np.save(work / USER_EMBEDDINGS_FILE, users)
     _copy_encoder(run, work)
     if (listed := hot_list(prepared.log, run.config)) is not None:
         listed.save(work)
@@ -128,7 +136,7 @@ def _copy_encoder(run: Run, work: Path) -> None:
     """Towers, ids, vocabularies and static tables beside the embeddings; the run's settings join
     them in its bundle.
     """
-    shutil.copy2(run.step("train_towers") / "towers.safetensors", work)
+    shutil.copy2(run.step("train_towers") / TOWERS_FILE, work)
     for file in run.step("sample_negatives").iterdir():
-        if file.name not in ("manifest.json", "log.safetensors", "sampler.safetensors"):
+        if file.name not in (MANIFEST_FILE, LOG_FILE, SAMPLER_FILE):
             shutil.copy2(file, work)

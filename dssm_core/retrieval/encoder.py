@@ -20,6 +20,7 @@ from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import user_inputs
 from dssm_core.features.tables import encode_context
 from dssm_core.models.two_tower import TwoTower
+from dssm_core.runs.files import CONFIG_FILE, TOWERS_FILE, ids_file
 
 PLACES_AT_ONCE = 160_000  # of histories
 
@@ -31,14 +32,14 @@ class Encoder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = Config.model_validate_json((folder / "config.json").read_bytes())
+        self.config = Config.model_validate_json((folder / CONFIG_FILE).read_bytes())
         self.prepared = load_prepared(folder, with_log=False)
         self.model = load_towers(folder, self.config, self.prepared)
         schema = (
             self.prepared.schema
         )  # ids that a refresh has added since stand behind those that the towers know
-        self.user_ids = Ids.load(folder / f"{USER}s.parquet").first(schema.users)
-        self.item_ids = Ids.load(folder / f"{ITEM}s.parquet").first(schema.items)
+        self.user_ids = Ids.load(folder / ids_file(USER)).first(schema.users)
+        self.item_ids = Ids.load(folder / ids_file(ITEM)).first(schema.items)
 
     @torch.no_grad()
     def users(self, frame: pd.DataFrame) -> Floats:
@@ -78,5 +79,5 @@ def users_at_once(features: Features) -> int:
 def load_towers(folder: Path, config: Config, prepared: Prepared) -> TwoTower:
     """The trained model in a folder with towers.safetensors, ready to embed, on the CPU."""
     model = TwoTower(config, prepared.schema, prepared.items)
-    model.load_state_dict(load_file(folder / "towers.safetensors"))
+    model.load_state_dict(load_file(folder / TOWERS_FILE))
     return model.eval()

@@ -13,6 +13,7 @@ from dssm_core.aliases import JSON, Floats
 from dssm_core.config import Config
 from dssm_core.families import INDEXES
 from dssm_core.retrieval.indexes import measure
+from dssm_core.runs.files import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE
 from dssm_core.runs.run import Run
 from dssm_core.runs.steps import Outcome
 
@@ -26,8 +27,8 @@ def build_index(run: Run, work: Path) -> Outcome:
     make_index.
     """
     folder = run.step("export_embeddings")
-    vectors: Floats = np.load(folder / "item_embeddings.npy")
-    users: Floats = np.load(folder / "user_embeddings.npy", mmap_mode="r")
+    vectors: Floats = np.load(folder / ITEM_EMBEDDINGS_FILE)
+    users: Floats = np.load(folder / USER_EMBEDDINGS_FILE, mmap_mode="r")
     return Outcome({"items": len(vectors)}, make_index(run.config, vectors, users, work))
 
 

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from dssm_core.aliases import JSON
 from dssm_core.config import Config
 from dssm_core.errors import ArtifactError, ConfigError, ServiceError
+from dssm_core.runs.files import CONFIG_FILE, MANIFEST_FILE
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Run:
     @cached_property
     def config(self) -> Config:
         """The settings the run was created with; they never change."""
-        return Config.model_validate_json((self.root / "config.json").read_bytes())
+        return Config.model_validate_json((self.root / CONFIG_FILE).read_bytes())
 
     def step(self, name: str) -> Path:
         """The folder of a finished step."""
@@ -104,7 +105,7 @@ def create_run(config: Config, runs: Path | str, run_id: str) -> Run:
     if not SAFE_RUN_ID.fullmatch(run_id):
         raise ConfigError(f"run id {run_id!r} must be letters, digits, '.', '_' and '-' only")
     root = Path(runs).resolve() / config.name / config.split.title / run_id
-    file = root / "config.json"
+    file = root / CONFIG_FILE
     if file.is_file() and not _holds(file, config):
         raise ConfigError(
             f"run {run_id!r} exists with other settings in {root}: choose another run id"
@@ -127,7 +128,7 @@ def _holds(file: Path, config: Config) -> bool:
 def open_run(path: Path | str) -> Run:
     """The run in a folder; ArtifactError when there is none."""
     root = Path(path).resolve()
-    if not (root / "config.json").is_file():
+    if not (root / CONFIG_FILE).is_file():
         raise ArtifactError(
             f"{str(path)!r} is not a run folder (no config.json): `dssm runs` lists them"
         )
@@ -174,7 +175,7 @@ def find_twins(run: Run) -> list[Run]:
 
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest in a folder, None where there is none; ArtifactError where it is damaged."""
-    file = folder / "manifest.json"
+    file = folder / MANIFEST_FILE
     if not file.is_file():
         return None
     try:

@@ -19,6 +19,7 @@ from filelock import FileLock
 from dssm_core.aliases import JSON
 from dssm_core.errors import ArtifactError, ConfigError
 from dssm_core.families import did_you_mean, named
+from dssm_core.runs.files import MANIFEST_FILE
 from dssm_core.runs.run import (
     SCRATCH,
     Manifest,
@@ -270,7 +271,7 @@ def _adopt(run: Run, step: Step, twin: Run) -> Manifest:
     found = twin.need(step.name)
     part = _fresh(run.root / f".{step.name}.part")
     shutil.copytree(twin.step(step.name), part, copy_function=link, dirs_exist_ok=True)
-    (part / "manifest.json").unlink()
+    (part / MANIFEST_FILE).unlink()
     return _publish(
         run, step, part, found.model_copy(update={"reused_from": twin.id, "seconds": 0.0})
     )
@@ -307,7 +308,7 @@ def _work(run: Run, step: Step, key: str) -> Manifest:
 
 
 def _publish(run: Run, step: Step, part: Path, manifest: Manifest) -> Manifest:
-    write_atomically(part / "manifest.json", manifest.model_dump_json(indent=2).encode())
+    write_atomically(part / MANIFEST_FILE, manifest.model_dump_json(indent=2).encode())
     shutil.rmtree(run.step(step.name), ignore_errors=True)
     os.replace(part, run.step(step.name))
     return manifest

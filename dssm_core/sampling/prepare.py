@@ -24,6 +24,15 @@ from dssm_core.features.schema import Column, Schema, Side
 from dssm_core.features.tables import fit_context, fit_table, refuse_large
 from dssm_core.features.target_mean import fit_means
 from dssm_core.features.tensors import as_named, save_tensors
+from dssm_core.runs.files import (
+    LOG_FILE,
+    SAMPLER_FILE,
+    SCHEMA_FILE,
+    TABLES_FILE,
+    TRAIN_FILE,
+    ids_file,
+    table_file,
+)
 from dssm_core.runs.run import Run
 from dssm_core.runs.steps import Outcome
 from dssm_core.sampling.samplers.protocol import FittedIds, Sampler, Tables
@@ -36,7 +45,7 @@ def prepare(run: Run, work: Path) -> Outcome:
     sampler tables.
     """
     config, split = run.config, run.need("split_by_time")
-    train = pd.read_parquet(run.step("split_by_time") / "train.parquet")
+    train = pd.read_parquet(run.step("split_by_time") / TRAIN_FILE)
     positives = train[train[LABEL] == 1]
     tables = {side: _read(run, f"{side}s") for side in ("user", "item")}
     served = (
@@ -48,7 +57,7 @@ def prepare(run: Run, work: Path) -> Outcome:
     unlisted, positives = int((~listed).sum()), positives[listed]
     ids = {USER: Ids.fit(positives[USER]), ITEM: Ids.fit(served[ITEM])}
     for column, fitted in ids.items():
-        fitted.save(work / f"{column}s.parquet", column)
+        fitted.save(work / ids_file(column), column)
     features = config.features
     items, item_side = fit_table(features, "item", tables["item"], ids[ITEM], work)
     users, user_side = fit_table(features, "user", tables["user"], ids[USER], work)
@@ -70,13 +79,13 @@ def prepare(run: Run, work: Path) -> Outcome:
     schema = _schema(config, ids, user_side, item_side, context_columns, scale.shape[1])
     refuse_large(schema, features)
     save_tensors(
-        work / "tables.safetensors",
+        work / TABLES_FILE,
         {**as_named("users", users), **as_named("items", items), "scale": scale},
     )
-    save_tensors(work / "log.safetensors", as_named("log", log))
-    (work / "schema.json").write_text(schema.model_dump_json(indent=2))
+    save_tensors(work / LOG_FILE, as_named("log", log))
+    (work / SCHEMA_FILE).write_text(schema.model_dump_json(indent=2))
     tabulated = _sampler_tables(config, log, ids)
-    save_tensors(work / "sampler.safetensors", tabulated)
+    save_tensors(work / SAMPLER_FILE, tabulated)
     rows = {
         "positives": len(log.item),
         "users": len(ids[USER].index),
@@ -95,13 +104,13 @@ def load_sampler_tables(folder: Path, phase: str, sampler: str) -> Tables:
     prefix = f"{phase}.{sampler}."
     return {
         name.removeprefix(prefix): t
-        for name, t in load_file(folder / "sampler.safetensors").items()
+        for name, t in load_file(folder / SAMPLER_FILE).items()
         if name.startswith(prefix)
     }
 
 
 def _read(run: Run, name: str) -> pd.DataFrame | None:
-    file = run.step("validate_data") / f"{name}.parquet"
+    file = run.step("validate_data") / table_file(name)
     return pd.read_parquet(file) if file.is_file() else None
 
 

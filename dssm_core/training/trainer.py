@@ -23,6 +23,7 @@ from dssm_core.errors import ConfigError, DataError
 from dssm_core.features.dataset import Prepared, load_prepared, selection_log
 from dssm_core.features.tensors import save_tensors
 from dssm_core.models.two_tower import TwoTower
+from dssm_core.runs.files import CHECKPOINT_FILE, HISTORY_FILE, TOWERS_FILE
 from dssm_core.runs.run import Run, write_atomically
 from dssm_core.runs.steps import Outcome
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
@@ -66,16 +67,16 @@ def train(run: Run, work: Path) -> Outcome:
         load_prepared(samples),
         samples,
         device,
-        work / "checkpoint.pt",
+        work / CHECKPOINT_FILE,
         live_logger(run),
     )
     model, progress = trainer.fit(), trainer.progress
-    save_tensors(work / "towers.safetensors", model.state_dict())
+    save_tensors(work / TOWERS_FILE, model.state_dict())
     write_atomically(
-        work / "history.jsonl",
+        work / HISTORY_FILE,
         "".join(json.dumps(point) + "\n" for point in progress.history).encode(),
     )
-    (work / "checkpoint.pt").unlink(missing_ok=True)
+    (work / CHECKPOINT_FILE).unlink(missing_ok=True)
     info = {
         "best_epoch": progress.best_epoch,
         f"validation_{run.config.train.metric}": round(progress.best_value, 6),

@@ -17,6 +17,7 @@ from dssm_core.errors import ArtifactError, DataError
 from dssm_core.features.events import Events
 from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import Log
+from dssm_core.runs.files import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE, ids_file
 from dssm_core.sampling.samplers.pairs import draw_from_lists, pair_keys, place_of
 from dssm_core.sampling.samplers.protocol import FittedIds, Tables
 
@@ -54,7 +55,7 @@ class Hard(BaseModel):
         folder = vectors_folder(Path(self.bundle))
         return {
             name: folder / name
-            for name in ("user_embeddings.npy", "item_embeddings.npy")
+            for name in (USER_EMBEDDINGS_FILE, ITEM_EMBEDDINGS_FILE)
             if (folder / name).is_file()
         }
 
@@ -121,12 +122,10 @@ def read_vectors(folder: Path, ids: FittedIds) -> tuple[Tensor, Tensor, Tensor]:
     folder = vectors_folder(folder)
     try:
         users, items = (
-            np.load(folder / f"{side}_embeddings.npy", allow_pickle=False)
-            for side in ("user", "item")
+            np.load(folder / name, allow_pickle=False)
+            for name in (USER_EMBEDDINGS_FILE, ITEM_EMBEDDINGS_FILE)
         )
-        their_users, their_items = (
-            Ids.load(folder / f"{column}s.parquet") for column in (USER, ITEM)
-        )
+        their_users, their_items = (Ids.load(folder / ids_file(column)) for column in (USER, ITEM))
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"sampler.bundle {str(folder)!r} cannot be read: {error}; give the folder of a finished run"

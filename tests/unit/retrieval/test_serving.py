@@ -11,11 +11,11 @@ import urllib.error
 import urllib.request
 
 import pytest
-from tests.unit.registry.test_registry import PASSED
 
 from dssm_core.registry import versions as registry
 from tests.conftest import served_model
 from tests.unit.conftest import fabricated, finish
+from tests.unit.registry.test_registry import PASSED
 
 
 def send(url, body, kind="application/json"):
