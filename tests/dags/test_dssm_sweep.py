@@ -39,9 +39,9 @@ def called(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "close_sweep", lambda *told: None)
 
     def context(ended=(), **fields):
-        pulled = lambda task_ids, map_indexes: [
-            run if run in ended else None for run in made(map_indexes)
-        ]  # noqa: E731
+        def pulled(task_ids, map_indexes):
+            return [run if run in ended else None for run in made(map_indexes)]
+
         found = {
             "params": FORM | fields,
             "dag_run": SimpleNamespace(dag_id="dssm_sweep", run_id="monday"),
