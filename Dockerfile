@@ -7,7 +7,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /opt/dssm
-COPY pyproject.toml constraints.txt README.md ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY dssm_core dssm_core
 COPY tasks tasks
 RUN pip install --no-cache-dir torch==2.13.0 psycopg2-binary asyncpg '.[annoy,redis,optuna]' -c constraints.txt
