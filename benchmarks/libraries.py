@@ -213,8 +213,9 @@ def in_memory(config: Any) -> Any:
     ids.
     """
     from dssm_core.features.dataset import Prepared
-    from dssm_core.features.interactions import Log, Table
-    from dssm_core.features.schema import Schema, Side
+    from dssm_core.features.inputs import ColumnTable
+    from dssm_core.features.interactions import Interactions
+    from dssm_core.features.schema import Schema, TowerColumns
 
     items, ptr = made_up()
     lengths = np.diff(ptr)
@@ -226,7 +227,7 @@ def in_memory(config: Any) -> Any:
     order = np.argsort(when, kind="stable")
     user, item, when = (torch.from_numpy(column[order]) for column in (user, items, when))
     created = torch.zeros(ITEMS + 1, dtype=torch.int64)
-    log = Log(
+    log = Interactions(
         user,
         item,
         when,
@@ -235,15 +236,15 @@ def in_memory(config: Any) -> Any:
         torch.tensor([0, 6 * DAY_MS]),
     )
 
-    def table(rows: int) -> Table:
+    def table(rows: int) -> ColumnTable:
         none = torch.zeros(rows, 0, dtype=torch.int64)
-        return Table(none, none[:, :, None], none.float())
+        return ColumnTable(none, none[:, :, None], none.float())
 
     schema = Schema(
         items=ITEMS + 1,
         users=USERS + 1,
-        user=Side(categorical=(), multi=(), numeric=1),
-        item=Side(categorical=(), multi=(), numeric=0),
+        user=TowerColumns(categorical=(), multi=(), numeric=1),
+        item=TowerColumns(categorical=(), multi=(), numeric=0),
     )
     return Prepared(log, table(USERS + 1), table(ITEMS + 1), torch.zeros(2, 0), schema)
 

@@ -22,7 +22,7 @@ from dssm_core.columns import DAY_MS
 from dssm_core.config import Member
 from dssm_core.families import SAMPLERS
 from dssm_core.features.events import Events
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.protocol import Sampler, Tables
 
 SHARED = ("active", "frequency_bands", "popularity", "ralm", "uniform")
@@ -33,7 +33,7 @@ OWN: dict[str, dict[str, Any]] = {
 NEGATIVES = 10
 
 
-def made_up_log(clicks: int, items: int, users: int, days: int = 6) -> Log:
+def made_up_log(clicks: int, items: int, users: int, days: int = 6) -> Interactions:
     """Zipf-like clicks on items, evenly over users and days; only what samplers read is filled in."""
     generator = torch.Generator().manual_seed(0)
     weights = 1 / torch.arange(1, items + 1).double()
@@ -41,7 +41,7 @@ def made_up_log(clicks: int, items: int, users: int, days: int = 6) -> Log:
     user = torch.randint(1, users + 1, (clicks,), generator=generator)
     when = torch.randint(days * DAY_MS, (clicks,), generator=generator).sort().values
     created = torch.full((items + 1,), days * DAY_MS).scatter_reduce(0, item, when, "amin")
-    return Log(
+    return Interactions(
         user,
         item,
         when,
@@ -51,7 +51,7 @@ def made_up_log(clicks: int, items: int, users: int, days: int = 6) -> Log:
     )
 
 
-def fitted(settings: dict[str, Any], log: Log, as_of: Tensor) -> tuple[Sampler, Tables]:
+def fitted(settings: dict[str, Any], log: Interactions, as_of: Tensor) -> tuple[Sampler, Tables]:
     """A sampler and its tables."""
     sampler: Sampler = families.build(SAMPLERS, Member.model_validate(settings))
     return sampler, sampler.fit(log, as_of, {})
@@ -67,7 +67,7 @@ def seconds(work: Callable[[], object], repeats: int) -> tuple[float, float]:
     return median(wall for wall, _ in times[1:]), median(cpu for _, cpu in times[1:])
 
 
-def all_rows(log: Log) -> Events:
+def all_rows(log: Interactions) -> Events:
     """Every click as an event."""
     return Events(log.user, log.item, torch.zeros_like(log.item), log.time)
 
@@ -92,7 +92,7 @@ def weighted_loop(users: list[int], known: Any, share: Any) -> None:
         rng.choice(known, NEGATIVES, p=share)
 
 
-def shared_table(log: Log, draws: list[int], repeats: int) -> Table:
+def shared_table(log: Interactions, draws: list[int], repeats: int) -> Table:
     """Candidates that a batch shares, so many a call."""
     as_of = torch.arange(1, 6) * DAY_MS
     table = Table(
@@ -114,7 +114,7 @@ def shared_table(log: Log, draws: list[int], repeats: int) -> Table:
     return table
 
 
-def own_table(log: Log, repeats: int, loop_rows: int) -> Table:
+def own_table(log: Interactions, repeats: int, loop_rows: int) -> Table:
     """10 negatives a row for every click of the log, the user's own items excluded; the loops on
     some rows.
     """

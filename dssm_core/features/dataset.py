@@ -17,8 +17,10 @@ from dssm_core.columns import CREATED, DAY_MS, HOUR_MS, ITEM
 from dssm_core.config import Config
 from dssm_core.data.splits.days import Days
 from dssm_core.errors import ConfigError
+from dssm_core.features.activity import refresh_times
 from dssm_core.features.ids import Ids
-from dssm_core.features.interactions import Log, Table, refresh_times
+from dssm_core.features.inputs import ColumnTable
+from dssm_core.features.interactions import Interactions
 from dssm_core.features.schema import Schema
 from dssm_core.features.tensors import from_named
 from dssm_core.runs.files import LOG_FILE, SCHEMA_FILE, TABLES_FILE
@@ -30,9 +32,9 @@ UNTOLD = torch.iinfo(torch.int64).min
 class Prepared:
     """What training, export and evaluation start from. scale: [2, activity columns]."""
 
-    log: Log
-    users: Table
-    items: Table
+    log: Interactions
+    users: ColumnTable
+    items: ColumnTable
     scale: Tensor
     schema: Schema
 
@@ -51,17 +53,17 @@ def load_prepared(folder: Path, with_log: bool = True) -> Prepared:
     """What `prepare` wrote, on the CPU; without its log (serving needs none) on request."""
     tensors = load_file(folder / TABLES_FILE)
     schema = Schema.model_validate_json((folder / SCHEMA_FILE).read_bytes())
-    log = from_named(Log, "log", load_file(folder / LOG_FILE)) if with_log else empty_log()
+    log = from_named(Interactions, "log", load_file(folder / LOG_FILE)) if with_log else empty_log()
     return Prepared(
         log,
-        from_named(Table, "users", tensors),
-        from_named(Table, "items", tensors),
+        from_named(ColumnTable, "users", tensors),
+        from_named(ColumnTable, "items", tensors),
         tensors["scale"],
         schema,
     )
 
 
-def bucket_times(config: Config, log: Log) -> Tensor:
+def bucket_times(config: Config, log: Interactions) -> Tensor:
     """Each bucket's refresh, ms, ascending. → [buckets]; one bucket, at the start, where activity
     is off.
     """
@@ -79,7 +81,7 @@ def bucket_times(config: Config, log: Log) -> Tensor:
     return torch.tensor(times)
 
 
-def selection_log(config: Config, log: Log) -> Log:
+def selection_log(config: Config, log: Interactions) -> Interactions:
     """What is known while the number of epochs is chosen: the log without its validation slice.
 
     The slice is what follows the latest refresh `split.validation_days` or more before the cutoff;
@@ -92,7 +94,7 @@ def selection_log(config: Config, log: Log) -> Log:
     )
 
 
-def _validation_start(config: Config, split: Days, log: Log) -> int:
+def _validation_start(config: Config, split: Days, log: Interactions) -> int:
     day = log.end - split.validation_days * DAY_MS
     if not config.features.activity.enabled:
         return day
@@ -104,10 +106,12 @@ def _validation_start(config: Config, split: Days, log: Log) -> int:
     return int(earlier[-1])
 
 
-def empty_log() -> Log:
+def empty_log() -> Interactions:
     """A log of no interactions."""
     none = torch.zeros(0, dtype=torch.int64)
-    return Log(none, none, none, none.reshape(0, 0), none, torch.zeros(2, dtype=torch.int64))
+    return Interactions(
+        none, none, none, none.reshape(0, 0), none, torch.zeros(2, dtype=torch.int64)
+    )
 
 
 def told_created(items: pd.DataFrame | None, ids: Ids) -> Tensor:

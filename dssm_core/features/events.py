@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Events:
     as_of: Tensor
 
 
-def training_events(log: Log, times: Tensor) -> Events:
+def training_events(log: Interactions, times: Tensor) -> Events:
     """Events after the first refresh whose item was known at their refresh: a served index holds no
     other.
 

@@ -26,7 +26,7 @@ class Column(BaseModel):
     shares: str | None = None
 
 
-class Side(BaseModel):
+class TowerColumns(BaseModel):
     """What one tower sees beside ids and history."""
 
     model_config = ConfigDict(frozen=True)
@@ -41,8 +41,8 @@ class Schema(BaseModel):
     model_config = ConfigDict(frozen=True)
     items: int
     users: int
-    user: Side
-    item: Side
+    user: TowerColumns
+    item: TowerColumns
 
     def lends(self, column: str) -> bool:
         """Whether another column uses this one's embedding table."""

@@ -18,9 +18,9 @@ from dssm_core.config import Feature, FeatureColumns, Features, too_large
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.families import did_you_mean
 from dssm_core.features.ids import Coder, Codes, Hashed, Ids, as_text
-from dssm_core.features.interactions import Table
+from dssm_core.features.inputs import ColumnTable
 from dssm_core.features.normalise import Normaliser
-from dssm_core.features.schema import Column, Schema, Side
+from dssm_core.features.schema import Column, Schema, TowerColumns
 from dssm_core.features.trigrams import trigrams
 from dssm_core.runs.files import ids_file
 
@@ -29,7 +29,7 @@ SEVERAL = ("multi", "text")
 
 def fit_table(
     settings: Features, side: str, rows: pd.DataFrame | None, ids: Ids, work: Path
-) -> tuple[Table, Side]:
+) -> tuple[ColumnTable, TowerColumns]:
     """Vocabularies and scales fitted on the train window's users or items, and their columns by
     code, the unknown first.
 
@@ -43,7 +43,7 @@ def fit_table(
         if feature.kind != "target_mean":
             _fit(feature, side, found[feature.column], work)
     coded = encode_table(columns, side, found, work)
-    table = Table(
+    table = ColumnTable(
         _with_unknown(coded.categorical), _with_unknown(coded.multi), _with_unknown(coded.numeric)
     )
     several = [feature for feature in features if feature.kind in SEVERAL]
@@ -62,12 +62,14 @@ def fit_table(
         for feature, values in zip(several, widths, strict=True)
     ]
     means = sum(feature.kind == "target_mean" for feature in features)
-    return table, Side(
+    return table, TowerColumns(
         categorical=tuple(single), multi=tuple(lists), numeric=table.numeric.shape[1] + means
     )
 
 
-def encode_table(columns: FeatureColumns, side: str, rows: pd.DataFrame, folder: Path) -> Table:
+def encode_table(
+    columns: FeatureColumns, side: str, rows: pd.DataFrame, folder: Path
+) -> ColumnTable:
     """Rows [n] of a users or items table as towers take them, by what `fit_table` wrote into
     `folder`; also rows it never saw.
 
@@ -92,7 +94,7 @@ def encode_table(columns: FeatureColumns, side: str, rows: pd.DataFrame, folder:
     numeric = [
         _normaliser(folder, side, feature).apply(rows[feature.column]) for feature in of["numeric"]
     ]
-    return Table(
+    return ColumnTable(
         torch.from_numpy(_stacked(single, (len(rows), 0), np.int64)),
         torch.from_numpy(_stacked(padded, (len(rows), 0, width), np.int64)),
         torch.from_numpy(_stacked(numeric, (len(rows), 0), np.float32)),
@@ -100,13 +102,13 @@ def encode_table(columns: FeatureColumns, side: str, rows: pd.DataFrame, folder:
 
 
 def extend_table(
-    table: Table,
+    table: ColumnTable,
     columns: FeatureColumns,
     side: str,
     rows: pd.DataFrame | None,
     ids: Ids,
     folder: Path,
-) -> Table:
+) -> ColumnTable:
     """The table that `fit_table` made, with a row behind for each of `ids` (those that came since),
     coded by `folder`'s vocabularies.
 
@@ -123,7 +125,7 @@ def extend_table(
     group = torch.cat(
         [table.means.group, table.means.group.new_zeros(len(ids) - 1, table.means.group.shape[1])]
     )
-    return Table(
+    return ColumnTable(
         torch.cat([table.categorical, new.categorical]),
         torch.cat([table.multi, multi]),
         torch.cat([table.numeric, new.numeric]),

@@ -9,36 +9,99 @@ moment excludes the event by construction, on both sides, and is what serving se
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from dssm_core.aliases import Ints
 from dssm_core.columns import ITEM, LABEL, TIME, USER
 from dssm_core.config import Feature
 from dssm_core.errors import DataError
 from dssm_core.features.ids import Ids
-from dssm_core.features.interactions import Means
 
 KEYS = {"user": USER, "item": ITEM}
 
 
-def fit_means(
+@dataclass(frozen=True)
+class TargetMeans:
+    """Targets of train rows by (group, time), for means as of any moment; see target_mean.py. F
+    features.
+
+    group: [codes, F] int64, 0 = none; everyone: [F], the group of all rows; key: [R] int64 sorted,
+    group * span + ms since the window's start; total: [R + 1] float64, targets before each key;
+    scale: [2, F] smoothing and deviation; window: [2] ms.
+    """
+
+    group: Tensor
+    everyone: Tensor
+    key: Tensor
+    total: Tensor
+    scale: Tensor
+    window: Tensor
+
+    @classmethod
+    def none(cls) -> Self:
+        """Of no feature."""
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return cls(
+            nothing.reshape(0, 0),
+            nothing,
+            nothing,
+            torch.zeros(1).double(),
+            torch.zeros(2, 0).double(),
+            torch.zeros(2).long(),
+        )
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        return type(self)(*(getattr(self, part.name).to(device) for part in fields(self)))
+
+    def as_of(self, code: Tensor, moment: Tensor) -> Tensor:
+        """How much better than all rows the code's group did before a moment. code, moment (ms):
+        [n] → [n, F] float32.
+
+        (sum - n * mean of all) / (n + smoothing) / deviation: 0 where nothing is known, shrunk
+        where little is.
+        """
+        if not len(self.everyone):
+            return torch.zeros(len(code), 0, device=code.device)
+        group = self.group[code]  # [n, F]
+        count, total = self._before(group, moment)
+        all_count, all_total = self._before(self.everyone.expand_as(group), moment)
+        excess = total - count * all_total / all_count.clamp(min=1)
+        return (excess / (count + self.scale[0]) / self.scale[1]).float()
+
+    def _before(self, group: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of each group before a moment, and the sum of their targets. group: [n, F]; moment:
+        [n] → 2 x [n, F].
+        """
+        span = self.window[1] - self.window[0] + 1
+        since = torch.minimum((moment - self.window[0]).clamp(min=0), span - 1)
+        begin, end = (
+            torch.searchsorted(self.key, group * span),
+            torch.searchsorted(self.key, group * span + since[:, None]),
+        )
+        return end - begin, self.total[end] - self.total[begin]
+
+
+def fit_target_means(
     features: tuple[Feature, ...],
     side: str,
     rows: pd.DataFrame | None,
     ids: Ids,
     train: pd.DataFrame,
     window: tuple[int, int],
-) -> Means:
+) -> TargetMeans:
     """Target means of a side. rows: its table, if there is one; train: the train rows, label 0 ones
     too; window: start, end ms.
     """
     chosen = [feature for feature in features if feature.kind == "target_mean"]
     if not chosen:
-        return Means.none()
+        return TargetMeans.none()
     parts, base = [], 1
     for feature in chosen:
         group = _groups(feature, KEYS[side], rows, ids, base)
@@ -53,7 +116,7 @@ def fit_means(
     everyone, groups, keys, values, scales = zip(*parts, strict=True)
     key, value = np.concatenate(keys), np.concatenate(values)
     order = np.argsort(key, kind="stable")
-    return Means(
+    return TargetMeans(
         group=torch.from_numpy(np.stack(groups, axis=1)),
         everyone=torch.tensor(everyone),
         key=torch.from_numpy(key[order]),

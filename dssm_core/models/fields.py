@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dssm_core.config import Pooling
-from dssm_core.features.schema import Side
+from dssm_core.features.schema import TowerColumns
 
 INIT_STD = 0.05  # of a new table's values; features.init_std rescales a model's
 
@@ -23,7 +23,9 @@ class Fields(nn.Module):
     modules' parameters.
     """
 
-    def __init__(self, side: Side, lent: Mapping[str, nn.Embedding] = MappingProxyType({})) -> None:
+    def __init__(
+        self, side: TowerColumns, lent: Mapping[str, nn.Embedding] = MappingProxyType({})
+    ) -> None:
         super().__init__()
         self.side = side
         self._lent = dict(

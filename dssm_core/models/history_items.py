@@ -7,8 +7,8 @@ from __future__ import annotations
 from torch import Tensor, cat, nn
 
 from dssm_core.config import Features
-from dssm_core.features.interactions import Table
-from dssm_core.features.schema import Side
+from dssm_core.features.inputs import ColumnTable
+from dssm_core.features.schema import TowerColumns
 from dssm_core.models.fields import Fields
 
 
@@ -23,9 +23,9 @@ class HistoryItems(nn.Module):
         self,
         features: Features,
         ids: nn.Embedding,
-        side: Side,
+        side: TowerColumns,
         lent: dict[str, nn.Embedding],
-        items: Table | None,
+        items: ColumnTable | None,
     ) -> None:
         super().__init__()
         self._lent = (
@@ -56,7 +56,7 @@ class HistoryItems(nn.Module):
         return out
 
 
-def own_columns(side: Side, items: Table) -> Side:
+def own_columns(side: TowerColumns, items: ColumnTable) -> TowerColumns:
     """The item tower's columns that are the items' own, without activity and audience, each using
     its table there.
     """
@@ -68,4 +68,4 @@ def own_columns(side: Side, items: Table) -> Side:
         )
         for columns in (side.categorical, several)
     ]
-    return Side(categorical=borrowed[0], multi=borrowed[1], numeric=items.numeric.shape[1])
+    return TowerColumns(categorical=borrowed[0], multi=borrowed[1], numeric=items.numeric.shape[1])

@@ -14,7 +14,7 @@ from dssm_core import families
 from dssm_core.columns import ITEM
 from dssm_core.config import Config
 from dssm_core.families import TOWERS
-from dssm_core.features.interactions import ItemInputs, Table, UserInputs
+from dssm_core.features.inputs import ColumnTable, ItemInputs, UserInputs
 from dssm_core.features.schema import Schema
 from dssm_core.models.fields import INIT_STD, Fields, embedding
 from dssm_core.models.history_items import HistoryItems
@@ -26,7 +26,7 @@ class TwoTower(nn.Module):
     model's device, for features.history.fields.
     """
 
-    def __init__(self, config: Config, schema: Schema, items: Table | None = None) -> None:
+    def __init__(self, config: Config, schema: Schema, items: ColumnTable | None = None) -> None:
         super().__init__()
         width, own = config.features.id_dim, config.features.user_id_dim
         self.cosine = config.model.similarity == "cosine"

@@ -26,7 +26,7 @@ from dssm_core.families import INDEXES
 from dssm_core.features.dataset import bucket_times, load_prepared
 from dssm_core.features.events import Events, training_events
 from dssm_core.features.ids import Ids
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.retrieval.indexes import measure
 from dssm_core.runs.files import (
     HISTORY_FILE,
@@ -110,7 +110,9 @@ def calibration(run: Run) -> Calibration | None:
     )
 
 
-def draw(sampler: Sampler, tables: Tables, log: Log, as_of: torch.Tensor, seed: int) -> Calibration:
+def draw(
+    sampler: Sampler, tables: Tables, log: Interactions, as_of: torch.Tensor, seed: int
+) -> Calibration:
     """Candidates of the last bucket that has events, against `log_q`; where each event has its own,
     of up to 100 events together.
     """

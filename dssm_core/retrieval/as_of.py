@@ -27,7 +27,8 @@ from dssm_core.data.splits.protocol import Window
 from dssm_core.errors import ConfigError
 from dssm_core.features.dataset import UNTOLD, Prepared, first_known, told_created
 from dssm_core.features.ids import Ids
-from dssm_core.features.interactions import Log, Table, user_inputs
+from dssm_core.features.inputs import ColumnTable, user_inputs
+from dssm_core.features.interactions import Interactions
 from dssm_core.features.tables import encode_context, extend_table
 from dssm_core.retrieval.embeddings import embed_items, hottest, learned
 from dssm_core.retrieval.encoder import Encoder, users_at_once
@@ -68,8 +69,8 @@ class Moments:
     user_since: Tensor
     item_since: Tensor
     told: Tensor
-    user_table: Table
-    item_table: Table
+    user_table: ColumnTable
+    item_table: ColumnTable
 
     @classmethod
     def of(cls, folder: Path, latest: Latest) -> Moments:
@@ -139,7 +140,7 @@ class Moments:
         window = torch.tensor([start, as_of_ms])
         return Moment(
             self,
-            Log(
+            Interactions(
                 self.user[rows],
                 self.item[rows],
                 self.time[rows],
@@ -162,7 +163,7 @@ class Moment:
     """
 
     of: Moments
-    log: Log
+    log: Interactions
     n_users: int
 
     @property
@@ -187,7 +188,7 @@ class Moment:
         return acted
 
     @cached_property
-    def _learned_items(self) -> Log:
+    def _learned_items(self) -> Interactions:
         """The clicks on items that the towers know: a history shows no others."""
         return self.log.without(self.log.item >= self.of.encoder.prepared.schema.items)
 

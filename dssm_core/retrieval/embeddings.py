@@ -17,7 +17,8 @@ from dssm_core.columns import HOUR_MS
 from dssm_core.config import Config
 from dssm_core.features.dataset import Prepared, bucket_times, load_prepared
 from dssm_core.features.events import training_events
-from dssm_core.features.interactions import Log, item_inputs, users_as_of
+from dssm_core.features.inputs import item_inputs, users_as_of
+from dssm_core.features.interactions import Interactions
 from dssm_core.features.popularity import (
     HOT_PLACES,
     HOT_WINDOWS_H,
@@ -100,14 +101,14 @@ def embed_users(model: TwoTower, prepared: Prepared, config: Config) -> Floats:
     return torch.cat([embed(part) for part in codes.split(users_at_once(config.features))]).numpy()
 
 
-def hot_list(log: Log, config: Config) -> HotList | None:
+def hot_list(log: Interactions, config: Config) -> HotList | None:
     """The list (see `hottest`) of a model whose tower has seen no empty history; None where it has
     seen some.
     """
     return None if knows_newcomers(log, config) else hottest(log, config)
 
 
-def hottest(log: Log, config: Config) -> HotList:
+def hottest(log: Interactions, config: Config) -> HotList:
     """What is most clicked at the log's end.
 
     As the baselines: `recent_hot` as of then, or `hot` where the split has no days.
@@ -122,7 +123,7 @@ def hottest(log: Log, config: Config) -> HotList:
     return HotList(rows, shares[rows].astype(np.float32))
 
 
-def knows_newcomers(log: Log, config: Config) -> bool:
+def knows_newcomers(log: Interactions, config: Config) -> bool:
     """Whether training has shown the user tower empty histories beside others."""
     if config.features.history.length == 0:
         return False

@@ -17,7 +17,7 @@ from dssm_core.config import Config, Features
 from dssm_core.features.dataset import Prepared, load_prepared
 from dssm_core.features.histories import Histories
 from dssm_core.features.ids import Ids
-from dssm_core.features.interactions import user_inputs
+from dssm_core.features.inputs import user_inputs
 from dssm_core.features.tables import encode_context
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.runs.files import CONFIG_FILE, TOWERS_FILE, ids_file

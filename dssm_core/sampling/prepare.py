@@ -17,12 +17,13 @@ from dssm_core import families
 from dssm_core.columns import ITEM, LABEL, TIME, USER
 from dssm_core.config import Config
 from dssm_core.families import LOSSES, SAMPLERS
+from dssm_core.features.activity import activity
 from dssm_core.features.dataset import bucket_times, first_known, selection_log, told_created
 from dssm_core.features.ids import Ids
-from dssm_core.features.interactions import Log, activity
-from dssm_core.features.schema import Column, Schema, Side
+from dssm_core.features.interactions import Interactions
+from dssm_core.features.schema import Column, Schema, TowerColumns
 from dssm_core.features.tables import fit_context, fit_table, refuse_large
-from dssm_core.features.target_mean import fit_means
+from dssm_core.features.target_mean import fit_target_means
 from dssm_core.features.tensors import as_named, save_tensors
 from dssm_core.runs.files import (
     LOG_FILE,
@@ -65,11 +66,15 @@ def prepare(run: Run, work: Path) -> Outcome:
     window = (split.info["start_ms"], split.info["cutoff_ms"])
     items = replace(
         items,
-        means=fit_means(features.columns.item, "item", tables["item"], ids[ITEM], train, window),
+        means=fit_target_means(
+            features.columns.item, "item", tables["item"], ids[ITEM], train, window
+        ),
     )
     users = replace(
         users,
-        means=fit_means(features.columns.user, "user", tables["user"], ids[USER], train, window),
+        means=fit_target_means(
+            features.columns.user, "user", tables["user"], ids[USER], train, window
+        ),
     )
     log = replace(
         _log(positives, ids, context, tables["item"], window),
@@ -120,13 +125,13 @@ def _log(
     context: Tensor,
     items: pd.DataFrame | None,
     window: tuple[int, int],
-) -> Log:
+) -> Interactions:
     item = torch.from_numpy(ids[ITEM].encode(rows[ITEM]))
     time = torch.from_numpy(rows[TIME].to_numpy(dtype=np.int64, copy=True))
     created = first_known(
         torch.full((len(ids[ITEM]),), window[1]), item, time, told_created(items, ids[ITEM])
     )
-    return Log(
+    return Interactions(
         torch.from_numpy(ids[USER].encode(rows[USER])),
         item,
         time,
@@ -146,7 +151,7 @@ def _shown(rows: pd.DataFrame, ids: dict[str, Ids]) -> dict[str, Tensor]:
     return {"shown_user": user[kept], "shown_item": item[kept], "shown_time": time[kept]}
 
 
-def _activity_scale(log: Log, config: Config) -> Tensor:
+def _activity_scale(log: Interactions, config: Config) -> Tensor:
     """Mean and deviation of activity over items and refreshes drawn evenly. → [2, columns]; no
     columns where it is off.
     """
@@ -164,8 +169,8 @@ def _activity_scale(log: Log, config: Config) -> Tensor:
 def _schema(
     config: Config,
     ids: dict[str, Ids],
-    user: Side,
-    item: Side,
+    user: TowerColumns,
+    item: TowerColumns,
     context: list[Column],
     activity_columns: int,
 ) -> Schema:
@@ -176,10 +181,10 @@ def _schema(
     return Schema(
         items=len(ids[ITEM]),
         users=len(ids[USER]),
-        user=Side(
+        user=TowerColumns(
             categorical=(*user.categorical, *context), multi=user.multi, numeric=user.numeric + 1
         ),
-        item=Side(
+        item=TowerColumns(
             categorical=item.categorical,
             multi=(*item.multi, *audience),
             numeric=item.numeric + activity_columns,
@@ -208,7 +213,7 @@ def sampler_files(run: Run) -> dict[str, Path]:
     return {str(file): file for files in read for file in files.values()}
 
 
-def _sampler_tables(config: Config, log: Log, ids: FittedIds) -> Tables:
+def _sampler_tables(config: Config, log: Interactions, ids: FittedIds) -> Tables:
     """`phase.sampler.table`: for both phases of training, so that selection draws by no click of
     its validation day.
     """

@@ -19,14 +19,14 @@ from torch import Tensor
 
 from dssm_core.config import Config
 from dssm_core.features.events import Events, training_events
-from dssm_core.features.interactions import (
-    Log,
-    Table,
+from dssm_core.features.inputs import (
+    ColumnTable,
     UserInputs,
     sequence_inputs,
     user_inputs,
     users_as_of,
 )
+from dssm_core.features.interactions import Interactions
 from dssm_core.features.ragged import ranges
 
 SORTED_TOGETHER = 50  # batches' worth of stretches sorted by length, so that little is padding
@@ -61,7 +61,7 @@ class Examples(Protocol):
         ...
 
 
-def examples(config: Config, log: Log, users: Table, times: Tensor) -> Examples:
+def examples(config: Config, log: Interactions, users: ColumnTable, times: Tensor) -> Examples:
     """How this config sees a log. times: [buckets] ms, see prepare.bucket_times."""
     if config.features.activity.enabled:
         return ByRefresh(config, log, users, times)
@@ -73,7 +73,9 @@ def examples(config: Config, log: Log, users: Table, times: Tensor) -> Examples:
 class ByRefresh:
     """An event a row, as of its refresh."""
 
-    def __init__(self, config: Config, log: Log, users: Table, times: Tensor) -> None:
+    def __init__(
+        self, config: Config, log: Interactions, users: ColumnTable, times: Tensor
+    ) -> None:
         self.features, self.log, self.users = config.features, log, users
         self.events = training_events(log, times.to(log.time.device))
         self.buckets = self.events.bucket.cpu()
@@ -98,7 +100,7 @@ class ByPlace:
     event but the first is learned toward once.
     """
 
-    def __init__(self, config: Config, log: Log, users: Table) -> None:
+    def __init__(self, config: Config, log: Interactions, users: ColumnTable) -> None:
         self.log, self.users, self.future = log, users, config.train.target == "future"
         self.length = config.features.history.length
         self.order, ptr = log.sequences()
@@ -148,7 +150,7 @@ class ByUser:
     learned toward.
     """
 
-    def __init__(self, config: Config, log: Log, users: Table) -> None:
+    def __init__(self, config: Config, log: Interactions, users: ColumnTable) -> None:
         self.log, self.users, self.length = log, users, config.features.history.length
         self.order, self.ptr = log.sequences()
         lengths = self.ptr.diff()
@@ -179,7 +181,7 @@ class ByUser:
         return Batch(inputs, timeless(self.log, taken[~held]), 0, rows=row[~held])
 
 
-def timeless(log: Log, rows: Tensor) -> Events:
+def timeless(log: Interactions, rows: Tensor) -> Events:
     """The log's rows [n] as events of the only bucket there is without item activity."""
     return Events(log.user[rows], log.item[rows], torch.zeros_like(rows), log.time[rows])
 

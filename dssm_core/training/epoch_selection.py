@@ -13,7 +13,8 @@ from torch import Tensor
 from dssm_core.config import Config
 from dssm_core.errors import DataError
 from dssm_core.features.dataset import Prepared, selection_log
-from dssm_core.features.interactions import Log, item_inputs, users_as_of
+from dssm_core.features.inputs import item_inputs, users_as_of
+from dssm_core.features.interactions import Interactions
 from dssm_core.features.ragged import ranges
 from dssm_core.metrics import METRICS, Relevant
 from dssm_core.models.two_tower import TwoTower
@@ -30,7 +31,7 @@ class Validation:
     log: the whole train window; what `prepare.selection_log` leaves out of it is relevant.
     """
 
-    def __init__(self, config: Config, log: Log) -> None:
+    def __init__(self, config: Config, log: Interactions) -> None:
         self.features, self.exclude_seen = config.features, config.evaluation.exclude_seen
         self.name, _, k = config.train.metric.partition("@")
         self.k, self.known = int(k), selection_log(config, log)

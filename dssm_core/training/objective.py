@@ -15,7 +15,8 @@ from dssm_core.config import Config
 from dssm_core.families import LOSSES
 from dssm_core.features.dataset import Prepared, bucket_times
 from dssm_core.features.events import Events
-from dssm_core.features.interactions import Log, item_inputs
+from dssm_core.features.inputs import item_inputs
+from dssm_core.features.interactions import Interactions
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.sampling.prepare import load_sampler_tables, samplers_of
 from dssm_core.sampling.samplers.in_batch import InBatch
@@ -58,7 +59,7 @@ class Objective:
     """
 
     def __init__(
-        self, config: Config, prepared: Prepared, log: Log, samples: Path, phase: str
+        self, config: Config, prepared: Prepared, log: Interactions, samples: Path, phase: str
     ) -> None:
         device = log.user.device
         self.config, self.log, self.items, self.scale = config, log, prepared.items, prepared.scale

@@ -12,7 +12,7 @@ from dssm_core.config import Member
 from dssm_core.families import SAMPLERS
 from dssm_core.features.events import Events, training_events
 from dssm_core.features.ids import Ids
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.protocol import Sampler
 
 ITEMS, USERS, DRAWS = 30, 8, 60_000
@@ -54,7 +54,7 @@ def log():
     np.minimum.at(created, item, time)
     seen = rng.integers(1, USERS, (2, n // 10))  # user 8 was shown nothing
     seen[1] += 10
-    return Log(
+    return Interactions(
         *map(torch.tensor, (user, item, time)),
         torch.zeros(n, 0, dtype=torch.int64),
         torch.tensor(created),
@@ -86,7 +86,7 @@ def build(bundle):
     return make
 
 
-def batch(log: Log, bucket: int) -> Events:
+def batch(log: Interactions, bucket: int) -> Events:
     """All events of a bucket: the in-batch distribution is then exact."""
     events = training_events(log, AS_OF)
     return Events(*(part[events.bucket == bucket] for part in vars(events).values()))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dssm_core.columns import HOUR_MS
 from dssm_core.features.events import Events
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.features.ragged import ranges
 from dssm_core.sampling.samplers.protocol import (
     FittedIds,
@@ -34,7 +34,7 @@ class Active(BaseModel):
     alpha: Annotated[float, Field(ge=0)] = 0.75
     uniform_share: Annotated[float, Field(gt=0, le=1)] = 0.3
 
-    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+    def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """Per bucket a distribution over active items; all items by the time they are first known.
 
         Memory follows the (bucket, item) pairs with a click, not buckets times items.
@@ -80,7 +80,9 @@ class Active(BaseModel):
         )  # a night without a click: nothing is active
 
 
-def _recent_clicks(log: Log, as_of: Tensor, window_h: int) -> tuple[Tensor, Tensor, Tensor]:
+def _recent_clicks(
+    log: Interactions, as_of: Tensor, window_h: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Clicks in the window_h hours before each refresh, by bucket and item: what `tally` gives."""
     hour, item, clicks = tally(
         (log.time - log.start) // HOUR_MS, log.item, torch.ones(len(log.item))

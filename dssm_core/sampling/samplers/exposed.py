@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dssm_core.errors import DataError
 from dssm_core.features.events import Events
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.pairs import draw_from_lists, pair_keys, place_of
 from dssm_core.sampling.samplers.protocol import FittedIds, Tables
 
@@ -25,7 +25,7 @@ class Exposed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     own: ClassVar[bool] = True
 
-    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+    def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """Shown rows by user and time, to draw from; by pair and time, to count. DataError where
         there is none.
         """

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dssm_core.features.events import Events
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.protocol import (
     FittedIds,
     Tables,
@@ -33,7 +33,7 @@ class FrequencyBands(BaseModel):
     high_clicks: Annotated[float, Field(gt=0, lt=1)] = 0.8
     high_draws: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
-    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+    def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """One distribution over all items."""
         order, clicks = by_frequency(log)
         held = clicks[order].cumsum(0)

@@ -16,7 +16,7 @@ from dssm_core.columns import ITEM, USER
 from dssm_core.errors import ArtifactError, DataError
 from dssm_core.features.events import Events
 from dssm_core.features.ids import Ids
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.runs.files import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE, ids_file
 from dssm_core.sampling.samplers.pairs import draw_from_lists, pair_keys, place_of
 from dssm_core.sampling.samplers.protocol import FittedIds, Tables
@@ -59,7 +59,7 @@ class Hard(BaseModel):
             if (folder / name).is_file()
         }
 
-    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+    def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """A list of items for each user. ArtifactError where the bundle cannot be read, DataError
         where it does not fit.
         """

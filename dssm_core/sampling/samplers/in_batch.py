@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dssm_core.features.events import Events, training_events
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.protocol import FittedIds, Tables, categorical, share_of, tally
 
 
@@ -41,7 +41,7 @@ class InBatch(BaseModel):
     own: ClassVar[bool] = False
     streaming: Streaming | None = None
 
-    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+    def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """Each bucket's training events by item."""
         events = training_events(log, as_of)
         bucket, item, counts = tally(events.bucket, events.item, torch.ones(len(events.item)))

@@ -15,7 +15,7 @@ from dssm_core.config import Member
 from dssm_core.errors import ConfigError
 from dssm_core.families import SAMPLERS
 from dssm_core.features.events import Events
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.protocol import FittedIds, Sampler, Tables, side_by_side
 
 
@@ -60,7 +60,7 @@ class Mixed(BaseModel):
             for file in getattr(sampler, "files", dict)().values()
         }
 
-    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+    def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """Every part's tables, `number.name`."""
         fitted = [sampler.fit(log, as_of, ids) for sampler in self.samplers]
         return {

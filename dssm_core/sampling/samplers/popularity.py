@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dssm_core.features.events import Events
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.protocol import (
     FittedIds,
     Tables,
@@ -28,7 +28,7 @@ class Popularity(BaseModel):
     own: ClassVar[bool] = False
     alpha: Annotated[float, Field(ge=0)] = 0.75
 
-    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+    def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """One distribution over the window's items."""
         clicks = torch.bincount(log.item, minlength=len(log.created)).double()
         items = clicks.nonzero().squeeze(1)

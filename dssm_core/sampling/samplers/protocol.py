@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dssm_core.features.events import Events
 from dssm_core.features.ids import Ids
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 
 Tables = dict[str, Tensor]
 FittedIds = Mapping[str, Ids]  # schema.USER and schema.ITEM → the train window's ids
@@ -31,7 +31,7 @@ class Sampler(Protocol):
         """A class variable where it does not hang on settings."""
         ...
 
-    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+    def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """Tables for `draw` and `log_q`. as_of: [buckets] ms, each bucket's refresh, ascending;
         ids: what codes stand for.
         """
@@ -84,7 +84,7 @@ def categorical_of_all(share: Tensor) -> Tables:
     return categorical(torch.zeros_like(items), items, share.double(), buckets=1)
 
 
-def by_frequency(log: Log) -> tuple[Tensor, Tensor]:
+def by_frequency(log: Interactions) -> tuple[Tensor, Tensor]:
     """Rows (code - 1) of all items, most clicked first, ties by code; and each row's clicks. → 2 x
     [N].
     """
@@ -144,7 +144,9 @@ def share_of(tables: Tables, bucket: int, items: Tensor) -> Tensor:
     return torch.where(held[place] == items, tables["share"][begin:end][place], 0.0)
 
 
-def mean_share(sampler: Sampler, tables: Tables, bucket: int, items: Tensor, log: Log) -> Tensor:
+def mean_share(
+    sampler: Sampler, tables: Tables, bucket: int, items: Tensor, log: Interactions
+) -> Tensor:
     """Each item's probability in one draw; where candidates are `own`, the mean over 100 events
     spread over the log. [n] → [n].
     """

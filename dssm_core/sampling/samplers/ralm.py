@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from dssm_core.features.events import Events
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.protocol import (
     FittedIds,
     Tables,
@@ -32,7 +32,7 @@ class Ralm(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     own: ClassVar[bool] = False
 
-    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+    def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """One distribution over all items."""
         return categorical_of_all(log_uniform(by_frequency(log)[0]))
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from dssm_core.features.events import Events
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.protocol import (
     FittedIds,
     Tables,
@@ -34,7 +34,7 @@ class RankSuppressed(BaseModel):
     own: ClassVar[bool] = False
     favour: Literal["popular", "rare"] = "popular"
 
-    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+    def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """One distribution over all items."""
         order, _ = by_frequency(log)
         return categorical_of_all(log_uniform(order if self.favour == "popular" else order.flip(0)))

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from dssm_core.features.events import Events
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.protocol import FittedIds, Tables
 
 
@@ -20,7 +20,7 @@ class Uniform(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     own: ClassVar[bool] = False
 
-    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+    def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """The number of items."""
         return {"known": torch.tensor([len(log.created) - 1])}
 

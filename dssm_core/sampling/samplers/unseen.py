@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dssm_core.config import Member
 from dssm_core.features.events import Events
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.mixed import build_inner
 from dssm_core.sampling.samplers.pairs import pair_keys, place_of
 from dssm_core.sampling.samplers.protocol import (
@@ -55,7 +55,7 @@ class Unseen(BaseModel):
         build_inner(self.of)
         return self
 
-    def fit(self, log: Log, as_of: Tensor, ids: FittedIds) -> Tables:
+    def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """The distribution as an alias table over all codes; each user's own items, sorted, and
         what they leave of it.
         """

@@ -4,15 +4,9 @@ import torch
 
 from dssm_core.columns import HOUR_MS
 from dssm_core.config import Features
-from dssm_core.features.interactions import (
-    Log,
-    Table,
-    activity,
-    item_inputs,
-    refresh_times,
-    user_inputs,
-    users_as_of,
-)
+from dssm_core.features.activity import activity, refresh_times
+from dssm_core.features.inputs import ColumnTable, item_inputs, user_inputs, users_as_of
+from dssm_core.features.interactions import Interactions
 
 START = 1_000 * HOUR_MS
 
@@ -24,7 +18,9 @@ def make_log(rng, n=400, users=7, items=11, hours=30):
     created = np.full(items + 1, START + hours * HOUR_MS)
     np.minimum.at(created, item, time)
     window = [START, START + hours * HOUR_MS]
-    return Log(*(torch.tensor(part) for part in (user, item, time, context, created, window)))
+    return Interactions(
+        *(torch.tensor(part) for part in (user, item, time, context, created, window))
+    )
 
 
 def test_clicks_and_last_click_equal_a_loop():
@@ -73,7 +69,7 @@ def test_audience_equals_a_loop():
 
 def test_ties_keep_file_order_the_later_row_is_newer():
     window, context = torch.tensor([0, 100]), torch.zeros(3, 0, dtype=torch.int64)
-    log = Log(
+    log = Interactions(
         torch.tensor([1, 1, 1]),
         torch.tensor([5, 6, 7]),
         torch.tensor([10, 10, 20]),
@@ -89,7 +85,7 @@ def test_activity_by_hand():
     hour = HOUR_MS
     time = torch.tensor([1, 5, 9]) * hour
     created, window = torch.tensor([0, hour, 20 * hour]), torch.tensor([0, 10 * hour])
-    log = Log(
+    log = Interactions(
         torch.tensor([1, 1, 1]), torch.tensor([1, 1, 1]), time, torch.zeros(3, 0), created, window
     )
     got = activity(log, torch.tensor([1, 2]), torch.tensor([10 * hour, 10 * hour]), (2, 6))
@@ -104,12 +100,12 @@ def test_nothing_after_as_of_changes_a_feature():
     """The leak test: drop every row from as_of on, and all inputs stay the same."""
     log, features = make_log(np.random.default_rng(2)), Features()
     as_of = START + 20 * HOUR_MS
-    table = Table(
+    table = ColumnTable(
         torch.zeros(8, 0, dtype=torch.int64),
         torch.zeros(8, 0, 1, dtype=torch.int64),
         torch.zeros(8, 0),
     )
-    items = Table(
+    items = ColumnTable(
         torch.zeros(12, 0, dtype=torch.int64),
         torch.zeros(12, 0, 1, dtype=torch.int64),
         torch.zeros(12, 0),
@@ -134,7 +130,7 @@ def test_nothing_after_as_of_changes_a_feature():
 
 
 def test_user_inputs_put_context_behind_static_columns():
-    table = Table(
+    table = ColumnTable(
         torch.tensor([[0], [9]]),
         torch.zeros(2, 0, 1, dtype=torch.int64),
         torch.tensor([[0.0], [0.5]]),

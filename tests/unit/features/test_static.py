@@ -8,7 +8,7 @@ import torch
 from dssm_core.config import Feature, FeatureColumns, Features
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.features.ids import Hashed, Ids
-from dssm_core.features.schema import Column, Schema, Side
+from dssm_core.features.schema import Column, Schema, TowerColumns
 from dssm_core.features.tables import (
     encode_context,
     encode_table,
@@ -224,8 +224,8 @@ def test_tables_that_would_not_fit_are_named_at_once():
     schema = Schema(
         users=2,
         items=100_000_000,
-        user=Side(categorical=(big,), multi=(), numeric=1),
-        item=Side(categorical=(), multi=(), numeric=0),
+        user=TowerColumns(categorical=(big,), multi=(), numeric=1),
+        item=TowerColumns(categorical=(), multi=(), numeric=0),
     )
     with pytest.raises(
         ConfigError,

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from dssm_core.config import Feature
+from dssm_core.config import Feature, Features
 from dssm_core.errors import DataError
 from dssm_core.features.ids import Ids
-from dssm_core.features.interactions import Features, Log, Table, item_inputs, users_as_of
-from dssm_core.features.target_mean import fit_means
+from dssm_core.features.inputs import ColumnTable, item_inputs, users_as_of
+from dssm_core.features.interactions import Interactions
+from dssm_core.features.target_mean import fit_target_means
 from dssm_core.features.tensors import as_named, from_named
 
 ITEMS = Ids.fit(pd.Series(["a", "b", "c", "d"]))
@@ -30,7 +31,7 @@ WINDOW = (100, 110)
 
 
 def means(*features, train=TRAIN):
-    return fit_means(features, "item", TABLE, ITEMS, train, WINDOW)
+    return fit_target_means(features, "item", TABLE, ITEMS, train, WINDOW)
 
 
 def ask(fitted, items, moment):
@@ -80,7 +81,7 @@ def test_means_equal_a_loop():
             "label": rng.integers(0, 2, 300),
         }
     )
-    fitted = fit_means((SECTION,), "item", table, ids, train, (100, 200))
+    fitted = fit_target_means((SECTION,), "item", table, ids, train, (100, 200))
     section = dict(zip(table["item_id"], table["section"], strict=True))
     for moment in (100, 101, 137, 150, 200):
         got = fitted.as_of(torch.arange(1, 10), torch.full((9,), moment))[:, 0]
@@ -100,9 +101,11 @@ def test_means_equal_a_loop():
 
 def test_towers_see_them_as_of_the_refresh_on_both_sides():
     empty = torch.zeros(5, 0, dtype=torch.int64)
-    table = Table(empty, torch.zeros(5, 0, 1, dtype=torch.int64), torch.zeros(5, 0), means(SECTION))
+    table = ColumnTable(
+        empty, torch.zeros(5, 0, 1, dtype=torch.int64), torch.zeros(5, 0), means(SECTION)
+    )
     one = torch.tensor([1])
-    log = Log(
+    log = Interactions(
         one,
         one,
         torch.tensor([100]),
@@ -118,7 +121,7 @@ def test_towers_see_them_as_of_the_refresh_on_both_sides():
         users_as_of(log, table, codes, torch.tensor([103, 103]), Features()).numeric[:, 0].tolist()
         == expected
     )
-    again = from_named(Table, "items", as_named("items", table))
+    again = from_named(ColumnTable, "items", as_named("items", table))
     assert again.means.as_of(codes, torch.tensor([103, 103]))[:, 0].tolist() == expected
 
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from dssm_core.features.schema import Column, Side
+from dssm_core.features.schema import Column, TowerColumns
 from dssm_core.models.fields import Fields, attention, embedding
 
 VECTORS = torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, -4.0], [5.0, 6.0]])  # of codes 0 to 3
@@ -15,7 +15,7 @@ def multi(pooling, **changes):
     column = Column(
         **{"column": "tags", "size": 4, "dim": 2, "values": 3, "pooling": pooling} | changes
     )
-    return Side(categorical=(), multi=(column,), numeric=0)
+    return TowerColumns(categorical=(), multi=(column,), numeric=0)
 
 
 def pooled(side, codes):
@@ -73,7 +73,7 @@ def test_only_a_column_s_own_values_are_read():
 
 
 def test_fields_and_their_dims_for_any_leading_dimensions():
-    side = Side(
+    side = TowerColumns(
         categorical=(Column(column="kind", size=4, dim=2), Column(column="kind", size=4, dim=2)),
         multi=(Column(column="tags", size=5, dim=3, values=2),),
         numeric=2,

@@ -5,8 +5,8 @@ import torch
 
 from dssm_core.config import Features, parse_config
 from dssm_core.errors import ConfigError
-from dssm_core.features.interactions import ItemInputs, Table, UserInputs
-from dssm_core.features.schema import Column, Schema, Side
+from dssm_core.features.inputs import ColumnTable, ItemInputs, UserInputs
+from dssm_core.features.schema import Column, Schema, TowerColumns
 from dssm_core.models.fields import embedding
 from dssm_core.models.history_items import HistoryItems
 from dssm_core.models.two_tower import TwoTower
@@ -14,17 +14,17 @@ from tests.conftest import small_config
 
 KIND = {"column": "kind", "kind": "categorical"}
 # three items of two kinds, one number each; row 0 is the unknown
-ITEMS = Table(
+ITEMS = ColumnTable(
     torch.tensor([[0], [1], [2], [1]]),
     torch.zeros(4, 0, 1, dtype=torch.int64),
     torch.tensor([[0.0], [3.0], [5.0], [3.0]]),
 )
-SIDE = Side(categorical=(Column(column="kind", size=3, dim=2),), multi=(), numeric=1)
+SIDE = TowerColumns(categorical=(Column(column="kind", size=3, dim=2),), multi=(), numeric=1)
 AUDIENCE = Column(column="device", size=4, dim=2, values=5)
 
 
 def made(
-    item_ids: bool, fields: bool, side: Side = SIDE
+    item_ids: bool, fields: bool, side: TowerColumns = SIDE
 ) -> tuple[HistoryItems, torch.nn.Embedding, torch.nn.Embedding]:
     ids, kinds = embedding(4, 2), embedding(3, 2)
     features = Features.model_validate(
@@ -72,7 +72,9 @@ def test_without_item_ids_items_of_equal_columns_are_one_vector() -> None:
         "id_dim": 4,
     }
     config = parse_config(small_config(features=features, sampler={"kind": "uniform"}))
-    schema = Schema(items=4, users=3, user=Side(categorical=(), multi=(), numeric=1), item=SIDE)
+    schema = Schema(
+        items=4, users=3, user=TowerColumns(categorical=(), multi=(), numeric=1), item=SIDE
+    )
     model = TwoTower(config, schema, ITEMS)
     codes = torch.arange(1, 4)
     items = model.items(

@@ -9,7 +9,7 @@ from dssm_core.columns import HOUR_MS, ITEM, USER
 from dssm_core.config import Feature, Member
 from dssm_core.evaluation.queries import read_window
 from dssm_core.features.ids import Ids
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.report import diagnostics as probes
 from dssm_core.sampling.samplers.popularity import Popularity
 from dssm_core.sampling.samplers.unseen import Unseen
@@ -23,7 +23,7 @@ def log():
     item[:items] = np.arange(1, items + 1)
     time = np.sort(rng.integers(0, 48 * HOUR_MS, n))
     created = np.zeros(items + 1, dtype=np.int64)
-    return Log(
+    return Interactions(
         *map(torch.tensor, (rng.integers(1, 9, n), item, time)),
         torch.zeros(n, 0, dtype=torch.int64),
         *map(torch.tensor, (created, [0, 48 * HOUR_MS])),

@@ -11,7 +11,7 @@ from dssm_core.evaluation import evaluate
 from dssm_core.evaluation.baselines.hot import Hot
 from dssm_core.evaluation.baselines.recent_hot import RecentHot
 from dssm_core.evaluation.queries import read_window
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.features.popularity import Clicks
 from dssm_core.retrieval.embeddings import hot_list, knows_newcomers
 from dssm_core.retrieval.newcomers import HotList, open_hot_list, sources
@@ -34,7 +34,7 @@ def log_of(rows):
             ),
         ]
     )
-    return Log(
+    return Interactions(
         user,
         item,
         time,

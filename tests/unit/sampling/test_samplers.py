@@ -11,7 +11,7 @@ from dssm_core.columns import HOUR_MS, ITEM, USER
 from dssm_core.errors import ArtifactError, DataError
 from dssm_core.features.events import Events
 from dssm_core.features.ids import Ids
-from dssm_core.features.interactions import Log
+from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.active import Active
 from dssm_core.sampling.samplers.exposed import Exposed
 from dssm_core.sampling.samplers.frequency_bands import FrequencyBands
@@ -36,7 +36,7 @@ def log():
     hours = torch.tensor([0, 0, 30, 31, 31])
     item = torch.tensor([1, 1, 2, 3, 3])
     created = torch.tensor([40, 0, 30, 31]) * HOUR_MS
-    return Log(
+    return Interactions(
         torch.ones(5, dtype=torch.int64),
         item,
         hours * HOUR_MS,
@@ -90,7 +90,7 @@ def clicked(item, times=None):
     time = torch.arange(1, len(item) + 1) if times is None else torch.tensor(times)
     none = torch.zeros(len(item), 0, dtype=torch.int64)
     created = torch.zeros(int(item.max()) + 1, dtype=torch.int64)
-    return Log(
+    return Interactions(
         torch.ones_like(item), item, time, none, created, torch.tensor([0, int(time.max()) + 1])
     )
 
@@ -323,7 +323,7 @@ def test_unseen_draws_where_nearly_everything_is_excluded(draw):
     clicks = torch.cat([torch.ones(10**6, dtype=torch.int64), torch.tensor([2, 3, 3, 3])])
     none = torch.zeros(len(clicks), 0, dtype=torch.int64)
     user = torch.ones_like(clicks).index_fill(0, torch.arange(10**6, 10**6 + 4), 2)
-    log = Log(
+    log = Interactions(
         user,
         clicks,
         torch.arange(len(clicks)),

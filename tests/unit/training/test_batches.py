@@ -2,7 +2,8 @@ import torch
 
 from dssm_core.config import parse_config
 from dssm_core.features.events import training_events
-from dssm_core.features.interactions import Log, Table
+from dssm_core.features.inputs import ColumnTable
+from dssm_core.features.interactions import Interactions
 from dssm_core.training.batches import (
     ByPlace,
     ByUser,
@@ -21,7 +22,9 @@ def test_events_by_hand():
     time = torch.tensor([5, 12, 13, 20, 25])
     item = torch.tensor([1, 1, 2, 2, 3])
     created = torch.tensor([99, 5, 13, 25])  # items 1, 2, 3 first clicked at 5, 13, 25
-    log = Log(torch.arange(1, 6), item, time, torch.zeros(5, 0), created, torch.tensor([0, 30]))
+    log = Interactions(
+        torch.arange(1, 6), item, time, torch.zeros(5, 0), created, torch.tensor([0, 30])
+    )
     events = training_events(log, torch.tensor([10, 20]))
     assert events.user.tolist() == [
         2,
@@ -37,7 +40,9 @@ def test_without_activity_every_event_but_a_users_first_counts():
         torch.tensor([1, 1, 2, 3]),
         torch.tensor([3, 4, 4, 4]),
     )
-    log = Log(user, item, time, torch.zeros(4, 0), torch.tensor([9, 3, 4, 4]), torch.tensor([0, 9]))
+    log = Interactions(
+        user, item, time, torch.zeros(4, 0), torch.tensor([9, 3, 4, 4]), torch.tensor([0, 9])
+    )
     events = training_events(log, torch.tensor([0]))
     assert events.item.tolist() == [2, 3]
     assert events.bucket.tolist() == [0, 0]
@@ -81,7 +86,7 @@ def sequence_log():
     """User 1 takes 11, 12, 13 and user 2 takes 21, 22, in time order 11, 21, 12, 13, 22."""
     user, item = torch.tensor([1, 2, 1, 1, 2]), torch.tensor([1, 4, 2, 3, 5])
     context = torch.arange(1, 6)[:, None]
-    return Log(
+    return Interactions(
         user,
         item,
         torch.arange(5),
@@ -94,7 +99,7 @@ def sequence_log():
 def examples_of(kind=ByPlace, length=20, **train):
     features = {"activity": {"enabled": False}, "history": {"length": length}}
     config = parse_config(small_config(features=features, sampler={"kind": "uniform"}, train=train))
-    users = Table(
+    users = ColumnTable(
         torch.arange(3)[:, None] * 10, torch.zeros(3, 0, 1, dtype=torch.int64), torch.zeros(3, 0)
     )
     return kind(config, sequence_log(), users)

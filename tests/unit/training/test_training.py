@@ -13,7 +13,7 @@ from dssm_core.config import Train, parse_config
 from dssm_core.evaluation import queries
 from dssm_core.families import TOWERS
 from dssm_core.features.dataset import load_prepared
-from dssm_core.features.interactions import item_inputs
+from dssm_core.features.inputs import item_inputs
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.retrieval import bundle
 from dssm_core.retrieval.encoder import Encoder
