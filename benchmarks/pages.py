@@ -1,4 +1,4 @@
-"""What `dssm bench` writes of its records: the section of docs/benchmarks.md and its picture."""
+"""A table's section of docs/benchmarks.md and its picture, generated from its records."""
 
 from __future__ import annotations
 

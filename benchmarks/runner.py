@@ -1,9 +1,8 @@
-"""`dssm bench`: the systems of a table side by side. Each row and seed is a run of its own process;
-docs/benchmarks.md holds the table.
+"""Tables of systems side by side: what they hold, and how their rows are measured.
 
-A table is benchmarks/NAME.yaml. What was measured is appended to <runs>/bench/NAME/results.jsonl,
-so that an interrupted bench goes on, and kept in benchmarks/results/NAME.jsonl, from which the
-documents are written (bench_docs.py).
+A table is benchmarks/NAME.yaml. Each row and seed is a run in a process of its own. Records are
+appended to <runs>/bench/NAME/results.jsonl, so that an interrupted bench continues, and kept in
+benchmarks/results/NAME.jsonl, from which `pages.py` generates the section of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -125,7 +124,7 @@ class Parts(Section):
 
 @dataclass(frozen=True)
 class Bench:
-    """What `dssm bench NAME` runs: one table, or parts of several."""
+    """What a bench of this name runs: one table, or parts of several."""
 
     name: str
     title: str
@@ -222,7 +221,7 @@ def find_tables(checkout: Path = CHECKOUT) -> dict[str, Path]:
     found = {file.stem: file for file in sorted((checkout / "benchmarks").glob("*.yaml"))}
     if not found:
         raise ConfigError(
-            f"no tables in {checkout / 'benchmarks'}: `dssm bench` runs in a checkout of the project"
+            f"{checkout / 'benchmarks'} holds no tables: run `python -m benchmarks` in a checkout of the project"
         )
     return found
 
@@ -507,7 +506,7 @@ def alone(bench: Bench, runs: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         raise ConfigError(
-            f"another `dssm bench {bench.name}` is running in {folder}: wait for it, or give another --runs"
+            f"another `python -m benchmarks {bench.name}` is running in {folder}: wait for it, or give another --runs"
         ) from error
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dssm_core.aliases import JSON
+from dssm_core.cli.terminal import HELP_OPTIONS, RUNS, Group, console, log_to_terminal
 from dssm_core.errors import ConfigError, DssmError
 from dssm_core.runs import pipeline
 from dssm_core.runs import run as artifacts
@@ -27,39 +25,11 @@ from dssm_core.runs.steps import STEPS, find_step
 from dssm_core.tuning.proposals import SEARCHES
 
 if TYPE_CHECKING:
-    from benchmarks.runner import Bench, Job
     from dssm_core.operation.promotion import Action, Decision, Reign
     from dssm_core.tuning.sweep import Plan, Tried
 
-console = Console(stderr=True)
-RUNS = click.option(
-    "--runs",
-    envvar="DSSM_RUNS",
-    default="runs",
-    show_default=True,
-    show_envvar=True,
-    help="Folder of all runs.",
-)
 
-
-class Group(click.Group):
-    """Errors of this library as one sentence on stderr and exit status 1, without a traceback."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the pipeline, not of the alphabet."""
-        return list(self.commands)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except DssmError as error:
-            console.print(f"[red]{type(error).__name__}[/]", end=": ")
-            console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-            ctx.exit(1)
-
-
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings=HELP_OPTIONS)
 @click.option("--verbose", "-v", is_flag=True, help="Log every training point.")
 def main(verbose: bool) -> None:
     """From a click log to a served two-tower index, judged by recall@200.
@@ -67,13 +37,7 @@ def main(verbose: bool) -> None:
     Start with `dssm run configs/demo.yaml`; it needs neither Airflow nor a server. Numbers and
     models go to MLflow: $MLFLOW_TRACKING_URI, else a SQLite file beside the runs.
     """
-    handler = RichHandler(
-        console=console, show_path=False, markup=False, highlighter=None, rich_tracebacks=True
-    )
-    logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", datefmt="%H:%M:%S", handlers=[handler]
-    )
-    logging.getLogger("dssm_core").setLevel(logging.DEBUG if verbose else logging.INFO)
+    log_to_terminal(verbose)
 
 
 @main.command()
@@ -650,170 +614,6 @@ def lookalike(
                 about | audiences.make_audience(bundle, target, top, given, item, not keep_seeds)
             )
         )
-
-
-@main.command()
-@click.argument("name", required=False)
-@click.option(
-    "--data",
-    envvar="DSSM_DATA",
-    type=click.Path(path_type=Path),
-    show_envvar=True,
-    help="Folder that holds the tables' logs.",
-)
-@click.option(
-    "--rows",
-    multiple=True,
-    metavar="TITLE",
-    help="Only these rows (repeat it; `*` matches any text).",
-)
-@click.option("--seeds", metavar="1,2,3", help="Seeds instead of the table's own.")
-@click.option(
-    "--jobs",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Runs at a time; the cores are divided among them.",
-)
-@click.option(
-    "--fresh",
-    is_flag=True,
-    help="From nothing: what this table has left in the runs folder is removed first.",
-)
-@click.option(
-    "--docs-only", is_flag=True, help="Write the documents from benchmarks/results; run nothing."
-)
-@click.option("--checkout", type=click.Path(path_type=Path), hidden=True)
-@RUNS
-def bench(
-    name: str | None,
-    data: Path | None,
-    rows: tuple[str, ...],
-    seeds: str | None,
-    jobs: int,
-    fresh: bool,
-    docs_only: bool,
-    checkout: Path | None,
-    runs: str,
-) -> None:
-    """Rerun a table of docs/benchmarks.md, benchmarks/NAME.yaml, and write it anew; without NAME,
-    list the tables.
-
-    Each row and seed is a process of its own and ends at the gate, nothing is registered. What is
-    measured already, with equal settings and code, is not run again. A run that fails is noted and
-    the others go on; the exit status is then 1.
-    """
-    from benchmarks import pages as bench_docs
-    from benchmarks import runner as benches
-
-    root = checkout or benches.CHECKOUT
-    if name is None:
-        show_tables({table: benches.read_bench(table, root) for table in benches.find_tables(root)})
-        return
-    chosen = benches.read_bench(name, root, _seeds(seeds))
-    benches.all_jobs(chosen, root)  # a mistake anywhere in the table is told before anything runs
-    command = " ".join(
-        [
-            "dssm bench",
-            name,
-            *(["--data FOLDER"] if any(table.data for table in chosen.tables) else []),
-        ]
-    )
-    command += f" --seeds {seeds}" if seeds else ""
-    command += (
-        " --fresh" if chosen.parts else ""
-    )  # what the tables by themselves have measured is otherwise taken over
-    records: list[JSON] = []
-    if not docs_only:
-        todo = benches.all_jobs(chosen.only(rows), root)
-        benches.check_data(chosen, data)
-        with benches.alone(chosen, Path(runs).resolve()):
-            records = run_jobs(
-                chosen, todo, Path(runs).resolve(), data.resolve() if data else None, jobs, fresh
-            )
-    written = bench_docs.write(chosen, benches.publish(chosen, records, root), command, root)
-    console.print(f"written: {written}", highlight=False, soft_wrap=True)
-    if any(record["error"] for record in records):
-        raise SystemExit(1)
-
-
-def run_jobs(
-    chosen: Bench, todo: dict[Job, str], runs: Path, data: Path | None, at_once: int, fresh: bool
-) -> list[JSON]:
-    """Run what is not known yet, with a line on the screen for each run; the records of all, known
-    ones first.
-    """
-    from benchmarks import runner as benches
-
-    benches.start_afresh(chosen, runs) if fresh else benches.drop_half_trained(chosen, runs)
-    known = {} if fresh else benches.known(todo, runs)
-    console.print(f"{len(todo)} runs, {len(known)} of them measured already", highlight=False)
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        total = progress.add_task(f"[bold]{chosen.name}", total=len(todo), completed=len(known))
-        lines: dict[Job, tuple[TaskID, Path]] = {}
-
-        def started(job: Job, log: Path) -> None:
-            lines[job] = (progress.add_task(_named(job, todo), total=None), log)
-
-        def ended(job: Job, record: JSON) -> None:
-            task, log = lines.pop(job)
-            progress.remove_task(task)
-            progress.advance(total)
-            what = (
-                f"[red]failed[/], see {log}"
-                if record["error"]
-                else f"{sum(record['seconds'].values()):.0f} s"
-            )
-            console.print(
-                f"{'[red]✗' if record['error'] else '[green]✓'}[/] {_named(job, todo)}: {what}",
-                highlight=False,
-                soft_wrap=True,
-            )
-
-        def tick() -> None:
-            for job, (task, log) in list(lines.items()):
-                progress.update(
-                    task, description=f"{_named(job, todo)} [dim]{benches.step_of(log)}"
-                )
-
-        new = benches.measure(
-            chosen,
-            [job for job in todo if job not in known],
-            runs,
-            data,
-            at_once,
-            started,
-            ended,
-            tick,
-        )
-    return [*known.values(), *new]
-
-
-def show_tables(tables: dict[str, Bench]) -> None:
-    """List the tables: name, rows, runs, title."""
-    listed = Table("table", "rows", "seeds", "", box=None, header_style="bold")
-    for name, found in tables.items():
-        rows, seeds = sum(len(table.rows) for table in found.tables), found.tables[0].seeds
-        listed.add_row(name, str(rows), ",".join(map(str, seeds)), found.title)
-    Console().print(listed)
-
-
-def _named(job: Job, titles: dict[Job, str]) -> str:
-    return escape(
-        ", ".join(
-            [titles[job], *([job.test_day.isoformat()] if job.test_day else []), f"seed {job.seed}"]
-        )
-    )
-
-
-def _seeds(text: str | None) -> list[int]:
-    try:
-        return [int(seed) for seed in text.split(",")] if text else []
-    except ValueError as error:
-        raise ConfigError(
-            f"--seeds {text!r} is not a list of whole numbers such as 1,2,3"
-        ) from error
 
 
 def _step_command(name: str) -> click.Command:

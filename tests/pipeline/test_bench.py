@@ -4,7 +4,7 @@ import yaml
 from click.testing import CliRunner
 
 from benchmarks import runner as bench
-from dssm_core.cli.main import main
+from benchmarks.__main__ import main
 from dssm_core.runs.steps import STEPS
 from tests.conftest import small_config
 
@@ -29,7 +29,7 @@ def test_a_row_and_its_baseline_are_measured_by_a_run_up_to_the_gate(tmp_path, m
         "rows": rows,
     }
     (tmp_path / "benchmarks" / "one.yaml").write_text(yaml.safe_dump(table, sort_keys=False))
-    arguments = ["bench", "one", "--checkout", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    arguments = ["one", "--checkout", str(tmp_path), "--runs", str(tmp_path / "runs")]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
     (record,) = bench.read_records(tmp_path / "benchmarks" / "results" / "one.jsonl")

@@ -383,7 +383,6 @@ def test_cli_lists_the_steps_in_their_order():
         "publish",
         "refresh",
         "lookalike",
-        "bench",
     ]
     assert commands == [*people, *steps.STEPS]
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from benchmarks import pages as bench_docs
 from benchmarks import runner as bench
-from dssm_core.cli.main import main
+from benchmarks.__main__ import main
 from dssm_core.config import read_config
 from tests.conftest import REPO, small_config
 
@@ -110,11 +110,10 @@ def write(checkout, name, table):
     (checkout / "benchmarks" / f"{name}.yaml").write_text(yaml.safe_dump(table, sort_keys=False))
 
 
-def dssm(checkout, *arguments):
+def run_benchmarks(checkout, *arguments):
     return CliRunner().invoke(
         main,
         [
-            "bench",
             *map(str, arguments),
             "--checkout",
             str(checkout),
@@ -145,13 +144,15 @@ def test_every_shipped_table_can_run(name):
 
 
 def test_a_table_is_run_kept_and_written(checkout, ran):
-    done = dssm(checkout, "trial")
+    done = run_benchmarks(checkout, "trial")
     assert done.exit_code == 0, done.output
     assert ran() == [f"{title} {seed} 1" for title in ("bce", "plain") for seed in (1, 2, 3)], (
         "rows of equal settings share runs"
     )
     text = (checkout / "docs" / "benchmarks.md").read_text()
-    assert text.startswith("# Benchmarks\n\n<!-- bench:trial -->\n```\ndssm bench trial\n```\n")
+    assert text.startswith(
+        "# Benchmarks\n\n<!-- bench:trial -->\n```\npython -m benchmarks trial\n```\n"
+    )
     assert text.endswith("![A trial](images/bench-trial.png)\n<!-- /bench:trial -->\n\nThe end.\n")
     assert "One day, all users." in text
     assert "✓ ours, seed 2: 4 s" in done.stderr, "a run is named after the row that trains"
@@ -182,27 +183,27 @@ def test_a_table_is_run_kept_and_written(checkout, ran):
 
 
 def test_what_is_measured_is_not_run_again(checkout, ran):
-    dssm(checkout, "trial")
-    again = dssm(checkout, "trial")
+    run_benchmarks(checkout, "trial")
+    again = run_benchmarks(checkout, "trial")
     assert len(ran()) == 6
     assert "6 runs, 6 of them measured already" in again.stderr
     assert "✓" not in again.stderr
     write(checkout, "trial", TABLE | {"seeds": [1, 2, 3, 4]})
-    dssm(checkout, "trial")
+    run_benchmarks(checkout, "trial")
     assert ran()[3:] == ["bce 4 1", "plain 1 1", "plain 2 1", "plain 3 1", "plain 4 1"]
     (checkout / "configs" / "small.yaml").write_text(yaml.safe_dump(small_config(train__epochs=3)))
-    dssm(checkout, "trial", "--docs-only")
+    run_benchmarks(checkout, "trial", "--docs-only")
     assert (
         "Measured with settings that have changed since, run them again: ceiling, hot"
         in (checkout / "docs/benchmarks.md").read_text()
     )
     # the stand-in of the changed config would write into folders that are there
-    dssm(checkout, "trial", "--fresh")
+    run_benchmarks(checkout, "trial", "--fresh")
     assert len(ran()) == 16
 
 
 def test_other_code_measures_anew(checkout, ran, monkeypatch):
-    dssm(checkout, "trial", "--rows", "ours")
+    run_benchmarks(checkout, "trial", "--rows", "ours")
     jobs = bench.all_jobs(bench.read_bench("trial", checkout), checkout)
     assert [job.seed for job in bench.known(jobs, checkout / "runs")] == [1, 2, 3]
     monkeypatch.setattr(bench, "code_version", lambda: "other")
@@ -210,17 +211,20 @@ def test_other_code_measures_anew(checkout, ran, monkeypatch):
 
 
 def test_some_rows_and_seeds(checkout, ran):
-    done = dssm(checkout, "trial", "--rows", "OURS?b*", "--seeds", "5,7")
+    done = run_benchmarks(checkout, "trial", "--rows", "OURS?b*", "--seeds", "5,7")
     assert done.exit_code == 0, done.output
     assert ran() == ["bce 5 1", "bce 7 1"]
-    assert "dssm bench trial --seeds 5,7" in (checkout / "docs" / "benchmarks.md").read_text()
+    assert (
+        "python -m benchmarks trial --seeds 5,7"
+        in (checkout / "docs" / "benchmarks.md").read_text()
+    )
     assert cells(checkout, r"ours\|bce")[0] == "**0.600** ± 0.141"
     assert cells(checkout, "ours]")[0] == "not run"
     assert [record["seed"] for record in records(checkout)] == [5, 7]
 
 
 def test_a_failing_run_is_noted_and_the_others_go_on(checkout, ran):
-    done = dssm(checkout, "trial", "--seeds", "13,1,14", "--rows", "ours")
+    done = run_benchmarks(checkout, "trial", "--seeds", "13,1,14", "--rows", "ours")
     assert done.exit_code == 1
     assert len(ran()) == 3
     errors = {record["seed"]: record["error"] for record in records(checkout)}
@@ -232,14 +236,14 @@ def test_a_failing_run_is_noted_and_the_others_go_on(checkout, ran):
     text = (checkout / "docs" / "benchmarks.md").read_text()
     assert "- ours failed: ValueError: seed 13 brings no luck, never" in text
     assert cells(checkout, "ours]")[0] == "**0.100**", "of the seed that went well"
-    dssm(checkout, "trial", "--seeds", "13,1,14", "--rows", "ours")
+    run_benchmarks(checkout, "trial", "--seeds", "13,1,14", "--rows", "ours")
     assert len(ran()) == 5, "a failed run is tried again, the other one not"
 
 
 def test_runs_side_by_side_share_the_cores(checkout, ran, monkeypatch):
     monkeypatch.setattr(bench, "cores", lambda: 8)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{checkout}/mlflow.db")
-    done = dssm(checkout, "trial", "--jobs", "3")
+    done = run_benchmarks(checkout, "trial", "--jobs", "3")
     assert done.exit_code == 0, done.output
     assert ran() == [f"{title} {seed} 2" for title in ("bce", "plain") for seed in (1, 2, 3)]
     assert {record["threads"] for record in records(checkout)} == {2}
@@ -247,9 +251,9 @@ def test_runs_side_by_side_share_the_cores(checkout, ran, monkeypatch):
 
 def test_a_table_is_run_by_one_process_at_a_time(checkout, ran):
     with bench.alone(bench.read_bench("trial", checkout), checkout / "runs"):
-        done = dssm(checkout, "trial", "--seeds", "1")
+        done = run_benchmarks(checkout, "trial", "--seeds", "1")
     assert done.exit_code == 1
-    assert "another `dssm bench trial` is running" in " ".join(done.output.split())
+    assert "another `python -m benchmarks trial` is running" in " ".join(done.output.split())
     assert ran() == []
 
 
@@ -302,10 +306,10 @@ def test_parts_of_tables_run_with_their_own_seeds(checkout, ran):
     write(
         checkout, "parts", {"title": "Seeds", "tables": {"trial": ["ours", "hot"]}, "seeds": [4, 5]}
     )
-    assert dssm(checkout, "parts").exit_code == 0
+    assert run_benchmarks(checkout, "parts").exit_code == 0
     assert ran() == ["plain 4 1", "plain 5 1"]
     text = (checkout / "docs" / "benchmarks.md").read_text()
-    assert "dssm bench parts --fresh\n" in text
+    assert "python -m benchmarks parts --fresh\n" in text
     assert "### A trial, 2 seeds\n\nBy the protocol of" in text
     assert "\n## Seeds\n\n<!-- bench:parts -->\n" in text, "a section without markers is added"
     assert "old" in text, "the other table's section is left alone"
@@ -313,7 +317,7 @@ def test_parts_of_tables_run_with_their_own_seeds(checkout, ran):
 
 
 def test_nothing_measured_is_said_so_and_not_drawn(checkout):
-    assert dssm(checkout, "trial", "--docs-only").exit_code == 0
+    assert run_benchmarks(checkout, "trial", "--docs-only").exit_code == 0
     text = (checkout / "docs" / "benchmarks.md").read_text()
     assert "Not run yet." in text
     assert cells(checkout, "theirs")[3] == "recall@200 0.500, recall@20 0.400"
@@ -434,16 +438,16 @@ def test_a_mistake_is_a_sentence_and_nothing_runs(
 ):
     monkeypatch.delenv("DSSM_DATA", raising=False)
     write(checkout, "trial", TABLE | changes)
-    done = dssm(checkout, *arguments)
+    done = run_benchmarks(checkout, *arguments)
     assert done.exit_code == 1
     assert sentence in done.stderr
     assert ran() == []
 
 
 def test_without_a_name_the_tables_are_listed(checkout, tmp_path):
-    listed = dssm(checkout)
+    listed = run_benchmarks(checkout)
     assert listed.exit_code == 0
     assert listed.stdout.split() == ["table", "rows", "seeds", "trial", "6", "1,2,3", "A", "trial"]
-    assert "benchmarks: `dssm bench` runs in a checkout" in " ".join(
-        dssm(tmp_path / "elsewhere").stderr.split()
+    assert "benchmarks holds no tables: run `python -m benchmarks` in a checkout" in " ".join(
+        run_benchmarks(tmp_path / "elsewhere").stderr.split()
     )

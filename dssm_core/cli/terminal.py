@@ -1,0 +1,71 @@
+"""What the commands share: the terminal, the common options, errors as one sentence."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+
+from dssm_core.errors import DssmError
+
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+RUNS = click.option(
+    "--runs",
+    envvar="DSSM_RUNS",
+    default="runs",
+    show_default=True,
+    show_envvar=True,
+    help="Folder of all runs.",
+)
+console = Console(stderr=True)
+
+
+@contextmanager
+def errors_as_sentences(context: click.Context) -> Iterator[None]:
+    """Print an error of this library as one sentence on stderr, without a traceback, and exit
+    with status 1.
+    """
+    try:
+        yield
+    except DssmError as error:
+        console.print(f"[red]{type(error).__name__}[/]", end=": ")
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        context.exit(1)
+
+
+class Command(click.Command):
+    """A command that prints errors of this library as one sentence."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with errors_as_sentences(ctx):
+            return super().invoke(ctx)
+
+
+class Group(click.Group):
+    """Commands in the order in which they are added; errors are printed as one sentence."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the order of the pipeline, not of the alphabet."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command of the group."""
+        with errors_as_sentences(ctx):
+            return super().invoke(ctx)
+
+
+def log_to_terminal(verbose: bool) -> None:
+    """Send the log of this library to stderr, with every training point if `verbose`."""
+    handler = RichHandler(
+        console=console, show_path=False, markup=False, highlighter=None, rich_tracebacks=True
+    )
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", datefmt="%H:%M:%S", handlers=[handler]
+    )
+    logging.getLogger("dssm_core").setLevel(logging.DEBUG if verbose else logging.INFO)
