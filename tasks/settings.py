@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dssm_core.errors import ConfigError
-from dssm_core.runs.files import CONFIG_FILE
+from dssm_core.runs.layout import CONFIG_FILE
 
 if TYPE_CHECKING:
     from dssm_core.config import Config

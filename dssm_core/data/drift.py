@@ -25,7 +25,7 @@ from dssm_core.config import Config, Feature
 from dssm_core.data.ingest import one_row
 from dssm_core.data.sources.columns import quote, text
 from dssm_core.data.splits.days import Days
-from dssm_core.runs.files import table_file
+from dssm_core.runs.layout import table_file
 
 FILE = "drift.json"
 VOLUME, NEW_ITEMS, FEATURES = "volume", "new_items", "features"  # as validation.drift names them

@@ -20,7 +20,7 @@ from dssm_core.data.splits.days import Days
 from dssm_core.data.splits.fixed import Fixed
 from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
 from dssm_core.errors import DataError
-from dssm_core.runs.files import QUARANTINE_FILE, TEST_FILE, TRAIN_FILE, table_file
+from dssm_core.runs.layout import QUARANTINE_FILE, TEST_FILE, TRAIN_FILE, table_file
 from dssm_core.runs.run import Run
 from dssm_core.runs.steps import Outcome
 

@@ -43,7 +43,7 @@ from dssm_core.data.split import log_days, window_of
 from dssm_core.data.splits.days import Days
 from dssm_core.errors import DataError
 from dssm_core.families import did_you_mean
-from dssm_core.runs.files import QUARANTINE_FILE, table_file
+from dssm_core.runs.layout import QUARANTINE_FILE, table_file
 from dssm_core.runs.run import Run
 from dssm_core.runs.steps import Outcome
 

@@ -28,7 +28,7 @@ from dssm_core.features.ids import Ids
 from dssm_core.features.popularity import Clicks
 from dssm_core.metrics import Relevant
 from dssm_core.retrieval.bundle import HISTORY
-from dssm_core.runs.files import ITEM_IDS_FILE, TEST_FILE, TRAIN_FILE, USER_IDS_FILE, table_file
+from dssm_core.runs.layout import ITEM_IDS_FILE, TEST_FILE, TRAIN_FILE, USER_IDS_FILE, table_file
 from dssm_core.runs.run import Run
 
 

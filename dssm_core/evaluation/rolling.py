@@ -40,7 +40,7 @@ from dssm_core.retrieval.bundle import Bundle, open_bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
 from dssm_core.retrieval.indexes.protocol import Index
 from dssm_core.retrieval.newcomers import HotList
-from dssm_core.runs.files import ITEM_EMBEDDINGS_FILE, TEST_FILE, TRAIN_FILE, table_file
+from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, TEST_FILE, TRAIN_FILE, table_file
 from dssm_core.runs.run import Run
 
 OURS = ("served", "exact", "daily", "ceiling")

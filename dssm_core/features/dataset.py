@@ -23,7 +23,7 @@ from dssm_core.features.inputs import ColumnTable
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.schema import Schema
 from dssm_core.features.tensors import from_named
-from dssm_core.runs.files import LOG_FILE, SCHEMA_FILE, TABLES_FILE
+from dssm_core.runs.layout import LOG_FILE, SCHEMA_FILE, TABLES_FILE
 
 UNTOLD = torch.iinfo(torch.int64).min
 

@@ -22,7 +22,7 @@ from dssm_core.features.inputs import ColumnTable
 from dssm_core.features.normalise import Normaliser
 from dssm_core.features.schema import Column, Schema, TowerColumns
 from dssm_core.features.trigrams import trigrams
-from dssm_core.runs.files import ids_file
+from dssm_core.runs.layout import ids_file
 
 SEVERAL = ("multi", "text")
 

@@ -28,7 +28,7 @@ from dssm_core.features.events import Events, training_events
 from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import Interactions
 from dssm_core.retrieval.indexes import measure
-from dssm_core.runs.files import (
+from dssm_core.runs.layout import (
     HISTORY_FILE,
     ITEM_EMBEDDINGS_FILE,
     ITEM_IDS_FILE,

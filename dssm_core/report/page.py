@@ -32,7 +32,7 @@ from dssm_core.registry.versions import REPORT, flatten
 from dssm_core.report import diagnostics as probes
 from dssm_core.report import plots
 from dssm_core.retrieval.indexes import measure
-from dssm_core.runs.files import CURVES_FILE, GATE_FILE, ITEM_EMBEDDINGS_FILE
+from dssm_core.runs.layout import CURVES_FILE, GATE_FILE, ITEM_EMBEDDINGS_FILE
 from dssm_core.runs.run import Run, write_atomically
 from dssm_core.runs.steps import STEPS
 

@@ -29,7 +29,7 @@ from dssm_core.features.popularity import (
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.retrieval.encoder import load_towers, users_at_once
 from dssm_core.retrieval.newcomers import HotList
-from dssm_core.runs.files import (
+from dssm_core.runs.layout import (
     ITEM_EMBEDDINGS_FILE,
     LOG_FILE,
     MANIFEST_FILE,

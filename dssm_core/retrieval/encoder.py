@@ -20,7 +20,7 @@ from dssm_core.features.ids import Ids
 from dssm_core.features.inputs import user_inputs
 from dssm_core.features.tables import encode_context
 from dssm_core.models.two_tower import TwoTower
-from dssm_core.runs.files import CONFIG_FILE, TOWERS_FILE, ids_file
+from dssm_core.runs.layout import CONFIG_FILE, TOWERS_FILE, ids_file
 
 PLACES_AT_ONCE = 160_000  # of histories
 

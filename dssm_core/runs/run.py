@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from dssm_core.aliases import JSON
 from dssm_core.config import Config
 from dssm_core.errors import ArtifactError, ConfigError, ServiceError
-from dssm_core.runs.files import CONFIG_FILE, MANIFEST_FILE
+from dssm_core.runs.layout import CONFIG_FILE, MANIFEST_FILE
 
 log = logging.getLogger(__name__)
 

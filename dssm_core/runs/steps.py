@@ -19,7 +19,7 @@ from filelock import FileLock
 from dssm_core.aliases import JSON
 from dssm_core.errors import ArtifactError, ConfigError
 from dssm_core.families import did_you_mean, named
-from dssm_core.runs.files import MANIFEST_FILE
+from dssm_core.runs.layout import MANIFEST_FILE
 from dssm_core.runs.run import (
     SCRATCH,
     Manifest,

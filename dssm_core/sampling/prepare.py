@@ -25,7 +25,7 @@ from dssm_core.features.schema import Column, Schema, TowerColumns
 from dssm_core.features.tables import fit_context, fit_table, refuse_large
 from dssm_core.features.target_mean import fit_target_means
 from dssm_core.features.tensors import as_named, save_tensors
-from dssm_core.runs.files import (
+from dssm_core.runs.layout import (
     LOG_FILE,
     SAMPLER_FILE,
     SCHEMA_FILE,
