@@ -1,8 +1,8 @@
-"""Families of interchangeable parts: a dict of names, members imported only when used.
+"""Families of interchangeable parts, by name.
 
-A family is a dict ``{"name": "module:Class"}`` below. A member is a frozen
-pydantic model: its fields are its settings, its methods the family's Protocol. Names are known
-without importing a member, so a Dag file can list them without importing torch.
+A family is a dict ``{"name": "module:Class"}``. A member is a frozen pydantic model: its fields are
+its settings, its methods and class variables those of the family's Protocol. A member is imported
+when it is used, so that a Dag file lists names without importing torch.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from dssm_core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from dssm_core.config import Member
 
 SOURCES = {
     "delimited": "dssm_core.data.sources.delimited:Delimited",
@@ -26,6 +23,14 @@ SOURCES = {
     "sequences": "dssm_core.data.sources.sequences:Sequences",
     "synthetic": "dssm_core.data.sources.synthetic:Synthetic",
     "tencent": "dssm_core.data.sources.tencent:Tencent",
+}
+
+SPLITS = {
+    "days": "dssm_core.data.splits.days:Days",
+    "fixed": "dssm_core.data.splits.fixed:Fixed",
+    "holdout": "dssm_core.data.splits.holdout:Holdout",
+    "last_n": "dssm_core.data.splits.last_n:LastN",
+    "leave_one_out": "dssm_core.data.splits.leave_one_out:LeaveOneOut",
 }
 
 TOWERS = {
@@ -80,14 +85,28 @@ BASELINES = {
 }
 
 
-def did_you_mean(name: str, known: list[str]) -> str:
-    """A hint for a misspelt name: the closest known one, else all of them."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(sorted(known))}."
+class Choice(Protocol):
+    """What a config says of a member: `kind`, and the settings beside it (config.Member)."""
+
+    @property
+    def kind(self) -> str:
+        """The member's name in its family."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The member's own settings."""
+        ...
+
+
+def did_you_mean(name: str, valid: list[str]) -> str:
+    """A hint for a misspelt name: the closest valid name, else all of them."""
+    close = difflib.get_close_matches(name, valid, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(sorted(valid))}."
 
 
 def load(family: Mapping[str, str], kind: str) -> type[Any]:
-    """The class of the member called `kind`; ConfigError when there is none."""
+    """The class of the member called `kind`. Raises ConfigError if there is none."""
     if kind not in family:
         raise ConfigError(f"unknown kind {kind!r}: {did_you_mean(kind, list(family))}")
     member: type[Any] = named(family[kind])
@@ -95,11 +114,13 @@ def load(family: Mapping[str, str], kind: str) -> type[Any]:
 
 
 def named(path: str) -> Any:
-    """What `module:name` names, its module imported now."""
+    """The object that `module:name` names. Imports the module."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
 
 
-def build(family: Mapping[str, str], member: Member) -> Any:
-    """The member with the settings of its config section; ConfigError (pydantic's) on a wrong one."""
-    return load(family, member.kind)(**member.settings)
+def build(family: Mapping[str, str], choice: Choice) -> Any:
+    """The chosen member with its settings. Raises ConfigError if there is no member of that name,
+    and pydantic's ValidationError if a setting is wrong.
+    """
+    return load(family, choice.kind)(**choice.settings)

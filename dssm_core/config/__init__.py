@@ -1,42 +1,47 @@
-"""The settings of a run. In: YAML files and overrides; out: one frozen `Config`. Read config.py
-first.
+"""The settings of a run. In: YAML files and overrides; out: one frozen `Config`.
+
+Read config.py first: it has a section for each of data.py, features.py, training.py and
+evaluation.py. read.py reads files, merge.py lays settings over others, rules.py refuses settings
+that do not go together.
 """
 
-from dssm_core.config.config import (
-    Config,
-    DriftLimits,
+from dssm_core.config.base import Member, Named, Section
+from dssm_core.config.config import Config
+from dssm_core.config.data import Data, DriftLimits, Validation
+from dssm_core.config.evaluation import Evaluation, Gate, Rolling
+from dssm_core.config.features import (
+    Activity,
     Feature,
     FeatureColumns,
     Features,
-    Gate,
     History,
-    Member,
-    Named,
     Normalising,
     Pooling,
-    Rolling,
-    Section,
-    Train,
-    parse_config,
-    read_config,
     too_large,
 )
+from dssm_core.config.read import parse_config, read_config
+from dssm_core.config.training import Model, Train
 
 __all__ = [
+    "Activity",
     "Config",
+    "Data",
     "DriftLimits",
+    "Evaluation",
     "Feature",
     "FeatureColumns",
     "Features",
     "Gate",
     "History",
     "Member",
+    "Model",
     "Named",
     "Normalising",
     "Pooling",
     "Rolling",
     "Section",
     "Train",
+    "Validation",
     "parse_config",
     "read_config",
     "too_large",

@@ -26,6 +26,11 @@ class Split(Protocol):
     by_row: ClassVar[bool]  # whether each test row is a query of its own, told what came before it
 
     @property
+    def kind(self) -> str:
+        """The member's name in the family: a field, so that config.json holds it."""
+        ...
+
+    @property
     def title(self) -> str:
         """The name of a run's folder among those of its dataset: the test day, or the kind."""
 

@@ -1,0 +1,119 @@
+"""The log, its checks, and its split into train and test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, cast
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import BaseModel, Field, PlainValidator, field_validator
+
+from dssm_core import families
+from dssm_core.config.base import Member, Section
+from dssm_core.config.merge import IMPLIED_KINDS
+from dssm_core.errors import ConfigError
+from dssm_core.families import SPLITS
+
+if TYPE_CHECKING:
+    from dssm_core.data.splits.protocol import Split as SplitMember
+else:
+    SplitMember = Any
+
+
+class Data(Section):
+    """Where the log is and what its columns mean."""
+
+    source: Member
+    """The source of the log: a member of the sources family."""
+    timezone: str = "UTC"
+    """The time zone in which a day begins, an IANA name such as America/Sao_Paulo."""
+    positive: str = "label == 1"
+    """The comparison that makes a row a positive interaction, such as `rating > 3`."""
+    labels: tuple[float, ...] = (0, 1)
+    """The values that the column `label` may have; rows with other values are quarantined."""
+
+    @field_validator("timezone")
+    @classmethod
+    def _check_timezone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(
+                f"unknown time zone {value!r}; use an IANA name such as America/Sao_Paulo or UTC"
+            )
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone in which a day begins."""
+        return ZoneInfo(self.timezone)
+
+
+class DriftLimits(Section):
+    """How far a day may be from the days before it in the window. Beyond a limit a warning is
+    given; null turns the limit off.
+    """
+
+    volume: Annotated[float, Field(gt=0)] | None = 0.5
+    """Distance of a day's number of rows from the mean, as a share of the mean."""
+    new_items: Annotated[float, Field(gt=0, le=1)] | None = 0.2
+    """Distance of a day's share of rows with an item that the day before did not have, from the
+    mean share.
+    """
+    features: Annotated[float, Field(gt=0, le=1)] | None = 0.1
+    """Distance of a feature column's values from those of all days before, as the Jensen-Shannon
+    divergence in bits. Days with too few rows are not compared."""
+
+
+class DriftRefusals(DriftLimits):
+    """The same distances. Beyond a limit the log is refused; by default there is no limit."""
+
+    volume: Annotated[float, Field(gt=0)] | None = None
+    """Distance of a day's number of rows from the mean, as a share of the mean."""
+    new_items: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Distance of a day's share of rows with an item that the day before did not have, from the
+    mean share.
+    """
+    features: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Distance of a feature column's values from those of all days before, as the Jensen-Shannon
+    divergence in bits. Days with too few rows are not compared."""
+
+
+class DayDrift(Section):
+    """Drift from day to day, for splits that have days."""
+
+    warn: DriftLimits = DriftLimits()
+    """Distances beyond which a warning is given."""
+    fail: DriftRefusals = DriftRefusals()
+    """Distances beyond which the log is refused."""
+
+
+class Validation(Section):
+    """What the data must be like."""
+
+    max_quarantine_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """The largest share of the window's rows that may be quarantined, 0 to 1."""
+    min_rows_per_day: Annotated[int, Field(ge=0)] = 1
+    """The smallest number of rows that each day must have, for splits that have days."""
+    ranges: dict[str, tuple[float | None, float | None]] = Field(default={})
+    """The smallest and largest value of numeric columns, by column; null is no limit."""
+    drift: DayDrift = DayDrift()
+    """Limits on drift from day to day."""
+
+
+def read_split(value: Any) -> SplitMember:
+    """The member of SPLITS that a mapping chooses; without `kind` it is `days`. A member is
+    returned as it is. ValueError on an unknown kind or wrong settings.
+    """
+    if isinstance(value, BaseModel):
+        return cast(SplitMember, value)
+    if not isinstance(value, Mapping):
+        raise ValueError("give a mapping, such as {test_day: 2024-03-07}")
+    try:
+        split = families.build(
+            SPLITS, Member.model_validate({"kind": IMPLIED_KINDS["split"], **value})
+        )
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return cast(SplitMember, split)
+
+
+Split = Annotated[SplitMember, PlainValidator(read_split)]

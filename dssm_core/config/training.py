@@ -1,0 +1,88 @@
+"""The model's similarity, and how long and how fast it is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from dssm_core.config.base import Section
+from dssm_core.metrics import METRICS
+
+
+class Model(Section):
+    """The space that users and items share, and how they are compared in it."""
+
+    dim: Annotated[int, Field(ge=2)] = 64
+    """Length of the user and item embeddings."""
+    similarity: Literal["cosine", "dot"] = "cosine"
+    """`cosine` compares vectors of length 1, `dot` compares vectors of any length."""
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+    """What similarities are divided by to give logits; the first value, if it is learned."""
+    learn_temperature: bool = True
+    """Whether the temperature is a parameter of the model."""
+
+
+class Train(Section):
+    """How long and how fast.
+
+    Training has two parts. The first one holds back the last train day (or each user's last item,
+    if the split has no days) and chooses the number of epochs by it. The second one trains both
+    towers from the start on all train rows for that number of epochs.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 5
+    """Maximum number of epochs. Training stops early if `metric` stops improving."""
+    batch_size: Annotated[int, Field(ge=2)] = 1024
+    """Number of training examples in a step."""
+    negatives: Annotated[int, Field(ge=1)] = 1024
+    """Number of candidates that the sampler draws in a step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """Highest learning rate of the schedule."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay of AdamW."""
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Largest norm of the gradient; longer gradients are shortened."""
+    warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of all steps in which the learning rate rises from 0."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the exponential moving average over steps, whose weights are evaluated and exported;
+    0 takes the weights of the last step."""
+    patience: Annotated[int, Field(ge=1)] = 2
+    """Number of evaluations without a better one after which training stops."""
+    metric: str = "recall@200"
+    """The metric and cut-off that choose the number of epochs, such as recall@200 or ndcg@10."""
+    judge_every: Annotated[int, Field(ge=1)] = 1
+    """Number of epochs between evaluations."""
+    refit: bool = True
+    """Whether the towers are trained again on all train rows for the best number of epochs. If
+    false, the best towers of the first part are exported.
+    """
+    target: Literal["next", "future", "rest"] = "next"
+    """What each position of a history is trained toward, if item activity is off: the `next` item,
+    a random `future` item, or the `rest` of the user's items, for data without an order: a random
+    part is the history (none of it if features.history.length is 0)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; `auto` takes a GPU if there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the towers' layers; `auto` takes bf16 on a GPU, else fp32."""
+    checkpoint_every_s: Annotated[float, Field(ge=0)] = 30.0
+    """Seconds between checkpoints, from which an interrupted training goes on."""
+    sparse_rows: Annotated[int, Field(ge=0)] = 200_000
+    """Embedding tables with more rows than this are not averaged, decayed or clipped, and only the
+    rows of a batch are updated (lazy Adam), so that the cost of a step does not grow with the
+    vocabulary."""
+    id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of a batch's items whose id the item tower does not see, so that it learns to place
+    items that are added after training by their features alone."""
+
+    @field_validator("metric")
+    @classmethod
+    def _check_metric(cls, value: str) -> str:
+        name, _, k = value.partition("@")
+        if name not in METRICS or not k.isdecimal() or int(k) < 1:
+            raise ValueError(
+                "write a metric and a cut-off, such as recall@200 or ndcg@10;"
+                f" metrics: {', '.join(METRICS)}"
+            )
+        return value

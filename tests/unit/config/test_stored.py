@@ -1,0 +1,34 @@
+"""A config.json that an earlier version wrote opens, and is written again byte for byte."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dssm_core.config import Config, parse_config
+from dssm_core.data.splits.days import Days
+from dssm_core.data.splits.last_n import LastN
+from tests.conftest import small_config
+
+STORED = Path(__file__).parent / "stored"
+
+
+@pytest.mark.parametrize(("name", "split"), [("days", Days), ("last_n", LastN)])
+def test_it_opens(name, split):
+    text = (STORED / f"{name}.json").read_text()
+    config = Config.model_validate_json(text)
+    assert isinstance(config.split, split)
+    assert config.model_dump_json(indent=2) == text
+    assert config.model_dump(mode="json") == json.loads(text)
+
+
+def test_a_stored_split_without_a_kind_is_days():
+    stored = json.loads((STORED / "days.json").read_text())
+    del stored["split"]["kind"]
+    config = Config.model_validate_json(json.dumps(stored))
+    assert config.model_dump_json(indent=2) == (STORED / "days.json").read_text()
+
+
+def test_a_dump_is_read_again():
+    config = parse_config(small_config())
+    assert Config.model_validate(config.model_dump()) == config
