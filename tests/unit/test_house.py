@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -55,3 +57,31 @@ def test_every_test_that_operations_names_is_there():
     assert [
         f"{file}::{name}" for file, name in named if f"def {name}(" not in (REPO / file).read_text()
     ] == []
+
+
+def test_what_a_notebook_imports_is_there_and_known_to_type_checkers():
+    import dssm_core
+
+    tree = ast.parse((REPO / "dssm_core" / "__init__.py").read_text())
+    [block] = [node for node in tree.body if isinstance(node, ast.If)]
+    typed = {
+        alias.name: node.module
+        for node in block.body
+        for alias in node.names
+        if alias.name == alias.asname
+    }
+    assert typed == {name: f"dssm_core.{module}" for name, module in dssm_core.MODULES.items()}
+    assert all(getattr(dssm_core, name) for name in dssm_core.__all__)
+    assert set(dssm_core.__all__) <= set(dir(dssm_core))
+    with pytest.raises(AttributeError, match="no attribute 'read_confg'"):
+        dssm_core.read_confg  # noqa: B018
+
+
+def test_importing_the_package_loads_no_library():
+    code = (
+        "import sys, dssm_core;"
+        "heavy = {'torch', 'numpy', 'pandas', 'pydantic', 'mlflow', 'faiss', 'duckdb'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
