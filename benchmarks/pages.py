@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.runner import CHECKOUT, Bench, Job, Row, Table, jobs_of
 from dssm_core.aliases import JSON
 from dssm_core.report import plots
-from dssm_core.runs.run import write_atomically
+from dssm_core.runs.files import write_atomically
 
 TRAINING = ("sample_negatives", "train_towers")
 SAME_PROTOCOL = "By the protocol of the table of that name."

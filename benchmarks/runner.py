@@ -33,9 +33,9 @@ from dssm_core.aliases import JSON
 from dssm_core.config import Config, Section, read_config
 from dssm_core.errors import ConfigError
 from dssm_core.families import did_you_mean
-from dssm_core.runs import run as artifacts
-from dssm_core.runs.run import digest, open_run, write_atomically
-from dssm_core.runs.steps import code_version
+from dssm_core.runs.files import digest, write_atomically
+from dssm_core.runs.run import Run, open_run
+from dssm_core.runs.step_key import code_version
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LAST_STEP = "recall_gate"
@@ -428,12 +428,12 @@ def read_run(summary: JSON, peak_gib: float) -> JSON:
     }
 
 
-def origin(run: artifacts.Run, step: str) -> artifacts.Run:
+def origin(run: Run, step: str) -> Run:
     """The run that executed a step which this one may have reused; the run itself where that one is
     gone.
     """
     while reused := run.need(step).reused_from:
-        twin = artifacts.Run(run.root.parent / reused)
+        twin = Run(run.root.parent / reused)
         if twin.manifest(step) is None:
             break
         run = twin

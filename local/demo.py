@@ -17,7 +17,7 @@ from rich.table import Table
 from dssm_core.cli.main import show
 from dssm_core.runs.pipeline import summary
 from dssm_core.runs.run import open_run
-from dssm_core.runs.steps import STEPS
+from dssm_core.runs.table import STEPS
 from local import servers
 from local.airflow_api import Airflow
 

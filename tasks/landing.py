@@ -98,14 +98,12 @@ def stale_windows(landed: dict[str, Any]) -> list[dict[str, Any]]:
     """
     from dssm_core.config import read_config
     from dssm_core.data import landing
-    from dssm_core.runs import run as artifacts
+    from dssm_core.runs.run import find_runs
 
     if not landed["replaced"]:
         return []
     config, day = read_config(config_file(landed["config"])), date.fromisoformat(landed["day"])
-    ours = (
-        run.config for run in artifacts.find_runs(runs_folder()) if run.config.name == config.name
-    )
+    ours = (run.config for run in find_runs(runs_folder()) if run.config.name == config.name)
     trained = {each.split.title for each in ours if each.data.source.kind == "landed"}
     windows = [window.isoformat() for window in landing.windows_with(day, config.split)]
     note_announced(landed)

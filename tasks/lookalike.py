@@ -15,18 +15,18 @@ def find_audience() -> dict[str, Any]:
 
     from dssm_core.operation import lookalike
     from dssm_core.registry import versions as registry
-    from dssm_core.runs import run as artifacts
+    from dssm_core.runs.run import open_run, safe_run_id
 
     context = get_current_context()
     params, run = context["params"], context["params"]["run"]
     of = (
-        artifacts.open_run(run_folder(run))
+        open_run(run_folder(run))
         if run
         else registry.registered(model_name(params["config"]), runs_folder())
     )
     file = data_path(params["seeds_file"])
     seeds = [*params["seeds"], *(lookalike.read_seeds(file) if file else [])]
-    name = f"{artifacts.safe_run_id(context['dag_run'].run_id)}.{params['format']}"
+    name = f"{safe_run_id(context['dag_run'].run_id)}.{params['format']}"
     with lookalike.opened(of, params["version"]) as (bundle, about):
         target = audiences_folder() / bundle.config.model_name / name
         return about | lookalike.make_audience(

@@ -26,9 +26,9 @@ def run_step(run: str, name: str) -> str:
     from airflow.sdk import get_current_context
 
     from dssm_core.runs import pipeline
-    from dssm_core.runs import run as artifacts
+    from dssm_core.runs.run import open_run
 
-    manifest = pipeline.run_step(artifacts.open_run(run), name)
+    manifest = pipeline.run_step(open_run(run), name)
     done = {"rows": manifest.rows, "seconds": manifest.seconds, "reused_from": manifest.reused_from}
     get_current_context()["ti"].xcom_push(key="done", value=done)
     return run
@@ -61,10 +61,10 @@ def train_towers(run: str) -> str:
     on.
     """
     from dssm_core.registry import versions as registry
-    from dssm_core.runs import run as artifacts
+    from dssm_core.runs.run import open_run
     from tasks.links import MlflowRunLink, push
 
-    push(registry.open_tracking(artifacts.open_run(run))["url"], MlflowRunLink())
+    push(registry.open_tracking(open_run(run))["url"], MlflowRunLink())
     return run_step(run, "train_towers")
 
 
@@ -88,11 +88,11 @@ def recall_gate(run: str) -> str | None:
     that is no error.
     """
     from dssm_core.registry import versions as registry
-    from dssm_core.runs import run as artifacts
+    from dssm_core.runs.run import open_run
     from tasks.links import MlflowRunLink, ReportLink, push
 
     run_step(run, "recall_gate")
-    opened = artifacts.open_run(run)
+    opened = open_run(run)
     push(registry.page(opened), MlflowRunLink(), ReportLink())
     verdict = opened.need("recall_gate").info
     for reason in verdict["reasons"]:
@@ -108,11 +108,11 @@ def register_model(run: str) -> str:
 
     from dssm_core.operation import promotion, review
     from dssm_core.registry import versions as registry
-    from dssm_core.runs import run as artifacts
+    from dssm_core.runs.run import open_run
     from tasks.links import MlflowRunLink, ReportLink
 
     run_step(run, "register_model")
-    opened = artifacts.open_run(run)
+    opened = open_run(run)
     store = registry.registered(opened.config.model_name, opened.runs)
     version, champion = (
         opened.need("register_model").info["version"],
@@ -145,9 +145,9 @@ def promote(run: str, answer: dict[str, Any]) -> str:
 
     from dssm_core.operation import promotion
     from dssm_core.registry import versions as registry
-    from dssm_core.runs import run as artifacts
+    from dssm_core.runs.run import open_run
 
-    opened = artifacts.open_run(run)
+    opened = open_run(run)
     reviewed = get_current_context()["ti"].xcom_pull(task_ids="register_model", key="review")
     made = promotion.decide(
         ANSWERS[answer["chosen_options"][0]],

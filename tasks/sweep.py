@@ -53,14 +53,14 @@ def plan_trials() -> dict[str, Any]:
     from airflow.sdk import get_current_context
 
     from dssm_core.registry import versions as registry
-    from dssm_core.runs import run as artifacts
+    from dssm_core.runs.run import note_origin
     from dssm_core.tuning import sweep
 
     params, dag_run = get_current_context()["params"], get_current_context()["dag_run"]
     plan, name = _plan(params), params["sweep"] or dag_run.run_id
     made = sweep.prepare(plan, sweep.next_round(plan, _before(params)), runs_folder())
     for each in made:
-        artifacts.note_origin(each.run, origin(dag_run))
+        note_origin(each.run, origin(dag_run))
     parent = registry.open_sweep(
         [each.run for each in made], [each.trial.label for each in made], name
     )
@@ -107,7 +107,8 @@ def compare_trials(planned: dict[str, Any] | None) -> dict[str, Any]:
     from airflow.sdk import get_current_context
 
     from dssm_core.registry import versions as registry
-    from dssm_core.runs import run as artifacts
+    from dssm_core.runs.files import digest
+    from dssm_core.runs.run import open_run
     from dssm_core.tuning import sweep
 
     if planned is None:
@@ -118,7 +119,7 @@ def compare_trials(planned: dict[str, Any] | None) -> dict[str, Any]:
     told = [trial | {"failed": trial["run"] not in ended} for trial in trials]
     tried = [
         *_before(params),
-        *(sweep.from_json(each, artifacts.open_run(each["run"])) for each in told),
+        *(sweep.from_json(each, open_run(each["run"])) for each in told),
     ]
     for row in (found := sweep.results(tried)):
         print(row)
@@ -134,6 +135,6 @@ def compare_trials(planned: dict[str, Any] | None) -> dict[str, Any]:
     conf = form | {"settings": [*params["settings"], *sweep.winner(tried).settings]}
     return {
         "dag": "dssm_training",
-        "run_id": f"sweep__{planned['sweep']}__{artifacts.digest(conf)[:6]}",
+        "run_id": f"sweep__{planned['sweep']}__{digest(conf)[:6]}",
         "conf": conf,
     }

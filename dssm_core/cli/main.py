@@ -19,9 +19,10 @@ from dssm_core.aliases import JSON
 from dssm_core.cli.terminal import HELP_OPTIONS, RUNS, Group, console, log_to_terminal
 from dssm_core.errors import ConfigError, DssmError
 from dssm_core.runs import pipeline
-from dssm_core.runs import run as artifacts
-from dssm_core.runs.run import Manifest
-from dssm_core.runs.steps import STEPS, find_step
+from dssm_core.runs.files import digest
+from dssm_core.runs.manifest import Manifest
+from dssm_core.runs.run import Run, create_run, find_runs, open_run
+from dssm_core.runs.table import STEPS, find_step
 from dssm_core.tuning.proposals import SEARCHES
 
 if TYPE_CHECKING:
@@ -100,8 +101,8 @@ def run(
     settings = read_config(config, data, overrides)
     if days:
         settings = landing.from_days(settings, Path(days).resolve())
-    opened = artifacts.create_run(
-        settings, runs, run_id or f"cli-{artifacts.digest(settings.model_dump(mode='json'))[:10]}"
+    opened = create_run(
+        settings, runs, run_id or f"cli-{digest(settings.model_dump(mode='json'))[:10]}"
     )
     console.print(f"run {opened.root}", highlight=False, soft_wrap=True)
     result = pipeline.run_pipeline(opened, _before, _after, until)
@@ -110,7 +111,7 @@ def run(
         click.echo(json.dumps(result))
 
 
-def _finish(run: artifacts.Run, result: JSON) -> None:
+def _finish(run: Run, result: JSON) -> None:
     """Show what came out; a version that stands out far enough is promoted, where the config says
     so.
     """
@@ -184,15 +185,13 @@ def sweep(
     plan = sweeps.Plan(config, data, overrides, sweeps.read_axes(axes), search, total)
     tried = _try_all(
         plan,
-        f"cli-{artifacts.digest([str(config), data, overrides, axes, search, total])[:10]}",
+        f"cli-{digest([str(config), data, overrides, axes, search, total])[:10]}",
         runs,
     )
     show_trials(sweeps.results(tried))
     best = sweeps.winner(tried)
     settings = read_config(config, data, [*overrides, *best.settings])
-    opened = artifacts.create_run(
-        settings, runs, f"cli-{artifacts.digest(settings.model_dump(mode='json'))[:10]}"
-    )
+    opened = create_run(settings, runs, f"cli-{digest(settings.model_dump(mode='json'))[:10]}")
     console.print(
         f"the winner, {escape(best.label)}, on all days: run {opened.root}",
         highlight=False,
@@ -314,7 +313,7 @@ def runs(runs: str) -> None:
     table = Table(
         "run", "test day", "steps", "recall", "gate", "version", box=None, header_style="bold"
     )
-    for found in artifacts.find_runs(runs):
+    for found in find_runs(runs):
         result = pipeline.summary(found)
         verdict = {None: "", True: "passed", False: "refused"}[
             result["gate"]["passed"] if result["gate"] else None
@@ -350,7 +349,7 @@ def report(folder: Path) -> None:
     """
     from dssm_core.report import page as reports
 
-    run = artifacts.open_run(folder)
+    run = open_run(folder)
     click.echo(str(reports.write(run, run.step("recall_gate"))))
 
 
@@ -606,7 +605,7 @@ def lookalike(
         raise ConfigError(
             "give the name of a registered MODEL, or a run's folder with --run: `dssm runs` lists both"
         )
-    of = artifacts.open_run(folder) if folder else registry.registered(str(model), Path(runs))
+    of = open_run(folder) if folder else registry.registered(str(model), Path(runs))
     given = [*seeds, *(audiences.read_seeds(file) if file else [])]
     with audiences.opened(of, version) as (bundle, about):
         click.echo(
@@ -629,7 +628,7 @@ def _step_command(name: str) -> click.Command:
     )
     def command(folder: Path) -> None:
         _before(name)
-        manifest = pipeline.run_step(artifacts.open_run(folder), name)
+        manifest = pipeline.run_step(open_run(folder), name)
         _after(manifest)
         click.echo(
             manifest.model_dump_json(include={"step", "rows", "info", "seconds", "reused_from"})

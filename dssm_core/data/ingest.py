@@ -19,9 +19,10 @@ from dssm_core.data.sources.delimited import read_error, said
 from dssm_core.data.sources.protocol import Source
 from dssm_core.errors import DataError, ServiceError
 from dssm_core.families import SOURCES
+from dssm_core.runs.files import scratch
 from dssm_core.runs.layout import table_file
-from dssm_core.runs.run import Run, scratch
-from dssm_core.runs.steps import Outcome
+from dssm_core.runs.manifest import Outcome
+from dssm_core.runs.run import Run
 
 MEMORY_LIMIT = "1200MB"  # DuckDB spills to disk beyond it
 

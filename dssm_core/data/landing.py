@@ -23,8 +23,8 @@ from dssm_core.data.ingest import connect, open_source, write_table
 from dssm_core.data.sources.delimited import read_error
 from dssm_core.data.splits.days import Days, day_start_ms
 from dssm_core.errors import ConfigError, DataError
+from dssm_core.runs.files import digest, disk_errors, sha256, write_atomically
 from dssm_core.runs.layout import table_file
-from dssm_core.runs.run import digest, disk_errors, sha256, write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from dssm_core.data.splits.fixed import Fixed
 from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
 from dssm_core.errors import DataError
 from dssm_core.runs.layout import QUARANTINE_FILE, TEST_FILE, TRAIN_FILE, table_file
+from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
-from dssm_core.runs.steps import Outcome
 
 
 def window_of(config: Config) -> Window | None:

@@ -44,8 +44,8 @@ from dssm_core.data.splits.days import Days
 from dssm_core.errors import DataError
 from dssm_core.families import did_you_mean
 from dssm_core.runs.layout import QUARANTINE_FILE, table_file
+from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
-from dssm_core.runs.steps import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd

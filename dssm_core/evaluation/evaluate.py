@@ -33,8 +33,9 @@ from dssm_core.retrieval.bundle import Bundle, assemble, open_bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
 from dssm_core.retrieval.indexes.protocol import Index
 from dssm_core.retrieval.newcomers import HOT, HotList, open_hot_list
+from dssm_core.runs.files import scratch
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE
-from dssm_core.runs.run import Run, scratch
+from dssm_core.runs.run import Run
 
 QUERIES_AT_ONCE = 4096  # 4096 x 200 rows and hits: tens of MB, whatever the test day's size
 

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from dssm_core.runs.run import write_atomically
+from dssm_core.runs.files import write_atomically
 
 
 def save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:

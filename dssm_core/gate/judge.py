@@ -22,9 +22,10 @@ from dssm_core.registry import versions as registry
 from dssm_core.report import page as report
 from dssm_core.report import plots
 from dssm_core.retrieval.bundle import Bundle, open_bundle
+from dssm_core.runs.files import disk_errors, scratch, write_atomically
 from dssm_core.runs.layout import CURVES_FILE, GATE_FILE
-from dssm_core.runs.run import Run, disk_errors, scratch, write_atomically
-from dssm_core.runs.steps import Outcome
+from dssm_core.runs.manifest import Outcome
+from dssm_core.runs.run import Run
 
 
 @dataclass(frozen=True)

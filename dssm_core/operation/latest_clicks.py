@@ -37,8 +37,8 @@ from dssm_core.data.validate import unbroken
 from dssm_core.errors import DataError
 from dssm_core.families import SOURCES
 from dssm_core.retrieval.as_of import Latest
+from dssm_core.runs.files import sha256
 from dssm_core.runs.layout import table_file
-from dssm_core.runs.run import sha256
 
 log = logging.getLogger(__name__)
 

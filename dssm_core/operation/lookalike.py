@@ -27,8 +27,9 @@ from dssm_core.errors import ConfigError, DataError
 from dssm_core.registry.versions import CHAMPION, Registered, fetch
 from dssm_core.retrieval.bundle import Bundle, as_ids, assemble, open_bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
+from dssm_core.runs.files import write_atomically
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE
-from dssm_core.runs.run import Run, write_atomically
+from dssm_core.runs.run import Run
 
 log = logging.getLogger(__name__)
 

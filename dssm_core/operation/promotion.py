@@ -30,8 +30,8 @@ from dssm_core.registry.versions import (
     newer_day,
     registered,
 )
-from dssm_core.runs import run as artifacts
-from dssm_core.runs.run import SAFE_RUN_ID, Run, disk_errors
+from dssm_core.runs.files import disk_errors, locked
+from dssm_core.runs.run import SAFE_RUN_ID, Run
 
 Action = Literal["promote", "rollback", "keep", "reject", "moved"]
 MOVES = ("promote", "rollback")
@@ -96,7 +96,7 @@ def decide(
             f"the reason is {len(reason)} characters long, {REASON_LENGTH} fit into a version's tags: shorten it"
         )
     store, version = registered(model, runs), None if version is None else str(version)
-    with locked(model, runs):
+    with decision_lock(model, runs):
         known = _caught_up(store, runs, at)
     if made := _made_before(known, action, at, by, reason, version):
         return made
@@ -104,7 +104,7 @@ def decide(
     wanted = _wanted(store, known, action, version)
     if action in MOVES and before != wanted:
         check(store, wanted)
-    with locked(model, runs):
+    with decision_lock(model, runs):
         known = _caught_up(store, runs, at)
         champion, previous = _aliases_after(known)
         expected = before if seen is None else seen or None
@@ -168,7 +168,7 @@ def notice(model: str, runs: Path, at: datetime) -> Decision | None:
     """Write down a champion that was set in MLflow itself; the new line, None where the history is
     right as it is.
     """
-    with locked(model, runs):
+    with decision_lock(model, runs):
         before = len(history(model, runs))
         known = _caught_up(registered(model, runs), runs, at)
     return known[-1] if len(known) > before else None
@@ -223,11 +223,9 @@ def _made_before(
     return next((made for made in same if version in (None, made.version)), None)
 
 
-def locked(model: str, runs: Path) -> AbstractContextManager[None]:
+def decision_lock(model: str, runs: Path) -> AbstractContextManager[None]:
     """One decision on a model at a time."""
-    return artifacts.locked(
-        history_file(model, runs).with_suffix(".lock"), LOCK_TIMEOUT_S, "promotion"
-    )
+    return locked(history_file(model, runs).with_suffix(".lock"), LOCK_TIMEOUT_S, "promotion")
 
 
 def _wanted(

@@ -26,8 +26,9 @@ from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.features.ids import Ids
 from dssm_core.registry.versions import CHAMPION, Registered, fetch
 from dssm_core.retrieval.bundle import Bundle, content_hash, open_bundle
+from dssm_core.runs.files import disk_errors, locked, write_atomically
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE
-from dssm_core.runs.run import SAFE_RUN_ID, disk_errors, locked, write_atomically
+from dssm_core.runs.run import SAFE_RUN_ID
 
 ROWS_AT_ONCE = 20_000  # some MB of vectors
 CHECKED = 256  # vectors of each side that are read back

@@ -38,9 +38,10 @@ from dssm_core.retrieval.as_of import Moment, Moments, trained_window
 from dssm_core.retrieval.bundle import Bundle, content_hash, open_bundle
 from dssm_core.retrieval.index import make_index
 from dssm_core.retrieval.refreshed import CURRENT, LINEAGE, current, lineage
+from dssm_core.runs.files import digest, disk_errors, locked, write_atomically
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE, ids_file
-from dssm_core.runs.run import SAFE_RUN_ID, digest, disk_errors, locked, write_atomically
-from dssm_core.runs.steps import code_version
+from dssm_core.runs.run import SAFE_RUN_ID
+from dssm_core.runs.step_key import code_version
 
 log = logging.getLogger(__name__)
 

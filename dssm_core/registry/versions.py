@@ -34,9 +34,11 @@ from dssm_core.data.drift import Drift
 from dssm_core.data.drift import load as load_drift
 from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.retrieval.bundle import HISTORY, assemble, content_hash, open_bundle
+from dssm_core.runs.files import locked, write_atomically
 from dssm_core.runs.layout import GATE_FILE, HISTORY_FILE, TRAIN_FILE, ids_file, table_file
-from dssm_core.runs.run import Run, locked, read_origin, write_atomically
-from dssm_core.runs.steps import STEPS, Outcome
+from dssm_core.runs.manifest import Outcome
+from dssm_core.runs.run import Run, read_origin
+from dssm_core.runs.table import STEPS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -32,9 +32,10 @@ from dssm_core.registry.versions import REPORT, flatten
 from dssm_core.report import diagnostics as probes
 from dssm_core.report import plots
 from dssm_core.retrieval.indexes import measure
+from dssm_core.runs.files import write_atomically
 from dssm_core.runs.layout import CURVES_FILE, GATE_FILE, ITEM_EMBEDDINGS_FILE
-from dssm_core.runs.run import Run, write_atomically
-from dssm_core.runs.steps import STEPS
+from dssm_core.runs.run import Run
+from dssm_core.runs.table import STEPS
 
 log = logging.getLogger(__name__)
 

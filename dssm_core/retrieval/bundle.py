@@ -27,8 +27,9 @@ from dssm_core.families import INDEXES
 from dssm_core.features.ids import Ids
 from dssm_core.retrieval.indexes.protocol import Index
 from dssm_core.retrieval.newcomers import CONTEXT, HOT, HotList, open_hot_list, sources
+from dssm_core.runs.files import digest, link, sha256
 from dssm_core.runs.layout import CONFIG_FILE, ITEM_IDS_FILE, USER_EMBEDDINGS_FILE, USER_IDS_FILE
-from dssm_core.runs.run import Run, digest, link, sha256
+from dssm_core.runs.run import Run
 
 HISTORY = "history"
 STEPS = ("export_embeddings", "build_index")

@@ -37,8 +37,8 @@ from dssm_core.runs.layout import (
     TOWERS_FILE,
     USER_EMBEDDINGS_FILE,
 )
+from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
-from dssm_core.runs.steps import Outcome
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from dssm_core.config import Config
 from dssm_core.families import INDEXES
 from dssm_core.retrieval.indexes import measure
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE
+from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
-from dssm_core.runs.steps import Outcome
 
 log = logging.getLogger(__name__)
 

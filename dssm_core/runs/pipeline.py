@@ -8,8 +8,10 @@ from collections.abc import Callable
 
 from dssm_core.aliases import JSON
 from dssm_core.errors import ConfigError, DataError
-from dssm_core.runs.run import Manifest, Run
-from dssm_core.runs.steps import STEPS, execute, find_step
+from dssm_core.runs.manifest import Manifest
+from dssm_core.runs.run import Run
+from dssm_core.runs.table import STEPS, find_step
+from dssm_core.runs.transaction import execute
 
 
 def run_pipeline(

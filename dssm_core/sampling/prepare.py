@@ -34,8 +34,8 @@ from dssm_core.runs.layout import (
     ids_file,
     table_file,
 )
+from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
-from dssm_core.runs.steps import Outcome
 from dssm_core.sampling.samplers.protocol import FittedIds, Sampler, Tables
 
 SCALE_PAIRS = 100_000  # (item, moment) pairs that the activity's mean and deviation are taken over

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dssm_core.runs.run import write_atomically
+from dssm_core.runs.files import write_atomically
 
 
 def save_checkpoint(file: Path, state: dict[str, Any]) -> None:

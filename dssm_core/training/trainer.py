@@ -23,9 +23,10 @@ from dssm_core.errors import ConfigError, DataError
 from dssm_core.features.dataset import Prepared, load_prepared, selection_log
 from dssm_core.features.tensors import save_tensors
 from dssm_core.models.two_tower import TwoTower
+from dssm_core.runs.files import write_atomically
 from dssm_core.runs.layout import CHECKPOINT_FILE, HISTORY_FILE, TOWERS_FILE
-from dssm_core.runs.run import Run, write_atomically
-from dssm_core.runs.steps import Outcome
+from dssm_core.runs.manifest import Outcome
+from dssm_core.runs.run import Run
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
 from dssm_core.training.epoch_selection import Validation
 from dssm_core.training.objective import Objective

@@ -26,7 +26,9 @@ from dssm_core.config import Config, read_config
 from dssm_core.data.splits.days import Days
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.gate.judge import metric
-from dssm_core.runs.run import Manifest, Run, create_run, digest
+from dssm_core.runs.files import digest
+from dssm_core.runs.manifest import Manifest
+from dssm_core.runs.run import Run, create_run
 from dssm_core.tuning.proposals import MOST_TRIALS, Axes, Chosen, Range, propose
 
 FAMILIES = {

@@ -11,8 +11,8 @@ import yaml
 
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.registry import versions as registry
-from dssm_core.runs import run as artifacts
-from dssm_core.runs.run import Manifest
+from dssm_core.runs.manifest import Manifest
+from dssm_core.runs.run import find_runs, open_run
 from tasks import sweep
 from tests.conftest import small_config
 
@@ -51,16 +51,13 @@ def called(tmp_path, monkeypatch):
         monkeypatch.setattr(airflow.sdk, "get_current_context", lambda: found)
 
     def made(indexes):
-        return [
-            str(run.root)
-            for run, _ in zip(artifacts.find_runs(tmp_path / "runs"), indexes, strict=True)
-        ]
+        return [str(run.root) for run, _ in zip(find_runs(tmp_path / "runs"), indexes, strict=True)]
 
     return context
 
 
 def judge(trial, recall):
-    run = artifacts.open_run(trial["run"])
+    run = open_run(trial["run"])
     served = {"recall@200": recall, "recall@200_low": recall, "recall@200_high": recall}
     for name, info in (
         ("recall_gate", {"metrics": {"served": served}}),
@@ -108,9 +105,7 @@ def test_a_first_trial_whose_days_are_not_there_sinks_nobody(called, monkeypatch
         if run.config.split.train_days == 29:
             raise DataError("2024-02-06 has no rows")
 
-    monkeypatch.setattr(
-        "tasks.steps.run_step", lambda run, name: run_step(artifacts.open_run(run), name)
-    )
+    monkeypatch.setattr("tasks.steps.run_step", lambda run, name: run_step(open_run(run), name))
     assert sweep.share_data(planned) == planned["trials"]
     assert (
         "not shared, split.train_days=30 fails: 2024-02-06 has no rows" in capsys.readouterr().out

@@ -13,7 +13,7 @@ from datetime import timedelta
 import pytest
 
 from dssm_core.families import LOSSES, SAMPLERS, TOWERS
-from dssm_core.runs.steps import STEPS
+from dssm_core.runs.table import STEPS
 from tests.conftest import REPO
 
 PARSE = """

@@ -13,7 +13,7 @@ import yaml
 from dssm_core.config import read_config
 from dssm_core.data import landing
 from dssm_core.errors import ConfigError, DataError
-from dssm_core.runs import run as artifacts
+from dssm_core.runs.run import create_run
 from dssm_core.tuning import sweep
 from tasks import landing as tasks
 from tasks.windows import INTERACTIONS, TrailingDaysMapper, TrailingDaysWindow, check_daily
@@ -154,8 +154,8 @@ def test_a_replaced_day_repeats_what_was_trained_on_it_and_no_other(day, tmp_pat
     for nth in range(1, 8):
         there, _ = landing.land(config, date(2024, 3, nth), tmp_path / "days")
         landing.note_announced(tmp_path / "days", config.name, date(2024, 3, nth), there.clicks)
-    artifacts.create_run(landing.from_days(config, tmp_path / "days"), tmp_path / "runs", "seventh")
-    artifacts.create_run(
+    create_run(landing.from_days(config, tmp_path / "days"), tmp_path / "runs", "seventh")
+    create_run(
         sweep.on_validation_days(config), tmp_path / "runs", "trial-of-the-log-itself"
     )  # of 2024-03-06
     changed = small_config(

@@ -21,7 +21,7 @@ from dssm_core.operation import promotion
 from dssm_core.registry.versions import HASH, Registered, fetch
 from dssm_core.retrieval.bundle import content_hash
 from dssm_core.runs.run import open_run
-from dssm_core.runs.steps import STEPS
+from dssm_core.runs.table import STEPS
 from tests.conftest import PATIENCE_S, TRAINING, complete, small_config, wait_until
 
 pytestmark = pytest.mark.e2e

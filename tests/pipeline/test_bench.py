@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from benchmarks import runner as bench
 from benchmarks.__main__ import main
-from dssm_core.runs.steps import STEPS
+from dssm_core.runs.table import STEPS
 from tests.conftest import small_config
 
 

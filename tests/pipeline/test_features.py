@@ -18,8 +18,9 @@ from dssm_core.features.tables import encode_table
 from dssm_core.retrieval import bundle
 from dssm_core.retrieval.as_of import Latest, Moments
 from dssm_core.retrieval.encoder import Encoder
-from dssm_core.runs import run as artifacts
-from dssm_core.runs import steps
+from dssm_core.runs.run import create_run
+from dssm_core.runs.table import STEPS
+from dssm_core.runs.transaction import execute
 from tests.conftest import small_config
 
 DAY = 86_400_000
@@ -102,9 +103,9 @@ def served(tmp_path_factory):
     raw["train"] |= {"epochs": 1, "negatives": 16, "batch_size": 64}
     raw["evaluation"] |= {"ks": [20]}
     raw["gate"] |= {"k": 20}
-    run = artifacts.create_run(parse_config(raw), folder / "runs", "kinds")
-    for name in list(steps.STEPS)[: list(steps.STEPS).index("build_index") + 1]:
-        steps.execute(run, name)
+    run = create_run(parse_config(raw), folder / "runs", "kinds")
+    for name in list(STEPS)[: list(STEPS).index("build_index") + 1]:
+        execute(run, name)
     return run, Encoder(bundle.assemble(run, folder / "bundle"))
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from dssm_core.config import read_config
 from dssm_core.retrieval.bundle import open_bundle
-from dssm_core.runs import pipeline, steps
-from dssm_core.runs import run as artifacts
+from dssm_core.runs import pipeline
+from dssm_core.runs.run import create_run
+from dssm_core.runs.transaction import execute
 from tests.conftest import REPO
 from tests.tencent import write_sample
 
@@ -45,7 +46,7 @@ def finished(tmp_path_factory):
         "evaluation.bootstrap=20",
     ]
     config = read_config(REPO / "configs" / "tencent-lookalike-features.yaml", folder, quick)
-    run = artifacts.create_run(config, folder / "runs", "one")
+    run = create_run(config, folder / "runs", "one")
     return run, pipeline.run_pipeline(run)
 
 
@@ -83,7 +84,7 @@ def test_by_ids_alone_a_sample_whose_people_come_once_runs_and_finds_nobody(tmp_
     write_sample(tmp_path, people=4000, rows=4000)
     for name in ("adFeature.csv", "userFeature.data"):
         (tmp_path / name).unlink()
-    run = artifacts.create_run(
+    run = create_run(
         read_config(REPO / "configs" / "tencent-lookalike.yaml", tmp_path, ["train.epochs=1"]),
         tmp_path / "runs",
         "one",
@@ -95,5 +96,5 @@ def test_by_ids_alone_a_sample_whose_people_come_once_runs_and_finds_nobody(tmp_
         "sample_negatives",
         "train_towers",
     ):
-        steps.execute(run, name)
+        execute(run, name)
     assert run.need("split_by_time").info["cold_item_share"] == 1.0

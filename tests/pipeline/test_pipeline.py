@@ -18,17 +18,20 @@ from click.testing import CliRunner
 
 from dssm_core.cli.main import main
 from dssm_core.config import parse_config
-from dssm_core.errors import ArtifactError
+from dssm_core.errors import ArtifactError, ServiceError
 from dssm_core.evaluation import evaluate, queries
 from dssm_core.families import named
 from dssm_core.operation import lookalike
 from dssm_core.registry import versions as registry
 from dssm_core.retrieval.bundle import assemble, open_bundle
-from dssm_core.runs import pipeline, steps
-from dssm_core.runs import run as artifacts
+from dssm_core.runs import pipeline
+from dssm_core.runs.run import create_run, find_runs, open_run
+from dssm_core.runs.step_key import step_key
+from dssm_core.runs.table import STEPS
+from dssm_core.runs.transaction import execute
 from tests.conftest import small_config
 
-TO_TRAIN = list(steps.STEPS)[: list(steps.STEPS).index("train_towers")]
+TO_TRAIN = list(STEPS)[: list(STEPS).index("train_towers")]
 
 
 def tiny(**changes):
@@ -50,7 +53,7 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def first(runs):
     """One run of everything, and its summary."""
-    run = artifacts.create_run(tiny(), runs, "first")
+    run = create_run(tiny(), runs, "first")
     return run, pipeline.run_pipeline(run)
 
 
@@ -64,7 +67,7 @@ def test_the_summary_is_plain_and_whole(first):
     _, result = first
     assert json.loads(json.dumps(result)) == result
     assert set(result) == {"run", "test_day", "metrics", "gate", "rows", "seconds", "version"}
-    assert list(result["seconds"]) == list(steps.STEPS)
+    assert list(result["seconds"]) == list(STEPS)
     assert result["gate"]["passed"] is True
     assert {"served", "exact", "baselines"} <= set(result["metrics"])
     assert {"hot", "recent_hot"} <= set(result["metrics"]["baselines"])
@@ -97,19 +100,17 @@ def test_a_flat_index_serves_what_exact_search_finds(first):
 
 def test_again_returns_at_once_and_registers_nothing_new(first):
     run, result = first
-    before = {name: (run.step(name) / "manifest.json").stat().st_mtime_ns for name in steps.STEPS}
+    before = {name: (run.step(name) / "manifest.json").stat().st_mtime_ns for name in STEPS}
     assert pipeline.run_pipeline(run) == result
-    assert {
-        name: (run.step(name) / "manifest.json").stat().st_mtime_ns for name in steps.STEPS
-    } == before
+    assert {name: (run.step(name) / "manifest.json").stat().st_mtime_ns for name in STEPS} == before
 
 
 def test_another_run_of_the_window_reuses_what_is_the_same(first, runs):
     _, result = first
-    other = artifacts.create_run(tiny(gate__floor=0.001), runs, "other")
+    other = create_run(tiny(gate__floor=0.001), runs, "other")
     got = pipeline.run_pipeline(other)
-    reused = {name: other.need(name).reused_from for name in steps.STEPS}
-    assert all((reused[name] == "first") == step.reusable for name, step in steps.STEPS.items())
+    reused = {name: other.need(name).reused_from for name in STEPS}
+    assert all((reused[name] == "first") == step.reusable for name, step in STEPS.items())
     assert got["metrics"]["served"] == result["metrics"]["served"]
     assert other.step("train_towers").joinpath("towers.safetensors").is_file()
 
@@ -118,7 +119,7 @@ def test_a_reused_export_is_registered_with_this_run_s_index(first, runs):
     """The index's settings travel with the run that chose them, not with the run whose embeddings
     it reuses.
     """
-    other = artifacts.create_run(tiny(index={"kind": "faiss_hnsw", "ef_search": 256}), runs, "hnsw")
+    other = create_run(tiny(index={"kind": "faiss_hnsw", "ef_search": 256}), runs, "hnsw")
     result = pipeline.run_pipeline(other)
     assert other.need("export_embeddings").reused_from
     assert result["version"] != first[1]["version"]
@@ -163,10 +164,10 @@ def test_newcomers_of_a_tower_that_never_saw_an_empty_history_get_recent_hot(run
         "clicks": 12_000,
     }  # so that some users come on the test day only
     config = parse_config(raw)
-    run = artifacts.create_run(config, runs, "by-place")
-    for name in list(steps.STEPS)[: list(steps.STEPS).index("recall_gate")]:
-        if steps.STEPS[name].reusable:
-            steps.execute(run, name)
+    run = create_run(config, runs, "by-place")
+    for name in list(STEPS)[: list(STEPS).index("recall_gate")]:
+        if STEPS[name].reusable:
+            execute(run, name)
     bundle, window = open_bundle(assemble(run, run.root / "bundle")), queries.read_window(run)
     baseline = evaluate.fit_baselines(config, window)["recent_hot"].fitted.rows
     wanted = bundle.items.decode(baseline[:20] + 1).tolist()
@@ -211,27 +212,27 @@ def test_seed_users_of_a_segment_find_users_of_that_segment(first):
 
 def test_the_key_of_a_step_holds_its_inputs_content_and_facts_but_no_report(first):
     run = first[0]
-    step = steps.STEPS["sample_negatives"]
-    before, file = steps.step_key(run, step), run.step("split_by_time") / "manifest.json"
+    step = STEPS["sample_negatives"]
+    before, file = step_key(run, step), run.step("split_by_time") / "manifest.json"
     manifest = json.loads(file.read_text())
     moved = manifest | {"info": manifest["info"] | {"start_ms": 0}}
     reported = manifest | {"files": manifest["files"] | {"data_docs/index.html": "other"}}
     try:
         file.write_text(json.dumps(moved))
-        assert steps.step_key(run, step) != before
+        assert step_key(run, step) != before
         file.write_text(json.dumps(reported))
-        assert steps.step_key(run, step) == before
+        assert step_key(run, step) == before
     finally:
         file.write_text(json.dumps(manifest))
 
 
 def test_what_a_killed_write_left_is_not_published(tmp_path):
-    run = artifacts.create_run(tiny(), tmp_path, "run")
+    run = create_run(tiny(), tmp_path, "run")
     part = run.root / ".ingest_data.part"
     part.mkdir()
     (part / ".checkpoint.pt.42.part").write_text("half")
-    (part / "key.json").write_text(json.dumps(steps.step_key(run, steps.STEPS["ingest_data"])))
-    assert list(steps.execute(run, "ingest_data").files) == [
+    (part / "key.json").write_text(json.dumps(step_key(run, STEPS["ingest_data"])))
+    assert list(execute(run, "ingest_data").files) == [
         "interactions.parquet",
         "items.parquet",
         "users.parquet",
@@ -240,18 +241,18 @@ def test_what_a_killed_write_left_is_not_published(tmp_path):
 
 def test_damage_in_another_run_does_not_stop_this_one(tmp_path):
     for name in ("damaged", "fine"):
-        run = artifacts.create_run(tiny(), tmp_path, name)
-        steps.execute(run, "ingest_data")
+        run = create_run(tiny(), tmp_path, name)
+        execute(run, "ingest_data")
         (run.step("ingest_data") / "manifest.json").write_text("{")
         if name == "fine":
             with pytest.raises(ArtifactError, match="damaged: remove"):
-                steps.execute(run, "ingest_data")
+                execute(run, "ingest_data")
 
 
 def test_another_setting_trains_anew(first, runs):
-    other = artifacts.create_run(tiny(seed=1), runs, "reseeded")
+    other = create_run(tiny(seed=1), runs, "reseeded")
     for name in [*TO_TRAIN, "train_towers"]:
-        steps.execute(other, name)
+        execute(other, name)
     assert other.need("train_towers").reused_from is None
     assert (
         other.need("train_towers").files["towers.safetensors"]
@@ -261,7 +262,7 @@ def test_another_setting_trains_anew(first, runs):
 
 def test_a_step_reads_only_the_settings_of_its_key(runs, monkeypatch):
     """A knob outside `reads` could change a result that is then wrongly reused."""
-    run = artifacts.create_run(tiny(seed=3), runs, "watched")
+    run = create_run(tiny(seed=3), runs, "watched")
     config, seen = run.config, set()
 
     class Watched:
@@ -279,11 +280,11 @@ def test_a_step_reads_only_the_settings_of_its_key(runs, monkeypatch):
             seen.add(path)
             return value
 
-    for name, step in steps.STEPS.items():
+    for name, step in STEPS.items():
         if not step.reusable:
-            registry.open_tracking(artifacts.open_run(run.root))
+            registry.open_tracking(open_run(run.root))
             continue
-        steps.step_key(run, step)
+        step_key(run, step)
         run.__dict__["config"] = config
         part = run.root / f".{name}.part"
         part.mkdir()
@@ -295,11 +296,11 @@ def test_a_step_reads_only_the_settings_of_its_key(runs, monkeypatch):
         run.__dict__["config"] = config
         assert seen <= {*step.reads, "name", "model_dump", "model_dump_json", "model_name"}, name
         part.rename(run.root / f"{name}.watched")
-        steps.execute(run, name)
+        execute(run, name)
 
 
 def test_a_refused_model_is_not_registered(runs):
-    run = artifacts.create_run(tiny(gate__floor=0.99), runs, "refused")
+    run = create_run(tiny(gate__floor=0.99), runs, "refused")
     result = pipeline.run_pipeline(run)
     assert result["version"] is None
     assert result["gate"]["passed"] is False
@@ -313,13 +314,12 @@ def test_killed_training_goes_on_to_the_same_towers(tmp_path, runs):
     """
     settings = {"train__checkpoint_every_s": 0.0, "train__epochs": 6, "seed": 11}
     alone, killed = (
-        artifacts.create_run(tiny(**settings), tmp_path / name, "run")
-        for name in ("alone", "killed")
+        create_run(tiny(**settings), tmp_path / name, "run") for name in ("alone", "killed")
     )
     for run in (alone, killed):
         for name in TO_TRAIN:
-            steps.execute(run, name)
-    steps.execute(alone, "train_towers")
+            execute(run, name)
+    execute(alone, "train_towers")
     checkpoint = killed.root / ".train_towers.part" / "checkpoint.pt"
     child = subprocess.Popen(
         [sys.executable, "-m", "dssm_core.cli", "train_towers", "--run", str(killed.root)]
@@ -331,7 +331,7 @@ def test_killed_training_goes_on_to_the_same_towers(tmp_path, runs):
     assert child.wait() == -signal.SIGKILL
     assert checkpoint.is_file()
     assert killed.manifest("train_towers") is None, "nothing half-written has the step's name"
-    manifest = steps.execute(killed, "train_towers")
+    manifest = execute(killed, "train_towers")
     assert (
         manifest.files["towers.safetensors"]
         == alone.need("train_towers").files["towers.safetensors"]
@@ -340,13 +340,13 @@ def test_killed_training_goes_on_to_the_same_towers(tmp_path, runs):
 
 
 def test_a_step_that_fails_leaves_nothing_and_can_run_again(runs, tmp_path, monkeypatch):
-    run = artifacts.create_run(tiny(seed=4), tmp_path, "run")
+    run = create_run(tiny(seed=4), tmp_path, "run")
     monkeypatch.setattr("dssm_core.data.ingest.ingest", _full_disk)
-    with pytest.raises(artifacts.ServiceError, match=r"cannot write .*No space left.*free space"):
-        steps.execute(run, "ingest_data")
+    with pytest.raises(ServiceError, match=r"cannot write .*No space left.*free space"):
+        execute(run, "ingest_data")
     monkeypatch.undo()
     assert run.manifest("ingest_data") is None
-    assert steps.execute(run, "ingest_data").rows["read"] == 12_000
+    assert execute(run, "ingest_data").rows["read"] == 12_000
 
 
 def _full_disk(run, work):
@@ -384,7 +384,7 @@ def test_cli_lists_the_steps_in_their_order():
         "refresh",
         "lookalike",
     ]
-    assert commands == [*people, *steps.STEPS]
+    assert commands == [*people, *STEPS]
 
 
 def test_a_run_may_end_at_a_step(first, runs, tmp_path):
@@ -499,7 +499,7 @@ def test_cli_searches_and_trains_the_best(tmp_path):
         [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
     )
     assert sorted(child.info.run_name for child in children) == sorted(row["label"] for row in rows)
-    (winner,) = [run for run in artifacts.find_runs(tmp_path / "runs") if run.id.startswith("cli-")]
+    (winner,) = [run for run in find_runs(tmp_path / "runs") if run.id.startswith("cli-")]
     assert winner.config.train.learning_rate == float(rows[0]["train.learning_rate"])
     assert winner.need("register_model").info["version"] == "1"
 

@@ -6,8 +6,8 @@ import pytest
 
 from dssm_core.config import parse_config
 from dssm_core.evaluation import evaluate
-from dssm_core.runs import run as artifacts
-from dssm_core.runs import steps
+from dssm_core.runs.run import create_run
+from dssm_core.runs.transaction import execute
 from tests.conftest import small_config
 
 
@@ -27,7 +27,7 @@ def test_a_split_without_a_cutoff_trains_and_is_judged(split, tmp_path, monkeypa
     raw["data"]["source"] |= {"users": 300, "items": 200, "clicks": 6000}
     raw["features"]["activity"] = {"enabled": False}
     raw["train"] |= {"epochs": 1}
-    run = artifacts.create_run(parse_config(raw), tmp_path, "one")
+    run = create_run(parse_config(raw), tmp_path, "one")
     for name in (
         "ingest_data",
         "validate_data",
@@ -37,7 +37,7 @@ def test_a_split_without_a_cutoff_trains_and_is_judged(split, tmp_path, monkeypa
         "export_embeddings",
         "build_index",
     ):
-        steps.execute(run, name)
+        execute(run, name)
     rows = run.need("split_by_time").rows
     metrics = evaluate.evaluate(run).metrics
     assert run.root.parent.name == split["kind"]

@@ -26,8 +26,9 @@ from dssm_core.retrieval import refreshed as live
 from dssm_core.retrieval.as_of import Latest, Moments
 from dssm_core.retrieval.bundle import assemble, content_hash, open_bundle
 from dssm_core.retrieval.refreshed import Live
-from dssm_core.runs import run as artifacts
-from dssm_core.runs import steps
+from dssm_core.runs.files import sha256
+from dssm_core.runs.run import Run, create_run
+from dssm_core.runs.transaction import execute
 from tests.conftest import small_config
 
 DAY = 24 * HOUR_MS
@@ -103,9 +104,9 @@ def run(log, tmp_path_factory):
 def trained(config, folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        run = artifacts.create_run(config, folder, "one")
+        run = create_run(config, folder, "one")
         for name in TO_INDEX:
-            steps.execute(run, name)
+            execute(run, name)
     return run
 
 
@@ -385,7 +386,7 @@ def test_seen_items_are_left_out_as_of_the_hour(run, base):
     config = run.config.model_copy(
         update={"evaluation": run.config.evaluation.model_copy(update={"exclude_seen": True})}
     )
-    again = artifacts.Run(run.root)
+    again = Run(run.root)
     again.__dict__["config"] = config
     found = rolling.roll(again, read_window(run), base, beside=False)
     taken = pd.read_parquet(run.step("split_by_time") / "train.parquet")
@@ -403,7 +404,7 @@ def test_rarer_refreshes_are_another_figure(run, base, rolled):
             )
         }
     )
-    again = artifacts.Run(run.root)
+    again = Run(run.root)
     again.__dict__["config"] = config
     daily = rolling.roll(again, read_window(run), base, beside=False)
     assert np.array_equal(
@@ -438,7 +439,7 @@ def test_the_gate_judges_what_it_is_told_to():
 
 def test_a_champion_is_refreshed_too_before_it_is_compared(run, base, rolled, monkeypatch):
     gate = run.config.gate.model_copy(update={"protocol": "rolling"})
-    again = artifacts.Run(run.root)
+    again = Run(run.root)
     again.__dict__["config"] = run.config.model_copy(update={"gate": gate})
     monkeypatch.setattr(registry, "champion", lambda run, folder: registry.Found("7", base))
     champion, _ = measure_champion(again, read_window(run))
@@ -471,7 +472,7 @@ def test_a_refresh_is_a_bundle_with_its_lineage(run, base, log, tmp_path):
         "2024-03-04T11:00:00Z",
     )
     assert made["bundle"] == content_hash(base)
-    assert made["read_from"] == [{"files": {"clicks.csv": artifacts.sha256(log[0] / "clicks.csv")}}]
+    assert made["read_from"] == [{"files": {"clicks.csv": sha256(log[0] / "clicks.csv")}}]
     assert made["clicks"]["since_training"] == len(since.drop_duplicates())
     assert made["embedded"]["users"] == since.user_id.nunique()
     assert made["embedded"]["new_users"] == 1

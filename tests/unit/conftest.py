@@ -12,7 +12,9 @@ from dssm_core import families
 from dssm_core.config import parse_config
 from dssm_core.data.split import window_of
 from dssm_core.families import INDEXES
-from dssm_core.runs.run import Manifest, Run, create_run, sha256, write_atomically
+from dssm_core.runs.files import sha256, write_atomically
+from dssm_core.runs.manifest import Manifest
+from dssm_core.runs.run import Run, create_run
 
 ITEMS = np.array(
     [[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=np.float32

@@ -42,7 +42,7 @@ def test_no_clock_decides_a_number_and_nothing_is_unpickled(file):
 
 
 def test_readme_is_short_and_names_every_step():
-    from dssm_core.runs.steps import STEPS
+    from dssm_core.runs.table import STEPS
 
     text = (REPO / "README.md").read_text()
     assert len(text.splitlines()) <= 200

@@ -19,7 +19,7 @@ from dssm_core.errors import ArtifactError, ConfigError
 from dssm_core.families import INDEXES
 from dssm_core.retrieval.indexes import measure
 from dssm_core.retrieval.indexes.protocol import Index, check_vectors
-from dssm_core.runs.run import write_atomically
+from dssm_core.runs.files import write_atomically
 
 FILE = "auto.json"  # what was chosen; its own files lie beside it
 FLAT = Member(kind="faiss_flat")

@@ -13,7 +13,7 @@ import numpy as np
 from dssm_core.aliases import Floats, Ints
 from dssm_core.errors import ArtifactError
 from dssm_core.retrieval.indexes.protocol import check_k, mark_missing
-from dssm_core.runs.run import write_atomically
+from dssm_core.runs.files import write_atomically
 
 faiss: Any = untyped  # its stubs lack half of its classes
 

@@ -361,10 +361,7 @@ def test_a_reused_step_counts_what_it_took_where_it_ran(tmp_path):
             "seed": 1,
         }
         (folder / "manifest.json").write_text(json.dumps(manifest | {"reused_from": reused}))
-    origins = {
-        name: bench.origin(bench.artifacts.Run(tmp_path / name), "train_towers").id
-        for name in chain
-    }
+    origins = {name: bench.origin(bench.Run(tmp_path / name), "train_towers").id for name in chain}
     assert origins == {"first": "first", "second": "first", "third": "first", "orphan": "orphan"}
 
 

@@ -13,7 +13,7 @@ from dssm_core.config import parse_config
 from dssm_core.data import drift
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.runs.run import create_run
-from dssm_core.runs.steps import execute
+from dssm_core.runs.transaction import execute
 
 T0 = 1_709_251_200_000  # 2024-03-01 00:00 UTC
 DAY = 86_400_000

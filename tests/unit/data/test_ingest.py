@@ -14,7 +14,8 @@ from dssm_core.config import parse_config
 from dssm_core.data.ingest import connect, ingest, open_source, write_parquet
 from dssm_core.errors import DataError, ServiceError
 from dssm_core.runs.run import Run, create_run
-from dssm_core.runs.steps import STEPS, outside_files
+from dssm_core.runs.step_key import outside_files
+from dssm_core.runs.table import STEPS
 
 
 def run_on(folder: Path, features: dict[str, object] | None = None, **data: object) -> Run:

@@ -14,7 +14,7 @@ from dssm_core.config import parse_config
 from dssm_core.data import landing
 from dssm_core.data.ingest import ingest, source_files
 from dssm_core.errors import ConfigError, DataError
-from dssm_core.runs import run as artifacts
+from dssm_core.runs.run import create_run
 from tests.conftest import small_config
 
 FIRST, SECOND, THIRD = date(2024, 3, 1), date(2024, 3, 2), date(2024, 3, 3)
@@ -142,7 +142,7 @@ def test_a_window_reads_its_days_and_no_more(log, tmp_path):
     with pytest.raises(DataError, match=r"2024-03-03 of 'small' have not landed in .*dssm land"):
         landing.from_days(config(log), days)
     landing.land(config(log), THIRD, days)
-    run = artifacts.create_run(landing.from_days(config(log), days), tmp_path / "runs", "one")
+    run = create_run(landing.from_days(config(log), days), tmp_path / "runs", "one")
     work = tmp_path / "work"
     work.mkdir()
     assert ingest(run, work).rows == {"read": 5}

@@ -14,7 +14,9 @@ from dssm_core.config import parse_config
 from dssm_core.data.split import split, window_of
 from dssm_core.data.splits.days import day_start_ms
 from dssm_core.errors import DataError
-from dssm_core.runs.run import Manifest, Run, create_run, write_atomically
+from dssm_core.runs.files import write_atomically
+from dssm_core.runs.manifest import Manifest
+from dssm_core.runs.run import Run, create_run
 
 HOUR = 3_600_000
 

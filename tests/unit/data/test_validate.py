@@ -16,7 +16,7 @@ from dssm_core.data.ingest import numbered
 from dssm_core.data.validate import unbroken
 from dssm_core.errors import DataError
 from dssm_core.runs.run import Run, create_run
-from dssm_core.runs.steps import execute
+from dssm_core.runs.transaction import execute
 
 REPO = Path(__file__).resolve().parents[3]
 T0 = 1_709_251_200_000  # 2024-03-01 00:00 UTC

@@ -17,7 +17,7 @@ from dssm_core.errors import ConfigError, ConflictError, ServiceError
 from dssm_core.operation import promotion
 from dssm_core.operation.promotion import Decision, Reign, decide, history, notice, reigns
 from dssm_core.registry import versions as registry
-from dssm_core.runs import run as artifacts
+from dssm_core.runs import files
 
 MODEL = "dssm-made"
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
@@ -305,7 +305,7 @@ def test_a_reason_of_any_signs_is_kept_and_one_that_no_tag_holds_is_refused(runs
 def test_a_lock_that_is_held_or_cannot_be_had_is_told(runs, monkeypatch):
     monkeypatch.setattr(promotion, "LOCK_TIMEOUT_S", 0.1)
     with (
-        promotion.locked(MODEL, runs),
+        promotion.decision_lock(MODEL, runs),
         pytest.raises(
             ServiceError, match=r"dssm-made\.lock has been held for 0 s: another promotion hangs"
         ),
@@ -315,7 +315,7 @@ def test_a_lock_that_is_held_or_cannot_be_had_is_told(runs, monkeypatch):
     def refuse(lock):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(artifacts.FileLock, "acquire", refuse)
+    monkeypatch.setattr(files.FileLock, "acquire", refuse)
     with pytest.raises(ServiceError, match=r"dssm-made\.lock: No locks available"):
         decide("promote", MODEL, runs, at(0), "ann", "first", 1)
 

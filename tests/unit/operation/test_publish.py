@@ -15,7 +15,7 @@ from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.operation import publish as publishing
 from dssm_core.operation.publish import ParquetTarget, RedisTarget, Side, open_target, publish
 from dssm_core.retrieval.bundle import assemble, open_bundle
-from dssm_core.runs.run import locked
+from dssm_core.runs.files import locked
 from local.processes import free_port
 from tests.conftest import running_redis
 from tests.unit.conftest import ITEMS, USERS

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy, softplus
 
 from dssm_core.config import Train, parse_config
+from dssm_core.errors import ConfigError
 from dssm_core.evaluation import queries
 from dssm_core.families import TOWERS
 from dssm_core.features.dataset import load_prepared
@@ -17,8 +18,8 @@ from dssm_core.features.inputs import item_inputs
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.retrieval import bundle
 from dssm_core.retrieval.encoder import Encoder
-from dssm_core.runs import run as artifacts
-from dssm_core.runs import steps
+from dssm_core.runs.run import create_run
+from dssm_core.runs.transaction import execute
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
 from dssm_core.training.epoch_selection import Validation
 from dssm_core.training.objective import Objective
@@ -39,9 +40,9 @@ def prepared_run(tmp_path_factory):
     counter, folder = itertools.count(), tmp_path_factory.mktemp("runs")
 
     def make(**changes):
-        run = artifacts.create_run(settings(**changes), folder, f"run{next(counter)}")
+        run = create_run(settings(**changes), folder, f"run{next(counter)}")
         for name in BEFORE_TRAINING:
-            steps.execute(run, name)
+            execute(run, name)
         return run
 
     return make
@@ -268,7 +269,7 @@ def test_a_lazy_step_is_adams_first_step_on_the_rows_it_touches():
 def test_divergence_is_an_error_that_says_what_to_lower(prepared_run, tmp_path):
     run = prepared_run(train={"epochs": 2, "learning_rate": 1e30, "device": "cpu"})
     with pytest.raises(
-        artifacts.ConfigError,
+        ConfigError,
         match=r"diverged in the select phase at step .*, learning rate .*: lower train\.learning_rate",
     ):
         fit(run, tmp_path)
@@ -435,7 +436,7 @@ def test_a_served_user_equals_the_exported_one(prepared_run, monkeypatch, tmp_pa
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = prepared_run()
     for name in ("train_towers", "export_embeddings", "build_index"):
-        steps.execute(run, name)
+        execute(run, name)
     folder = bundle.assemble(run, tmp_path / "bundle")
     encoder = Encoder(folder)
     asked = queries.read_window(run).all
@@ -477,7 +478,5 @@ def test_checkpoints_come_back_and_pickles_are_refused(tmp_path):
 def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto").type == "cpu"
-    with pytest.raises(
-        artifacts.ConfigError, match=r"train\.device is 'cuda' but torch sees no GPU"
-    ):
+    with pytest.raises(ConfigError, match=r"train\.device is 'cuda' but torch sees no GPU"):
         choose_device("cuda")

@@ -8,7 +8,7 @@ import pytest
 
 from dssm_core.config import parse_config
 from dssm_core.errors import ConfigError, DataError
-from dssm_core.runs.run import Manifest
+from dssm_core.runs.manifest import Manifest
 from dssm_core.tuning import sweep
 from dssm_core.tuning.proposals import Range
 from tests.conftest import small_config

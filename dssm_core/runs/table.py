@@ -1,0 +1,128 @@
+"""The steps of a run, in order: where each one's function is, what it reads and what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dssm_core.errors import ConfigError
+from dssm_core.families import did_you_mean
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step: where its function is, which settings it reads, which steps' outputs it reads.
+
+    function: `module:name`, called as `function(run, work)`, writes files into the folder `work`,
+    returns an Outcome.
+    reusable: whether a finished twin in another run of the same window may stand in (False: it
+    changes the world).
+    outside: `module:name`, called as `outside(run)`, names the files that the step reads from
+    outside the run, by name.
+    """
+
+    name: str
+    function: str
+    title: str
+    reads: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    reusable: bool = True
+    outside: str | None = None
+
+
+STEPS = {
+    step.name: step
+    for step in (
+        Step(
+            "ingest_data",
+            "dssm_core.data.ingest:ingest",
+            "read the log into canonical tables",
+            ("data", "features", "split.relevant"),
+            outside="dssm_core.data.ingest:source_files",
+        ),
+        Step(
+            "validate_data",
+            "dssm_core.data.validate:validate",
+            "check every rule, quarantine the rows that break one",
+            ("data", "validation", "split", "features"),
+            ("ingest_data",),
+        ),
+        Step(
+            "split_by_time",
+            "dssm_core.data.split:split",
+            "train before the cutoff, test after it (or as split.kind says)",
+            ("data", "split", "evaluation.ks"),
+            ("ingest_data", "validate_data"),
+        ),
+        Step(
+            "sample_negatives",
+            "dssm_core.sampling.prepare:prepare",
+            "fit ids on train, write the log and the sampler's tables",
+            ("features", "sampler", "loss", "split"),
+            ("validate_data", "split_by_time"),
+            outside="dssm_core.sampling.prepare:sampler_files",
+        ),
+        Step(
+            "train_towers",
+            "dssm_core.training.trainer:train",
+            "train both towers, early-stop on recall",
+            (
+                "seed",
+                "features",
+                "sampler",
+                "tower",
+                "item_tower",
+                "loss",
+                "model",
+                "train",
+                "split",
+                "evaluation.exclude_seen",
+            ),
+            ("sample_negatives",),
+        ),
+        Step(
+            "log_to_mlflow",
+            "dssm_core.registry.versions:log_run",
+            "log settings, curves, data and plots",
+            (),
+            ("validate_data", "split_by_time", "sample_negatives", "train_towers"),
+            reusable=False,
+        ),
+        Step(
+            "export_embeddings",
+            "dssm_core.retrieval.embeddings:export",
+            "embed every user and item as of the cutoff",
+            ("features", "tower", "item_tower", "model", "split", "train.target"),
+            ("sample_negatives", "train_towers"),
+        ),
+        Step(
+            "build_index",
+            "dssm_core.retrieval.index:build_index",
+            "build the index that is served",
+            ("seed", "index"),
+            ("export_embeddings",),
+        ),
+        Step(
+            "recall_gate",
+            "dssm_core.gate.judge:judge",
+            "measure the served index against floor, baselines and champion",
+            (),
+            ("split_by_time", "sample_negatives", "export_embeddings", "build_index"),
+            reusable=False,
+        ),
+        Step(
+            "register_model",
+            "dssm_core.registry.versions:register",
+            "register towers, ids and index as one version",
+            (),
+            ("sample_negatives", "train_towers", "export_embeddings", "build_index", "recall_gate"),
+            reusable=False,
+        ),
+    )
+}
+
+
+def find_step(name: str) -> Step:
+    """The step called `name`; ConfigError with a hint when there is none."""
+    if name not in STEPS:
+        raise ConfigError(f"unknown step {name!r}: {did_you_mean(name, list(STEPS))}")
+    return STEPS[name]
