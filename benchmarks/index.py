@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dssm_core.retrieval.indexes import measure
 from dssm_core.retrieval.indexes.annoy import Annoy
-from dssm_core.retrieval.indexes.auto import Auto, Trial
+from dssm_core.retrieval.indexes.auto import Auto, IndexTrial
 
 Floats = npt.NDArray[np.float32]
 
@@ -52,21 +52,21 @@ def made_up(
     return item_vectors, user_vectors
 
 
-def row(trial: Trial, chosen: bool) -> str:
+def row(trial: IndexTrial, chosen: bool) -> str:
     """A trial as a Markdown row, the chosen one in bold."""
     mark = "**" if chosen else ""
     settings = ", ".join(f"{name} {value}" for name, value in trial.settings.items())
     return f"| {mark}{trial.kind}{mark} | {settings} | {trial.recall:.4f} | {mark}{trial.queries_per_s:,.0f}{mark} |"
 
 
-def annoy(vectors: Floats, queries: Floats, k: int, trees: int = 10) -> Trial:
+def annoy(vectors: Floats, queries: Floats, k: int, trees: int = 10) -> IndexTrial:
     """Annoy as its own documentation has it: 10 trees, and k * trees nodes looked at."""
     member, asked = (
         Annoy(trees=trees, search_k=k * trees),
         measure.sample(vectors, queries, k, len(queries), 0),
     )
     recall, rate = asked.measure(member, member.build(vectors, 0))
-    return Trial("annoy", {"trees": trees, "search_k": k * trees}, recall, rate)
+    return IndexTrial("annoy", {"trees": trees, "search_k": k * trees}, recall, rate)
 
 
 def main() -> None:

@@ -252,9 +252,9 @@ def in_memory(config: Any) -> Any:
 def tabulate(config: Any, prepared: Any, folder: Path) -> None:
     """The samplers' tables, as `sample_negatives` writes them."""
     from dssm_core.features.tensors import save_tensors
-    from dssm_core.sampling.prepare import _sampler_tables
+    from dssm_core.sampling.sampler_tables import fit_sampler_tables
 
-    save_tensors(folder / "sampler.safetensors", _sampler_tables(config, prepared.log, {}))
+    save_tensors(folder / "sampler.safetensors", fit_sampler_tables(config, prepared.log, {}))
 
 
 MLP = {

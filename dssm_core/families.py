@@ -34,7 +34,7 @@ SPLITS = {
 }
 
 TOWERS = {
-    "linear": "dssm_core.models.towers.linear:Linear",
+    "linear": "dssm_core.models.towers.linear:LinearTower",
     "mlp": "dssm_core.models.towers.mlp:Mlp",
     "recurrent": "dssm_core.models.towers.recurrent:Recurrent",
     "senet": "dssm_core.models.towers.senet:Senet",

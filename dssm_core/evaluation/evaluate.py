@@ -32,7 +32,7 @@ from dssm_core.features.popularity import recent, top
 from dssm_core.retrieval.bundle import Bundle, assemble, open_bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
 from dssm_core.retrieval.indexes.protocol import Index
-from dssm_core.retrieval.newcomers import HOT, HotList, open_hot_list
+from dssm_core.retrieval.new_users import HOT, HotList, open_hot_list
 from dssm_core.runs.files import scratch
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE
 from dssm_core.runs.run import Run
@@ -49,7 +49,7 @@ class Vectors:
     """A query vector each: rows [Q] of a matrix [U, D] that may lie on disk.
 
     cold [Q]: who is answered by the bundle's hot list instead, where it holds one (see
-    newcomers.py).
+    new_users.py).
     """
 
     matrix: Floats
@@ -263,7 +263,7 @@ def query_encoder(run: Run) -> Iterator[Encode]:
                 frame.iloc[first : first + QUERIES_AT_ONCE] for first in rows[::QUERIES_AT_ONCE]
             ]
             parts = [
-                (bundle.encoder.users(part), bundle.asked(part).source == HOT) for part in frames
+                (bundle.encoder.users(part), bundle.plan(part).source == HOT) for part in frames
             ]
             if not parts:
                 return Vectors(np.zeros((0, 1), np.float32), rows, np.zeros(0, np.bool_))

@@ -35,11 +35,11 @@ from dssm_core.families import BASELINES
 from dssm_core.features.histories import Histories
 from dssm_core.features.popularity import Clicks, recent, top
 from dssm_core.metrics import Relevant
-from dssm_core.retrieval.as_of import Latest, Moment, Moments
 from dssm_core.retrieval.bundle import Bundle, open_bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
 from dssm_core.retrieval.indexes.protocol import Index
-from dssm_core.retrieval.newcomers import HotList
+from dssm_core.retrieval.new_users import HotList
+from dssm_core.retrieval.snapshots import LatestTables, Snapshot, Timeline
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, TEST_FILE, TRAIN_FILE, table_file
 from dssm_core.runs.run import Run
 
@@ -154,7 +154,7 @@ def roll(run: Run, window: Window, folder: Path, beside: bool = True) -> Rolled:
     config, bundle = run.config, open_bundle(folder)
     context = [feature.column for feature in bundle.config.features.columns.context]
     moments, rows, k = (
-        Moments.of(folder, clicks_of(run, context)),
+        Timeline.of(folder, clicks_of(run, context)),
         rows_of(run, window),
         max(config.evaluation.ks),
     )
@@ -189,7 +189,7 @@ def roll(run: Run, window: Window, folder: Path, beside: bool = True) -> Rolled:
     return Rolled(rows, places)
 
 
-def clicks_of(run: Run, context: list[str]) -> Latest:
+def clicks_of(run: Run, context: list[str]) -> LatestTables:
     """All positives of a run, train and test, with the context columns that there are; its users
     and items.
     """
@@ -208,7 +208,7 @@ def clicks_of(run: Run, context: list[str]) -> Latest:
         pd.read_parquet(file) if (file := beside / table_file(f"{side}s")).is_file() else None
         for side in ("user", "item")
     )
-    return Latest(clicks, *tables)
+    return LatestTables(clicks, *tables)
 
 
 def rows_of(run: Run, window: Window) -> TestRows:
@@ -231,7 +231,7 @@ def rows_of(run: Run, window: Window) -> TestRows:
     )
 
 
-def _queries(moment: Moment, users: pd.Series[Any]) -> tuple[Ints, Slice]:
+def _queries(moment: Snapshot, users: pd.Series[Any]) -> tuple[Ints, Slice]:
     """Each row's query, and the queries: the users of the rows [P], with what each is known to have
     taken by now.
     """
@@ -262,7 +262,7 @@ def _nearest(
     )
 
 
-def _fitted(moment: Moment, asked: Slice, config: Config) -> dict[str, Search]:
+def _fitted(moment: Snapshot, asked: Slice, config: Config) -> dict[str, Search]:
     """Each baseline as of now; for `recent_hot` also each of its windows, `name/hours`."""
     seen, as_of = moment.of.clicks_before(moment.log.end), moment.log.end
     user, item, time = (

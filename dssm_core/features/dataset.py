@@ -50,7 +50,7 @@ class Prepared:
 
 
 def load_prepared(folder: Path, with_log: bool = True) -> Prepared:
-    """What `prepare` wrote, on the CPU; without its log (serving needs none) on request."""
+    """What `sample_negatives` wrote, on the CPU; without its log (serving needs none) on request."""
     tensors = load_file(folder / TABLES_FILE)
     schema = Schema.model_validate_json((folder / SCHEMA_FILE).read_bytes())
     log = from_named(Interactions, "log", load_file(folder / LOG_FILE)) if with_log else empty_log()

@@ -36,7 +36,7 @@ from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
 from dssm_core.data.validate import unbroken
 from dssm_core.errors import DataError
 from dssm_core.families import SOURCES
-from dssm_core.retrieval.as_of import Latest
+from dssm_core.retrieval.snapshots import LatestTables
 from dssm_core.runs.files import sha256
 from dssm_core.runs.layout import table_file
 
@@ -98,7 +98,7 @@ def origins(config: Config, start_ms: int, end_ms: int, days: Path | None) -> li
 
 def read_latest(
     config: Config, start_ms: int, end_ms: int, found: list[Origin], work: Path
-) -> tuple[Latest, dict[str, int]]:
+) -> tuple[LatestTables, dict[str, int]]:
     """The clean positives with start <= time < end, the users and items; rows read, sound (they
     break no rule), clean (nor come twice, nor before their item) and positive.
 
@@ -112,7 +112,7 @@ def read_latest(
     except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException) as error:
         raise read_error(error) from error
     _check(config, rows, start_ms, end_ms)
-    return Latest(
+    return LatestTables(
         frame,
         *(_table(work / table_file(name), key) for name, key in ((USERS, USER), (ITEMS, ITEM))),
     ), rows

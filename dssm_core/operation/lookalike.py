@@ -37,7 +37,7 @@ NAMED = 5  # unknown seeds that a message names
 
 
 @dataclass(frozen=True)
-class Asked:
+class AudienceQuery:
     """A question to the users' index. vector [D] is compared with users [U, D] by inner product;
     seeds: rows of `users` that ask.
 
@@ -51,7 +51,7 @@ class Asked:
     some: tuple[str, ...] = ()
 
 
-def like_seeds(bundle: Bundle, seeds: Sequence[Any]) -> Asked:
+def like_seeds(bundle: Bundle, seeds: Sequence[Any]) -> AudienceQuery:
     """The seeds' prototype among unit vectors. seeds: user ids, each counted once; those that the
     model does not know are left out.
 
@@ -69,10 +69,10 @@ def like_seeds(bundle: Bundle, seeds: Sequence[Any]) -> Asked:
     if unknown:
         log.warning("%s: left out", told)
     users = _unit(np.array(bundle.user_vectors[1:], dtype=np.float32))
-    return Asked(users[known].mean(axis=0), users, known, unknown, some)
+    return AudienceQuery(users[known].mean(axis=0), users, known, unknown, some)
 
 
-def near_item(bundle: Bundle, item: Any) -> Asked:
+def near_item(bundle: Bundle, item: Any) -> AudienceQuery:
     """An item's vector among the users' own. DataError where the model does not know the item."""
     code = int(bundle.items.encode(as_ids(pd.Series([item], dtype=object), bundle.items))[0])
     if code == 0:
@@ -80,14 +80,16 @@ def near_item(bundle: Bundle, item: Any) -> Asked:
             f"item {item!r} is not among the model's {len(bundle.items) - 1:,} items: give an {ITEM} of its catalogue"
         )
     items: Floats = np.load(bundle.folder / ITEM_EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
-    return Asked(
+    return AudienceQuery(
         np.array(items[code - 1], dtype=np.float32),
         np.array(bundle.user_vectors[1:], dtype=np.float32),
         np.zeros(0, np.int64),
     )
 
 
-def audience(bundle: Bundle, asked: Asked, top: int, exclude_seeds: bool = True) -> pd.DataFrame:
+def audience(
+    bundle: Bundle, asked: AudienceQuery, top: int, exclude_seeds: bool = True
+) -> pd.DataFrame:
     """The `top` users, or all if there are fewer: columns user_id, score, rank (from 1), best
     first, equal scores in order of ids.
 

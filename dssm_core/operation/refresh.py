@@ -34,10 +34,10 @@ from dssm_core.data.splits.protocol import Window
 from dssm_core.errors import ConfigError, ConflictError
 from dssm_core.operation.latest_clicks import Origin, origins, read_latest
 from dssm_core.registry.versions import CHAMPION, Registered, fetch
-from dssm_core.retrieval.as_of import Moment, Moments, trained_window
 from dssm_core.retrieval.bundle import Bundle, content_hash, open_bundle
 from dssm_core.retrieval.index import make_index
-from dssm_core.retrieval.refreshed import CURRENT, LINEAGE, current, lineage
+from dssm_core.retrieval.reloading import CURRENT, LINEAGE, current_folder, read_lineage
+from dssm_core.retrieval.snapshots import Snapshot, Timeline, trained_window
 from dssm_core.runs.files import digest, disk_errors, locked, write_atomically
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE, ids_file
 from dssm_core.runs.run import SAFE_RUN_ID
@@ -123,7 +123,7 @@ def refresh(
     about |= {"read_from": [origin.holds for origin in found]}
     about["key"] = digest([about, code_version()])
     with _alone(root / model) as work:
-        now = lineage(root, model)
+        now = read_lineage(root, model)
         if now and now["key"] == about["key"]:
             return now
         if now and now["version"] == version and now["as_of"] > about["as_of"]:
@@ -138,7 +138,7 @@ def refresh(
             work / "bundle",
             f"{version}/{about['as_of'].replace(':', '')}-{about['key'][:8]}",
         )
-    return about | {"folder": str(current(root, model))}
+    return about | {"folder": str(current_folder(root, model))}
 
 
 def passed_ms(moment: datetime, now: datetime) -> int:
@@ -185,7 +185,7 @@ def _make(bundle: Bundle, config: Config, as_of_ms: int, found: list[Origin], wo
     latest, rows = read_latest(
         config, as_of_ms - (window.cutoff_ms - window.start_ms), as_of_ms, found, work / "clicks"
     )
-    moment = Moments.of(bundle.folder, latest).as_of(as_of_ms)
+    moment = Timeline.of(bundle.folder, latest).as_of(as_of_ms)
     exported: Floats = np.load(bundle.folder / ITEMS_FILE, mmap_mode="r", allow_pickle=False)
     with disk_errors(part):
         shutil.copytree(bundle.folder, part)  # not linked: the index's files are written over
@@ -215,7 +215,7 @@ def _since(times: pd.Series[Any], cutoff_ms: int) -> JSON:
     return {"since_training": since, "newest": _iso(int(times.max()))}
 
 
-def _counts(moment: Moment, bundle: Bundle, exported: Floats) -> JSON:
+def _counts(moment: Snapshot, bundle: Bundle, exported: Floats) -> JSON:
     new_items, new_users = (
         moment.n_items - 1 - len(exported),
         moment.n_users - len(bundle.user_vectors),

@@ -12,20 +12,20 @@ import mlflow
 import pandas as pd
 
 from dssm_core.errors import DataError
-from dssm_core.retrieval.refreshed import Live
+from dssm_core.retrieval.reloading import ReloadingBundle
 
 
 class Retriever(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow's class is untyped here
     """Users in, items out: the bundle behind MLflow's pyfunc."""
 
-    live: Live
+    bundle: ReloadingBundle
 
     def load_context(self, context: Any) -> None:
         """Open the bundle that was logged with the model. Where $DSSM_REFRESHED names a folder, its
-        refreshes answer (see live.py).
+        refreshes answer (see reloading.py).
         """
         root = os.environ.get("DSSM_REFRESHED")
-        self.live = Live(context.artifacts["bundle"], Path(root) if root else None)
+        self.bundle = ReloadingBundle(context.artifacts["bundle"], Path(root) if root else None)
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -42,7 +42,7 @@ class Retriever(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow's cl
         10,000.
         """
         try:
-            return self.live.now().retrieve(model_input, (params or {}).get("k", 200))
+            return self.bundle.current().retrieve(model_input, (params or {}).get("k", 200))
         except DataError as error:
             raise mlflow.exceptions.MlflowException.invalid_parameter_value(str(error)) from error
 

@@ -842,7 +842,7 @@ def _shares(run: Run) -> tuple[Any, Any]:
     import torch
 
     from dssm_core.features.dataset import bucket_times, load_prepared
-    from dssm_core.sampling.prepare import load_sampler_tables, samplers_of
+    from dssm_core.sampling.sampler_tables import load_sampler_tables, samplers_of
     from dssm_core.sampling.samplers.protocol import mean_share
 
     folder = run.step("sample_negatives")

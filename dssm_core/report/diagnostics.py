@@ -37,7 +37,7 @@ from dssm_core.runs.layout import (
     table_file,
 )
 from dssm_core.runs.run import Run
-from dssm_core.sampling.prepare import load_sampler_tables, samplers_of
+from dssm_core.sampling.sampler_tables import load_sampler_tables, samplers_of
 from dssm_core.sampling.samplers.protocol import Sampler, Tables
 
 DRAWS = 200_000  # of the sampler

@@ -26,7 +26,7 @@ from dssm_core.errors import ArtifactError, DataError
 from dssm_core.families import INDEXES
 from dssm_core.features.ids import Ids
 from dssm_core.retrieval.indexes.protocol import Index
-from dssm_core.retrieval.newcomers import CONTEXT, HOT, HotList, open_hot_list, sources
+from dssm_core.retrieval.new_users import CONTEXT, HOT, HotList, open_hot_list, sources
 from dssm_core.runs.files import digest, link, sha256
 from dssm_core.runs.layout import CONFIG_FILE, ITEM_IDS_FILE, USER_EMBEDDINGS_FILE, USER_IDS_FILE
 from dssm_core.runs.run import Run
@@ -38,7 +38,7 @@ MAX_K = 10_000  # of one answer: more would be held in memory for each row that 
 
 
 @dataclass(frozen=True)
-class Asked:
+class QueryPlan:
     """Ints of a question. codes [B]: users, 0 unknown; told [B]: whose history holds a known item;
     source [B]: see newcomers.sources.
     """
@@ -54,7 +54,7 @@ class Bundle:
     r-1 of the index.
 
     hot: what newcomers get where the tower has not learned what to make of them (None: it has), see
-    newcomers.py.
+    new_users.py.
     """
 
     folder: Path
@@ -75,7 +75,7 @@ class Bundle:
 
         return Encoder(self.folder)
 
-    def asked(self, frame: pd.DataFrame) -> Asked:
+    def plan(self, frame: pd.DataFrame) -> QueryPlan:
         """Who asks, and where each answer is to come from."""
         check_frame(frame)
         codes = (
@@ -89,9 +89,11 @@ class Bundle:
             if features.history.length == 0
             else np.zeros(len(frame), np.bool_)
         )
-        return Asked(codes, told, sources(features, codes > 0, told, context, self.hot is not None))
+        return QueryPlan(
+            codes, told, sources(features, codes > 0, told, context, self.hot is not None)
+        )
 
-    def vectors(self, frame: pd.DataFrame, asked: Asked) -> Floats:
+    def vectors(self, frame: pd.DataFrame, asked: QueryPlan) -> Floats:
         """A query vector a row: from the history where some of it is known, else as exported, else
         the unknown user's. [B, D]
 
@@ -111,7 +113,7 @@ class Bundle:
         where there are no more.
         """
         check_k(k)
-        return self._search(frame, self.asked(frame), k)
+        return self._search(frame, self.plan(frame), k)
 
     def retrieve(self, frame: pd.DataFrame, k: int) -> pd.DataFrame:
         """Columns `item_ids` and `scores`, for each row of `frame` two lists of at most k, best
@@ -121,7 +123,7 @@ class Bundle:
         asks, or on a k above 10,000.
         """
         check_k(k, MAX_K)
-        asked = self.asked(frame)
+        asked = self.plan(frame)
         if frame.empty:
             raise DataError(
                 f"input has no rows: give one for each user who asks, with {USER!r}, {HISTORY!r} or both"
@@ -134,7 +136,7 @@ class Bundle:
             source=asked.source
         )
 
-    def _search(self, frame: pd.DataFrame, asked: Asked, k: int) -> tuple[Ints, Floats]:
+    def _search(self, frame: pd.DataFrame, asked: QueryPlan, k: int) -> tuple[Ints, Floats]:
         found = self.member.search(
             self.index, self.vectors(frame, asked), min(k, len(self.items) - 1)
         )

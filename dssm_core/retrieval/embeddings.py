@@ -28,7 +28,7 @@ from dssm_core.features.popularity import (
 )
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.retrieval.encoder import load_towers, users_at_once
-from dssm_core.retrieval.newcomers import HotList
+from dssm_core.retrieval.new_users import HotList
 from dssm_core.runs.layout import (
     ITEM_EMBEDDINGS_FILE,
     LOG_FILE,
@@ -45,11 +45,11 @@ log = logging.getLogger(__name__)
 AT_ONCE = 8192  # items embedded at a time
 
 
-def export(run: Run, work: Path) -> Outcome:
+def export_embeddings(run: Run, work: Path) -> Outcome:
     """Step function. Writes user_embeddings.npy (row = code, 0 unknown), item_embeddings.npy (row =
     code - 1), and all else that encoding a user takes, so that this folder and the index together
     are what is served; hot.parquet where the unknown user's vector was never trained (see
-    newcomers.py).
+    new_users.py).
     """
     prepared = load_prepared(run.step("sample_negatives"))
     model = load_towers(run.step("train_towers"), run.config, prepared)
@@ -105,7 +105,7 @@ def hot_list(log: Interactions, config: Config) -> HotList | None:
     """The list (see `hottest`) of a model whose tower has seen no empty history; None where it has
     seen some.
     """
-    return None if knows_newcomers(log, config) else hottest(log, config)
+    return None if trained_on_empty_histories(log, config) else hottest(log, config)
 
 
 def hottest(log: Interactions, config: Config) -> HotList:
@@ -123,7 +123,7 @@ def hottest(log: Interactions, config: Config) -> HotList:
     return HotList(rows, shares[rows].astype(np.float32))
 
 
-def knows_newcomers(log: Interactions, config: Config) -> bool:
+def trained_on_empty_histories(log: Interactions, config: Config) -> bool:
     """Whether training has shown the user tower empty histories beside others."""
     if config.features.history.length == 0:
         return False

@@ -55,15 +55,15 @@ STEPS = {
         ),
         Step(
             "sample_negatives",
-            "dssm_core.sampling.prepare:prepare",
+            "dssm_core.sampling.sample_negatives:sample_negatives",
             "fit ids on train, write the log and the sampler's tables",
             ("features", "sampler", "loss", "split"),
             ("validate_data", "split_by_time"),
-            outside="dssm_core.sampling.prepare:sampler_files",
+            outside="dssm_core.sampling.sample_negatives:sampler_files",
         ),
         Step(
             "train_towers",
-            "dssm_core.training.trainer:train",
+            "dssm_core.training.trainer:train_towers",
             "train both towers, early-stop on recall",
             (
                 "seed",
@@ -89,7 +89,7 @@ STEPS = {
         ),
         Step(
             "export_embeddings",
-            "dssm_core.retrieval.embeddings:export",
+            "dssm_core.retrieval.embeddings:export_embeddings",
             "embed every user and item as of the cutoff",
             ("features", "tower", "item_tower", "model", "split", "train.target"),
             ("sample_negatives", "train_towers"),

@@ -1,3 +1,3 @@
 """Negative sampling. In: the coded dataset; out: tables that candidates are drawn by, with log-Q.
-Read prepare.py first.
+Read sample_negatives.py first.
 """

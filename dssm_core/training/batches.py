@@ -10,7 +10,6 @@ history and every other item as an event.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,8 +27,7 @@ from dssm_core.features.inputs import (
 )
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.ragged import ranges
-
-SORTED_TOGETHER = 50  # batches' worth of stretches sorted by length, so that little is padding
+from dssm_core.training.epoch_order import epoch_batches, filled, length_batches, shuffled_within
 
 
 @dataclass(frozen=True)
@@ -64,13 +62,15 @@ class Examples(Protocol):
 def examples(config: Config, log: Interactions, users: ColumnTable, times: Tensor) -> Examples:
     """How this config sees a log. times: [buckets] ms, see prepare.bucket_times."""
     if config.features.activity.enabled:
-        return ByRefresh(config, log, users, times)
+        return EventExamples(config, log, users, times)
     return (
-        ByUser(config, log, users) if config.train.target == "rest" else ByPlace(config, log, users)
+        UserExamples(config, log, users)
+        if config.train.target == "rest"
+        else SequenceExamples(config, log, users)
     )
 
 
-class ByRefresh:
+class EventExamples:
     """An event a row, as of its refresh."""
 
     def __init__(
@@ -92,7 +92,7 @@ class ByRefresh:
         return Batch(inputs, events, int(self.buckets[rows[0]]))
 
 
-class ByPlace:
+class SequenceExamples:
     """Stretches of histories of at most features.history.length places; long histories are cut into
     several.
 
@@ -141,7 +141,7 @@ class ByPlace:
         return Batch(inputs, timeless(self.log, toward), 0, places)
 
 
-class ByUser:
+class UserExamples:
     """Whole users, whose vector is trained toward all that is not in their history at once: the
     order does not count.
 
@@ -215,51 +215,3 @@ def stretches(ptr: Tensor, length: int) -> tuple[Tensor, Tensor]:
     user, nth = ranges(torch.zeros_like(pieces), pieces)
     end = ptr[1:][user] - nth * length
     return torch.maximum(ptr[:-1][user], end - length - 1), end
-
-
-def length_batches(lengths: Tensor, size: int, seed: int) -> list[Tensor]:
-    """Rows of each batch of one epoch: shuffled, those of like length together, about `size` events
-    a batch.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(lengths), generator=generator)
-    group = lengths[order].cumsum(0) // (size * SORTED_TOGETHER)
-    order = order[(group * (int(lengths.max()) + 1) + lengths[order]).argsort(stable=True)]
-    batches = filled(order, lengths, size)
-    return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
-
-
-def filled(order: Tensor, lengths: Tensor, size: int) -> list[Tensor]:
-    """`order` in parts of about `size` events. order: [n] rows; lengths: [n] events of each row."""
-    batch = (lengths[order].cumsum(0) - 1) // size
-    return list(order.split(batch.unique_consecutive(return_counts=True)[1].tolist()))
-
-
-def shuffled_within(group: Tensor, generator: torch.Generator) -> Tensor:
-    """An order of the rows that keeps groups together, ascending, and shuffles each. group: [n], on
-    the generator's device.
-    """
-    return (
-        group.double()
-        + torch.rand(len(group), generator=generator, device=group.device, dtype=torch.double)
-    ).argsort()
-
-
-def epoch_batches(bucket: Tensor, size: int, seed: int) -> list[Tensor]:
-    """Rows of each batch of one epoch: events shuffled within their bucket, batches shuffled.
-    bucket: [n] ascending.
-
-    The same seed gives the same batches, which is what lets a killed run go on where it was.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    sizes = [size_ for count in bucket.bincount().tolist() for size_ in _even(count, size)]
-    batches = shuffled_within(bucket, generator).split(sizes)
-    return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
-
-
-def _even(count: int, size: int) -> Iterator[int]:
-    """`count` in as few parts as fit `size`, of nearly one length: no batch of a few left-over
-    events.
-    """
-    parts = -(-count // size)
-    return (count * (part + 1) // parts - count * part // parts for part in range(parts))

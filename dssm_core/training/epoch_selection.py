@@ -24,7 +24,7 @@ MOST_USERS = 20_000  # an even sample of the users is enough to choose an epoch 
 AT_ONCE = 1024  # queries scored at a time
 
 
-class Validation:
+class HeldOutQueries:
     """The queries held out, found once, asked after each epoch. Warm users and items only: in the
     log that is `known`.
 

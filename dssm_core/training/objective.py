@@ -18,7 +18,7 @@ from dssm_core.features.events import Events
 from dssm_core.features.inputs import item_inputs
 from dssm_core.features.interactions import Interactions
 from dssm_core.models.two_tower import TwoTower
-from dssm_core.sampling.prepare import load_sampler_tables, samplers_of
+from dssm_core.sampling.sampler_tables import load_sampler_tables, samplers_of
 from dssm_core.sampling.samplers.in_batch import InBatch
 from dssm_core.sampling.samplers.protocol import Sampler, Tables, side_by_side
 from dssm_core.training.batches import Batch, examples

@@ -28,7 +28,7 @@ from dssm_core.runs.layout import CHECKPOINT_FILE, HISTORY_FILE, TOWERS_FILE
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
-from dssm_core.training.epoch_selection import Validation
+from dssm_core.training.epoch_selection import HeldOutQueries
 from dssm_core.training.objective import Objective
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def train(run: Run, work: Path) -> Outcome:
+def train_towers(run: Run, work: Path) -> Outcome:
     """Step function. Writes towers.safetensors and history.jsonl; resumes from `work`'s checkpoint
     after a kill.
     """
@@ -216,7 +216,7 @@ class Trainer:
             self.objective.examples.batches(self.config.train.batch_size, seed=0)
         )
         self._start(state)
-        validation = Validation(self.config, self.prepared.log) if phase == "select" else None
+        validation = HeldOutQueries(self.config, self.prepared.log) if phase == "select" else None
         while not self._finished():
             self._epoch()
             if validation and self._to_be_judged():
@@ -316,7 +316,7 @@ class Trainer:
         weight = 1.0 if first else 1 - self.config.train.ema_decay
         torch._foreach_lerp_(self.averaged, self.dense, weight)
 
-    def _judge(self, validation: Validation) -> None:
+    def _judge(self, validation: HeldOutQueries) -> None:
         """Ask the averaged towers on the validation slice; the best epoch is the one with the most."""
         progress, name = self.progress, self.config.train.metric
         with self.autocast:

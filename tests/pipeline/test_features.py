@@ -16,8 +16,8 @@ from dssm_core.config import parse_config
 from dssm_core.features.dataset import load_prepared
 from dssm_core.features.tables import encode_table
 from dssm_core.retrieval import bundle
-from dssm_core.retrieval.as_of import Latest, Moments
 from dssm_core.retrieval.encoder import Encoder
+from dssm_core.retrieval.snapshots import LatestTables, Timeline
 from dssm_core.runs.run import create_run
 from dssm_core.runs.table import STEPS
 from dssm_core.runs.transaction import execute
@@ -163,8 +163,8 @@ def test_who_comes_later_is_seen_by_every_kind_of_column(served):
             "device": ["phone"] * 2,
         }
     )
-    moments = Moments.of(
-        encoder.folder, Latest(pd.concat([clicks, rows], ignore_index=True), *tables)
+    moments = Timeline.of(
+        encoder.folder, LatestTables(pd.concat([clicks, rows], ignore_index=True), *tables)
     )
     for table, ids, twin in (
         (moments.user_table, moments.users, "5"),

@@ -22,10 +22,10 @@ from dssm_core.evaluation.queries import read_window
 from dssm_core.gate.judge import Champion, decide, measure_champion, stands_out
 from dssm_core.operation import refresh
 from dssm_core.registry import versions as registry
-from dssm_core.retrieval import refreshed as live
-from dssm_core.retrieval.as_of import Latest, Moments
+from dssm_core.retrieval import reloading
 from dssm_core.retrieval.bundle import assemble, content_hash, open_bundle
-from dssm_core.retrieval.refreshed import Live
+from dssm_core.retrieval.reloading import ReloadingBundle
+from dssm_core.retrieval.snapshots import LatestTables, Timeline
 from dssm_core.runs.files import sha256
 from dssm_core.runs.run import Run, create_run
 from dssm_core.runs.transaction import execute
@@ -117,7 +117,7 @@ def base(run, tmp_path_factory):
 
 def latest(log, until=T0 + 4 * DAY):
     frame = log[1][log[1].timestamp < until].reset_index(drop=True)
-    return Latest(frame.astype({USER: "str", ITEM: "str"}))
+    return LatestTables(frame.astype({USER: "str", ITEM: "str"}))
 
 
 def exported(base):
@@ -129,7 +129,7 @@ def exported(base):
 
 def test_as_of_the_cutoff_the_vectors_are_the_exported_ones(base, log):
     items, users = exported(base)
-    moment = Moments.of(base, latest(log)).as_of(CUTOFF)
+    moment = Timeline.of(base, latest(log)).as_of(CUTOFF)
     assert np.array_equal(moment.items(items), items)
     assert np.array_equal(moment.all_users(users), users)
     everyone = moment.users(np_codes(1, len(users)))
@@ -147,7 +147,7 @@ def test_nothing_at_or_after_the_moment_changes_anything(base, log, hour):
     items, users = exported(base)
     as_of = CUTOFF + hour * HOUR_MS
     full, cut = (
-        Moments.of(base, clicks).as_of(as_of) for clicks in (latest(log), latest(log, as_of))
+        Timeline.of(base, clicks).as_of(as_of) for clicks in (latest(log), latest(log, as_of))
     )
     assert np.array_equal(full.items(items), cut.items(items))
     assert np.array_equal(full.all_users(users), cut.all_users(users))
@@ -156,7 +156,7 @@ def test_nothing_at_or_after_the_moment_changes_anything(base, log, hour):
 
 def test_only_those_who_acted_have_other_vectors(base, log):
     users = exported(base)[1]
-    moments = Moments.of(base, latest(log))
+    moments = Timeline.of(base, latest(log))
     moment = moments.as_of(CUTOFF + HOUR_MS)
     acted = set(
         log[1][(log[1].timestamp >= CUTOFF) & (log[1].timestamp < CUTOFF + HOUR_MS)].user_id
@@ -177,7 +177,7 @@ def test_only_those_who_acted_have_other_vectors(base, log):
 
 def test_newcomers_have_codes_behind_the_bundles_own_from_their_first_click_on(base, log):
     own = open_bundle(base)
-    moments = Moments.of(base, latest(log))
+    moments = Timeline.of(base, latest(log))
     assert moments.items.index[: len(own.items) - 1].equals(own.items.index)
     first = log[1].groupby(ITEM).timestamp.min()
     for hour in (0, 6, 10, 11, 24):
@@ -189,7 +189,7 @@ def test_newcomers_have_codes_behind_the_bundles_own_from_their_first_click_on(b
 
 
 def test_a_window_as_long_as_the_trained_one(base, log):
-    moment = Moments.of(base, latest(log)).as_of(CUTOFF + 5 * HOUR_MS)
+    moment = Timeline.of(base, latest(log)).as_of(CUTOFF + 5 * HOUR_MS)
     assert (moment.log.start, moment.log.end) == (T0 + 5 * HOUR_MS, CUTOFF + 5 * HOUR_MS)
     inside = log[1][(log[1].timestamp >= moment.log.start) & (log[1].timestamp < moment.log.end)]
     assert len(moment.log.item) == len(inside)
@@ -211,7 +211,7 @@ def by_place(log, tmp_path_factory):
 def test_without_item_activity_known_items_keep_their_vectors(log, by_place, tmp_path):
     folder = assemble(by_place, tmp_path / "bundle")
     items = exported(folder)[0]
-    moment = Moments.of(folder, latest(log)).as_of(CUTOFF + DAY)
+    moment = Timeline.of(folder, latest(log)).as_of(CUTOFF + DAY)
     anew = moment.items(items)
     assert len(anew) > len(items)
     assert anew[: len(items)].tobytes() == items.tobytes()
@@ -480,7 +480,7 @@ def test_a_refresh_is_a_bundle_with_its_lineage(run, base, log, tmp_path):
         np.load(base / "item_embeddings.npy")
     )
     bundle = open_bundle(tmp_path / "dssm-made" / "current")
-    assert live.current(tmp_path, "dssm-made") == bundle.folder.resolve()
+    assert reloading.current_folder(tmp_path, "dssm-made") == bundle.folder.resolve()
     assert (
         json.loads((bundle.folder / "lineage.json").read_text()) | {"folder": made["folder"]}
         == made
@@ -499,7 +499,7 @@ def test_histories_with_newcomers_are_answered_through_the_towers(run, base, tmp
     plain = pd.DataFrame({USER: [None, None], "history": [["i3"], ["i50", "i3"]]})
     # `new` is not among what the towers know
     assert np.array_equal(
-        refreshed.vectors(told, refreshed.asked(told)), own.vectors(plain, own.asked(plain))
+        refreshed.vectors(told, refreshed.plan(told)), own.vectors(plain, own.plan(plain))
     )
 
 
@@ -517,14 +517,14 @@ def test_again_is_the_same_and_an_older_moment_is_refused(run, base, tmp_path):
         match="is refreshed as of 2024-03-04T11:00:00Z already, after 2024-03-04T09:00:00Z",
     ):
         at(tmp_path, base, run, 9)
-    assert live.lineage(tmp_path, "dssm-made") == made
+    assert reloading.read_lineage(tmp_path, "dssm-made") == made
 
 
 def test_a_refresh_does_not_hang_on_the_one_before(run, base, tmp_path):
     at(tmp_path / "one", base, run, 9)
     at(tmp_path / "one", base, run, 15)
     at(tmp_path / "two", base, run, 15)
-    one, two = (live.current(tmp_path / name, "dssm-made") for name in ("one", "two"))
+    one, two = (reloading.current_folder(tmp_path / name, "dssm-made") for name in ("one", "two"))
     for file in (
         "user_embeddings.npy",
         "item_embeddings.npy",
@@ -542,7 +542,7 @@ def test_the_one_before_stays_for_its_readers_and_older_ones_go(run, base, tmp_p
 
 def test_a_kill_between_leaves_the_old_one_whole(run, base, tmp_path, monkeypatch):
     made = at(tmp_path, base, run, 1)
-    whole = content_hash(live.current(tmp_path, "dssm-made"))
+    whole = content_hash(reloading.current_folder(tmp_path, "dssm-made"))
     for place in ("make_index", "_swap"):
         with monkeypatch.context() as patch:
             patch.setattr(refresh, place, killed)
@@ -558,8 +558,8 @@ def test_a_kill_between_leaves_the_old_one_whole(run, base, tmp_path, monkeypatc
         )
         with pytest.raises(KeyboardInterrupt):
             at(tmp_path, base, run, 2)
-    assert live.lineage(tmp_path, "dssm-made") == made
-    assert content_hash(live.current(tmp_path, "dssm-made")) == whole
+    assert reloading.read_lineage(tmp_path, "dssm-made") == made
+    assert content_hash(reloading.current_folder(tmp_path, "dssm-made")) == whole
     assert at(tmp_path, base, run, 2)["as_of"] == "2024-03-04T02:00:00Z"
 
 
@@ -575,7 +575,9 @@ def test_landed_days_and_the_log_give_the_same(run, base, log, tmp_path):
     made = at(tmp_path / "landed", base, run, 15, days=days)
     assert list(made["read_from"][0]["days"]) == ["2024-03-01", "2024-03-02", "2024-03-03"]
     assert list(made["read_from"][1]["files"]) == ["clicks.csv"]  # the day that is still going on
-    one, two = (live.current(tmp_path / name, "dssm-made") for name in ("log", "landed"))
+    one, two = (
+        reloading.current_folder(tmp_path / name, "dssm-made") for name in ("log", "landed")
+    )
     for file in ("user_embeddings.npy", "item_embeddings.npy"):
         assert (one / file).read_bytes() == (two / file).read_bytes()
 
@@ -602,7 +604,7 @@ def test_what_cannot_be_refreshed_is_said(run, base, tmp_path):
     other = run.config.model_copy(update={"name": "other"})
     with pytest.raises(ConfigError, match="config 'other' is not that of model 'dssm-made'"):
         refresh.refresh(base, "dssm-made", "3", other, CUTOFF + HOUR_MS, tmp_path)
-    assert live.current(tmp_path, "dssm-made") is None
+    assert reloading.current_folder(tmp_path, "dssm-made") is None
 
 
 def test_the_rules_of_a_training_hold_for_the_latest_clicks_too(log, tmp_path, run, base):
@@ -626,7 +628,8 @@ def test_the_rules_of_a_training_hold_for_the_latest_clicks_too(log, tmp_path, r
     assert made["clicks"]["read"] > made["clicks"]["clean"] == plain["clicks"]["clean"]
     for file in ("user_embeddings.npy", "item_embeddings.npy"):
         one, two = (
-            live.current(tmp_path / root, "dssm-made") / file for root in ("dirty-root", "plain")
+            reloading.current_folder(tmp_path / root, "dssm-made") / file
+            for root in ("dirty-root", "plain")
         )
         assert one.read_bytes() == two.read_bytes()
     pd.concat([frame, *[bad] * 100]).to_csv(dirty / "clicks.csv", index=False)
@@ -681,7 +684,7 @@ def test_a_champion_that_was_replaced_meanwhile_is_not_swapped_in(run, base, tmp
         match="champion of 'dssm-made' became 4 while 3 was refreshed: the next refresh is its",
     ):
         refresh.refresh_registered(store, None, run.config, CUTOFF + HOUR_MS, tmp_path)
-    assert live.current(tmp_path, "dssm-made") is None
+    assert reloading.current_folder(tmp_path, "dssm-made") is None
     assert not (tmp_path / "dssm-made" / ".part").exists()
 
 
@@ -689,21 +692,21 @@ def test_a_champion_that_was_replaced_meanwhile_is_not_swapped_in(run, base, tmp
 
 
 def test_a_server_follows_the_refreshes_of_its_own_bundle_only(run, base, log, tmp_path):
-    server, asked = Live(base, tmp_path), pd.DataFrame({USER: ["u70"]})
-    assert server.now() is server.registered
+    server, asked = ReloadingBundle(base, tmp_path), pd.DataFrame({USER: ["u70"]})
+    assert server.current() is server.registered
     first = at(tmp_path, base, run, 9)
-    opened = server.now()
+    opened = server.current()
     assert str(opened.folder) == first["folder"]
-    assert server.now() is opened
+    assert server.current() is opened
     assert "new" not in opened.retrieve(asked, 60).item_ids[0]
     second = at(tmp_path, base, run, 12)
-    assert str(server.now().folder) == second["folder"]
-    assert "new" in server.now().retrieve(asked, 60).item_ids[0]
+    assert str(server.current().folder) == second["folder"]
+    assert "new" in server.current().retrieve(asked, 60).item_ids[0]
     other = tmp_path / "other"
     shutil.copytree(base, other)
     (other / "note.txt").write_text("another version")
-    assert Live(other, tmp_path).now().folder == other
-    assert Live(base).now().folder == base
+    assert ReloadingBundle(other, tmp_path).current().folder == other
+    assert ReloadingBundle(base).current().folder == base
 
 
 @pytest.mark.parametrize("damage", ["lineage.json", "user_ids.parquet", "index.faiss"])
@@ -711,16 +714,16 @@ def test_a_damaged_refresh_takes_nobody_down_and_the_next_one_heals_it(run, base
     """As after a power cut: what was served before goes on, a server that starts then begins with
     its own.
     """
-    server = Live(base, tmp_path)
+    server = ReloadingBundle(base, tmp_path)
     at(tmp_path, base, run, 9)
-    before = server.now()
+    before = server.current()
     broken = Path(at(tmp_path, base, run, 10)["folder"])
     (broken / damage).write_bytes(b"")
-    assert server.now() is before
-    starting = Live(base, tmp_path)
-    assert starting.now() is starting.registered
+    assert server.current() is before
+    starting = ReloadingBundle(base, tmp_path)
+    assert starting.current() is starting.registered
     healed = at(tmp_path, base, run, 11)
-    assert str(server.now().folder) == str(starting.now().folder) == healed["folder"]
+    assert str(server.current().folder) == str(starting.current().folder) == healed["folder"]
 
 
 def test_the_logged_model_follows_where_it_is_told_of_them(run, base, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from dssm_core.models.pooling import Pools
 from dssm_core.models.towers.protocol import Pooled
 
 
-class Linear(BaseModel):
+class LinearTower(BaseModel):
     """No settings. An item id of the model's own width is taken as it is, not projected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

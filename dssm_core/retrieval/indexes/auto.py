@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Trial:
+class IndexTrial:
     """An index with its settings, its recall@k against exact search, and its queries a second."""
 
     kind: str
@@ -46,7 +46,7 @@ class Chosen:
     choice: Member
     member: Index
     index: Any
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[IndexTrial, ...] = ()
 
 
 class Auto(BaseModel):
@@ -120,15 +120,15 @@ class Auto(BaseModel):
         return index.member.search(index.index, queries, k)
 
     def _tune(
-        self, asked: measure.Sample, built: Chosen, effort: str, least: int, beat: Trial
-    ) -> tuple[list[Trial], Trial | None]:
+        self, asked: measure.Sample, built: Chosen, effort: str, least: int, beat: IndexTrial
+    ) -> tuple[list[IndexTrial], IndexTrial | None]:
         """All trials of a built index, and the one of least effort that finds enough (None: none
         does and is fast).
         """
-        trials: list[Trial] = []
+        trials: list[IndexTrial] = []
 
         @cache
-        def trial(value: int) -> Trial:
+        def trial(value: int) -> IndexTrial:
             choice = _choose(built.choice.kind, **{**built.choice.settings, effort: value})
             trials.append(_try(asked, Chosen(choice, _member(choice), built.index)))
             return trials[-1]
@@ -170,8 +170,8 @@ def plans(kinds: tuple[str, ...], items: int, k: int) -> Iterator[tuple[Member, 
 
 
 def least_effort(
-    trial: Callable[[int], Trial], min_recall: float, beat: float, least: int, most: int
-) -> Trial | None:
+    trial: Callable[[int], IndexTrial], min_recall: float, beat: float, least: int, most: int
+) -> IndexTrial | None:
     """The trial of the smallest effort that finds enough, to an eighth of the effort; more effort
     never finds less.
 
@@ -199,6 +199,6 @@ def _member(choice: Member) -> Index:
     return member
 
 
-def _try(asked: measure.Sample, built: Chosen) -> Trial:
+def _try(asked: measure.Sample, built: Chosen) -> IndexTrial:
     recall, rate = asked.measure(built.member, built.index)
-    return Trial(built.choice.kind, built.choice.settings, round(recall, 4), round(rate, 1))
+    return IndexTrial(built.choice.kind, built.choice.settings, round(recall, 4), round(rate, 1))

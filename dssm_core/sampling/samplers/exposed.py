@@ -11,8 +11,8 @@ from torch import Tensor
 from dssm_core.errors import DataError
 from dssm_core.features.events import Events
 from dssm_core.features.interactions import Interactions
-from dssm_core.sampling.samplers.pairs import draw_from_lists, pair_keys, place_of
 from dssm_core.sampling.samplers.protocol import FittedIds, Tables
+from dssm_core.sampling.samplers.user_item_pairs import draw_from_lists, pair_keys, place_of
 
 
 class Exposed(BaseModel):

@@ -18,8 +18,8 @@ from dssm_core.features.events import Events
 from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import Interactions
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE, ids_file
-from dssm_core.sampling.samplers.pairs import draw_from_lists, pair_keys, place_of
 from dssm_core.sampling.samplers.protocol import FittedIds, Tables
+from dssm_core.sampling.samplers.user_item_pairs import draw_from_lists, pair_keys, place_of
 
 SCORES_AT_ONCE = 16_000_000  # scores held at a time: 64 MB
 

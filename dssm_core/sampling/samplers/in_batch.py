@@ -67,7 +67,7 @@ def gaps(settings: Streaming, events: Events, bucket: Tensor, item: Tensor, code
 
     events: in time order, so buckets ascend; codes: items and the unknown.
     """
-    from dssm_core.sampling.samplers.kernels import moving_gaps
+    from dssm_core.sampling.samplers.numba_kernels import moving_gaps
 
     slots = settings.slots or codes
     cell = (

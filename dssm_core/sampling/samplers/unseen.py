@@ -15,13 +15,13 @@ from dssm_core.config import Member
 from dssm_core.features.events import Events
 from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.mixed import build_inner
-from dssm_core.sampling.samplers.pairs import pair_keys, place_of
 from dssm_core.sampling.samplers.protocol import (
     FittedIds,
     Tables,
     categorical_of_all,
     draw_categorical,
 )
+from dssm_core.sampling.samplers.user_item_pairs import pair_keys, place_of
 
 BASES = (
     "frequency_bands",
@@ -107,7 +107,7 @@ def draw_compiled(tables: Tables, user: Tensor, count: int, generator: torch.Gen
     """Rows shared out among threads; each row's random numbers follow from the seed and its number
     alone. → [B, count].
     """
-    from dssm_core.sampling.samplers.kernels import draw_unseen
+    from dssm_core.sampling.samplers.numba_kernels import draw_unseen
 
     seed = int(torch.randint(1 << 62, (), generator=generator))
     names = ("keep", "alias", "share", "of_user", "taken")

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from dssm_core.training.fused import softmax_cross_entropy
+from dssm_core.training.fused_cross_entropy import softmax_cross_entropy
 from dssm_core.training.logits import Comparison, Logits
 from dssm_core.training.losses.sampled_softmax import cross_entropy
 

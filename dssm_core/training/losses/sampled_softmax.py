@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from dssm_core.training.fused import softmax_cross_entropy
+from dssm_core.training.fused_cross_entropy import softmax_cross_entropy
 from dssm_core.training.logits import Comparison, Logits, importance_weighted
 
 

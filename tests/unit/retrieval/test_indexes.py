@@ -14,7 +14,7 @@ from dssm_core.errors import ConfigError
 from dssm_core.retrieval.index import build_index
 from dssm_core.retrieval.indexes import annoy, measure, protocol
 from dssm_core.retrieval.indexes.annoy import Annoy
-from dssm_core.retrieval.indexes.auto import Auto, Trial, least_effort, plans
+from dssm_core.retrieval.indexes.auto import Auto, IndexTrial, least_effort, plans
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
 from dssm_core.retrieval.indexes.faiss_hnsw import FaissHnsw
 from dssm_core.retrieval.indexes.faiss_ivf import FaissIvf
@@ -254,7 +254,7 @@ def test_least_effort_doubles_then_halves():
 
     def trial(value):
         asked.append(value)
-        return Trial("made", {"effort": value}, min(1.0, value / 37), 1000.0 / value)
+        return IndexTrial("made", {"effort": value}, min(1.0, value / 37), 1000.0 / value)
 
     assert least_effort(trial, 1.0, 1.0, least=1, most=1000).settings == {"effort": 40}
     assert asked[:9] == [1, 2, 4, 8, 16, 32, 64, 48, 40]

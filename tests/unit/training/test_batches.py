@@ -5,13 +5,12 @@ from dssm_core.features.events import training_events
 from dssm_core.features.inputs import ColumnTable
 from dssm_core.features.interactions import Interactions
 from dssm_core.training.batches import (
-    ByPlace,
-    ByUser,
-    epoch_batches,
-    length_batches,
+    SequenceExamples,
+    UserExamples,
     random_part,
     stretches,
 )
+from dssm_core.training.epoch_order import epoch_batches, length_batches
 from tests.conftest import small_config
 
 
@@ -96,7 +95,7 @@ def sequence_log():
     )
 
 
-def examples_of(kind=ByPlace, length=20, **train):
+def examples_of(kind=SequenceExamples, length=20, **train):
     features = {"activity": {"enabled": False}, "history": {"length": length}}
     config = parse_config(small_config(features=features, sampler={"kind": "uniform"}, train=train))
     users = ColumnTable(
@@ -142,7 +141,7 @@ def test_stretches_of_like_length_share_a_batch():
 
 def test_the_rest_of_a_users_items_is_learned_toward_and_never_in_the_history():
     found, generator, histories = (
-        examples_of(ByUser, target="rest"),
+        examples_of(UserExamples, target="rest"),
         torch.Generator().manual_seed(0),
         set(),
     )
@@ -163,7 +162,7 @@ def test_the_rest_of_a_users_items_is_learned_toward_and_never_in_the_history():
 
 
 def test_without_a_history_the_rest_is_everything():
-    found = examples_of(ByUser, length=0, target="rest")
+    found = examples_of(UserExamples, length=0, target="rest")
     batch = found.take(torch.tensor([0, 1]), torch.Generator())
     assert found.count == 5
     assert batch.rows.tolist() == [0, 0, 0, 1, 1]

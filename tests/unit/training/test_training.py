@@ -21,7 +21,7 @@ from dssm_core.retrieval.encoder import Encoder
 from dssm_core.runs.run import create_run
 from dssm_core.runs.transaction import execute
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
-from dssm_core.training.epoch_selection import Validation
+from dssm_core.training.epoch_selection import HeldOutQueries
 from dssm_core.training.objective import Objective
 from dssm_core.training.trainer import Trainer, choose_device, learning_rate
 from tests.conftest import small_config
@@ -393,7 +393,7 @@ def test_validation_recall_equals_a_loop(plain):
         update={"train": config.train.model_copy(update={"metric": "recall@20"})}
     )
     log, as_of = prepared.log, prepared.log.end - 24 * 3_600_000
-    got = Validation(config, log).score(model, prepared)
+    got = HeldOutQueries(config, log).score(model, prepared)
 
     from dssm_core.features.interactions import item_inputs, users_as_of
 

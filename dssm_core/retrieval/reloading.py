@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 CURRENT, LINEAGE = "current", "lineage.json"
 
 
-def current(root: Path, model: str) -> Path | None:
+def current_folder(root: Path, model: str) -> Path | None:
     """The folder of the refreshed bundle that is served, None where there is none. Open it, then
     keep it: the next refresh is another.
     """
@@ -28,11 +28,11 @@ def current(root: Path, model: str) -> Path | None:
     return link.resolve() if link.exists() else None
 
 
-def lineage(root: Path, model: str) -> JSON | None:
+def read_lineage(root: Path, model: str) -> JSON | None:
     """Where the refreshed bundle that is served came from: lineage.json, and its folder. None also
     where that cannot be read.
     """
-    folder = current(root, model)
+    folder = current_folder(root, model)
     try:
         return (
             json.loads((folder / LINEAGE).read_bytes()) | {"folder": str(folder)}
@@ -44,7 +44,7 @@ def lineage(root: Path, model: str) -> JSON | None:
         return None
 
 
-class Live:
+class ReloadingBundle:
     """A registered bundle in a folder, and its refreshes below `root` (None: it is never
     refreshed).
     """
@@ -55,11 +55,11 @@ class Live:
         self.hash = content_hash(self.registered.folder) if root else ""
         self.found: Path | None = None
 
-    def now(self) -> Bundle:
+    def current(self) -> Bundle:
         """The bundle to answer from, opened anew where the link has moved. Where what it names is
         damaged, the one before goes on.
         """
-        found = current(self.root, self.model) if self.root else None
+        found = current_folder(self.root, self.model) if self.root else None
         if found != self.found:
             try:
                 self.opened = self._open(found) if found else self.registered

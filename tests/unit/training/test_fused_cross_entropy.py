@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dssm_core.training import fused
+from dssm_core.training import fused_cross_entropy
 from dssm_core.training.logits import Comparison
 from dssm_core.training.losses.full_softmax import FullSoftmax
 from dssm_core.training.losses.sampled_softmax import SampledSoftmax
@@ -26,7 +26,7 @@ def compared():
 )
 @pytest.mark.parametrize("at_once", [1, 70, 10**6])
 def test_loss_and_gradients_are_those_of_the_logits(monkeypatch, loss, at_once):
-    monkeypatch.setitem(fused.LOGITS_AT_ONCE, "cpu", at_once)
+    monkeypatch.setitem(fused_cross_entropy.LOGITS_AT_ONCE, "cpu", at_once)
     given = compared()
     one, other = loss.fused(given), loss(given.logits)
     torch.testing.assert_close(one, other)
@@ -45,7 +45,7 @@ def test_what_the_own_user_took_is_left_out_alike():
 @pytest.mark.parametrize("loss", [SampledSoftmax(), FullSoftmax()], ids=repr)
 def test_events_that_share_a_user_are_as_events_with_copies_of_it(monkeypatch, loss, at_once):
     """Against whole logits; and a user's own items are negatives of none of the user's events."""
-    monkeypatch.setitem(fused.LOGITS_AT_ONCE, "cpu", at_once)
+    monkeypatch.setitem(fused_cross_entropy.LOGITS_AT_ONCE, "cpu", at_once)
     given = compared()
     rows = torch.randint(12, (50,)).sort().values.unique(return_inverse=True)[1]
     shared = given._replace(user=given.user[: rows.max() + 1].detach().requires_grad_(), rows=rows)

@@ -4,7 +4,7 @@ import pandas as pd
 import torch
 
 from dssm_core.features.ids import Ids
-from dssm_core.sampling.prepare import _log, _shown
+from dssm_core.sampling.sample_negatives import _log, _shown
 
 USERS = Ids.fit(pd.Series(["u1", "u2"]))
 ITEMS = Ids.fit(pd.Series(["a", "b", "c"]))

@@ -13,8 +13,8 @@ from dssm_core.evaluation.baselines.recent_hot import RecentHot
 from dssm_core.evaluation.queries import read_window
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.popularity import Clicks
-from dssm_core.retrieval.embeddings import hot_list, knows_newcomers
-from dssm_core.retrieval.newcomers import HotList, open_hot_list, sources
+from dssm_core.retrieval.embeddings import hot_list, trained_on_empty_histories
+from dssm_core.retrieval.new_users import HotList, open_hot_list, sources
 from tests.conftest import small_config
 
 END = 3 * DAY_MS
@@ -52,8 +52,8 @@ LATE = [(1, 3, 0.5), (2, 3, 0.4)]
 
 def test_a_click_after_a_refresh_by_a_user_of_no_earlier_ones_teaches_the_tower_what_a_newcomer_is():
     config = parse_config(small_config())
-    assert knows_newcomers(log_of([*OLD, NEWCOMER]), config)
-    assert not knows_newcomers(log_of([*OLD, REGULAR]), config)
+    assert trained_on_empty_histories(log_of([*OLD, NEWCOMER]), config)
+    assert not trained_on_empty_histories(log_of([*OLD, REGULAR]), config)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,8 @@ def test_a_click_after_a_refresh_by_a_user_of_no_earlier_ones_teaches_the_tower_
 def test_without_activity_only_random_parts_of_histories_are_empty(changes, knows):
     settings = {**BY_PLACE, **changes}
     assert (
-        knows_newcomers(log_of([*OLD, NEWCOMER]), parse_config(small_config(**settings))) is knows
+        trained_on_empty_histories(log_of([*OLD, NEWCOMER]), parse_config(small_config(**settings)))
+        is knows
     )
 
 

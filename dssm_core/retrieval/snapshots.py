@@ -32,13 +32,13 @@ from dssm_core.features.interactions import Interactions
 from dssm_core.features.tables import encode_context, extend_table
 from dssm_core.retrieval.embeddings import embed_items, hottest, learned
 from dssm_core.retrieval.encoder import Encoder, users_at_once
-from dssm_core.retrieval.newcomers import HotList
+from dssm_core.retrieval.new_users import HotList
 
 NEVER = torch.iinfo(torch.int64).max
 
 
 @dataclass(frozen=True)
-class Latest:
+class LatestTables:
     """Positives in time order (user_id, item_id, timestamp, context columns), and the users and
     items tables where there are such.
     """
@@ -49,7 +49,7 @@ class Latest:
 
 
 @dataclass(frozen=True)
-class Moments:
+class Timeline:
     """A bundle's towers, and every click of a longer log in the bundle's codes and new ones behind
     them.
 
@@ -73,7 +73,7 @@ class Moments:
     item_table: ColumnTable
 
     @classmethod
-    def of(cls, folder: Path, latest: Latest) -> Moments:
+    def of(cls, folder: Path, latest: LatestTables) -> Timeline:
         """The bundle in `folder`, as it was registered, over the latest clicks. ConfigError where
         its split has no days.
         """
@@ -123,7 +123,7 @@ class Moments:
             ),
         )
 
-    def as_of(self, as_of_ms: int) -> Moment:
+    def as_of(self, as_of_ms: int) -> Snapshot:
         """What is known at a moment: no click at or after it counts."""
         start = as_of_ms - (self.window.cutoff_ms - self.window.start_ms)
         rows = slice(*torch.searchsorted(self.time, torch.tensor([start, as_of_ms])).tolist())
@@ -138,7 +138,7 @@ class Moments:
         ):  # who has no click in the window had one before it
             created = torch.where(created == as_of_ms, start, created)
         window = torch.tensor([start, as_of_ms])
-        return Moment(
+        return Snapshot(
             self,
             Interactions(
                 self.user[rows],
@@ -157,12 +157,12 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Moment:
+class Snapshot:
     """What is known at the end of `log`'s window; n_users: how many user codes there are, the
     unknown one included.
     """
 
-    of: Moments
+    of: Timeline
     log: Interactions
     n_users: int
 

@@ -10,15 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from dssm_core import families
 from dssm_core.columns import ITEM, LABEL, TIME, USER
 from dssm_core.config import Config
-from dssm_core.families import LOSSES, SAMPLERS
 from dssm_core.features.activity import activity
-from dssm_core.features.dataset import bucket_times, first_known, selection_log, told_created
+from dssm_core.features.dataset import bucket_times, first_known, told_created
 from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.schema import Column, Schema, TowerColumns
@@ -36,12 +33,12 @@ from dssm_core.runs.layout import (
 )
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
-from dssm_core.sampling.samplers.protocol import FittedIds, Sampler, Tables
+from dssm_core.sampling.sampler_tables import fit_sampler_tables, samplers_of
 
 SCALE_PAIRS = 100_000  # (item, moment) pairs that the activity's mean and deviation are taken over
 
 
-def prepare(run: Run, work: Path) -> Outcome:
+def sample_negatives(run: Run, work: Path) -> Outcome:
     """Step function. Reads the split's train positives; writes ids, vocabularies, the coded log and
     sampler tables.
     """
@@ -89,7 +86,7 @@ def prepare(run: Run, work: Path) -> Outcome:
     )
     save_tensors(work / LOG_FILE, as_named("log", log))
     (work / SCHEMA_FILE).write_text(schema.model_dump_json(indent=2))
-    tabulated = _sampler_tables(config, log, ids)
+    tabulated = fit_sampler_tables(config, log, ids)
     save_tensors(work / SAMPLER_FILE, tabulated)
     rows = {
         "positives": len(log.item),
@@ -102,16 +99,6 @@ def prepare(run: Run, work: Path) -> Outcome:
     return Outcome(
         rows, {"sampler": config.sampler.kind, "refreshes": len(bucket_times(config, log))}
     )
-
-
-def load_sampler_tables(folder: Path, phase: str, sampler: str) -> Tables:
-    """Tables of one of `samplers_of` in a phase (`select` or `refit`)."""
-    prefix = f"{phase}.{sampler}."
-    return {
-        name.removeprefix(prefix): t
-        for name, t in load_file(folder / SAMPLER_FILE).items()
-        if name.startswith(prefix)
-    }
 
 
 def _read(run: Run, name: str) -> pd.DataFrame | None:
@@ -192,34 +179,9 @@ def _schema(
     )
 
 
-def samplers_of(config: Config) -> dict[str, Sampler]:
-    """Where candidates come from: `sampler` and, where the loss wants them, `in_batch`; nothing for
-    a loss over all items.
-    """
-    loss = families.build(LOSSES, config.loss)
-    if loss.whole_catalogue:
-        return {}
-    batch: dict[str, Sampler] = {"in_batch": loss.batch} if loss.in_batch else {}
-    if batch and config.sampler.kind == "in_batch":
-        return batch
-    return {"sampler": families.build(SAMPLERS, config.sampler), **batch}
-
-
 def sampler_files(run: Run) -> dict[str, Path]:
     """Each file that a sampler reads beside the log, by path: a previous model's vectors."""
     read: list[dict[str, Path]] = [
         getattr(sampler, "files", dict)() for sampler in samplers_of(run.config).values()
     ]
     return {str(file): file for files in read for file in files.values()}
-
-
-def _sampler_tables(config: Config, log: Interactions, ids: FittedIds) -> Tables:
-    """`phase.sampler.table`: for both phases of training, so that selection draws by no click of
-    its validation day.
-    """
-    return {
-        f"{phase}.{name}.{table}": tensor.contiguous().clone()
-        for phase, known in (("select", selection_log(config, log)), ("refit", log))
-        for name, sampler in samplers_of(config).items()
-        for table, tensor in sampler.fit(known, bucket_times(config, log), ids).items()
-    }
