@@ -27,9 +27,9 @@ def land_day() -> dict[str, Any]:
         _day(context["params"]["day"] or context["dag_run"].partition_key),
     )
     config = read_config(config_file(params["config"]), data_path(params["data"]))
-    landing.check_ended(config, day, datetime.now(UTC))
+    landing.check_day_is_over(config, day, datetime.now(UTC))
     there, _ = landing.land(config, day, days_folder())
-    told = landing.announced(days_folder(), config.name, day)
+    told = landing.announced_clicks(days_folder(), config.name, day)
     if told == there.clicks:
         raise AirflowSkipException(
             f"{day} is there already, unchanged ({there.rows['landed']} rows)"
@@ -78,14 +78,14 @@ def announce(landed: dict[str, Any], outlet_events: Any) -> None:
             f"{TRAINING} is paused, its windows would never hear of {landed['day']}: unpause it, then clear this task"
         )
     outlet_events[INTERACTIONS].add_partitions(landed["day"])
-    note_announced(landed)
+    mark_announced(landed)
 
 
-def note_announced(landed: dict[str, Any]) -> None:
+def mark_announced(landed: dict[str, Any]) -> None:
     """The last thing that is done for a day: until then another run of the Dag does it again."""
     from dssm_core.data import landing
 
-    landing.note_announced(
+    landing.mark_announced(
         days_folder(), landed["dataset"], date.fromisoformat(landed["day"]), landed["clicks"]
     )
 
@@ -105,8 +105,8 @@ def stale_windows(landed: dict[str, Any]) -> list[dict[str, Any]]:
     config, day = read_config(config_file(landed["config"])), date.fromisoformat(landed["day"])
     ours = (run.config for run in find_runs(runs_folder()) if run.config.name == config.name)
     trained = {each.split.title for each in ours if each.data.source.kind == "landed"}
-    windows = [window.isoformat() for window in landing.windows_with(day, config.split)]
-    note_announced(landed)
+    windows = [window.isoformat() for window in landing.windows_containing(day, config.split)]
+    mark_announced(landed)
     return [
         {"config": landed["config"], "test_day": window, "landed": True}
         for window in windows

@@ -162,7 +162,7 @@ def make_run(context: Mapping[str, Any]) -> str:
     days; one that a person starts reads the log itself, unless the form says otherwise.
     """
     from dssm_core.config import read_config
-    from dssm_core.data.landing import from_days
+    from dssm_core.data.landing import use_landed_days
     from dssm_core.runs.run import create_run, note_origin, safe_run_id
 
     params, dag_run = context["params"], context["dag_run"]
@@ -182,7 +182,7 @@ def make_run(context: Mapping[str, Any]) -> str:
             ],
         )
     if dag_run.partition_key or params["landed"]:
-        config = from_days(config, days_folder())
+        config = use_landed_days(config, days_folder())
     run = create_run(config, runs_folder(), safe_run_id(dag_run.run_id))
     note_origin(run, origin(dag_run))
     return str(run.root)

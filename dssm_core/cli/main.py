@@ -100,7 +100,7 @@ def run(
         overrides = (*overrides, f"split.test_day={test_day.date()}")
     settings = read_config(config, data, overrides)
     if days:
-        settings = landing.from_days(settings, Path(days).resolve())
+        settings = landing.use_landed_days(settings, Path(days).resolve())
     opened = create_run(
         settings, runs, run_id or f"cli-{digest(settings.model_dump(mode='json'))[:10]}"
     )
@@ -297,7 +297,7 @@ def land(config: Path, wanted: tuple[datetime, ...], data: str | None, days: str
 
     settings = read_config(config, data)
     for moment in wanted:
-        landing.check_ended(settings, moment.date(), _now())
+        landing.check_day_is_over(settings, moment.date(), _now())
         there, changed = landing.land(settings, moment.date(), Path(days).resolve())
         click.echo(
             json.dumps(

@@ -22,9 +22,9 @@ from scipy.special import rel_entr
 from dssm_core.aliases import JSON, Doubles
 from dssm_core.columns import ITEM, TIME, USER
 from dssm_core.config import Config, Feature
-from dssm_core.data.ingest import one_row
-from dssm_core.data.sources.columns import quote, text
+from dssm_core.data.database import one_row
 from dssm_core.data.splits.days import Days
+from dssm_core.data.sql import identifier, literal
 from dssm_core.runs.layout import table_file
 
 FILE = "drift.json"
@@ -93,7 +93,7 @@ def load(folder: Path) -> Drift | None:
     return Drift(**json.loads(file.read_bytes())) if file.is_file() else None
 
 
-def against(ours: Drift, theirs: Drift) -> JSON:
+def compare_windows(ours: Drift, theirs: Drift) -> JSON:
     """A window beside another one: `volume` (rows, relative), `columns` ([column, divergence] pairs
     of those that both have).
     """
@@ -105,7 +105,7 @@ def against(ours: Drift, theirs: Drift) -> JSON:
     return {VOLUME: sum(ours.rows) / before - 1 if before else None, "columns": columns}
 
 
-def told(since: Mapping[str, Any]) -> list[tuple[str, str]]:
+def describe_change(since: Mapping[str, Any]) -> list[tuple[str, str]]:
     """How a window has moved away from the champion's, as (what, value) for people: as much as
     gate.since could compare.
     """
@@ -218,12 +218,12 @@ def _columns(
         file = folder / table_file(table)
         if key and not file.is_file():
             continue
-        read = f"read_parquet({text(str(file))})"
+        read = f"read_parquet({literal(str(file))})"
         sample = con.sql(f"SELECT * FROM {read if key else 'dated'} LIMIT 0")
         kinds = dict(zip(sample.columns, map(str, sample.types), strict=True))
         for feature in features:
             if feature.column in kinds and feature.kind in ("categorical", "multi", "numeric"):
-                value = f"{'own.' if key else ''}{quote(feature.column)}"
+                value = f"{'own.' if key else ''}{identifier(feature.column)}"
                 source = (
                     f"dated JOIN (SELECT DISTINCT ON ({key}) * FROM {read}) AS own USING ({key})"
                     if key
@@ -246,11 +246,12 @@ def _value(con: DuckDBPyConnection, feature: Feature, value: str, read: str, lis
         cells = (
             value
             if listed
-            else f"string_split(coalesce(CAST({value} AS VARCHAR), ''), {text(feature.separator)})"
+            else f"string_split(coalesce(CAST({value} AS VARCHAR), ''), {literal(feature.separator)})"
         )
         return f"CAST(unnest({cells}) AS VARCHAR)"
     (found,) = one_row(
-        con, f"SELECT quantile_cont(CAST({quote(feature.column)} AS DOUBLE), {DECILES}) FROM {read}"
+        con,
+        f"SELECT quantile_cont(CAST({identifier(feature.column)} AS DOUBLE), {DECILES}) FROM {read}",
     )
     edges = [edge for edge in dict.fromkeys(found or []) if math.isfinite(edge)]
     above = " + ".join(f"CAST({value} > {edge!r} AS INTEGER)" for edge in edges) or "0"
@@ -261,11 +262,11 @@ def _counts(
     con: DuckDBPyConnection, source: str, expression: str, days: int
 ) -> tuple[list[str], Doubles]:
     """The commonest values with one for the rest, and how often each day has each. → V, [D, V]"""
-    each = f"SELECT _day, coalesce(nullif(value, ''), {text(MISSING)}) AS value FROM (SELECT _day, {expression} AS value FROM {source})"
+    each = f"SELECT _day, coalesce(nullif(value, ''), {literal(MISSING)}) AS value FROM (SELECT _day, {expression} AS value FROM {source})"
     top = f"SELECT value FROM counted GROUP BY value ORDER BY sum(n) DESC, value LIMIT {TOP}"
     query = f"""
     WITH counted AS (SELECT _day, value, count(*) AS n FROM ({each}) GROUP BY ALL), top AS ({top})
-    SELECT _day, CASE WHEN value IN (SELECT value FROM top) THEN value ELSE {text(REST)} END AS value, sum(n) AS n FROM counted GROUP BY ALL
+    SELECT _day, CASE WHEN value IN (SELECT value FROM top) THEN value ELSE {literal(REST)} END AS value, sum(n) AS n FROM counted GROUP BY ALL
     """
     found = con.sql(f"SELECT * FROM ({query}) ORDER BY value, _day").to_arrow_table().to_pandas()
     values, codes = np.unique(

@@ -13,14 +13,13 @@ import shutil
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-import duckdb
 from duckdb import DuckDBPyConnection
 from pydantic import BaseModel, ConfigDict
 
 from dssm_core.columns import INTERACTIONS, ITEMS, TIME, USERS
 from dssm_core.config import Config, Member
-from dssm_core.data.ingest import connect, open_source, write_table
-from dssm_core.data.sources.delimited import read_error
+from dssm_core.data.database import UNREADABLE, connect, unreadable, write_table
+from dssm_core.data.ingest import open_source
 from dssm_core.data.splits.days import Days, day_start_ms
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.runs.files import digest, disk_errors, sha256, write_atomically
@@ -28,11 +27,11 @@ from dssm_core.runs.layout import table_file
 
 log = logging.getLogger(__name__)
 
-MARK, QUARANTINE = "landed.json", "quarantine"
-TOLD = "announced"  # beside it: the clicks that whoever waits for the day has been told of
+MARKER, QUARANTINE = "landed.json", "quarantine"
+ANNOUNCED = "announced"  # beside it: the clicks that whoever waits for the day has been told of
 
 
-class Landed(BaseModel):
+class LandedDay(BaseModel):
     """A day that is there. files: sha256 of each; rows: read = landed + of other days + without a
     time; timezone: of the day.
     """
@@ -52,14 +51,14 @@ class Landed(BaseModel):
         return self.files[table_file(INTERACTIONS)]
 
 
-def land(config: Config, day: date, days: Path) -> tuple[Landed, bool]:
+def land(config: Config, day: date, days: Path) -> tuple[LandedDay, bool]:
     """Read the config's source and keep what happened on a local day; and whether its clicks are
     new or other than what was there.
 
     Rows whose time cannot be read go to quarantine.parquet beside the tables. DataError where the
     day has no row at all: what is there stays as it is.
     """
-    folder, before = days / config.name / day.isoformat(), landed(days, config.name, day)
+    folder, before = days / config.name / day.isoformat(), find_day(days, config.name, day)
     part = folder / ".part"
     with disk_errors(folder):
         shutil.rmtree(part, ignore_errors=True)
@@ -72,14 +71,14 @@ def land(config: Config, day: date, days: Path) -> tuple[Landed, bool]:
             f"the log of {config.name!r} has no row of {day} ({config.data.timezone}), {others}: check the day and --data"
         )
     files = {file.name: sha256(file) for file in sorted(part.glob("*.parquet"))}
-    made = Landed(
+    made = LandedDay(
         day=day, key=digest(files)[:16], files=files, rows=rows, timezone=config.data.timezone
     )
     _publish(part, folder, made)
     return made, before is None or (before.clicks, before.timezone) != (made.clicks, made.timezone)
 
 
-def check_ended(config: Config, day: date, now: datetime) -> None:
+def check_day_is_over(config: Config, day: date, now: datetime) -> None:
     """DataError where a local day goes on: half of it would be trained on as if it were whole."""
     if (ends := day_start_ms(day + timedelta(days=1), config.data.zone)) > now.timestamp() * 1000:
         at = datetime.fromtimestamp(ends / 1000, UTC)
@@ -88,26 +87,26 @@ def check_ended(config: Config, day: date, now: datetime) -> None:
         )
 
 
-def landed(days: Path, dataset: str, day: date) -> Landed | None:
+def find_day(days: Path, dataset: str, day: date) -> LandedDay | None:
     """What is there of a day, None where it has not arrived."""
-    file = days / dataset / day.isoformat() / MARK
-    return Landed.model_validate_json(file.read_bytes()) if file.is_file() else None
+    file = days / dataset / day.isoformat() / MARKER
+    return LandedDay.model_validate_json(file.read_bytes()) if file.is_file() else None
 
 
-def announced(days: Path, dataset: str, day: date) -> str | None:
-    """The clicks (see Landed) that have been announced; None where the day never was, as after
+def announced_clicks(days: Path, dataset: str, day: date) -> str | None:
+    """The clicks (see LandedDay) that have been announced; None where the day never was, as after
     `dssm land` or a task that was killed.
     """
-    file = days / dataset / day.isoformat() / TOLD
+    file = days / dataset / day.isoformat() / ANNOUNCED
     return file.read_text() if file.is_file() else None
 
 
-def note_announced(days: Path, dataset: str, day: date, clicks: str) -> None:
+def mark_announced(days: Path, dataset: str, day: date, clicks: str) -> None:
     """Remember that these clicks of a day have been announced."""
-    write_atomically(days / dataset / day.isoformat() / TOLD, clicks.encode())
+    write_atomically(days / dataset / day.isoformat() / ANNOUNCED, clicks.encode())
 
 
-def from_days(config: Config, days: Path) -> Config:
+def use_landed_days(config: Config, days: Path) -> Config:
     """The config with its window's landed days as source; the key of each day is a setting, so that
     a replaced day is another run.
 
@@ -118,7 +117,7 @@ def from_days(config: Config, days: Path) -> Config:
         raise ConfigError(
             f"split {config.split.kind!r} has no days to wait for: take split.kind days, or give the log with --data"
         )
-    found = {day: landed(days, config.name, day) for day in config.split.days}
+    found = {day: find_day(days, config.name, day) for day in config.split.days}
     if missing := [day.isoformat() for day, there in found.items() if there is None]:
         said = f"{', '.join(missing)} of {config.name!r} have not landed in {days}"
         raise DataError(f"{said}: run `dssm land`, or the Dag ingest_interactions, for them")
@@ -134,7 +133,7 @@ def from_days(config: Config, days: Path) -> Config:
     return config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
 
 
-def windows_with(day: date, split: Days) -> list[date]:
+def windows_containing(day: date, split: Days) -> list[date]:
     """The test days whose window holds a day, oldest first: what has to be trained anew when the
     day is replaced.
     """
@@ -153,8 +152,8 @@ def _read(config: Config, day: date, part: Path) -> dict[str, int]:
                     write_table(con, table, part / table_file(name))
             tables.interactions.create_view("log")
             return _part(con, f"{TIME} >= {start} AND {TIME} < {end}", part)
-    except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException) as error:
-        raise read_error(error) from error
+    except UNREADABLE as error:
+        raise unreadable(error) from error
 
 
 def _part(con: DuckDBPyConnection, inside: str, part: Path) -> dict[str, int]:
@@ -175,11 +174,11 @@ def _part(con: DuckDBPyConnection, inside: str, part: Path) -> dict[str, int]:
     return rows | {"other_days": rows["read"] - rows["landed"] - rows["without_time"]}
 
 
-def _publish(part: Path, folder: Path, made: Landed) -> None:
+def _publish(part: Path, folder: Path, made: LandedDay) -> None:
     target = folder / made.key
     with disk_errors(folder):
         if target.exists():  # it was the day's before, and becomes so again
             shutil.rmtree(part)
         else:
             part.rename(target)
-    write_atomically(folder / MARK, made.model_dump_json(indent=2).encode())
+    write_atomically(folder / MARKER, made.model_dump_json(indent=2).encode())

@@ -13,12 +13,12 @@ from duckdb import DuckDBPyConnection
 
 from dssm_core.columns import CREATED, ITEM, LABEL, PART, REASON, ROW, TIME, USER
 from dssm_core.config import Config
-from dssm_core.data.comparison import parse_positive
-from dssm_core.data.ingest import connect, numbered, one_row, write_parquet
-from dssm_core.data.sources.columns import quote, text
+from dssm_core.data.comparison import parse_comparison
+from dssm_core.data.database import connect, one_row, write_parquet
 from dssm_core.data.splits.days import Days
 from dssm_core.data.splits.fixed import Fixed
 from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
+from dssm_core.data.sql import identifier, literal, numbered_rows
 from dssm_core.errors import DataError
 from dssm_core.runs.layout import QUARANTINE_FILE, TEST_FILE, TRAIN_FILE, table_file
 from dssm_core.runs.manifest import Outcome
@@ -60,7 +60,7 @@ def _judge(con: DuckDBPyConnection, config: Config, folder: Path, window: Window
     """View `judged`: the validated rows with `_part` (train, test, outside, quarantined),
     `_reason`, `_positive`, `_row`.
     """
-    con.execute(f"CREATE VIEW log AS {numbered(folder / 'interactions.parquet')}")
+    con.execute(f"CREATE VIEW log AS {numbered_rows(folder / 'interactions.parquet')}")
     if isinstance(config.split, Fixed) and PART not in con.table("log").columns:
         raise DataError(
             f"split.kind is 'fixed' but interactions have no column {PART!r}: map one to it, or take another split.kind"
@@ -94,7 +94,7 @@ def clean(con: DuckDBPyConnection, config: Config, folder: Path, window: Window 
         f"CREATE TABLE repeats AS SELECT {ROW} FROM (SELECT {ROW}, {nth} AS nth FROM log WHERE {inside}) WHERE nth > 1"
     )
     repeated = f"{ROW} IN (SELECT {ROW} FROM repeats)"
-    positive = f"CAST({parse_positive(config.data.positive).sql(con.table('log').columns)} AS TINYINT) AS {POSITIVE}"
+    positive = f"CAST({parse_comparison(config.data.positive).sql(con.table('log').columns)} AS TINYINT) AS {POSITIVE}"
     reason = f"CASE WHEN {repeated} THEN 'the same user, item and time came before' {_older(folder)} END AS _reason"
     con.execute(
         f"CREATE VIEW cleaned AS SELECT *, NOT _outside AND _reason IS NULL AS {CLEAN}"
@@ -107,9 +107,7 @@ def _older(folder: Path) -> str:
     items = folder / table_file("items")
     if not items.is_file() or CREATED not in pq.read_schema(items).names:
         return ""
-    born = (
-        f"(SELECT {CREATED} FROM read_parquet({text(str(items))}) AS i WHERE i.{ITEM} = log.{ITEM})"
-    )
+    born = f"(SELECT {CREATED} FROM read_parquet({literal(str(items))}) AS i WHERE i.{ITEM} = log.{ITEM})"
     return f"WHEN {TIME} < {born} THEN concat('clicked ', {born} - {TIME}, ' ms before its item was created')"
 
 
@@ -117,7 +115,9 @@ def _write(con: DuckDBPyConnection, config: Config, work: Path) -> dict[str, int
     """Write the three files; rows of each part."""
     names = list(con.table("log").columns)
     names.remove(ROW)
-    context = "".join(f", {quote(name)}" for name in names if name not in (USER, ITEM, TIME, LABEL))
+    context = "".join(
+        f", {identifier(name)}" for name in names if name not in (USER, ITEM, TIME, LABEL)
+    )
     columns = f"{USER}, {ITEM}, {TIME}, {POSITIVE} AS {LABEL}{context}"
     rows = {
         part: write_parquet(
@@ -127,7 +127,7 @@ def _write(con: DuckDBPyConnection, config: Config, work: Path) -> dict[str, int
         )
         for part in ("train", "test")
     }
-    everything = ", ".join(quote(name) for name in names)
+    everything = ", ".join(identifier(name) for name in names)
     rows["quarantined"] = write_parquet(
         con,
         f"SELECT {everything}, _reason AS {REASON} FROM judged WHERE _part = 'quarantined' ORDER BY {ROW}",
@@ -157,7 +157,7 @@ def _check_parts(con: DuckDBPyConnection, config: Config, rows: dict[str, int]) 
 
 def _check_catalogue(con: DuckDBPyConnection, config: Config, work: Path) -> None:
     """Lists cannot be longer than the catalogue: what train's positives hold."""
-    train, longest = text(str(work / TRAIN_FILE)), max(config.evaluation.ks)
+    train, longest = literal(str(work / TRAIN_FILE)), max(config.evaluation.ks)
     (items,) = one_row(
         con, f"SELECT count(DISTINCT {ITEM}) FROM read_parquet({train}) WHERE {LABEL} = 1"
     )
@@ -170,7 +170,7 @@ def _check_catalogue(con: DuckDBPyConnection, config: Config, work: Path) -> Non
 
 def _span(con: DuckDBPyConnection, work: Path) -> Window:
     """The times of a split that no moment parts: everything of train counts as known at its end."""
-    train, test = (text(str(work / table_file(part))) for part in ("train", "test"))
+    train, test = (literal(str(work / table_file(part))) for part in ("train", "test"))
     start, cutoff = one_row(con, f"SELECT min({TIME}), max({TIME}) + 1 FROM read_parquet({train})")
     (end,) = one_row(con, f"SELECT max({TIME}) + 1 FROM read_parquet({test})")
     return Window(start, cutoff, max(cutoff, end))
@@ -190,7 +190,7 @@ def log_days(con: DuckDBPyConnection, config: Config) -> str:
 def _cold(con: DuckDBPyConnection, work: Path) -> dict[str, float]:
     """Shares of the test positives whose user, or item, has no positive in train."""
     train, test = (
-        f"(SELECT * FROM read_parquet({text(str(work / name))}) WHERE {LABEL} = 1)"
+        f"(SELECT * FROM read_parquet({literal(str(work / name))}) WHERE {LABEL} = 1)"
         for name in (TRAIN_FILE, TEST_FILE)
     )
     shares = ", ".join(

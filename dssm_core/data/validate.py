@@ -36,11 +36,13 @@ from dssm_core.columns import (
 )
 from dssm_core.config import Config, DriftLimits, Feature
 from dssm_core.data import drift
-from dssm_core.data.comparison import parse_positive
-from dssm_core.data.ingest import compared, connect, number, number_columns, numbered, write_parquet
-from dssm_core.data.sources.columns import RAW, quote, text
+from dssm_core.data.comparison import parse_comparison
+from dssm_core.data.database import connect, write_parquet
+from dssm_core.data.ingest import compared_columns, number_columns, number_sql
+from dssm_core.data.sources.canonical import RAW
 from dssm_core.data.split import log_days, window_of
 from dssm_core.data.splits.days import Days
+from dssm_core.data.sql import identifier, literal, numbered_rows
 from dssm_core.errors import DataError
 from dssm_core.families import did_you_mean
 from dssm_core.runs.layout import QUARANTINE_FILE, table_file
@@ -156,7 +158,7 @@ def validate(run: Run, work: Path) -> Outcome:
 
 def _view(con: DuckDBPyConnection, folder: Path) -> None:
     """View `log`: the ingested rows with their number."""
-    con.execute(f"CREATE VIEW log AS {numbered(folder / TABLE_FILES[INTERACTIONS])}")
+    con.execute(f"CREATE VIEW log AS {numbered_rows(folder / TABLE_FILES[INTERACTIONS])}")
 
 
 def _judge_all(con: DuckDBPyConnection, config: Config, folder: Path, work: Path) -> list[Verdict]:
@@ -246,7 +248,9 @@ def _wanted(config: Config, table: str) -> list[str]:
     if table == INTERACTIONS:
         wanted += columns.targets()
     if table == INTERACTIONS:
-        wanted += sorted(compared(config) - {LABEL})  # without `label` every row is a positive
+        wanted += sorted(
+            compared_columns(config) - {LABEL}
+        )  # without `label` every row is a positive
     return wanted
 
 
@@ -346,7 +350,7 @@ def _present(name: str, quarantines: bool) -> Rule:
 
 
 def _label_rules(config: Config, columns: Sequence[str]) -> list[Rule]:
-    name = parse_positive(config.data.positive).column
+    name = parse_comparison(config.data.positive).column
     if name not in columns:
         return []
     allowed = [float(value) for value in config.data.labels]
@@ -412,7 +416,7 @@ def unbroken(config: Config, columns: Sequence[str], folder: Path) -> str:
     holds = [
         f"coalesce({held}, true)"
         for rule in rules
-        for held in HOLDS[rule.kind](quote(rule.column), rule.settings)
+        for held in HOLDS[rule.kind](identifier(rule.column), rule.settings)
     ]
     return f"SELECT {ROW} FROM (SELECT {parts} FROM log) WHERE {' AND '.join(holds)}"
 
@@ -449,7 +453,7 @@ def _frame(
         _wanted(config, table)
     ) & set(columns)
     parts = ", ".join([ROW, *(_column(config, name, columns, file) for name in sorted(names))])
-    query = f"SELECT {parts} FROM (SELECT *, row_number() OVER () - 1 AS {ROW} FROM read_parquet({text(str(file))}))"
+    query = f"SELECT {parts} FROM (SELECT *, row_number() OVER () - 1 AS {ROW} FROM read_parquet({literal(str(file))}))"
     if table == INTERACTIONS:
         window = window_of(config)
         inside = (
@@ -471,12 +475,12 @@ def _column(config: Config, name: str, columns: Sequence[str], file: Path) -> st
         return _membership(name.removesuffix(KNOWN), file.parent)
     is_text = str(pq.read_schema(file).field(stem).type) == "string"
     if stem in config.validation.ranges and is_text:
-        return number(stem)[name.endswith(RAW)]
-    return quote(name) if name in columns else f"CAST(NULL AS VARCHAR) AS {quote(name)}"
+        return number_sql(stem)[name.endswith(RAW)]
+    return identifier(name) if name in columns else f"CAST(NULL AS VARCHAR) AS {identifier(name)}"
 
 
 def _membership(key: str, folder: Path) -> str:
-    file = text(str(folder / TABLE_FILES[USERS if key == USER else ITEMS]))
+    file = literal(str(folder / TABLE_FILES[USERS if key == USER else ITEMS]))
     return (
         f"{key} IN (SELECT {key} FROM read_parquet({file}) WHERE {key} IS NOT NULL) AS {key}{KNOWN}"
     )
@@ -661,14 +665,16 @@ def _write(
     for name, file in TABLE_FILES.items():
         if name != INTERACTIONS and (folder / file).is_file():
             kept = ", ".join(
-                quote(column) for column in pq.read_schema(folder / file).names if column not in raw
+                identifier(column)
+                for column in pq.read_schema(folder / file).names
+                if column not in raw
             )
             write_parquet(
-                con, f"SELECT {kept} FROM read_parquet({text(str(folder / file))})", work / file
+                con, f"SELECT {kept} FROM read_parquet({literal(str(folder / file))})", work / file
             )
     columns = list(pq.read_schema(folder / TABLE_FILES[INTERACTIONS]).names)
-    kept = ", ".join(quote(column) for column in columns if column not in raw)
-    everything = ", ".join(f"log.{quote(column)}" for column in columns)
+    kept = ", ".join(identifier(column) for column in columns if column not in raw)
+    everything = ", ".join(f"log.{identifier(column)}" for column in columns)
     clean = write_parquet(
         con,
         f"SELECT {kept} FROM log WHERE {ROW} NOT IN (SELECT {ROW} FROM broken) ORDER BY {ROW}",

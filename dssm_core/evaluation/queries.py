@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from dssm_core.aliases import Ints
 from dssm_core.columns import ITEM, LABEL, TIME, USER
-from dssm_core.data.comparison import parse_positive
+from dssm_core.data.comparison import parse_comparison
 from dssm_core.data.splits.last_n import LastN
 from dssm_core.evaluation.slices import groups
 from dssm_core.features.histories import Histories
@@ -151,7 +151,7 @@ def make_window(run: Run, users: Ids, items: Ids) -> Window:
         )
 
     if isinstance(split, LastN) and split.relevant:
-        positive &= parse_positive(split.relevant).holds(test)
+        positive &= parse_comparison(split.relevant).mask(test)
     wanted = positive if by_row else positive & ~test[[USER, ITEM, LABEL]].duplicated().to_numpy()
     judged = known if label.any() and not label.all() else np.zeros_like(known)
     pairs = Pairs(

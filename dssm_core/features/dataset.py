@@ -25,7 +25,7 @@ from dssm_core.features.schema import Schema
 from dssm_core.features.tensors import from_named
 from dssm_core.runs.layout import LOG_FILE, SCHEMA_FILE, TABLES_FILE
 
-UNTOLD = torch.iinfo(torch.int64).min
+NO_CREATION_TIME = torch.iinfo(torch.int64).min
 
 
 @dataclass(frozen=True)
@@ -114,23 +114,25 @@ def empty_log() -> Interactions:
     )
 
 
-def told_created(items: pd.DataFrame | None, ids: Ids) -> Tensor:
-    """When each code's item was created, ms, as the items table says; UNTOLD where it does not. →
+def creation_times(items: pd.DataFrame | None, ids: Ids) -> Tensor:
+    """When each code's item was created, ms, as the items table says; NO_CREATION_TIME where it does not. →
     [codes].
     """
-    told = torch.full((len(ids),), UNTOLD)
+    told = torch.full((len(ids),), NO_CREATION_TIME)
     if items is not None and CREATED in items:
         told[1:] = torch.from_numpy(
             items.set_index(ITEM)[CREATED]
             .reindex(ids.index)
-            .fillna(UNTOLD)
+            .fillna(NO_CREATION_TIME)
             .to_numpy(np.int64, copy=True)
         )
     return told
 
 
-def first_known(otherwise: Tensor, item: Tensor, time: Tensor, told: Tensor) -> Tensor:
+def first_known_times(otherwise: Tensor, item: Tensor, time: Tensor, told: Tensor) -> Tensor:
     """When items are first known of, ms: as told, else the first click or `otherwise`, the earlier.
     item, time: [n]; others, →: [codes].
     """
-    return torch.where(told > UNTOLD, told, otherwise.scatter_reduce(0, item, time, "amin"))
+    return torch.where(
+        told > NO_CREATION_TIME, told, otherwise.scatter_reduce(0, item, time, "amin")
+    )

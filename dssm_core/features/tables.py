@@ -169,7 +169,7 @@ def coder(columns: FeatureColumns, side: str, feature: Feature, folder: Path) ->
     return Hashed(feature.rows) if feature.rows else Ids.load(_vocabulary(folder, side, feature))
 
 
-def refuse_large(schema: Schema, features: Features) -> None:
+def check_embedding_sizes(schema: Schema, features: Features) -> None:
     """ConfigError naming every embedding table that would not fit `features.max_embedding_gib`."""
     of = [
         *schema.user.categorical,

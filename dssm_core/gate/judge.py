@@ -252,14 +252,14 @@ def measure_champion(
 
 def since(run: Run, window: queries.Window, bundle: Bundle, theirs: drift.Drift | None) -> JSON:
     """How this run's window differs from the one that the champion was trained on (see
-    drift.against), as far as both are known.
+    drift.compare_windows), as far as both are known.
 
     unknown_items: share of the window's clicks whose item the champion's index does not have.
     """
     clicks = window.train.counts() + window.test_counts  # [N]
     unknown = bundle.items.encode(window.items.index) == 0
     ours = drift.load(run.step("validate_data"))
-    compared = drift.against(ours, theirs) if ours and theirs else {}
+    compared = drift.compare_windows(ours, theirs) if ours and theirs else {}
     return compared | {"unknown_items": float(clicks[unknown].sum() / max(clicks.sum(), 1))}
 
 

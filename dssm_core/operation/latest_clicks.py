@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-import duckdb
 import pandas as pd
 from duckdb import DuckDBPyConnection
 
@@ -17,22 +16,14 @@ from dssm_core import families
 from dssm_core.aliases import JSON
 from dssm_core.columns import INTERACTIONS, ITEM, ITEMS, TIME, USER, USERS
 from dssm_core.config import Config, Member
-from dssm_core.data.ingest import (
-    connect,
-    number_columns,
-    numbered,
-    one_row,
-    open_source,
-    typed,
-    write_table,
-)
-from dssm_core.data.landing import landed
-from dssm_core.data.sources.columns import quote
-from dssm_core.data.sources.delimited import read_error
+from dssm_core.data.database import UNREADABLE, connect, one_row, unreadable, write_table
+from dssm_core.data.ingest import number_columns, open_source, parse_numbers
+from dssm_core.data.landing import find_day
 from dssm_core.data.sources.protocol import Source
 from dssm_core.data.split import clean
 from dssm_core.data.splits.days import day_start_ms
 from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
+from dssm_core.data.sql import identifier, numbered_rows
 from dssm_core.data.validate import unbroken
 from dssm_core.errors import DataError
 from dssm_core.families import SOURCES
@@ -65,7 +56,7 @@ def origins(config: Config, start_ms: int, end_ms: int, days: Path | None) -> li
         for day in _local_days(config, start_ms, end_ms)
     }
     there = {
-        day: landed(days, config.name, day)
+        day: find_day(days, config.name, day)
         for day, (_, end) in edges.items()
         if days and end <= end_ms
     }
@@ -109,8 +100,8 @@ def read_latest(
         with connect(work) as con:
             _ingest(con, config, start_ms, end_ms, found, work)
             frame, rows = _clean(con, config, Window(start_ms, end_ms, end_ms), work)
-    except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException) as error:
-        raise read_error(error) from error
+    except UNREADABLE as error:
+        raise unreadable(error) from error
     _check(config, rows, start_ms, end_ms)
     return LatestTables(
         frame,
@@ -149,10 +140,10 @@ def _ingest(
         parts.append(f"SELECT * FROM part_{nth}")
         for name, table in ((USERS, tables.users), (ITEMS, tables.items)):
             if table is not None:
-                write_table(con, typed(table, numbers), work / table_file(name))
+                write_table(con, parse_numbers(table, numbers), work / table_file(name))
     write_table(
         con,
-        typed(con.sql(" UNION ALL BY NAME ".join(parts)), numbers),
+        parse_numbers(con.sql(" UNION ALL BY NAME ".join(parts)), numbers),
         work / table_file(INTERACTIONS),
         TIME,
     )
@@ -162,7 +153,7 @@ def _clean(
     con: DuckDBPyConnection, config: Config, window: Window, work: Path
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """The positives that `validate_data` and `split_by_time` would keep, in time order."""
-    rows = numbered(work / table_file(INTERACTIONS))
+    rows = numbered_rows(work / table_file(INTERACTIONS))
     con.execute(f"CREATE VIEW log AS {rows}")
     columns = list(con.table("log").columns)
     con.execute(f"CREATE TABLE sound AS {unbroken(config, columns, work)}")
@@ -173,7 +164,7 @@ def _clean(
     context = [
         feature.column for feature in config.features.columns.context if feature.column in columns
     ]
-    wanted = ", ".join(quote(name) for name in (USER, ITEM, TIME, *context))
+    wanted = ", ".join(identifier(name) for name in (USER, ITEM, TIME, *context))
     frame = (
         con.sql(f"SELECT {wanted} FROM cleaned WHERE {CLEAN} AND {POSITIVE} = 1 ORDER BY _row")
         .to_arrow_table()

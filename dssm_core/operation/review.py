@@ -116,7 +116,7 @@ def _volumes(run: Run, tags: Mapping[str, str]) -> list[Row]:
 
 
 def _window(theirs: JSON) -> list[Row]:
-    return [(what, value, "") for what, value in drift.told(theirs.get("drift", {}))]
+    return [(what, value, "") for what, value in drift.describe_change(theirs.get("drift", {}))]
 
 
 def _speed(run: Run) -> list[Row]:

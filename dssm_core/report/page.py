@@ -326,7 +326,7 @@ def champions_window(look: Look) -> Section:
     theirs = look.metrics.get("champion")
     if not theirs:
         raise Absent("there is no champion yet")
-    rows = drift.told(theirs.get("drift", {}))
+    rows = drift.describe_change(theirs.get("drift", {}))
     if not rows:
         raise Absent(
             f"of champion version {theirs['version']} nothing was kept to compare this window with"

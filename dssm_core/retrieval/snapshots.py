@@ -25,7 +25,7 @@ from dssm_core.config import Config
 from dssm_core.data.splits.days import Days
 from dssm_core.data.splits.protocol import Window
 from dssm_core.errors import ConfigError
-from dssm_core.features.dataset import UNTOLD, Prepared, first_known, told_created
+from dssm_core.features.dataset import NO_CREATION_TIME, Prepared, creation_times, first_known_times
 from dssm_core.features.ids import Ids
 from dssm_core.features.inputs import ColumnTable, user_inputs
 from dssm_core.features.interactions import Interactions
@@ -55,7 +55,7 @@ class Timeline:
 
     user, item: [n] codes; time: [n] ms, ascending; context: [n, columns] codes; user_since,
     item_since: [codes] ms, ascending, when each is first known (the bundle's own always were);
-    told: [item codes] ms, when created, UNTOLD where nobody says.
+    told: [item codes] ms, when created, NO_CREATION_TIME where nobody says.
     """
 
     encoder: Encoder
@@ -99,7 +99,7 @@ class Timeline:
         )
         time, told = (
             torch.from_numpy(clicks[TIME].to_numpy(np.int64, copy=True)),
-            told_created(latest.items, items),
+            creation_times(latest.items, items),
         )
         return cls(
             encoder=encoder,
@@ -130,7 +130,7 @@ class Timeline:
         n_users, n_items = (
             int(torch.searchsorted(since, as_of_ms)) for since in (self.user_since, self.item_since)
         )
-        created = first_known(
+        created = first_known_times(
             torch.full((n_items,), as_of_ms), self.item[rows], self.time[rows], self.told[:n_items]
         )
         if (
@@ -280,4 +280,4 @@ def _first_click(code: Tensor, time: Tensor, codes: int) -> Tensor:
 
 def _since(known: Tensor, own: int) -> Tensor:
     """When each code is first known; the first `own` always were. [codes] → [codes]."""
-    return known.index_fill(0, torch.arange(own), UNTOLD)
+    return known.index_fill(0, torch.arange(own), NO_CREATION_TIME)

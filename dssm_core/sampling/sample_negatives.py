@@ -15,11 +15,11 @@ from torch import Tensor
 from dssm_core.columns import ITEM, LABEL, TIME, USER
 from dssm_core.config import Config
 from dssm_core.features.activity import activity
-from dssm_core.features.dataset import bucket_times, first_known, told_created
+from dssm_core.features.dataset import bucket_times, creation_times, first_known_times
 from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.schema import Column, Schema, TowerColumns
-from dssm_core.features.tables import fit_context, fit_table, refuse_large
+from dssm_core.features.tables import check_embedding_sizes, fit_context, fit_table
 from dssm_core.features.target_mean import fit_target_means
 from dssm_core.features.tensors import as_named, save_tensors
 from dssm_core.runs.layout import (
@@ -79,7 +79,7 @@ def sample_negatives(run: Run, work: Path) -> Outcome:
     )
     scale = _activity_scale(log, config)
     schema = _schema(config, ids, user_side, item_side, context_columns, scale.shape[1])
-    refuse_large(schema, features)
+    check_embedding_sizes(schema, features)
     save_tensors(
         work / TABLES_FILE,
         {**as_named("users", users), **as_named("items", items), "scale": scale},
@@ -115,8 +115,8 @@ def _log(
 ) -> Interactions:
     item = torch.from_numpy(ids[ITEM].encode(rows[ITEM]))
     time = torch.from_numpy(rows[TIME].to_numpy(dtype=np.int64, copy=True))
-    created = first_known(
-        torch.full((len(ids[ITEM]),), window[1]), item, time, told_created(items, ids[ITEM])
+    created = first_known_times(
+        torch.full((len(ids[ITEM]),), window[1]), item, time, creation_times(items, ids[ITEM])
     )
     return Interactions(
         torch.from_numpy(ids[USER].encode(rows[USER])),

@@ -153,8 +153,8 @@ def test_a_replaced_day_repeats_what_was_trained_on_it_and_no_other(day, tmp_pat
     config = read_config(tmp_path / "configs" / "small.yaml")
     for nth in range(1, 8):
         there, _ = landing.land(config, date(2024, 3, nth), tmp_path / "days")
-        landing.note_announced(tmp_path / "days", config.name, date(2024, 3, nth), there.clicks)
-    create_run(landing.from_days(config, tmp_path / "days"), tmp_path / "runs", "seventh")
+        landing.mark_announced(tmp_path / "days", config.name, date(2024, 3, nth), there.clicks)
+    create_run(landing.use_landed_days(config, tmp_path / "days"), tmp_path / "runs", "seventh")
     create_run(
         sweep.on_validation_days(config), tmp_path / "runs", "trial-of-the-log-itself"
     )  # of 2024-03-06

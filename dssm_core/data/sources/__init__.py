@@ -1,3 +1,3 @@
-"""Sources of click logs: one member a file, listed in dssm_core/families.py. See docs/extending.md
-to add one.
+"""Sources of click logs: one file a source, listed in dssm_core/families.py. docs/extending.md
+shows how to add one.
 """

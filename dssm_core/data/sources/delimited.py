@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
-import re
 from collections.abc import Iterable, Mapping
-from itertools import groupby, islice, takewhile
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Literal
 
-import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from pydantic import BaseModel, ConfigDict, Field
 
 from dssm_core.columns import INTERACTIONS, ITEMS, USERS
-from dssm_core.data.sources.columns import Table, canonical, find_files, quote, text
-from dssm_core.data.sources.protocol import Tables
+from dssm_core.data.sources.canonical import to_canonical
+from dssm_core.data.sources.files import FileTable, find_files, table_files
+from dssm_core.data.sources.protocol import LogTables
+from dssm_core.data.sql import identifier, literal
 from dssm_core.errors import DataError
 
 MAX_LINE_BYTES = 32_000_000  # of `whole_lines`: a longer line is an error, it is never cut
 
 
-class TextTable(Table):
-    """A table in text files. `names`: the columns of files without a header line; `quote` may be
-    empty.
+class TextTable(FileTable):
+    """One table of a log in text files.
+
+    names: the columns of files that have no header line. quote: may be empty, for files without
+    quoting.
     """
 
     separator: Annotated[str, Field(min_length=1, max_length=4)] = ","
@@ -35,7 +36,7 @@ class TextTable(Table):
 
 
 class Delimited(BaseModel):
-    """Tables in delimited text. path: a folder, or the one interactions file. A .gz file is read as
+    """path: a folder, or the one file of interactions. A file whose name ends in .gz is read as
     gzip.
     """
 
@@ -46,57 +47,44 @@ class Delimited(BaseModel):
     items: TextTable | None = None
 
     def files(self) -> dict[str, Path]:
-        """Every file of every table, by relative name; DataError when a pattern matches nothing."""
-        return find_files(
-            self.path,
-            [table.files for table in (self.interactions, self.users, self.items) if table],
+        """Every file of every table, by relative name; DataError when a pattern matches no file."""
+        tables = (self.interactions, self.users, self.items)
+        return find_files(self.path, [table.files for table in tables if table])
+
+    def read(self, con: DuckDBPyConnection) -> LogTables:
+        """The tables. All columns are text except the times; files with different headers are
+        joined by column name.
+        """
+        return LogTables(
+            self._read(con, INTERACTIONS, self.interactions),
+            self._read(con, USERS, self.users) if self.users else None,
+            self._read(con, ITEMS, self.items) if self.items else None,
         )
 
-    def read(self, con: DuckDBPyConnection) -> Tables:
-        """The tables, all columns as text but the canonical ones; files with different headers are
-        joined by name.
-        """
-        relations: dict[str, DuckDBPyRelation | None] = {
-            name: read_text(con, files_of(self.path, table, name), name, table) if table else None
-            for name, table in (
-                (INTERACTIONS, self.interactions),
-                (USERS, self.users),
-                (ITEMS, self.items),
-            )
-        }
-        interactions = relations[INTERACTIONS]
-        assert interactions is not None
-        return Tables(interactions, relations[USERS], relations[ITEMS])
-
-
-def files_of(path: str, table: TextTable, name: str) -> dict[str, Path]:
-    """A table's files; where `path` is the interactions file itself, the other tables are looked
-    for beside it.
-    """
-    base = Path(path).expanduser()
-    beside = base.is_file() and name != INTERACTIONS
-    return find_files(str(base.parent) if beside else path, [table.files])
+    def _read(self, con: DuckDBPyConnection, name: str, spec: TextTable) -> DuckDBPyRelation:
+        files = table_files(self.path, spec, name == INTERACTIONS)
+        return read_text(con, files, name, spec)
 
 
 def read_text(
     con: DuckDBPyConnection, files: Mapping[str, Path], table: str, spec: TextTable
 ) -> DuckDBPyRelation:
-    """One canonical relation from text files, rows in file order. Raises DataError naming the file
-    that is unfit.
+    """The canonical rows of text files, in file order. table: interactions, users or items. Raises
+    DataError naming the file that cannot be used.
     """
     where = (
         f"{next(iter(files.values())).name!r}"
         if len(files) == 1
         else f"{table} ({len(files)} files like {spec.files!r})"
     )
-    return canonical(con, raw_text(con, files, spec), table, spec, where)
+    return to_canonical(read_raw_text(con, files, spec), table, spec, where)
 
 
-def raw_text(
+def read_raw_text(
     con: DuckDBPyConnection, files: Mapping[str, Path], spec: TextTable
 ) -> DuckDBPyRelation:
     """The files' own columns as text, rows in file order; files with different headers are joined
-    by name.
+    by column name.
     """
     headers = {file: spec.names or read_header(file, spec) for file in files.values()}
     queries = [
@@ -107,31 +95,33 @@ def raw_text(
 
 
 def whole_lines(files: Iterable[Path]) -> str:
-    """SQL: a table of one text column `line`, in file order (NULL where empty); a separator that no
-    text holds keeps it whole.
+    """SQL: a table with one text column `line`, a row for each line in file order (NULL where the
+    line is empty). The separator is a character that no text has.
     """
-    paths = ", ".join(text(str(file)) for file in files)
+    paths = ", ".join(literal(str(file)) for file in files)
     return (
-        rf"read_csv([{paths}], columns = {{line: 'VARCHAR'}}, header = false, delim = E'\x01', quote = '', escape = '',"
-        f" auto_detect = false, strict_mode = true, max_line_size = {MAX_LINE_BYTES})"
+        rf"read_csv([{paths}], columns = {{line: 'VARCHAR'}}, header = false, delim = E'\x01',"
+        " quote = '', escape = '', auto_detect = false, strict_mode = true,"
+        f" max_line_size = {MAX_LINE_BYTES})"
     )
 
 
 def read_header(file: Path, spec: TextTable) -> tuple[str, ...]:
-    """The column names in a file's first line; DataError when it is empty or not readable as text."""
+    """The column names in a file's first line; DataError when it is empty or cannot be decoded."""
     opener = gzip.open if file.suffix == ".gz" else open
+    encoding = "utf-8-sig" if spec.encoding == "utf-8" else spec.encoding
     try:
-        with opener(
-            file, "rt", encoding="utf-8-sig" if spec.encoding == "utf-8" else spec.encoding
-        ) as stream:
+        with opener(file, "rt", encoding=encoding) as stream:
             line = stream.readline().rstrip("\r\n")
     except (EOFError, gzip.BadGzipFile, UnicodeError) as error:
         raise DataError(
-            f"{str(file)!r} cannot be read ({error}): copy it again, or check `encoding`"
+            f"{str(file)!r} cannot be read ({error}): copy the file again, or check `encoding`"
+            f" ({spec.encoding})"
         ) from error
     if not line:
         raise DataError(
-            f"{str(file)!r} is empty: it needs a header line, or `names` in the config and rows"
+            f"the first line of {str(file)!r} is empty: the file needs a header line, or the"
+            " config needs `names`, the list of its columns"
         )
     if len(spec.separator) > 1 or not spec.quote:
         return tuple(line.split(spec.separator))
@@ -139,37 +129,18 @@ def read_header(file: Path, spec: TextTable) -> tuple[str, ...]:
 
 
 def _query(files: list[Path], names: tuple[str, ...], spec: TextTable) -> str:
+    """SQL: the rows of files that have the same columns."""
     if len(set(names)) < len(names):
         raise DataError(
-            f"{str(files[0])!r} names a column twice in {list(names)}: give each column one name"
+            f"{str(files[0])!r} has two columns of the same name, its columns are {list(names)}:"
+            " rename one of them"
         )
-    columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name in names)
+    selected = ", ".join(identifier(name) for name in names)
+    paths = ", ".join(literal(str(file)) for file in files)
+    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
     return (
-        f"SELECT {', '.join(quote(name) for name in names)} FROM read_csv([{', '.join(text(str(file)) for file in files)}], "
-        f"columns = {{{columns}}}, header = {spec.names is None}, delim = {text(spec.separator)}, "
-        f"quote = {text(spec.quote)}, escape = {text(spec.quote)}, encoding = {text(spec.encoding)}, "
-        "auto_detect = false, strict_mode = true)"
+        f"SELECT {selected} FROM read_csv([{paths}], columns = {{{columns}}},"
+        f" header = {spec.names is None}, delim = {literal(spec.separator)},"
+        f" quote = {literal(spec.quote)}, escape = {literal(spec.quote)},"
+        f" encoding = {literal(spec.encoding)}, auto_detect = false, strict_mode = true)"
     )
-
-
-def read_error(error: duckdb.Error) -> DataError:
-    """A sentence from what DuckDB says of a file it could not read to the end (a cut gzip, a
-    malformed line).
-    """
-    file = re.search(r"^ *file = (.+)$", str(error), re.MULTILINE)
-    where = f" in {file[1]!r}" if file else ""
-    return DataError(
-        f"the log cannot be read: {said(error)}{where}. Copy the file again, or mend or remove the line"
-    )
-
-
-def said(error: duckdb.Error) -> str:
-    """What DuckDB says went wrong, in a line: without the JSON that may wrap it and the advice on
-    SQL that follows it.
-    """
-    wrapped = re.search(r'"exception_message":("(?:[^"\\]|\\.)*")', str(error))
-    lines = [
-        line.strip() for line in (json.loads(wrapped[1]) if wrapped else str(error)).splitlines()
-    ]
-    facts = takewhile(lambda line: not line.startswith("Possible "), filter(None, lines))
-    return " ".join(islice(facts, 4))

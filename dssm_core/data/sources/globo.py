@@ -1,8 +1,8 @@
-"""The G1/Globo.com news clicks: one gzip CSV an hour of session start.
+"""The news clicks of G1/Globo.com: one gzip CSV for each hour of session start.
 
-A file holds the sessions that start in its hour, so a click may lie hours later: ingest sorts by
-time. Cite de Souza Pereira Moreira et al., "News Session-Based Recommendations using Deep Neural
-Networks", DLRS 2018.
+A file holds the sessions that start in its hour. Their clicks may be hours later, so the ingest
+step sorts by time. Cite de Souza Pereira Moreira et al., "News Session-Based Recommendations using
+Deep Neural Networks", DLRS 2018.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ from duckdb import DuckDBPyConnection
 from pydantic import BaseModel, ConfigDict
 
 from dssm_core.columns import INTERACTIONS, ITEM, TIME, USER
-from dssm_core.data.sources.columns import find_files
 from dssm_core.data.sources.delimited import TextTable, read_text
-from dssm_core.data.sources.protocol import Tables
+from dssm_core.data.sources.files import find_files
+from dssm_core.data.sources.protocol import LogTables
 
-PATTERN = "clicks_hour_*.csv.gz"
+CLICKS = TextTable(
+    files="clicks_hour_*.csv.gz",
+    columns={USER: "user_id", ITEM: "click_article_id", TIME: "click_timestamp"},
+)
 
 
 class Globo(BaseModel):
-    """path: the folder of clicks_hour_000.csv.gz and so on. Clicks only; six context columns come
-    along.
+    """path: the folder of clicks_hour_000.csv.gz and so on.
+
+    The log has interactions only, with six context columns named click_*.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: str
 
     def files(self) -> dict[str, Path]:
-        """The hourly files, in order; DataError when the folder has none."""
-        return find_files(self.path, [PATTERN])
+        """The hourly files in order; DataError when the folder has none."""
+        return find_files(self.path, [CLICKS.files])
 
-    def read(self, con: DuckDBPyConnection) -> Tables:
-        """Interactions with session_id, session_start, session_size and the click_* context columns
-        as text.
+    def read(self, con: DuckDBPyConnection) -> LogTables:
+        """Interactions with session_id, session_start, session_size and the click_* columns as
+        text.
         """
-        columns = {USER: "user_id", ITEM: "click_article_id", TIME: "click_timestamp"}
-        return Tables(
-            read_text(con, self.files(), INTERACTIONS, TextTable(files=PATTERN, columns=columns))
-        )
+        return LogTables(read_text(con, self.files(), INTERACTIONS, CLICKS))

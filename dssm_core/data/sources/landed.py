@@ -1,6 +1,4 @@
-"""Days that `dssm land` (or the Dag ingest_interactions) has kept: the window of a run, and no more
-of the log.
-"""
+"""The days of a run's window that `dssm land` (or the Dag ingest_interactions) has stored."""
 
 from __future__ import annotations
 
@@ -12,15 +10,16 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from pydantic import BaseModel, ConfigDict, Field
 
 from dssm_core.columns import INTERACTIONS, ITEMS, USERS
-from dssm_core.data.sources.columns import find_files, text
-from dssm_core.data.sources.protocol import Tables
+from dssm_core.data.sources.files import find_files
+from dssm_core.data.sources.protocol import LogTables
+from dssm_core.data.sql import parquet
 
 
 class LandedDays(BaseModel):
-    """path: the dataset's folder below the landed days; days: each day of the window and the key of
-    its content.
+    """path: the dataset's folder of landed days. days: each day of the window, with the key of its
+    content.
 
-    landing.from_days writes these settings. Users and items are those of the newest day.
+    `landing.use_landed_days` writes these settings. Users and items are those of the newest day.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,33 +27,37 @@ class LandedDays(BaseModel):
     days: Annotated[dict[date, str], Field(min_length=1)]
 
     def files(self) -> dict[str, Path]:
-        """Each day's interactions, then the newest day's users and items; DataError naming a day
-        that is not there.
+        """The interactions of each day, then the users and items of the newest day; DataError
+        naming a day without files.
         """
-        beside = [name for name in (USERS, ITEMS) if self._file(max(self.days), name).is_file()]
-        names = [self._name(day, INTERACTIONS) for day in sorted(self.days)] + [
-            self._name(max(self.days), name) for name in beside
+        interactions = [self._name(day, INTERACTIONS) for day in sorted(self.days)]
+        others = [
+            self._name(self._newest, name)
+            for name in (USERS, ITEMS)
+            if self._file(self._newest, name).is_file()
         ]
-        return find_files(self.path, names)
+        return find_files(self.path, interactions + others)
 
-    def read(self, con: DuckDBPyConnection) -> Tables:
-        """The days one after the other; columns that only some have are NULL in the others."""
+    def read(self, con: DuckDBPyConnection) -> LogTables:
+        """The days one after the other. A column that a day does not have is NULL in its rows."""
         self.files()
         files = [self._file(day, INTERACTIONS) for day in sorted(self.days)]
-        return Tables(_rows(con, files), *(self._beside(con, name) for name in (USERS, ITEMS)))
+        return LogTables(
+            con.sql(f"SELECT * FROM {parquet(*files)}"),
+            self._newest_table(con, USERS),
+            self._newest_table(con, ITEMS),
+        )
 
-    def _beside(self, con: DuckDBPyConnection, name: str) -> DuckDBPyRelation | None:
-        file = self._file(max(self.days), name)
-        return _rows(con, [file]) if file.is_file() else None
+    @property
+    def _newest(self) -> date:
+        return max(self.days)
+
+    def _newest_table(self, con: DuckDBPyConnection, name: str) -> DuckDBPyRelation | None:
+        file = self._file(self._newest, name)
+        return con.sql(f"SELECT * FROM {parquet(file)}") if file.is_file() else None
 
     def _file(self, day: date, name: str) -> Path:
         return Path(self.path) / self._name(day, name)
 
     def _name(self, day: date, name: str) -> str:
         return f"{day}/{self.days[day]}/{name}.parquet"
-
-
-def _rows(con: DuckDBPyConnection, files: list[Path]) -> DuckDBPyRelation:
-    return con.sql(
-        f"SELECT * FROM read_parquet([{', '.join(text(str(file)) for file in files)}], union_by_name = true)"
-    )

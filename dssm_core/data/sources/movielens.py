@@ -8,9 +8,9 @@ from duckdb import DuckDBPyConnection
 from pydantic import BaseModel, ConfigDict
 
 from dssm_core.columns import INTERACTIONS, ITEM, ITEMS, TIME, USER, USERS
-from dssm_core.data.sources.columns import find_files
 from dssm_core.data.sources.delimited import TextTable, read_text
-from dssm_core.data.sources.protocol import Tables
+from dssm_core.data.sources.files import find_files
+from dssm_core.data.sources.protocol import LogTables
 
 TABLES = {
     INTERACTIONS: TextTable(
@@ -37,21 +37,22 @@ TABLES = {
 
 
 class MovieLens(BaseModel):
-    """path: the folder of the three files. `genres` is multi-valued, separated by "|"; `rating` is
-    1 to 5.
+    """path: the folder of the three files.
+
+    `genres` is multi-valued with separator "|"; `rating` is 1 to 5.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: str
 
     def files(self) -> dict[str, Path]:
-        """The three files; DataError naming the one that is not there."""
+        """The three files; DataError naming the one that is missing."""
         return find_files(self.path, [table.files for table in TABLES.values()])
 
-    def read(self, con: DuckDBPyConnection) -> Tables:
-        """Ratings as interactions, users and movies as they are."""
-        read = {
+    def read(self, con: DuckDBPyConnection) -> LogTables:
+        """Ratings as interactions, users, and movies as items."""
+        tables = {
             name: read_text(con, find_files(self.path, [table.files]), name, table)
             for name, table in TABLES.items()
         }
-        return Tables(read[INTERACTIONS], read[USERS], read[ITEMS])
+        return LogTables(tables[INTERACTIONS], tables[USERS], tables[ITEMS])

@@ -8,51 +8,49 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from pydantic import BaseModel, ConfigDict
 
 from dssm_core.columns import INTERACTIONS, ITEMS, USERS
-from dssm_core.data.sources.columns import Table, canonical, find_files, text
-from dssm_core.data.sources.protocol import Tables
+from dssm_core.data.sources.canonical import to_canonical
+from dssm_core.data.sources.files import FileTable, find_files, table_files
+from dssm_core.data.sources.protocol import LogTables
+from dssm_core.data.sql import literal
 
 
 class Parquet(BaseModel):
-    """Tables in Parquet. path: a folder, or the one interactions file. Columns keep their types,
-    ids become text.
+    """path: a folder, or the one file of interactions.
+
+    Columns keep their types; ids become text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: str
-    interactions: Table
-    users: Table | None = None
-    items: Table | None = None
+    interactions: FileTable
+    users: FileTable | None = None
+    items: FileTable | None = None
 
     def files(self) -> dict[str, Path]:
-        """Every file of every table, by relative name; DataError when a pattern matches nothing."""
-        return find_files(
-            self.path,
-            [table.files for table in (self.interactions, self.users, self.items) if table],
+        """Every file of every table, by relative name; DataError when a pattern matches no file."""
+        tables = (self.interactions, self.users, self.items)
+        return find_files(self.path, [table.files for table in tables if table])
+
+    def read(self, con: DuckDBPyConnection) -> LogTables:
+        """The tables. The files of a table may differ in columns and in the types of ids; columns
+        are matched by name.
+        """
+        return LogTables(
+            self._read(con, INTERACTIONS, self.interactions),
+            self._read(con, USERS, self.users) if self.users else None,
+            self._read(con, ITEMS, self.items) if self.items else None,
         )
 
-    def read(self, con: DuckDBPyConnection) -> Tables:
-        """The tables; files of one table may differ in columns and id types and are joined by name."""
-        base = Path(self.path).expanduser()
-        beside = str(base.parent) if base.is_file() else self.path
-        return Tables(
-            self._table(con, INTERACTIONS, self.interactions, self.path),
-            self._table(con, USERS, self.users, beside) if self.users else None,
-            self._table(con, ITEMS, self.items, beside) if self.items else None,
-        )
-
-    def _table(
-        self, con: DuckDBPyConnection, name: str, spec: Table, base: str
-    ) -> DuckDBPyRelation:
-        """Each file is made canonical by itself: an id may be a number in one and text in another."""
+    def _read(self, con: DuckDBPyConnection, name: str, spec: FileTable) -> DuckDBPyRelation:
+        """Each file is brought to canonical form on its own, because the types of ids may differ."""
         relations = [
-            canonical(
-                con,
-                con.sql(f"SELECT * FROM read_parquet({text(str(file))})"),
+            to_canonical(
+                con.sql(f"SELECT * FROM read_parquet({literal(str(file))})"),
                 name,
                 spec,
                 repr(file.name),
             )
-            for file in find_files(base, [spec.files]).values()
+            for file in table_files(self.path, spec, name == INTERACTIONS).values()
         ]
-        queries = [relation.sql_query() for relation in relations]
-        return con.sql(" UNION ALL BY NAME ".join(f"({query})" for query in queries))
+        queries = [f"({relation.sql_query()})" for relation in relations]
+        return con.sql(" UNION ALL BY NAME ".join(queries))

@@ -1,7 +1,7 @@
-"""What a source of click logs must be able to do.
+"""What a source of click logs provides.
 
-A source only translates names, ids and times. It judges nothing: rows that break a rule are
-validation's.
+A source translates names, ids and times. It judges nothing: the validation step decides about rows
+that break a rule.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 
 @dataclass(frozen=True)
-class Tables:
-    """A log as DuckDB relations with canonical column names (schema.py).
+class LogTables:
+    """The tables of a log as DuckDB relations with canonical column names (dssm_core/columns.py).
 
-    interactions: user_id, item_id (text, whatever the file's type: an id that is a number in one
-    file and text in another is one id), timestamp (int64, ms UTC), then every other column of the
-    log under its own or mapped name.
-    users / items: one row an id, None where the log has no such table; items may have created_at
-    (int64, ms UTC). Text that is no time becomes NULL, and the text stands in `<column>_raw`, so
-    that a quarantined row shows it.
+    interactions: user_id and item_id as text (an id may be a number in one file and text in
+    another), timestamp (int64, ms UTC), then every other column of the log under its own or its
+    mapped name.
+    users, items: one row an id, None where the log has no such table. Items may have created_at
+    (int64, ms UTC).
+    A time that cannot be parsed is NULL, and its text is in `<column>_raw`, so that the quarantine
+    shows it.
     """
 
     interactions: DuckDBPyRelation
@@ -31,21 +32,23 @@ class Tables:
 
 
 class Source(Protocol):
-    """A frozen pydantic model whose fields are its settings; build it with `ingest.open_source`.
+    """A frozen pydantic model whose fields are the source's settings. `ingest.open_source` builds
+    it.
 
-    One whose timestamps only order a user's events says so by a class variable `timed = False`.
+    A source whose timestamps only order the events of a user sets the class variable
+    `timed = False`.
     """
 
     def files(self) -> dict[str, Path]:
         """Every file that `read` reads, by name relative to the source's folder; empty for a
         generated log.
 
-        Raises DataError naming folder and pattern when nothing matches.
+        Raises DataError naming the folder and the pattern when a pattern matches no file.
         """
         ...
 
-    def read(self, con: DuckDBPyConnection) -> Tables:
-        """The log's tables, lazily, rows in file order. Raises DataError when a file lacks a
-        column.
+    def read(self, con: DuckDBPyConnection) -> LogTables:
+        """The tables of the log, evaluated lazily, rows in file order. Raises DataError when a file
+        lacks a column.
         """
         ...

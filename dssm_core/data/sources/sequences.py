@@ -1,10 +1,10 @@
-"""Users' sequences in text files: a line a user, `user item item item …` in time order, as many
-papers share their data.
+"""User sequences in text files: one line a user, `user item item item …` in time order. Many papers
+publish their data in this form.
 
-There are no times, so an interaction's timestamp is its place: 0 for a user's first item, 1 for the
-next (they read as milliseconds after 1970-01-01). It orders one user's events and says nothing of
-the order of two users' events: split by a protocol that needs no days (`leave_one_out`, `last_n`,
-`fixed`, `holdout`), with item activity switched off.
+There are no times, so the timestamp of an interaction is its position: 0 for a user's first item, 1
+for the next one (as milliseconds after 1970-01-01). Timestamps order the events of one user only;
+they say nothing about the events of two users. Use a split without days (`leave_one_out`, `last_n`,
+`fixed`, `holdout`) and disable item activity.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
-from duckdb import DuckDBPyConnection
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dssm_core.columns import ITEM, ITEMS, PART, TIME, USER, USERS
-from dssm_core.data.sources.columns import find_files, id_text, inside, text
-from dssm_core.data.sources.delimited import TextTable, files_of, read_text, whole_lines
-from dssm_core.data.sources.protocol import Tables
+from dssm_core.data.sources.canonical import id_text
+from dssm_core.data.sources.delimited import TextTable, read_text, whole_lines
+from dssm_core.data.sources.files import Pattern, find_files, table_files
+from dssm_core.data.sources.protocol import LogTables
+from dssm_core.data.sql import literal
 from dssm_core.errors import DataError
 
 TRAIN, TEST = "train", "test"
 
-Pattern = Annotated[str, AfterValidator(inside)]
 
-
-class Parts(BaseModel):
-    """The two globs of a published split: the lines that train, and those that test."""
+class PartPatterns(BaseModel):
+    """The two glob patterns of a published split: training lines and test lines."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     train: Pattern
@@ -36,23 +36,23 @@ class Parts(BaseModel):
 
 
 class Sequences(BaseModel):
-    """Either `lines` (a glob below `path`), or `parts`: then a column `part` says 'train' or 'test'
-    of each interaction.
+    """Give either `lines`, a glob pattern below `path`, or `parts`: then a column `part` is 'train'
+    or 'test' for each interaction.
 
-    path: a folder, or the one file of lines. Words are separated by blanks or tabs. A user's second
-    line goes on where the first ended; a line with nothing but a user holds no interaction; empty
-    lines are passed over. With `parts` every place in test comes after every place in train. users,
-    items: optional tables as in `delimited`.
-    shuffle: a seed, where the order of a line says nothing (many published lists are sorted by id):
-    places are then in the order of a hash of seed, user and item, so that a user's last item is any
-    of them.
+    path: a folder, or the one file of lines. Words are separated by blanks or tabs. A second line
+    of a user continues the first one; a line that has only a user holds no interaction; empty lines
+    are ignored. With `parts` every position in test is after every position in train.
+    users, items: optional tables as in `delimited`.
+    shuffle: a seed, for files whose lines are in no order of time (many published lists are sorted
+    by id): positions then follow a hash of seed, user and item, so that any item may be a user's
+    last one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     timed: ClassVar[bool] = False
     path: str
     lines: Pattern | None = None
-    parts: Parts | None = None
+    parts: PartPatterns | None = None
     users: TextTable | None = None
     items: TextTable | None = None
     shuffle: Annotated[int, Field(ge=0)] | None = None
@@ -61,31 +61,36 @@ class Sequences(BaseModel):
     def _one_of_two(self) -> Self:
         if (self.lines is None) == (self.parts is None):
             raise ValueError(
-                "give either `lines`, a glob such as sequences.txt*, or `parts` with the globs `train` and `test`"
+                "give either `lines`, a glob pattern such as sequences.txt*, or `parts` with the"
+                " patterns `train` and `test`"
             )
         return self
 
     def files(self) -> dict[str, Path]:
         """Every file of lines and tables, by relative name; DataError when a pattern matches
-        nothing.
+        no file.
         """
         tables = [table.files for table in (self.users, self.items) if table]
         return find_files(self.path, [*self._patterns.values(), *tables])
 
-    def read(self, con: DuckDBPyConnection) -> Tables:
-        """interactions: user_id, item_id, timestamp (the place), and `part` where there are parts;
+    def read(self, con: DuckDBPyConnection) -> LogTables:
+        """interactions: user_id, item_id, timestamp (the position), and `part` if `parts` is set;
         lines in file order.
         """
-        users, items = (
-            read_text(con, files_of(self.path, table, name), name, table) if table else None
-            for name, table in ((USERS, self.users), (ITEMS, self.items))
-        )
         columns = [USER, ITEM, TIME, *([PART] if self.parts else [])]
-        return Tables(
-            con.sql(_events(self._files_by_part(), self.shuffle)).project(", ".join(columns)),
-            users,
-            items,
+        events = con.sql(_events(self._files_by_part(), self.shuffle))
+        return LogTables(
+            events.project(", ".join(columns)),
+            self._table(con, USERS, self.users),
+            self._table(con, ITEMS, self.items),
         )
+
+    def _table(
+        self, con: DuckDBPyConnection, name: str, spec: TextTable | None
+    ) -> DuckDBPyRelation | None:
+        if not spec:
+            return None
+        return read_text(con, table_files(self.path, spec, False), name, spec)
 
     @property
     def _patterns(self) -> dict[str, str]:
@@ -99,43 +104,56 @@ class Sequences(BaseModel):
         """The files of each part; DataError when one is in both."""
         base = Path(self.path).expanduser()
         train, *test = self._patterns.values()
-        found = {TRAIN: list(find_files(self.path, [train]).values())}
+        files = {TRAIN: list(find_files(self.path, [train]).values())}
         if test:
-            found[TEST] = list(
-                find_files(str(base.parent) if base.is_file() else self.path, test).values()
-            )
-            if both := set(found[TRAIN]) & set(found[TEST]):
+            folder = str(base.parent) if base.is_file() else self.path
+            files[TEST] = list(find_files(folder, test).values())
+            if both := set(files[TRAIN]) & set(files[TEST]):
                 raise DataError(
-                    f"{str(min(both))!r} matches parts.train and parts.test: make the patterns different"
+                    f"{str(min(both))!r} matches both parts.train and parts.test: make the patterns"
+                    " different"
                 )
-        return found
+        return files
 
 
 def _events(files: Mapping[str, list[Path]], shuffle: int | None) -> str:
-    """SQL: an event a row (user_id, item_id, timestamp, part), in the order of the lines, a line's
-    items in theirs.
+    """SQL: one row an event (user_id, item_id, timestamp, part), in the order of lines and of the
+    items in a line.
 
-    Places are reckoned by line, of which there are few: only the unnesting touches every event.
+    Positions are computed by line, because there are few lines: only `unnest` touches every event.
     """
     raw = " UNION ALL ".join(_lines(part, paths) for part, paths in files.items())
-    before = f"sum(len(words) - 1) OVER (PARTITION BY {PART}, {USER} ORDER BY line ROWS UNBOUNDED PRECEDING) - (len(words) - 1)"
-    item = id_text("word", "VARCHAR")
-    by_hash = f"row_number() OVER (PARTITION BY {PART}, {USER} ORDER BY md5(concat_ws(':', {shuffle}, {USER}, word)), line, place) - 1"
-    place = "before + place" if shuffle is None else by_hash
-    return (
-        f"WITH raw AS ({raw}),"
-        f" numbered AS (SELECT {PART}, words, row_number() OVER () AS line FROM raw WHERE words[1] <> ''),"
-        f" named AS (SELECT *, {id_text('words[1]', 'VARCHAR')} AS {USER} FROM numbered),"
-        f" placed AS (SELECT *, CAST({before} AS BIGINT) AS before FROM named),"
-        f" longest AS (SELECT coalesce(max(before + len(words) - 1), 0) AS shift FROM placed WHERE {PART} = '{TRAIN}'),"
-        f" events AS (SELECT {USER}, {PART}, line, before, unnest(words[2:]) AS word, generate_subscripts(words[2:], 1) - 1 AS place"
-        " FROM placed)"
-        f" SELECT {USER}, {item} AS {ITEM}, {place} + CASE WHEN {PART} = '{TEST}' THEN shift ELSE 0 END AS {TIME}, {PART}"
-        " FROM events, longest ORDER BY line, place"
+    by_user = f"PARTITION BY {PART}, {USER}"
+    before = (
+        f"sum(len(words) - 1) OVER ({by_user} ORDER BY line ROWS UNBOUNDED PRECEDING)"
+        " - (len(words) - 1)"
     )
+    hashed = f"md5(concat_ws(':', {shuffle}, {USER}, word))"
+    by_hash = f"row_number() OVER ({by_user} ORDER BY {hashed}, line, position) - 1"
+    position = "before + position" if shuffle is None else by_hash
+    return f"""
+    WITH raw AS ({raw}),
+    numbered AS (
+        SELECT {PART}, words, row_number() OVER () AS line FROM raw WHERE words[1] <> ''
+    ),
+    named AS (SELECT *, {id_text("words[1]", "VARCHAR")} AS {USER} FROM numbered),
+    placed AS (SELECT *, CAST({before} AS BIGINT) AS before FROM named),
+    longest AS (
+        SELECT coalesce(max(before + len(words) - 1), 0) AS shift FROM placed
+        WHERE {PART} = '{TRAIN}'
+    ),
+    events AS (
+        SELECT {USER}, {PART}, line, before, unnest(words[2:]) AS word,
+            generate_subscripts(words[2:], 1) - 1 AS position
+        FROM placed
+    )
+    SELECT {USER}, {id_text("word", "VARCHAR")} AS {ITEM},
+        {position} + CASE WHEN {PART} = '{TEST}' THEN shift ELSE 0 END AS {TIME}, {PART}
+    FROM events, longest ORDER BY line, position
+    """
 
 
 def _lines(part: str, files: list[Path]) -> str:
-    """SQL: the lines of some files as lists of words."""
+    """SQL: the lines of files as lists of words."""
     words = r"string_split_regex(trim(line, E' \t\r'), '[ \t]+')"
-    return f"SELECT {text(part)} AS {PART}, {words} AS words FROM {whole_lines(files)}"
+    return f"SELECT {literal(part)} AS {PART}, {words} AS words FROM {whole_lines(files)}"

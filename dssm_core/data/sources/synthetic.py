@@ -1,10 +1,10 @@
-"""A seeded news log: the embedded default, learnable and with a known truth.
+"""A seeded news log: the default source, which a model can learn and whose truth is known.
 
-Articles are born through the day, rise within hours and fade; some are far more popular than others
-(Zipf). Each user belongs to a segment with a taste over categories and adds an own taste to it. A
-click at an hour picks a category by taste times what the category has to offer at that hour, then
-an article of it by its popularity at that hour. So "what is hot now" helps, and knowing the user's
-taste helps more: what a model has to find.
+Articles are published through the day, become popular within hours and fade; their popularity is
+Zipf-like. Each user belongs to a segment with a taste over categories and has a taste of their own.
+A click at an hour picks a category by taste times the category's appeal at that hour, then an
+article of the category by its appeal. Recent popularity helps a recommender, and the user's taste
+helps more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dssm_core.aliases import Doubles, Ints
 from dssm_core.columns import CREATED, DAY_MS, HOUR_MS, ITEM, TIME, USER
-from dssm_core.data.sources.protocol import Tables
+from dssm_core.data.sources.protocol import LogTables
 
 DEVICES = ("mobile", "desktop", "tablet")
 TAGS_PER_CATEGORY = 5
@@ -30,7 +30,7 @@ TAGS_PER_CATEGORY = 5
 
 @dataclass(frozen=True)
 class Articles:
-    """category [I], created [I] ms since the start (older than it: negative), weight [I], sorted by
+    """category [I], created [I] in ms since the start (negative: before it), weight [I]; sorted by
     category.
     """
 
@@ -40,8 +40,8 @@ class Articles:
 
 
 class Synthetic(BaseModel):
-    """Sizes of the log. `half_life_h`: hours in which an article loses half its appeal; `start`:
-    the first day, UTC.
+    """Sizes of the log. half_life_h: hours in which an article loses half of its appeal. start: the
+    first day, UTC.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,13 +56,11 @@ class Synthetic(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 7
 
     def files(self) -> dict[str, Path]:
-        """No file is read."""
+        """Empty: the log is generated."""
         return {}
 
-    def read(self, con: DuckDBPyConnection) -> Tables:
-        """interactions (with device, session), users (segment, region), items (created_at,
-        category, tags).
-        """
+    def read(self, con: DuckDBPyConnection) -> LogTables:
+        """interactions (device), users (segment, region), items (created_at, category, tags)."""
         rng = np.random.default_rng(self.seed)
         articles = self._articles(rng)
         segment, taste, devices = self._users(rng)
@@ -93,16 +91,14 @@ class Synthetic(BaseModel):
                 "tags": self._tags(rng, articles.category),
             }
         )
-        return Tables(con.from_arrow(interactions), con.from_arrow(users), con.from_arrow(items))
+        return LogTables(con.from_arrow(interactions), con.from_arrow(users), con.from_arrow(items))
 
     @property
     def _start_ms(self) -> int:
         return int(datetime.combine(self.start, datetime.min.time(), UTC).timestamp() * 1000)
 
     def _articles(self, rng: np.random.Generator) -> Articles:
-        """Born from two days before the start to the end, more of them by day; popularity is
-        Zipf-like.
-        """
+        """Articles published from two days before the start to the end, more of them in daytime."""
         category = np.sort(rng.integers(0, self.categories, self.items))
         day = rng.integers(-2, self.days, self.items)
         hour = rng.choice(24, self.items, p=_day_profile()) + rng.random(self.items)
@@ -112,8 +108,8 @@ class Synthetic(BaseModel):
         )
 
     def _users(self, rng: np.random.Generator) -> tuple[Ints, Doubles, Doubles]:
-        """Segment [U], taste [U, C] (rows sum to 1; half the segment's, half own, both on few
-        categories), devices [U, 3].
+        """Segment [U]; taste [U, C], half the segment's and half the user's own, rows sum to 1;
+        shares of devices [U, 3].
         """
         segment = rng.integers(0, self.segments, self.users)
         shared = rng.dirichlet(np.full(self.categories, 0.15), self.segments)
@@ -142,29 +138,28 @@ class Synthetic(BaseModel):
         return user[order], item[order], time[order]
 
     def _appeal(self, articles: Articles, hour: int) -> Doubles:
-        """Appeal [I] of each article at the start of an hour: 0 before its birth, up in about 2 h,
-        then halving.
+        """Appeal [I] of each article at the start of an hour: 0 before it is published, rising for
+        about 2 hours, then halving every `half_life_h` hours.
         """
         age = hour - articles.created / HOUR_MS  # [I] hours
         rise = 1 - np.exp(-np.maximum(age, 0) / 2)
         return np.asarray(articles.weight * rise * 0.5 ** (np.maximum(age, 0) / self.half_life_h))
 
     def _tags(self, rng: np.random.Generator, category: Ints) -> list[str]:
-        """Two tags an article [I], from its category's own few, as text joined by "|"."""
-        pair = category[:, None] * TAGS_PER_CATEGORY + rng.integers(
-            0, TAGS_PER_CATEGORY, (len(category), 2)
-        )  # [I, 2]
+        """Two of the category's tags for each article [I], joined by "|"."""
+        drawn = rng.integers(0, TAGS_PER_CATEGORY, (len(category), 2))
+        pair = category[:, None] * TAGS_PER_CATEGORY + drawn  # [I, 2]
         return list(np.char.add(np.char.add(_ids("t", pair[:, 0]), "|"), _ids("t", pair[:, 1])))
 
 
 def _day_profile() -> Doubles:
-    """Share of a day's clicks in each hour [24]: a trough at 4, a peak at 16 o'clock."""
+    """Share of a day's clicks in each hour [24]: fewest at 4:00, most at 16:00."""
     profile = 1.0 + 0.8 * np.cos((np.arange(24) - 16) / 24 * 2 * np.pi)
     return np.asarray(profile / profile.sum())
 
 
 def _pick(rng: np.random.Generator, shares: Doubles) -> Ints:
-    """One column for each row [N] of shares [N, K], by inverse transform."""
+    """A random column for each row [N] of shares [N, K], by inverse transform sampling."""
     edges = np.cumsum(shares, axis=1)
     draw = rng.random(len(shares)) * edges[:, -1]
     return np.asarray(np.minimum((edges <= draw[:, None]).sum(axis=1), shares.shape[1] - 1))
@@ -173,20 +168,20 @@ def _pick(rng: np.random.Generator, shares: Doubles) -> Ints:
 def _draw(
     rng: np.random.Generator, articles: Articles, appeal: Doubles, taste: Doubles, user: Ints
 ) -> Ints:
-    """An article [N] for each user [N]: a category by taste times its offer, then one of its
-    articles by appeal.
+    """An article [N] for each user [N]: a category by taste times the category's appeal, then an
+    article of the category by appeal.
     """
     offer = np.bincount(articles.category, appeal, minlength=taste.shape[1])  # [C]
     offer = offer if offer.any() else np.ones_like(offer)
-    category = _pick(
-        rng, (taste[user] + 1e-4) * offer
-    )  # [N]; a trace of chance keeps every category possible
-    edges = np.concatenate([[0.0], np.cumsum(appeal)])  # articles lie sorted by category
+    # the constant keeps every category possible
+    category = _pick(rng, (taste[user] + 1e-4) * offer)  # [N]
+    edges = np.concatenate([[0.0], np.cumsum(appeal)])  # articles are sorted by category
     first = np.searchsorted(articles.category, category, side="left")
     last = np.searchsorted(articles.category, category, side="right")
-    low, high = edges[first], edges[last]
-    found = np.searchsorted(edges, low + rng.random(len(user)) * (high - low), side="right") - 1
-    return np.asarray(np.clip(found, first, np.maximum(last - 1, first)))
+    low = edges[first]
+    target = low + rng.random(len(user)) * (edges[last] - low)
+    article = np.searchsorted(edges, target, side="right") - 1
+    return np.asarray(np.clip(article, first, np.maximum(last - 1, first)))
 
 
 def _ids(prefix: str, number: Ints) -> NDArray[np.str_]:

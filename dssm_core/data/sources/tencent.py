@@ -1,62 +1,43 @@
-"""The files of the 2018 Tencent social-ads lookalike contest: train.csv, adFeature.csv and
-userFeature.data, as published.
+"""The published files of the 2018 Tencent social-ads lookalike contest: train.csv, adFeature.csv and
+userFeature.data.
 
-A row of train.csv says that a person was shown an ad (`aid,uid,label`), label 1 for those who
-belong to its audience and -1 for the others. There are no times: the timestamp is the row's number
-(which reads as milliseconds after 1970-01-01), so split by a protocol that needs no days, such as
-`holdout`, with item activity switched off.
+A row of train.csv (`aid,uid,label`) is a person who was shown an ad. The label is 1 if the person
+belongs to the ad's audience, else -1. There are no times: the timestamp is the row's number (as
+milliseconds after 1970-01-01). Use a split without days, such as `holdout`, and disable item
+activity.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 from dssm_core.columns import INTERACTIONS, ITEM, ITEMS, LABEL, TIME, USER, USERS
-from dssm_core.data.sources.columns import (
-    Table,
-    canonical,
-    find_files,
-    id_text,
-    inside,
-    quote,
-    text,
-)
-from dssm_core.data.sources.delimited import TextTable, raw_text, read_text, whole_lines
-from dssm_core.data.sources.protocol import Tables
+from dssm_core.data.sources.canonical import id_text, to_canonical
+from dssm_core.data.sources.delimited import TextTable, read_raw_text, read_text, whole_lines
+from dssm_core.data.sources.files import FileTable, Pattern, find_files
+from dssm_core.data.sources.protocol import LogTables
+from dssm_core.data.sql import identifier, literal
 
-AD, PERSON = "aid", "uid"
+AD = "aid"
+PERSON = "uid"
 PERSON_KEYS = (
     *("age", "gender", "marriageStatus", "education", "consumptionAbility", "LBS"),
-    *(
-        "interest1",
-        "interest2",
-        "interest3",
-        "interest4",
-        "interest5",
-        "kw1",
-        "kw2",
-        "kw3",
-        "topic1",
-        "topic2",
-        "topic3",
-    ),
+    *("interest1", "interest2", "interest3", "interest4", "interest5"),
+    *("kw1", "kw2", "kw3", "topic1", "topic2", "topic3"),
     *("appIdInstall", "appIdAction", "ct", "os", "carrier", "house"),
 )
 
-Pattern = Annotated[str, AfterValidator(inside)]
-
 
 class Tencent(BaseModel):
-    """path: the folder of the files, or train.csv itself. ads, people: left out where no file
-    matches the glob.
+    """path: the folder of the files, or train.csv itself. ads, people: patterns of optional files.
 
-    direction: `lookalike` makes an ad the user and a person the item, so that an ad, by the people
-    it has, retrieves people; `recall` is the other way round. A person's keys become columns of
-    their names, several values in a cell separated by blanks.
+    direction: with `lookalike` the ad is the user and the person is the item, so that an ad
+    retrieves people by the people it already has; `recall` is the other way round. The keys of a
+    person become columns of their names; several values in a cell are separated by blanks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,36 +48,30 @@ class Tencent(BaseModel):
     people: Pattern = "userFeature.data*"
 
     def files(self) -> dict[str, Path]:
-        """The files that are there, by relative name; DataError when no train file is."""
-        return (
-            find_files(self.path, [self.train]) | self._beside(self.ads) | self._beside(self.people)
-        )
+        """The existing files by relative name; DataError when there is no train file."""
+        train = find_files(self.path, [self.train])
+        return train | self._optional(self.ads) | self._optional(self.people)
 
-    def read(self, con: DuckDBPyConnection) -> Tables:
-        """interactions (label 1 or 0, timestamp = row number), and the tables of ads and people
-        where there are files.
+    def read(self, con: DuckDBPyConnection) -> LogTables:
+        """interactions (label 1 or 0, timestamp = row number), and the tables of ads and people if
+        their files exist.
         """
         ad, person = (USER, ITEM) if self.direction == "lookalike" else (ITEM, USER)
-        interactions = _shown(
-            con, find_files(self.path, [self.train]), {ad: AD, person: PERSON, LABEL: LABEL}
-        )
-        ads, people = self._beside(self.ads), self._beside(self.people)
-        tables: dict[str, DuckDBPyRelation | None] = {
-            ad: read_text(con, ads, _table(ad), TextTable(files=self.ads, columns={ad: AD}))
-            if ads
-            else None,
-            person: con.sql(_people(list(people.values()), person)) if people else None,
-        }
-        return Tables(interactions, tables[USER], tables[ITEM])
+        train = find_files(self.path, [self.train])
+        tables: dict[str, DuckDBPyRelation | None] = {USER: None, ITEM: None}
+        if ads := self._optional(self.ads):
+            spec = TextTable(files=self.ads, columns={ad: AD})
+            tables[ad] = read_text(con, ads, _table(ad), spec)
+        if people := self._optional(self.people):
+            tables[person] = con.sql(_people(list(people.values()), person))
+        interactions = _shown(con, train, {ad: AD, person: PERSON, LABEL: LABEL})
+        return LogTables(interactions, tables[USER], tables[ITEM])
 
-    def _beside(self, pattern: str) -> dict[str, Path]:
+    def _optional(self, pattern: str) -> dict[str, Path]:
         base = Path(self.path).expanduser()
         folder = base.parent if base.is_file() else base
-        return (
-            find_files(str(folder), [pattern])
-            if any(file.is_file() for file in folder.glob(pattern))
-            else {}
-        )
+        exists = any(file.is_file() for file in folder.glob(pattern))
+        return find_files(str(folder), [pattern]) if exists else {}
 
 
 def _table(key: str) -> str:
@@ -106,34 +81,41 @@ def _table(key: str) -> str:
 def _shown(
     con: DuckDBPyConnection, files: dict[str, Path], columns: dict[str, str]
 ) -> DuckDBPyRelation:
-    """The rows of train.csv with their number as the time; -1 becomes 0, any other label is left
-    for validation to judge.
+    """The rows of train.csv with their number as timestamp. Label -1 becomes 0; validation judges
+    any other label.
     """
-    raw = raw_text(con, files, TextTable(files="*")).project(
+    raw = read_raw_text(con, files, TextTable(files="*")).project(
         f"*, row_number() OVER () - 1 AS {TIME}"
     )
-    spec = Table(files="*", columns=columns)
-    rows = canonical(con, raw, INTERACTIONS, spec, repr(next(iter(files))))
+    spec = FileTable(files="*", columns=columns)
+    rows = to_canonical(raw, INTERACTIONS, spec, repr(next(iter(files))))
     return rows.project(
         f"* REPLACE (CASE trim({LABEL}) WHEN '-1' THEN '0' ELSE {LABEL} END AS {LABEL})"
     )
 
 
 def _people(files: list[Path], key: str) -> str:
-    """SQL: a person a row from lines `uid 7|age 4|interest1 93 70`; keys unknown or given twice are
-    errors, never lost.
+    """SQL: one row a person from lines such as `uid 7|age 4|interest1 93 70`. A key that is unknown
+    or repeated in a line is an error.
     """
-    known = "[" + ", ".join(text(name) for name in (PERSON, *PERSON_KEYS)) + "]"
-    says = f"concat('a person has a key twice, or one besides ', CAST({known} AS VARCHAR), ': ', line[:200])"
+    keys = "[" + ", ".join(literal(name) for name in (PERSON, *PERSON_KEYS)) + "]"
     cells = {
         name: f"nullif(trim(parts[list_position(keys, '{name}')][{len(name) + 1}:]), '')"
         for name in (PERSON, *PERSON_KEYS)
     }
-    columns = ", ".join(f"{cells[name]} AS {quote(name)}" for name in PERSON_KEYS)
-    return (
-        rf"WITH trimmed AS (SELECT trim(line, E' \t\r|') AS line FROM {whole_lines(files)}),"
-        r" split AS (SELECT line, string_split(line, '|') AS parts, string_split(regexp_replace(line, '[ \t][^|]*', '', 'g'), '|') AS keys"
-        " FROM trimmed WHERE line <> '')"
-        f" SELECT {id_text(cells[PERSON], 'VARCHAR')} AS {key}, {columns} FROM split"
-        f" WHERE CASE WHEN len(list_intersect(keys, {known})) = len(keys) THEN true ELSE error({says}) END"
+    columns = ", ".join(f"{cells[name]} AS {identifier(name)}" for name in PERSON_KEYS)
+    message = (
+        f"concat('a person has a key twice, or a key other than ', CAST({keys} AS VARCHAR), ': ',"
+        " line[:200])"
     )
+    names = r"string_split(regexp_replace(line, '[ \t][^|]*', '', 'g'), '|')"
+    return rf"""
+    WITH trimmed AS (SELECT trim(line, E' \t\r|') AS line FROM {whole_lines(files)}),
+    split AS (
+        SELECT line, string_split(line, '|') AS parts, {names} AS keys FROM trimmed
+        WHERE line <> ''
+    )
+    SELECT {id_text(cells[PERSON], "VARCHAR")} AS {key}, {columns} FROM split
+    WHERE CASE WHEN len(list_intersect(keys, {keys})) = len(keys) THEN true
+        ELSE error({message}) END
+    """

@@ -191,8 +191,8 @@ def test_limits_between_days_are_refused_where_there_are_none(tmp_path):
 def test_two_windows_beside_each_other():
     one = drift.Drift([], [10, 20], [], {}, {"device": {"tv": 1.0}, "only": {"x": 1.0}})
     other = drift.Drift([], [20], [], {}, {"device": {"tv": 0.5, "pc": 0.5}})
-    assert drift.against(one, other) == {"volume": 0.5, "columns": [["device", 0.3113]]}
+    assert drift.compare_windows(one, other) == {"volume": 0.5, "columns": [["device", 0.3113]]}
     assert (
-        json.dumps(drift.against(one, drift.Drift([], [], [], {}, {})))
+        json.dumps(drift.compare_windows(one, drift.Drift([], [], [], {}, {})))
         == '{"volume": null, "columns": []}'
     )

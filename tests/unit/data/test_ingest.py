@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from dssm_core.config import parse_config
-from dssm_core.data.ingest import connect, ingest, open_source, write_parquet
+from dssm_core.data.database import connect, write_parquet
+from dssm_core.data.ingest import ingest, open_source
 from dssm_core.errors import DataError, ServiceError
 from dssm_core.runs.run import Run, create_run
 from dssm_core.runs.step_key import outside_files
@@ -99,7 +100,7 @@ def test_sequences_that_cannot_be_read_are_named(tmp_path: Path, content: bytes,
         ingested(create_run(parse_config(raw), tmp_path / "runs", "r"))
 
 
-def test_a_cut_gzip_is_named(tmp_path: Path) -> None:
+def test_truncated_gzip_is_named(tmp_path: Path) -> None:
     content = gzip.compress(
         (
             "user_id,item_id,timestamp\n"
@@ -120,8 +121,9 @@ def test_a_line_with_another_number_of_fields_is_named_without_advice_on_sql(
     with pytest.raises(DataError) as error:
         ingested(run_on(tmp_path))
     assert str(error.value) == (
-        f"the log cannot be read: Invalid Input Error: CSV Error on Line: 3 Original Line: {line} Expected Number of Columns: 3"
-        f" Found: {found} in {str(tmp_path / '2.csv')!r}. Copy the file again, or mend or remove the line"
+        "the log cannot be read: Invalid Input Error: CSV Error on Line: 3 Original Line: "
+        f"{line} Expected Number of Columns: 3 Found: {found} in {str(tmp_path / '2.csv')!r}."
+        " Copy the file again, or fix or remove the line"
     )
 
 

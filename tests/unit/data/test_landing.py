@@ -72,7 +72,7 @@ def test_a_local_day_lands_in_time_order_and_every_row_is_counted(log, tmp_path)
         tmp_path / "days" / "small" / "2024-03-01" / made.key / "quarantine.parquet"
     )
     assert kept["timestamp_raw"].to_pylist() == ["soon"]
-    assert landing.landed(tmp_path / "days", "small", FIRST) == made
+    assert landing.find_day(tmp_path / "days", "small", FIRST) == made
 
 
 def test_the_same_day_again_is_the_same_and_a_replaced_one_is_another(log, tmp_path):
@@ -86,7 +86,7 @@ def test_the_same_day_again_is_the_same_and_a_replaced_one_is_another(log, tmp_p
     assert users(days, first) == ["b", "a", "c"]  # for the runs that have begun with it
     write(log, ROWS)
     assert landing.land(config(log), FIRST, days) == (first, True)
-    assert landing.landed(days, "small", FIRST) == first
+    assert landing.find_day(days, "small", FIRST) == first
 
 
 def test_a_day_is_known_by_its_clicks(log, tmp_path):
@@ -108,8 +108,8 @@ def test_a_day_that_is_not_over_does_not_land(log, tmp_path):
         DataError,
         match=r"2024-03-01 \(America/Sao_Paulo\) ends at 2024-03-02 03:00 UTC, which is not over",
     ):
-        landing.check_ended(config(log), FIRST, datetime(2024, 3, 2, 2, 59, 59, tzinfo=UTC))
-    landing.check_ended(config(log), FIRST, datetime(2024, 3, 2, 3, tzinfo=UTC))
+        landing.check_day_is_over(config(log), FIRST, datetime(2024, 3, 2, 2, 59, 59, tzinfo=UTC))
+    landing.check_day_is_over(config(log), FIRST, datetime(2024, 3, 2, 3, tzinfo=UTC))
     (tmp_path / "small.json").write_text(config(log).model_dump_json())
     done = CliRunner().invoke(
         main, ["land", str(tmp_path / "small.json"), "--day", "2999-01-01", "--days", str(tmp_path)]
@@ -127,7 +127,7 @@ def test_a_day_without_rows_is_refused_and_leaves_what_is_there(log, tmp_path):
         DataError, match=r"has no row of 2024-03-03 \(America/Sao_Paulo\), 3 rows are of other days"
     ):
         landing.land(config(log), THIRD, tmp_path)
-    assert landing.landed(tmp_path, "small", THIRD) == made
+    assert landing.find_day(tmp_path, "small", THIRD) == made
     assert [
         file.name
         for file in (tmp_path / "small" / "2024-03-03").iterdir()
@@ -140,9 +140,9 @@ def test_a_window_reads_its_days_and_no_more(log, tmp_path):
     for day in (FIRST, SECOND):
         landing.land(config(log), day, days)
     with pytest.raises(DataError, match=r"2024-03-03 of 'small' have not landed in .*dssm land"):
-        landing.from_days(config(log), days)
+        landing.use_landed_days(config(log), days)
     landing.land(config(log), THIRD, days)
-    run = create_run(landing.from_days(config(log), days), tmp_path / "runs", "one")
+    run = create_run(landing.use_landed_days(config(log), days), tmp_path / "runs", "one")
     work = tmp_path / "work"
     work.mkdir()
     assert ingest(run, work).rows == {"read": 5}
@@ -161,10 +161,10 @@ def test_a_window_reads_its_days_and_no_more(log, tmp_path):
 def test_a_replaced_day_is_another_run(log, tmp_path):
     for day in (FIRST, SECOND, THIRD):
         landing.land(config(log), day, tmp_path / "days")
-    before = landing.from_days(config(log), tmp_path / "days")
+    before = landing.use_landed_days(config(log), tmp_path / "days")
     write(log, [*ROWS, ("late", "x", ms("2024-03-02T20:00:00"))])
     landing.land(config(log), SECOND, tmp_path / "days")
-    after = landing.from_days(config(log), tmp_path / "days")
+    after = landing.use_landed_days(config(log), tmp_path / "days")
     assert {
         day
         for day in before.data.source.days
@@ -180,7 +180,7 @@ def test_what_does_not_fit_is_said(log, tmp_path):
         update={"data": config(log).data.model_copy(update={"timezone": "UTC"})}
     )
     with pytest.raises(DataError, match=r"landed in America/Sao_Paulo, but data\.timezone is UTC"):
-        landing.from_days(other, tmp_path)
+        landing.use_landed_days(other, tmp_path)
     settings = {
         "features": {"activity": {"enabled": False}},
         "sampler": {"kind": "uniform"},
@@ -188,12 +188,12 @@ def test_what_does_not_fit_is_said(log, tmp_path):
     }
     timeless = parse_config(small_config(split={"kind": "leave_one_out"}, **settings))
     with pytest.raises(ConfigError, match="split 'leave_one_out' has no days to wait for"):
-        landing.from_days(timeless, tmp_path)
+        landing.use_landed_days(timeless, tmp_path)
 
 
 def test_the_windows_that_hold_a_day(log):
     split = config(log).split  # two days to train, one to test
-    assert landing.windows_with(FIRST, split) == [FIRST, SECOND, THIRD]
+    assert landing.windows_containing(FIRST, split) == [FIRST, SECOND, THIRD]
 
 
 def test_the_command(log, tmp_path):

@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from dssm_core.columns import ITEM, PART, TIME, USER
-from dssm_core.data.comparison import parse_positive
-from dssm_core.data.sources.columns import find_files
+from dssm_core.data.comparison import parse_comparison
 from dssm_core.data.sources.delimited import Delimited
+from dssm_core.data.sources.files import find_files
 from dssm_core.data.sources.movielens import MovieLens
 from dssm_core.data.sources.parquet import Parquet
 from dssm_core.data.sources.sequences import Sequences
@@ -79,7 +79,9 @@ def test_missing_column_has_a_hint(tmp_path: Path) -> None:
 
 def test_a_second_claim_to_a_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("user_id,login,item_id,timestamp\n1,x,2,3\n")
-    with pytest.raises(DataError, match="'user_id' besides the one mapped"):
+    with pytest.raises(
+        DataError, match=r"a column 'user_id', but interactions\.columns maps 'user_id'"
+    ):
         read(log(tmp_path, columns={USER: "login"}))
 
 
@@ -307,7 +309,7 @@ def test_sequences_need_lines_or_parts(tmp_path: Path, settings: dict[str, objec
 
 def test_a_file_cannot_train_and_test(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("a 1\n")
-    with pytest.raises(DataError, match=r"train.txt' matches parts.train and parts.test"):
+    with pytest.raises(DataError, match=r"train.txt' matches both parts.train and parts.test"):
         read(
             Sequences.model_validate(
                 {"path": str(tmp_path), "parts": {"train": "train.txt", "test": "*.txt"}}
@@ -374,7 +376,7 @@ def test_tencent_files_may_have_other_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["uid 7|age 1|interest9 4", "uid 7|age 1|age 2", "uid,7"])
 def test_tencent_refuses_keys_that_no_column_is_made_for(tmp_path: Path, line: str) -> None:
     (shown(tmp_path) / "userFeature.data").write_text(f"uid 8|age 1\n{line}\n")
-    with pytest.raises(duckdb.InvalidInputException, match="a key twice, or one besides"):
+    with pytest.raises(duckdb.InvalidInputException, match="a key twice, or a key other than"):
         cells(Tencent(path=str(tmp_path)), "items", "*")
 
 
@@ -401,7 +403,7 @@ def test_a_written_tencent_sample_is_read_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["rating > 2", "click==1", "  a_b <= -1.5 "])
 def test_positive_is_a_comparison(text: str) -> None:
-    assert parse_positive(text).column in ("rating", "click", "a_b")
+    assert parse_comparison(text).column in ("rating", "click", "a_b")
 
 
 @pytest.mark.parametrize(
@@ -410,4 +412,4 @@ def test_positive_is_a_comparison(text: str) -> None:
 )
 def test_positive_is_nothing_else(text: str) -> None:
     with pytest.raises(ConfigError, match="write a column"):
-        parse_positive(text)
+        parse_comparison(text)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dssm_core.config import parse_config, read_config
-from dssm_core.data.ingest import numbered
+from dssm_core.data.sql import numbered_rows
 from dssm_core.data.validate import unbroken
 from dssm_core.errors import DataError
 from dssm_core.runs.run import Run, create_run
@@ -208,7 +208,7 @@ def test_the_same_rows_are_unbroken_by_sql_alone(tmp_path: Path) -> None:
     folder = run.step("ingest_data")
     clean = pd.read_parquet(run.step("validate_data") / "interactions.parquet")
     with duckdb.connect() as con:
-        con.execute(f"CREATE VIEW log AS {numbered(folder / 'interactions.parquet')}")
+        con.execute(f"CREATE VIEW log AS {numbered_rows(folder / 'interactions.parquet')}")
         columns = pq.read_schema(folder / "interactions.parquet").names
         kept = con.sql(
             f"SELECT timestamp FROM log WHERE _row IN ({unbroken(run.config, columns, folder)}) ORDER BY _row"

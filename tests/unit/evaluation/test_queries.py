@@ -72,7 +72,9 @@ def test_only_relevant_rows_ask_and_the_others_stay_history(rolling):
         ("b", [1, 0, 2]),
     ]
     run.__dict__["config"] = run.config.model_copy(update={"split": LastN(relevant="stars > 2")})
-    with pytest.raises(DataError, match="'stars' is compared with 2, but the rows have only"):
+    with pytest.raises(
+        DataError, match="`stars > 2` needs a column 'stars', but the rows have only"
+    ):
         make_window(run, *vocabularies)
 
 

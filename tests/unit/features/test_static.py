@@ -10,12 +10,12 @@ from dssm_core.errors import ConfigError, DataError
 from dssm_core.features.ids import Hashed, Ids
 from dssm_core.features.schema import Column, Schema, TowerColumns
 from dssm_core.features.tables import (
+    check_embedding_sizes,
     encode_context,
     encode_table,
     extend_table,
     fit_context,
     fit_table,
-    refuse_large,
 )
 from dssm_core.features.trigrams import trigrams
 
@@ -231,14 +231,14 @@ def test_tables_that_would_not_fit_are_named_at_once():
         ConfigError,
         match=r"(?s)'item_id' needs .*100,000,000 x 32 = 11\.9 GiB.*'url' needs .* = 8\.94 GiB.*`buckets`",
     ):
-        refuse_large(schema, Features())
-    refuse_large(schema, Features(max_embedding_gib=12))
+        check_embedding_sizes(schema, Features())
+    check_embedding_sizes(schema, Features(max_embedding_gib=12))
     blind = {
         "item_ids": False,
         "history": {"length": 0},
         "columns": {"item": [{"column": "kind", "kind": "categorical"}]},
     }
-    refuse_large(
+    check_embedding_sizes(
         schema, Features.model_validate({"max_embedding_gib": 10, **blind})
     )  # item ids take no table then
 

@@ -1,0 +1,99 @@
+"""DuckDB: a connection that spills to disk, Parquet files, and its errors in one sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
+
+from dssm_core.data.sql import identifier, literal
+from dssm_core.errors import DataError, ServiceError
+from dssm_core.runs.files import scratch
+
+MEMORY_LIMIT = "1200MB"  # DuckDB spills to disk beyond it
+ROW_GROUP_ROWS = 122_880
+UNREADABLE = (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException)
+MESSAGE_LINES = 4
+
+
+@contextmanager
+def connect(near: Path) -> Iterator[DuckDBPyConnection]:
+    """An in-memory DuckDB that keeps the order of rows and spills into a temporary folder beside
+    `near`.
+
+    Raises ServiceError when the disk or the memory is full: DuckDB's own error is no OSError.
+    """
+    with scratch(near.parent) as spill, duckdb.connect() as con:
+        con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        con.execute(f"SET temp_directory = {literal(spill)}")
+        con.execute("SET preserve_insertion_order = true")
+        try:
+            yield con
+        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            if isinstance(error, duckdb.OutOfMemoryException) or "write" in str(error):
+                raise ServiceError(
+                    f"cannot write near {near} ({duckdb_message(error)}): free disk space, then"
+                    " retry"
+                ) from error
+            raise
+
+
+def one_row(con: DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    """The only row of a query's result.
+
+    The result is fetched whole, because DuckDB 2 refuses new work while a result is open.
+    """
+    (row,) = con.execute(query).fetchall()
+    return tuple(row)
+
+
+def write_parquet(con: DuckDBPyConnection, query: str, file: Path) -> int:
+    """Write the rows of a query to a Parquet file (zstd). Returns the number of rows."""
+    options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP_ROWS}"
+    (count,) = one_row(con, f"COPY ({query}) TO {literal(str(file))} ({options})")
+    return int(count)
+
+
+def write_table(
+    con: DuckDBPyConnection, relation: DuckDBPyRelation, file: Path, order: str | None = None
+) -> int:
+    """Write a relation to a Parquet file, in the order of column `order` (ties: in the order of the
+    relation). Returns the number of rows.
+    """
+    relation.create_view("_source", replace=True)
+    query = "SELECT * FROM _source"
+    if order:
+        query = (
+            "SELECT * EXCLUDE _row FROM (SELECT *, row_number() OVER () AS _row FROM _source)"
+            f" ORDER BY {identifier(order)} NULLS LAST, _row"
+        )
+    return write_parquet(con, query, file)
+
+
+def unreadable(error: duckdb.Error) -> DataError:
+    """The DataError for a file that DuckDB cannot read to its end (a truncated gzip, a malformed
+    line).
+    """
+    file = re.search(r"^ *file = (.+)$", str(error), re.MULTILINE)
+    where = f" in {file[1]!r}" if file else ""
+    return DataError(
+        f"the log cannot be read: {duckdb_message(error)}{where}. Copy the file again, or fix or"
+        " remove the line"
+    )
+
+
+def duckdb_message(error: duckdb.Error) -> str:
+    """DuckDB's message in one line, without the JSON that may wrap it and the SQL advice after it."""
+    wrapped = re.search(r'"exception_message":("(?:[^"\\]|\\.)*")', str(error))
+    lines = [
+        line.strip() for line in (json.loads(wrapped[1]) if wrapped else str(error)).splitlines()
+    ]
+    facts = takewhile(lambda line: not line.startswith("Possible "), filter(None, lines))
+    return " ".join(islice(facts, MESSAGE_LINES))

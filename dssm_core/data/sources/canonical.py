@@ -1,0 +1,118 @@
+"""The canonical form of a log's columns: names, ids as text, times as milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from duckdb import DuckDBPyRelation
+
+from dssm_core.columns import CREATED, INTERACTIONS, ITEM, ITEMS, TIME, USER, USERS
+from dssm_core.data.sources.files import FileTable, TimeUnit
+from dssm_core.data.sql import identifier, literal
+from dssm_core.errors import DataError
+from dssm_core.families import did_you_mean
+
+RAW = "_raw"  # suffix of the column that holds the text of cells that could not be parsed
+KEYS = {INTERACTIONS: (USER, ITEM, TIME), USERS: (USER,), ITEMS: (ITEM,)}
+_WHOLE = r"^(0|-?[1-9][0-9]*)\.0$"  # an integer as pandas writes it in a float column
+_OFFSET = r":.*(Z|[+-]\d\d(:?\d\d)?)$"  # a clock time, then a UTC offset
+_PER_MS = {"ms": "", "us": " // 1000", "ns": " // 1000000"}
+
+
+def to_canonical(
+    raw: DuckDBPyRelation, table: str, spec: FileTable, where: str
+) -> DuckDBPyRelation:
+    """The columns of a file under canonical names, ids as text, times as int64 ms UTC, each with a
+    column `<name>_raw` for the text of cells that are no time.
+
+    table: interactions, users or items. where: the files, for error messages. Raises DataError when
+    a column is missing.
+    """
+    types = {name: str(kind) for name, kind in zip(raw.columns, raw.types, strict=True)}
+    names = _mapping(types, table, spec.columns, where)
+    parts: list[str] = []
+    for name, column in names.items():
+        source = identifier(column)
+        kind = types[column]
+        if name in (USER, ITEM):
+            parts.append(f"{id_text(source, kind)} AS {identifier(name)}")
+        elif name in (TIME, CREATED):
+            value = time_ms(source, kind, spec.time_unit, spec.timezone)
+            parts += [
+                f"{value} AS {identifier(name)}",
+                f"{unparsed_text(source, value)} AS {identifier(name + RAW)}",
+            ]
+        else:
+            parts.append(f"{source} AS {identifier(name)}")
+    return raw.project(", ".join(parts))
+
+
+def _mapping(
+    types: Mapping[str, str], table: str, columns: Mapping[str, str], where: str
+) -> dict[str, str]:
+    """Canonical name → column of the file: the keys first, then the other mapped columns, then the
+    rest of the file's columns under their own names.
+    """
+    mapped = {key: columns.get(key, key) for key in KEYS[table]} | dict(columns)
+    for name, column in mapped.items():
+        if column not in types:
+            raise DataError(_missing_column(name, column, table, where, list(types)))
+    rest = [column for column in types if column not in mapped.values()]
+    if clash := sorted(set(rest) & set(mapped)):
+        name = clash[0]
+        raise DataError(
+            f"{where} has a column {name!r}, but {table}.columns maps {name!r} to the column"
+            f" {mapped[name]!r}: map the file's {name!r} to another name too, such as"
+            f" {{{name}_2: {name}}}"
+        )
+    return mapped | {column: column for column in rest}
+
+
+def _missing_column(name: str, column: str, table: str, where: str, columns: list[str]) -> str:
+    hint = did_you_mean(column, columns)
+    if column == name:
+        return (
+            f"{where} has no column {column!r}, which {table} need: {hint}. If the column has"
+            f" another name, map it: {table}.columns {{{name}: ITS NAME}}"
+        )
+    return f"{where} has no column {column!r}, which {table}.columns maps to {name!r}: {hint}"
+
+
+def id_text(source: str, kind: str) -> str:
+    """SQL: an id as trimmed text, NULL when empty, NaN or infinite.
+
+    7.0 and '7.0' (pandas writes an integer column with a missing value so) become '7'. Text such as
+    007, 1.5 or 1.0.0 stays as it is.
+    """
+    value = f"CAST({source} AS VARCHAR)"
+    if kind in ("DOUBLE", "FLOAT"):
+        digits = f"CAST(TRY_CAST({source} AS HUGEINT) AS VARCHAR)"
+        whole = f"CASE WHEN {source} = floor({source}) THEN {digits} END"
+        return f"CASE WHEN isfinite({source}) THEN coalesce({whole}, {value}) END"
+    return f"nullif(regexp_replace(trim({value}), {literal(_WHOLE)}, '\\1'), '')"
+
+
+def time_ms(source: str, kind: str, unit: TimeUnit, timezone: str) -> str:
+    """SQL: a time as int64 ms UTC, NULL where it cannot be parsed. Columns of a timestamp type
+    ignore `unit`.
+    """
+    zone = literal(timezone)
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        return f"epoch_ms({source})"
+    if kind.startswith("TIMESTAMP") or kind == "DATE":
+        return f"epoch_ms(timezone({zone}, CAST({source} AS TIMESTAMP)))"
+    if unit == "iso":
+        value = f"trim(CAST({source} AS VARCHAR))"
+        # the cast to TIMESTAMP ignores an offset, so values with one are cast to TIMESTAMPTZ
+        local = f"timezone({zone}, TRY_CAST({value} AS TIMESTAMP))"
+        absolute = f"TRY_CAST({value} AS TIMESTAMPTZ)"
+        has_offset = f"regexp_matches({value}, {literal(_OFFSET)})"
+        return f"epoch_ms(CASE WHEN {has_offset} THEN {absolute} ELSE {local} END)"
+    if unit == "s":  # may have decimals
+        return f"CAST(floor(TRY_CAST({source} AS DECIMAL(24, 6)) * 1000) AS BIGINT)"
+    return f"TRY_CAST({source} AS BIGINT)" + _PER_MS[unit]
+
+
+def unparsed_text(source: str, value: str) -> str:
+    """SQL: the text of a cell for which `value` is NULL, else NULL (also when the cell is empty)."""
+    return f"CASE WHEN {value} IS NULL THEN nullif(trim(CAST({source} AS VARCHAR)), '') END"

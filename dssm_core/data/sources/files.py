@@ -1,0 +1,89 @@
+"""Files of a log: which files a table has, and how their columns map to canonical names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from dssm_core.errors import DataError
+
+TimeUnit = Literal["s", "ms", "us", "ns", "iso"]
+
+
+def _relative(pattern: str) -> str:
+    """The pattern itself; ValueError when it could match files outside the source's folder."""
+    path = PurePosixPath(pattern)
+    if not pattern or path.is_absolute() or ".." in path.parts:
+        raise ValueError(
+            f"{pattern!r} must stay inside `path`: give a relative pattern without '..', such as"
+            " clicks/*.csv.gz"
+        )
+    return pattern
+
+
+def _zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError(
+            f"unknown time zone {name!r}; use an IANA name such as America/Sao_Paulo or UTC"
+        )
+    return name
+
+
+Pattern = Annotated[str, AfterValidator(_relative)]
+
+
+class FileTable(BaseModel):
+    """One table of a log in files.
+
+    files: glob pattern relative to the source's path. columns: canonical or chosen name → the
+    file's column; a column that is not listed keeps its name. time_unit: unit of `timestamp` and
+    `created_at`. timezone: time zone of ISO times without a UTC offset.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    files: Pattern
+    columns: dict[str, str] = {}
+    time_unit: TimeUnit = "ms"
+    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+
+
+def find_files(base: str, patterns: Sequence[str]) -> dict[str, Path]:
+    """Files below `base` by relative name, sorted within each pattern.
+
+    If `base` is a file, it replaces the first pattern, and the other patterns are matched in its
+    folder. Raises DataError naming the folder and the pattern when a pattern matches no file.
+    """
+    path = Path(base).expanduser()
+    if path.is_file():
+        return {path.name: path} | _match(path.parent, patterns[1:])
+    if not path.is_dir():
+        raise DataError(
+            f"{base!r} is neither a folder nor a file: set data.source.path, or give --data FOLDER"
+        )
+    return _match(path, patterns)
+
+
+def table_files(path: str, table: FileTable, is_interactions: bool) -> dict[str, Path]:
+    """The files of one table. If `path` is the interactions file itself, the files of the other
+    tables are in its folder.
+    """
+    base = Path(path).expanduser()
+    folder = str(base.parent) if base.is_file() and not is_interactions else path
+    return find_files(folder, [table.files])
+
+
+def _match(folder: Path, patterns: Sequence[str]) -> dict[str, Path]:
+    matches: dict[str, Path] = {}
+    for pattern in patterns:
+        files = sorted(file for file in folder.glob(pattern) if file.is_file())
+        if not files:
+            raise DataError(
+                f"no file in {str(folder)!r} matches {pattern!r}: check data.source.path and the"
+                " pattern"
+            )
+        matches |= {file.relative_to(folder).as_posix(): file for file in files}
+    return matches
