@@ -66,7 +66,7 @@ def main(
     fresh: bool,
     docs_only: bool,
     checkout: Path,
-    runs: str,
+    runs_folder: Path,
 ) -> None:
     """Rerun the table NAME of docs/benchmarks.md, and regenerate its section of the page.
 
@@ -95,9 +95,9 @@ def main(
     if not docs_only:
         jobs = runner.all_jobs(bench.only(patterns), checkout)
         runner.check_data(bench, data)
-        with runner.alone(bench, Path(runs).resolve()):
+        with runner.alone(bench, runs_folder.resolve()):
             records = run_jobs(
-                bench, jobs, Path(runs).resolve(), data.resolve() if data else None, at_once, fresh
+                bench, jobs, runs_folder.resolve(), data.resolve() if data else None, at_once, fresh
             )
     command = command_of(bench, seeds_text)
     page = pages.write(bench, runner.publish(bench, records, checkout), command, checkout)

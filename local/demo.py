@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from dssm_core.cli.main import show
+from dssm_core.cli.screen import print_summary
 from dssm_core.runs.pipeline import summary
 from dssm_core.runs.run import open_run
 from dssm_core.runs.table import STEPS
@@ -142,7 +142,7 @@ def run_demo(wanted: dict[str, Any]) -> int:
         explain_failure(airflow, run_id)
     else:
         console.print()
-        show(summary(open_run(airflow.xcom(DAG, run_id, "ingest_data"))), console)
+        print_summary(summary(open_run(airflow.xcom(DAG, run_id, "ingest_data"))), console)
     if state == "running":
         console.print(
             f"Promote it or not: {site.airflow_url}/dags/{DAG}/runs/{run_id}/required_actions",

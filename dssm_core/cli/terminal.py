@@ -1,10 +1,13 @@
-"""What the commands share: the terminal, the common options, errors as one sentence."""
+"""What the commands share: the terminal, the clock, common options, errors as one sentence."""
 
 from __future__ import annotations
 
+import getpass
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,15 +17,46 @@ from rich.logging import RichHandler
 from dssm_core.errors import DssmError
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+console = Console(stderr=True)
+
+CONFIG = click.argument("config", type=click.Path(path_type=Path))
+DATA = click.option(
+    "--data",
+    metavar="PATH",
+    help="Folder or file of the click log. Replaces data.source.path of the config.",
+)
+SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY.PATH=VALUE",
+    help="Replace a setting, e.g. --set train.epochs=3. Repeat it for several settings.",
+)
+RUN_FOLDER = click.option(
+    "--run",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the run. `dssm runs` lists the runs.",
+)
 RUNS = click.option(
     "--runs",
+    "runs_folder",
     envvar="DSSM_RUNS",
     default="runs",
     show_default=True,
     show_envvar=True,
+    type=click.Path(path_type=Path),
     help="Folder of all runs.",
 )
-console = Console(stderr=True)
+BY = click.option(
+    "--by", default=getpass.getuser, show_default="your user name", help="Who decides."
+)
+
+
+def now() -> datetime:
+    """The time of the call, in UTC. Commands pass it to the library, which reads no clock."""
+    return datetime.now(UTC)
 
 
 @contextmanager

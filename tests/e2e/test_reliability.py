@@ -200,7 +200,8 @@ def test_a_promotion_outlives_its_mlflow_and_is_made_once(server, survivor):
         folder, server.url, "promote", "dssm-small", "--by", "ann", "--reason", "good"
     ) as process:
         wait_until(
-            lambda: "loading and asking" in (folder / "err.txt").read_text(), "the version is asked"
+            lambda: "loading and querying" in (folder / "err.txt").read_text(),
+            "the version is asked",
         )
         server.outage()
         status, out, err = ended(process, folder)

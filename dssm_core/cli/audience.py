@@ -1,0 +1,90 @@
+"""`dssm lookalike`: the users most like some seed users, or nearest to an item."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from dssm_core.cli.terminal import RUNS
+from dssm_core.errors import ConfigError
+
+
+@click.command(short_help="Write the users most like some seed users.")
+@click.argument("model", required=False)
+@click.option("--version", help="Version or alias of MODEL to use. Default: the champion.")
+@click.option(
+    "--run",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Folder of a run to use instead of MODEL. It need not be registered.",
+)
+@click.option(
+    "--seed",
+    "seeds",
+    multiple=True,
+    metavar="USER_ID",
+    help="Seed user. Repeat it for several users.",
+)
+@click.option(
+    "--seeds",
+    "seeds_file",
+    type=click.Path(path_type=Path),
+    help="File of seed users: .parquet or .csv with a column user_id, or text with one id a line.",
+)
+@click.option("--item", metavar="ITEM_ID", help="Item (such as an ad) to use instead of seeds.")
+@click.option(
+    "--top",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Maximum number of users in the audience.",
+)
+@click.option("--keep-seeds", is_flag=True, help="Include the seed users in the audience.")
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File to write, .parquet or .csv.",
+)
+@RUNS
+def lookalike(
+    model: str | None,
+    version: str | None,
+    folder: Path | None,
+    seeds: tuple[str, ...],
+    seeds_file: Path | None,
+    item: str | None,
+    top: int,
+    keep_seeds: bool,
+    target: Path,
+    runs_folder: Path,
+) -> None:
+    """Write the users of MODEL most like some seed users, or nearest to an item, best first.
+
+    The file has the columns user_id, score and rank. For seeds, the score is the mean cosine
+    similarity to all of them; for an item, it is the score of the two towers. Seeds that the
+    model does not know are left out; their number and ids are printed.
+
+    \b
+    Examples:
+      dssm lookalike dssm-demo --seed 17 --seed 42 --to audience.csv
+      dssm lookalike dssm-demo --seeds seeds.txt --top 5000 --to audience.parquet
+      dssm lookalike --run runs/demo/2024-03-07/ID --item 301 --to audience.csv
+    """
+    from dssm_core.operation import lookalike as audiences
+    from dssm_core.registry.versions import registered
+    from dssm_core.runs.run import open_run
+
+    if (model is None) == (folder is None):
+        raise ConfigError(
+            "give the name of a registered MODEL, or a run's folder with --run: "
+            "`dssm runs` lists both"
+        )
+    source = open_run(folder) if folder else registered(str(model), runs_folder)
+    seed_users = [*seeds, *(audiences.read_seeds(seeds_file) if seeds_file else [])]
+    with audiences.opened(source, version) as (bundle, about):
+        made = audiences.make_audience(bundle, target, top, seed_users, item, not keep_seeds)
+        click.echo(json.dumps(about | made))

@@ -1,0 +1,171 @@
+"""What the commands print for people: tables, the progress of steps, the summary of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dssm_core.cli.terminal import console
+
+if TYPE_CHECKING:
+    from dssm_core.aliases import JSON
+    from dssm_core.operation.promotion import Decision, Reign
+    from dssm_core.runs.manifest import Manifest
+    from dssm_core.runs.run import Run
+
+VERDICTS = {None: "", True: "passed", False: "refused"}
+
+
+def print_table(table: Table) -> None:
+    """Print a table to stdout."""
+    Console().print(table)
+
+
+def print_step_start(name: str) -> None:
+    """Say that a step starts."""
+    from dssm_core.runs.table import STEPS
+
+    console.print(f"[bold cyan]▶[/] {name:<18} [dim]{STEPS[name].title}")
+
+
+def print_step_end(manifest: Manifest) -> None:
+    """Say how long a step took, or from which run it was reused, and its row counts."""
+    rows = ", ".join(f"{count:,} {title}" for title, count in manifest.rows.items())
+    if manifest.reused_from:
+        duration = f"reused from {manifest.reused_from}"
+    else:
+        duration = f"{manifest.seconds:.1f} s"
+    console.print(
+        f"[bold green]✓[/] {manifest.step:<18} {duration:<8} [dim]{rows}", highlight=False
+    )
+
+
+def runs_table(runs: Iterable[Run]) -> Table:
+    """The runs: dataset and id, test day, steps done, served recall, verdict, version."""
+    from dssm_core.runs.pipeline import summary
+    from dssm_core.runs.table import STEPS
+
+    table = _table("run", "test day", "steps", "recall", "gate", "version")
+    for run in runs:
+        result = summary(run)
+        key = f"recall@{run.config.gate.k}"
+        recall = f"{result['metrics']['served'][key]:.4f} ({key})" if result["metrics"] else ""
+        table.add_row(
+            f"{run.config.name}/{run.id}",
+            result["test_day"],
+            f"{len(result['seconds'])}/{len(STEPS)}",
+            recall,
+            VERDICTS[result["gate"]["passed"] if result["gate"] else None],
+            str(result["version"] or ""),
+        )
+    return table
+
+
+def trials_table(results: Sequence[JSON]) -> Table:
+    """The trials of a sweep in the given order: recall, interval, training time, query time."""
+    table = _table("trial", results[0]["metric"], "interval", "train, s", "ms a query")
+    for row in results:
+        table.add_row(escape(row["label"]), *_trial_cells(row))
+    return table
+
+
+def _trial_cells(row: JSON) -> list[str]:
+    if row["recall"] is None:
+        return ["failed"]
+    interval = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+    query_ms = "" if row["ms_per_query"] is None else f"{row['ms_per_query']:.3f}"
+    return [f"{row['recall']:.4f}", interval, f"{row['train_seconds']:.0f}", query_ms]
+
+
+def reigns_table(reigns: Iterable[Reign]) -> Table:
+    """The champions, the newest last."""
+    table = _table("version", "champion from", "until", "by", "reason")
+    for reign in reigns:
+        table.add_row(
+            reign.version,
+            _minute(reign.since),
+            _minute(reign.until) if reign.until else "today",
+            escape(reign.by),
+            escape(reign.reason),
+        )
+    return table
+
+
+def decisions_table(decisions: Iterable[Decision]) -> Table:
+    """The decisions, the newest last."""
+    table = _table("at", "decision", "version", "champion", "by", "reason")
+    for decision in decisions:
+        table.add_row(
+            _minute(decision.at),
+            decision.action,
+            decision.version,
+            decision.champion,
+            escape(decision.by),
+            escape(decision.reason),
+        )
+    return table
+
+
+def print_summary(result: JSON, out: Console = console) -> None:
+    """Print the summary of a run: the metrics, the verdict with its reasons, the version.
+
+    If the run ended before the gate, print the steps that are done.
+    """
+    gate = result["gate"]
+    if not gate:
+        out.print(f"done: {', '.join(result['seconds'])}", soft_wrap=True)
+        return
+    out.print(metrics_table(result))
+    out.print(f"gate: {'[green]passed' if gate['passed'] else '[yellow]refused'}")
+    for reason in gate["reasons"]:
+        out.print(f"  {reason}", markup=False, highlight=False, soft_wrap=True)
+    version = result["version"]
+    out.print(f"registered version: {version}" if version else "nothing was registered")
+
+
+def metrics_table(result: JSON) -> Table:
+    """A row a system (served index, exact search, baselines, ceiling), a column a metric."""
+    systems = _systems(result["metrics"] or {})
+    names = [name for name in systems["served"] if _is_plain_recall(name)]
+    names += [f"{name}@{result['gate']['k']}" for name in ("ndcg", "coverage")]
+    table = _table("", title=f"test: {result['test_day']}, users and items in the training set")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for system, metrics in systems.items():
+        table.add_row(system, *(_metric(metrics.get(name)) for name in names))
+    return table
+
+
+def _systems(metrics: JSON) -> dict[str, JSON]:
+    """The metrics of each system by its title."""
+    baselines = metrics.get("baselines", {})
+    systems = {name: metrics.get(name, {}) for name in ("served", "exact")}
+    systems |= baselines
+    systems["ceiling"] = metrics.get("ceiling", {})
+    if rolling := metrics.get("rolling"):
+        every = f"every {rolling['refresh_h']} h"
+        refreshed = {"served": rolling["warm"]["served"]} | rolling["warm"]["baselines"]
+        systems |= {f"{name}, {every}": values for name, values in refreshed.items()}
+    return systems
+
+
+def _is_plain_recall(name: str) -> bool:
+    """Whether the metric is `recall@k`, not an end of its interval."""
+    return name.startswith("recall@") and name[-1].isdigit()
+
+
+def _metric(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else ""
+
+
+def _table(*columns: str, **options: Any) -> Table:
+    return Table(*columns, box=None, header_style="bold", **options)
+
+
+def _minute(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

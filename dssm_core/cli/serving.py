@@ -1,0 +1,102 @@
+"""What others read of a champion: `dssm publish` its embeddings, `dssm refresh` its index."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from dssm_core.cli.terminal import CONFIG, DATA, RUNS, now
+
+
+@click.command(short_help="Write embeddings to a folder or to Redis.")
+@click.argument("model")
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    metavar="TARGET",
+    help="A folder, or redis://HOST:PORT/DATABASE.",
+)
+@click.option("--version", help="Version to publish. Default: the champion.")
+@RUNS
+def publish(model: str, target: str, version: str | None, runs_folder: Path) -> None:
+    """Write the user and item embeddings of MODEL to a folder or to Redis.
+
+    Readers see all embeddings of a version or none of them.
+
+    \b
+    Examples:
+      dssm publish dssm-demo --to published
+      dssm publish dssm-demo --to redis://localhost:6379/0 --version 3
+    """
+    from dssm_core.operation.publish import publish_registered
+    from dssm_core.registry.versions import registered
+
+    published = publish_registered(registered(model, runs_folder), version, target)
+    click.echo(json.dumps(published))
+
+
+@click.command(short_help="Rebuild the champion's index from new clicks.")
+@CONFIG
+@click.option(
+    "--as-of",
+    type=click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]),
+    metavar="YYYY-MM-DDTHH:MM",
+    help="Time up to which clicks count, in UTC. Default: now.",
+)
+@click.option("--version", help="Version to refresh. Default: the champion.")
+@DATA
+@click.option(
+    "--days",
+    type=click.Path(path_type=Path),
+    help="Folder of landed days (see `dssm land`). Past days are read from it if it has them.",
+)
+@click.option(
+    "--to",
+    "target",
+    envvar="DSSM_REFRESHED",
+    default="refreshed",
+    show_default=True,
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the refreshed bundles.",
+)
+@RUNS
+def refresh(
+    config: Path,
+    as_of: datetime | None,
+    version: str | None,
+    data: str | None,
+    days: Path | None,
+    target: Path,
+    runs_folder: Path,
+) -> None:
+    """Rebuild the champion's index from the latest clicks, without training.
+
+    The towers of CONFIG's champion stay as they are. User embeddings, new items and the activity
+    of all items are computed as of the given time. TO/MODEL/current then points to the new
+    bundle in one step; its lineage.json says from which version and clicks it was made. A
+    summary of it is printed as JSON.
+
+    \b
+    Example:
+      dssm refresh configs/globo.yaml --data /data/globo/clicks --as-of 2017-10-08T12:00
+    """
+    from dssm_core.config import read_config
+    from dssm_core.operation import refresh as refreshing
+    from dssm_core.registry.versions import registered
+
+    settings = read_config(config, data)
+    at = now()
+    lineage = refreshing.refresh_registered(
+        registered(settings.model_name, runs_folder),
+        version,
+        settings,
+        refreshing.passed_ms(as_of or at, at),
+        target.resolve(),
+        days.resolve() if days else None,
+    )
+    click.echo(json.dumps(refreshing.brief(lineage)))
