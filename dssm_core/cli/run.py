@@ -129,19 +129,26 @@ def runs(runs_folder: Path) -> None:
 
 @click.command(short_help="Regenerate the report of a run.")
 @RUN_FOLDER
-def report(folder: Path) -> None:
-    """Regenerate report.html of a run, and print its path.
+@click.option(
+    "--to",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write; report.html in the run's folder by default.",
+)
+def report(folder: Path, file: Path | None) -> None:
+    """Regenerate the report of a run, and print the path of the file.
 
     The report shows data, recall, slices, calibration, index, map, neighbours and users on one
-    page. The gate writes it, even if it refuses the model. If the run has not reached the gate,
-    the report shows the steps that are done.
+    page. The gate writes one into recall_gate/, even if it refuses the model; that file is not
+    changed. If the run has not reached the gate, the report shows the steps that are done.
 
     \b
     Example:
       dssm report --run runs/demo/2024-03-07/ID
     """
     from dssm_core.report import page
+    from dssm_core.runs.layout import REPORT_FILE
     from dssm_core.runs.run import open_run
 
     run = open_run(folder)
-    click.echo(str(page.write(run, run.step("recall_gate"))))
+    click.echo(str(page.write(run, run.step("recall_gate"), file or run.root / REPORT_FILE)))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -19,13 +19,14 @@ from dssm_core.data.splits.days import Days
 from dssm_core.errors import DssmError
 from dssm_core.evaluation import evaluate, queries, rolling
 from dssm_core.registry import versions as registry
-from dssm_core.report import page as report
-from dssm_core.report import plots
 from dssm_core.retrieval.bundle import Bundle, open_bundle
-from dssm_core.runs.files import disk_errors, scratch, write_atomically
+from dssm_core.runs.files import scratch, write_atomically
 from dssm_core.runs.layout import CURVES_FILE, GATE_FILE
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
+
+# Called with the run, the step's folder, the test window, the recall curves and the verdict.
+Publish = Callable[[Run, Path, queries.Window, Mapping[str, evaluate.Curve], JSON], None]
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,12 @@ class Check:
     reason: str
 
 
-def judge(run: Run, work: Path) -> Outcome:
-    """Evaluate, compare, and write gate.json, curves.json and pictures; a refusal is an outcome,
-    not an error.
+def judge(run: Run, work: Path, publish: Publish) -> Outcome:
+    """Step function. Evaluates, compares, and writes gate.json and curves.json; a refusal is an
+    outcome, not an error.
 
-    info: passed, reasons, metrics (see evaluate). MLflow gets the verdict, the metrics, the files
-    and the run's report, which a refused run needs most. recall_curve.png is always drawn,
-    rolling.png where the protocol rolls.
+    publish: called once both are written, to show the verdict to people. info: passed, reasons,
+    metrics (see evaluate).
     """
     window, key = queries.read_window(run), metric(run.config.gate)
     measured = evaluate.evaluate(run, window)
@@ -74,17 +74,12 @@ def judge(run: Run, work: Path) -> Outcome:
         "reasons": [check.reason for check in checks],
         "metrics": metrics,
     }
-    _write(work, info, curves, run.config.gate.k)
-    report.write(run, work, window)
-    registry.log_gate(run, work, info)
+    _write(work, info, curves)
+    publish(run, work, window, curves, info)
     return Outcome(rows=metrics["queries"], info=info)
 
 
-def _write(work: Path, info: JSON, curves: Mapping[str, evaluate.Curve], k: int) -> None:
-    with disk_errors(work):
-        plots.recall_curve(curves, work / "recall_curve.png", k)
-        if rolled := info["metrics"].get("rolling"):
-            plots.by_hour(rolled["by_part"], rolled["refresh_h"], work / "rolling.png", k)
+def _write(work: Path, info: JSON, curves: Mapping[str, evaluate.Curve]) -> None:
     write_atomically(work / GATE_FILE, json.dumps(info, indent=2, allow_nan=False).encode())
     plain = {
         name: {"mean": curve.mean.round(6).tolist(), "error": curve.error.round(6).tolist()}

@@ -35,7 +35,14 @@ from dssm_core.data.drift import load as load_drift
 from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.retrieval.bundle import HISTORY, assemble, content_hash, open_bundle
 from dssm_core.runs.files import locked, write_atomically
-from dssm_core.runs.layout import GATE_FILE, HISTORY_FILE, TRAIN_FILE, ids_file, table_file
+from dssm_core.runs.layout import (
+    GATE_FILE,
+    HISTORY_FILE,
+    REPORT_FILE,
+    TRAIN_FILE,
+    ids_file,
+    table_file,
+)
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run, read_origin
 from dssm_core.runs.table import STEPS
@@ -53,7 +60,6 @@ HASH, DAY, ROWS = (
     "dssm.test_day",
     "dssm.rows.",
 )  # tags of a version; rows of its train and test parts
-REPORT = "report.html"  # in the run's folder, and among its MLflow run's files
 MLFLOW = "mlflow.json"  # in the run's folder: its MLflow run
 PARENT = "parent.json"  # in a trial's folder: the MLflow run of its sweep, and the trial's label
 TAG_LENGTH, BATCH = 4000, 100  # what MLflow takes in a tag, and params in a request
@@ -299,7 +305,7 @@ def log_gate(run: Run, work: Path, info: JSON) -> None:
         _log_numbers(client, run_id, flatten(info["metrics"]))
         for file in (work / GATE_FILE, *sorted(work.glob("*.png"))):
             client.log_artifact(run_id, str(file), "gate")
-        if (report := run.root / REPORT).is_file():
+        if (report := work / REPORT_FILE).is_file():
             client.log_artifact(run_id, str(report))
         if not info["passed"] or _sweep(run):
             client.set_terminated(run_id, "FINISHED")

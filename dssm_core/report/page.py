@@ -28,7 +28,7 @@ from dssm_core.data.splits.days import Days
 from dssm_core.errors import ArtifactError
 from dssm_core.evaluation.queries import Window, read_window
 from dssm_core.evaluation.slices import TITLES
-from dssm_core.registry.versions import REPORT, flatten
+from dssm_core.registry.versions import flatten
 from dssm_core.report import diagnostics as probes
 from dssm_core.report import plots
 from dssm_core.retrieval.indexes import measure
@@ -38,6 +38,7 @@ from dssm_core.runs.run import Run
 from dssm_core.runs.table import STEPS
 
 log = logging.getLogger(__name__)
+TEMPLATE = "report.html"  # beside this file
 
 NEIGHBOURS, LOOKED_AT, EXAMPLES, SHOWN = (
     5,
@@ -125,9 +126,11 @@ class Look:
         return probes.ask(self.run, self.window.warm)
 
 
-def write(run: Run, gate: Path, window: Window | None = None) -> Path:
-    """Write `report.html` into the run's folder and return it; gate: the folder with gate.json and
-    curves.json, if there are any.
+def write(run: Run, gate: Path, file: Path, window: Window | None = None) -> Path:
+    """Write a run's report to `file` and return it.
+
+    gate: the folder of gate.json and curves.json, if there are any; window: the test window, if it
+    has been read already.
     """
     started = time.perf_counter()
     look = Look(run, gate, window)
@@ -135,21 +138,21 @@ def write(run: Run, gate: Path, window: Window | None = None) -> Path:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
-    ).get_template(REPORT)
+    ).get_template(TEMPLATE)
     text = page.render(
         title=f"{run.config.name}, {run.config.split.title}",
         subtitle=_subtitle(run),
         sections=sections,
         **_head(look),
     )
-    write_atomically(run.root / REPORT, text.encode())
+    write_atomically(file, text.encode())
     log.info(
         "report: %s, %.1f MB in %.1f s",
-        run.root / REPORT,
+        file,
         len(text) / 1e6,
         time.perf_counter() - started,
     )
-    return run.root / REPORT
+    return file
 
 
 def _made(title: str, make: Callable[[Look], Section], look: Look) -> Section:

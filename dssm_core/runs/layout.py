@@ -25,6 +25,7 @@ ITEM_EMBEDDINGS_FILE = "item_embeddings.npy"  # export_embeddings: [N, D]
 
 GATE_FILE = "gate.json"  # recall_gate: verdict, reasons, metrics
 CURVES_FILE = "curves.json"  # recall_gate: recall by list length
+REPORT_FILE = "report.html"  # recall_gate: the report for people; `dssm report` writes another
 
 
 def table_file(table: str) -> str:

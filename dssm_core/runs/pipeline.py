@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from dssm_core.aliases import JSON
 from dssm_core.errors import ConfigError, DataError
+from dssm_core.families import named
 from dssm_core.runs.manifest import Manifest
 from dssm_core.runs.run import Run
-from dssm_core.runs.table import STEPS, find_step
+from dssm_core.runs.table import ON_FAILURE, STEPS, find_step
 from dssm_core.runs.transaction import execute
 
 
@@ -44,9 +45,7 @@ def run_step(run: Run, name: str) -> Manifest:
     try:
         return execute(run, name)
     except (ConfigError, DataError) as error:
-        from dssm_core.registry.versions import mark_failed  # heavy, and needed here only
-
-        mark_failed(run, str(error))
+        named(ON_FAILURE)(run, str(error))
         raise
 
 

@@ -15,6 +15,8 @@ from dssm_core.runs.manifest import Manifest
 from dssm_core.runs.run import Run
 from dssm_core.runs.table import Step
 
+FOR_PEOPLE = (".html", ".png")  # pages and pictures: no step reads them
+
 
 def step_key(run: Run, step: Step) -> str:
     """Hash of the code, the settings a step reads, its inputs' content, and the files that it reads
@@ -56,7 +58,7 @@ def _content(manifest: Manifest) -> JSON:
     files = {
         name: content
         for name, content in manifest.files.items()
-        if not name.startswith("data_docs/")
+        if not name.startswith("data_docs/") and Path(name).suffix not in FOR_PEOPLE
     }
     return {"files": files, "rows": manifest.rows, "info": manifest.info}
 

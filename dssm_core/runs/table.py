@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from dssm_core.errors import ConfigError
 from dssm_core.families import did_you_mean
@@ -10,13 +11,15 @@ from dssm_core.families import did_you_mean
 
 @dataclass(frozen=True)
 class Step:
-    """A step: where its function is, which settings it reads, which steps' outputs it reads.
+    """A step: where its function is, which settings and which steps' outputs it reads.
 
-    function: `module:name`, called as `function(run, work)`, writes files into the folder `work`,
-    returns an Outcome.
-    reusable: whether a finished twin in another run of the same window may stand in (False: it
-    changes the world).
-    outside: `module:name`, called as `outside(run)`, names the files that the step reads from
+    function: `module:name`, called as `function(run, work, **passes)`; it writes files into the
+    folder `work` and returns an Outcome.
+    passes: functions of later packages that the step's function is called with: `module:name` by
+    argument. What they do changes none of the step's numbers.
+    reusable: whether the output of another run of the same dataset and day may be reused; False if
+    the step also changes something outside the run's folder.
+    outside: `module:name`, called as `outside(run)`, returns the files that the step reads from
     outside the run, by name.
     """
 
@@ -27,6 +30,7 @@ class Step:
     needs: tuple[str, ...] = ()
     reusable: bool = True
     outside: str | None = None
+    passes: Mapping[str, str] = field(default_factory=dict)
 
 
 STEPS = {
@@ -78,6 +82,7 @@ STEPS = {
                 "evaluation.exclude_seen",
             ),
             ("sample_negatives",),
+            passes={"live_logger": "dssm_core.registry.versions:live_logger"},
         ),
         Step(
             "log_to_mlflow",
@@ -108,6 +113,7 @@ STEPS = {
             (),
             ("split_by_time", "sample_negatives", "export_embeddings", "build_index"),
             reusable=False,
+            passes={"publish": "dssm_core.report.verdict:publish"},
         ),
         Step(
             "register_model",
@@ -121,8 +127,12 @@ STEPS = {
 }
 
 
+# Called as `function(run, message)` when a step fails for a reason that no retry can change.
+ON_FAILURE = "dssm_core.registry.versions:mark_failed"
+
+
 def find_step(name: str) -> Step:
-    """The step called `name`; ConfigError with a hint when there is none."""
+    """The step called `name`; ConfigError with a suggestion if there is none."""
     if name not in STEPS:
         raise ConfigError(f"unknown step {name!r}: {did_you_mean(name, list(STEPS))}")
     return STEPS[name]

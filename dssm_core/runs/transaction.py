@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -81,7 +82,7 @@ def _work(run: Run, step: Step, key: str) -> Manifest:
         shutil.rmtree(left, ignore_errors=True)
     started = time.perf_counter()
     with disk_errors(part):
-        outcome: Outcome = named(step.function)(run, part)
+        outcome: Outcome = named(step.function)(run, part, **passed_functions(step))
     mark.unlink()
     for left in part.rglob(".*.part"):  # by a write that was killed
         left.unlink()
@@ -99,6 +100,11 @@ def _work(run: Run, step: Step, key: str) -> Manifest:
         seed=run.config.seed,
     )
     return _publish(run, step, part, manifest)
+
+
+def passed_functions(step: Step) -> dict[str, Any]:
+    """The functions that the table passes to a step's function, by argument."""
+    return {argument: named(function) for argument, function in step.passes.items()}
 
 
 def _publish(run: Run, step: Step, part: Path, manifest: Manifest) -> Manifest:

@@ -53,14 +53,12 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def train_towers(run: Run, work: Path) -> Outcome:
-    """Step function. Writes towers.safetensors and history.jsonl; resumes from `work`'s checkpoint
-    after a kill.
-    """
-    from dssm_core.registry.versions import (
-        live_logger,  # the only import of MLflow's module, and a heavy one
-    )
+def train_towers(run: Run, work: Path, live_logger: Callable[[Run], Logger]) -> Outcome:
+    """Step function. Writes towers.safetensors and history.jsonl; resumes from the checkpoint in
+    `work` after a kill.
 
+    live_logger: returns the function that is called with (metrics, step) during training.
+    """
     samples = run.step("sample_negatives")
     device = choose_device(run.config.train.device)
     trainer = Trainer(

@@ -25,6 +25,7 @@ from dssm_core.operation import lookalike
 from dssm_core.registry import versions as registry
 from dssm_core.retrieval.bundle import assemble, open_bundle
 from dssm_core.runs import pipeline
+from dssm_core.runs.files import sha256
 from dssm_core.runs.run import create_run, find_runs, open_run
 from dssm_core.runs.step_key import step_key
 from dssm_core.runs.table import STEPS
@@ -32,6 +33,16 @@ from dssm_core.runs.transaction import execute
 from tests.conftest import small_config
 
 TO_TRAIN = list(STEPS)[: list(STEPS).index("train_towers")]
+
+
+def unchanged(run, step):
+    """Whether a finished step's folder holds exactly the files of its manifest."""
+    folder = run.step(step)
+    files = {
+        str(file.relative_to(folder)): sha256(file) for file in folder.rglob("*") if file.is_file()
+    }
+    files.pop("manifest.json")
+    return files == run.need(step).files
 
 
 def tiny(**changes):
@@ -76,7 +87,7 @@ def test_the_summary_is_plain_and_whole(first):
 
 def test_the_run_has_a_whole_report(first):
     run, _ = first
-    page = (run.root / "report.html").read_text()
+    page = (run.step("recall_gate") / "report.html").read_text()
     assert "The gate passed" in page
     assert "could not be made" not in page
     assert re.findall(r'class="absent">([^<]*)', page) == [
@@ -86,7 +97,9 @@ def test_the_run_has_a_whole_report(first):
         page.count("<img") == 8
     )  # data, training, recall, slices, calibration, scores, index, map
     again = CliRunner().invoke(main, ["report", "--run", str(run.root)])
-    assert again.output.splitlines()[-1].endswith("report.html")
+    assert again.output.splitlines()[-1] == str(run.root / "report.html")
+    assert "The gate passed" in (run.root / "report.html").read_text()
+    assert unchanged(run, "recall_gate")
     logged = registry.connect(run.runs).list_artifacts(
         json.loads((run.root / "mlflow.json").read_text())["run_id"]
     )

@@ -206,7 +206,7 @@ def test_the_report_stands_in_mlflow_and_by_itself(page, airflow, promoted, shot
     ).to_be_visible()
     close_assistant(page)
     shot("mlflow-report.png")
-    page.goto((run.root / "report.html").as_uri())
+    page.goto((run.step("recall_gate") / "report.html").as_uri())
     expect(page.get_by_text("Nothing to show")).to_have_count(0 if "champion" in metrics else 1)
     expect(page.get_by_text("could not be made")).to_have_count(0)
     assert row(page, "the index as served")[2] == f"{metrics['served'][KEY]:.3f}"

@@ -11,6 +11,7 @@ from dssm_core.features.ids import Ids
 from dssm_core.gate import judge as gate
 from dssm_core.gate.judge import Champion, decide
 from dssm_core.registry import versions as registry
+from dssm_core.report import verdict
 
 RULES = Gate(floor=0.5, min_index_ratio=0.98, champion_tolerance=0.01)
 
@@ -136,7 +137,7 @@ def test_judge_writes_the_verdict(fabricate, tmp_path, monkeypatch):
     logged = []
     monkeypatch.setattr(registry, "champion", lambda run, folder: None)
     monkeypatch.setattr(registry, "log_gate", lambda run, work, info: logged.append(info))
-    outcome = gate.judge(fabricate(floor=1.0), tmp_path)
+    outcome = gate.judge(fabricate(floor=1.0), tmp_path, verdict.publish)
     assert outcome.info["passed"] is True
     assert json.loads((tmp_path / "gate.json").read_text()) == outcome.info == logged[0]
     curves = json.loads((tmp_path / "curves.json").read_text())
@@ -159,7 +160,7 @@ def test_the_champion_answers_the_same_queries(fabricate, tmp_path, monkeypatch)
     monkeypatch.setattr(
         Bundle, "asked", lambda self, frame: asked(self, frame.drop(columns="history"))
     )
-    outcome = gate.judge(run, tmp_path)
+    outcome = gate.judge(run, tmp_path, verdict.publish)
     champion, served = outcome.info["metrics"]["champion"], outcome.info["metrics"]["served"]
     assert champion["version"] == "4"
     assert {name: champion[name] for name in served} == served
@@ -197,8 +198,8 @@ def test_a_refused_run_has_its_report(fabricate, tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "log_gate", lambda *_: None)
     run = fabricate(floor=1.0, min_index_ratio=1.0)
     monkeypatch.setattr(gate, "decide", lambda *_: [gate.Check(False, "no")])
-    assert gate.judge(run, tmp_path).info["passed"] is False
-    assert "The gate refused" in (run.root / "report.html").read_text()
+    assert gate.judge(run, tmp_path, verdict.publish).info["passed"] is False
+    assert "The gate refused" in (tmp_path / "report.html").read_text()
 
 
 def test_a_broken_champion_is_a_reason_and_no_crash(fabricate, tmp_path, monkeypatch):
@@ -206,6 +207,6 @@ def test_a_broken_champion_is_a_reason_and_no_crash(fabricate, tmp_path, monkeyp
         registry, "champion", lambda run, into: registry.Found("4", tmp_path / "nothing")
     )
     monkeypatch.setattr(registry, "log_gate", lambda *_: None)
-    outcome = gate.judge(fabricate(), tmp_path)
+    outcome = gate.judge(fabricate(), tmp_path, verdict.publish)
     assert not outcome.info["passed"]
     assert "remove the alias champion" in outcome.info["reasons"][-1]

@@ -265,7 +265,7 @@ def test_a_refusal_finishes_the_run_with_its_reasons(fabricate, tmp_path):
     run = fabricate()
     for name in ("gate.json", "recall_curve.png"):
         (tmp_path / name).write_text("x")
-    (run.root / "report.html").write_text("page")
+    (tmp_path / "report.html").write_text("page")
     registry.log_gate(run, tmp_path, REFUSED)
     found = client(run).get_run(json.loads((run.root / "mlflow.json").read_text())["run_id"])
     assert found.info.status == "FINISHED"
