@@ -1,7 +1,7 @@
-# Airflow with the pipeline: every Airflow service and every task runs in this image.
+# Airflow with the pipeline. All Airflow services and all tasks run in this image.
 FROM python:3.11-slim-bookworm
 
-# git: MLflow notes the commit; g++ and headers: Annoy has no wheel.
+# git: MLflow logs the commit. g++ and headers: Annoy has no wheel and is compiled.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ git libgomp1 \
     && rm -rf /var/lib/apt/lists/*

@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# Annoy is compiled at install: left out where there is no C++ compiler (FAISS is the default index).
+# Annoy is compiled at installation. It is left out if there is no C++ compiler (FAISS is the default).
 EXTRAS  = $(if $(shell command -v c++ || command -v g++),annoy$(comma)redis$(comma)optuna$(comma)dev,redis$(comma)optuna$(comma)dev)
 
 CONFIG   ?= configs/demo.yaml
@@ -18,9 +18,10 @@ help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | while IFS='|' read -r name text; do \
 		printf '  make %-8s %s\n' "$$name" "$$text"; done
 
-install: $(STAMP) ## make .venv with everything, pinned by constraints.txt
+install: $(STAMP) ## create .venv with everything, pinned by constraints.txt
 
-# torch is named first so that pip takes exactly this build; byte-compiling once cuts the start of every process.
+# torch is named so that pip takes exactly this build. Byte-compiling once shortens the start of
+# every process.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
 		echo "Python 3.11 is needed, $(PYTHON) is another: make install PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -30,16 +31,16 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m compileall -q -j 0 $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') >/dev/null 2>&1 || true
 	@touch $@
 
-demo: install ## train, gate and register a model through Airflow and MLflow (CONFIG=… DATA=… TEST_DAY=…)
+demo: install ## train, test and register a model with Airflow and MLflow (CONFIG=… DATA=… TEST_DAY=…)
 	@$(BIN)/python -m local.demo --config '$(CONFIG)' $(if $(DATA),--data '$(DATA)') $(if $(TEST_DAY),--test-day '$(TEST_DAY)')
 
 up: install ## start MLflow and Airflow in the background
 	@$(BIN)/python -m local.servers up
 
-status: install ## say which servers run, where, and the login
+status: install ## show which servers run, their addresses and the login
 	@$(BIN)/python -m local.servers status
 
-shell: install ## a shell that speaks to the servers: dssm history …, airflow backfill create …
+shell: install ## open a shell that uses the servers: dssm history …, airflow backfill create …
 	@$(BIN)/python -m local.servers shell
 
 down: ## stop the servers
@@ -48,18 +49,18 @@ down: ## stop the servers
 test: install ## run the quick tests: units, contracts, pipeline, Dag
 	$(BIN)/python -m pytest -m 'not e2e and not ui'
 
-e2e: install ## run the Dag on real servers, checked from outside and in a browser
+e2e: install ## run the Dag on real servers and check it through their APIs and in a browser
 	$(BIN)/python -m pytest -m 'e2e or ui' tests/e2e tests/ui
 
-ui: install ## only the browser, taking the README's screenshots
+ui: install ## run the browser tests only; they take the README's screenshots
 	$(BIN)/python -m pytest -m ui tests/ui
 
-lint: install ## ruff, import-linter (layers), and mypy strict on dssm_core
+lint: install ## run ruff, import-linter (layers), and mypy strict on dssm_core
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-format: install ## let ruff put the code in order
+format: install ## format the code and apply ruff's fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
