@@ -323,7 +323,7 @@ def measure(
     folder = runs / "bench" / bench.name
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     if at_once > 1 and jobs:
-        from dssm_core.registry.versions import connect  # a heavy import
+        from dssm_core.tracking.client import connect  # a heavy import
 
         connect(
             folder

@@ -14,7 +14,7 @@ def find_audience() -> dict[str, Any]:
     from airflow.sdk import get_current_context
 
     from dssm_core.operation import lookalike
-    from dssm_core.registry import versions as registry
+    from dssm_core.registry.versions import open_model
     from dssm_core.runs.run import open_run, safe_run_id
 
     context = get_current_context()
@@ -22,7 +22,7 @@ def find_audience() -> dict[str, Any]:
     of = (
         open_run(run_folder(run))
         if run
-        else registry.registered(model_name(params["config"]), runs_folder())
+        else open_model(model_name(params["config"]), runs_folder())
     )
     file = data_path(params["seeds_file"])
     seeds = [*params["seeds"], *(lookalike.read_seeds(file) if file else [])]

@@ -13,14 +13,14 @@ def notice_champion() -> dict[str, Any]:
     from airflow.sdk import get_current_context
 
     from dssm_core.operation import promotion
-    from dssm_core.registry import versions as registry
+    from dssm_core.registry.versions import CHAMPION, open_model
 
     model = model_name(get_current_context()["params"]["config"])
     if made := promotion.notice(model, runs_folder(), datetime.now(UTC)):
         print(f"noticed: {made.action}, champion is {made.champion}, by {made.by}")
     return {
         "model": model,
-        "version": registry.registered(model, runs_folder()).aliases().get(registry.CHAMPION),
+        "version": open_model(model, runs_folder()).aliases().get(CHAMPION),
     }
 
 
@@ -32,14 +32,12 @@ def publish_champion(found: dict[str, Any]) -> dict[str, Any]:
     from airflow.sdk.exceptions import AirflowSkipException
 
     from dssm_core.operation import publish
-    from dssm_core.registry import versions as registry
+    from dssm_core.registry.versions import open_model
 
     if not found["version"]:
         raise AirflowSkipException(f"{found['model']} has no champion")
     target = get_current_context()["params"]["target"] or publish_target()
-    return publish.publish_registered(
-        registry.registered(found["model"], runs_folder()), None, target
-    )
+    return publish.publish_registered(open_model(found["model"], runs_folder()), None, target)
 
 
 def roll_back() -> dict[str, Any]:
@@ -47,7 +45,7 @@ def roll_back() -> dict[str, Any]:
     from airflow.sdk import get_current_context
 
     from dssm_core.operation import promotion
-    from dssm_core.registry import versions as registry
+    from dssm_core.registry.check import check_version
 
     context = get_current_context()
     params, run = context["params"], context["dag_run"]
@@ -59,6 +57,6 @@ def roll_back() -> dict[str, Any]:
         getattr(run, "triggering_user_name", None) or "Airflow",
         params["reason"],
         params["version"],
-        check=lambda store, version: registry.answers(store.name, version, runs_folder()),
+        check=lambda store, version: check_version(store.name, version, runs_folder()),
     )
     return {"version": made.version, "champion": made.champion, "previous": made.previous}

@@ -18,13 +18,13 @@ def refresh_champion() -> dict[str, Any]:
 
     from dssm_core.config import read_config
     from dssm_core.operation import refresh
-    from dssm_core.registry import versions as registry
+    from dssm_core.registry.versions import CHAMPION, open_model
 
     context = get_current_context()
     params, run = context["params"], context["dag_run"]
     config = read_config(config_file(params["config"]), data_path(params["data"]))
-    store = registry.registered(config.model_name, runs_folder())
-    if registry.CHAMPION not in store.aliases():
+    store = open_model(config.model_name, runs_folder())
+    if CHAMPION not in store.aliases():
         raise AirflowSkipException(f"{store.name} has no champion")
     given = (
         datetime.fromisoformat(params["as_of"])

@@ -60,11 +60,11 @@ def train_towers(run: str) -> str:
     """Train both towers. The MLflow run opens first, so that its button works while training goes
     on.
     """
-    from dssm_core.registry import versions as registry
     from dssm_core.runs.run import open_run
+    from dssm_core.tracking.runs import open_mlflow_run
     from tasks.links import MlflowRunLink, push
 
-    push(registry.open_tracking(open_run(run))["url"], MlflowRunLink())
+    push(open_mlflow_run(open_run(run)).url, MlflowRunLink())
     return run_step(run, "train_towers")
 
 
@@ -87,13 +87,13 @@ def recall_gate(run: str) -> str | None:
     """Judge the served index and report on it. None (a refusal) makes Airflow skip what follows;
     that is no error.
     """
-    from dssm_core.registry import versions as registry
     from dssm_core.runs.run import open_run
+    from dssm_core.tracking.runs import mlflow_run_url
     from tasks.links import MlflowRunLink, ReportLink, push
 
     run_step(run, "recall_gate")
     opened = open_run(run)
-    push(registry.page(opened), MlflowRunLink(), ReportLink())
+    push(mlflow_run_url(opened), MlflowRunLink(), ReportLink())
     verdict = opened.need("recall_gate").info
     for reason in verdict["reasons"]:
         print(reason)
@@ -107,19 +107,20 @@ def register_model(run: str) -> str:
     from airflow.sdk import get_current_context
 
     from dssm_core.operation import promotion, review
-    from dssm_core.registry import versions as registry
+    from dssm_core.registry.versions import CHAMPION, open_model
     from dssm_core.runs.run import open_run
+    from dssm_core.tracking.runs import mlflow_run_url
     from tasks.links import MlflowRunLink, ReportLink
 
     run_step(run, "register_model")
     opened = open_run(run)
-    store = registry.registered(opened.config.model_name, opened.runs)
+    store = open_model(opened.config.model_name, opened.runs)
     version, champion = (
         opened.need("register_model").info["version"],
-        store.aliases().get(registry.CHAMPION, ""),
+        store.aliases().get(CHAMPION, ""),
     )
     pages = {
-        link.name: link.address(registry.page(opened)) for link in (ReportLink(), MlflowRunLink())
+        link.name: link.address(mlflow_run_url(opened)) for link in (ReportLink(), MlflowRunLink())
     }
     pushed = {
         "model": store.name,
@@ -144,7 +145,7 @@ def promote(run: str, answer: dict[str, Any]) -> str:
     from airflow.sdk import get_current_context
 
     from dssm_core.operation import promotion
-    from dssm_core.registry import versions as registry
+    from dssm_core.registry.check import check_version
     from dssm_core.runs.run import open_run
 
     opened = open_run(run)
@@ -158,7 +159,7 @@ def promote(run: str, answer: dict[str, Any]) -> str:
         answer["params_input"].get("reason", ""),
         reviewed["version"],
         seen=reviewed["champion"],
-        check=lambda store, version: registry.answers(store.name, version, opened.runs),
+        check=lambda store, version: check_version(store.name, version, opened.runs),
     )
     print(f"{made.action}: version {made.version}; champion is {made.champion or 'none'}")
     return run

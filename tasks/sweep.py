@@ -52,18 +52,16 @@ def plan_trials() -> dict[str, Any]:
     """Choose this round's trials, check them at once, and make a run folder for each."""
     from airflow.sdk import get_current_context
 
-    from dssm_core.registry import versions as registry
     from dssm_core.runs.run import note_origin
     from dssm_core.tuning import sweep
+    from dssm_core.tuning.sweep_run import open_sweep
 
     params, dag_run = get_current_context()["params"], get_current_context()["dag_run"]
     plan, name = _plan(params), params["sweep"] or dag_run.run_id
     made = sweep.prepare(plan, sweep.next_round(plan, _before(params)), runs_folder())
     for each in made:
         note_origin(each.run, origin(dag_run))
-    parent = registry.open_sweep(
-        [each.run for each in made], [each.trial.label for each in made], name
-    )
+    parent = open_sweep([each.run for each in made], [each.trial.label for each in made], name)
     return {"sweep": name, "parent": parent, "trials": [sweep.as_json(each) for each in made]}
 
 
@@ -106,10 +104,10 @@ def compare_trials(planned: dict[str, Any] | None) -> dict[str, Any]:
     """
     from airflow.sdk import get_current_context
 
-    from dssm_core.registry import versions as registry
     from dssm_core.runs.files import digest
     from dssm_core.runs.run import open_run
     from dssm_core.tuning import sweep
+    from dssm_core.tuning.sweep_run import close_sweep
 
     if planned is None:
         raise DataError("no trial was planned: the log of plan_trials says why")
@@ -130,7 +128,7 @@ def compare_trials(planned: dict[str, Any] | None) -> dict[str, Any]:
             "tried": [sweep.as_json(each) for each in tried],
         }
         return {"dag": "dssm_sweep", "run_id": f"{planned['sweep']}__{len(tried)}", "conf": conf}
-    registry.close_sweep(runs_folder(), planned["parent"], found)
+    close_sweep(runs_folder(), planned["parent"], found)
     form = {name: params[name] for name in FORM if params[name] is not None}
     conf = form | {"settings": [*params["settings"], *sweep.winner(tried).settings]}
     return {

@@ -18,7 +18,7 @@ from dssm_core.errors import ConfigError
     "--run",
     "folder",
     type=click.Path(path_type=Path),
-    help="Folder of a run to use instead of MODEL. It need not be registered.",
+    help="Folder of a run to use instead of MODEL. It need not be open_model.",
 )
 @click.option(
     "--seed",
@@ -75,15 +75,15 @@ def lookalike(
       dssm lookalike --run runs/demo/2024-03-07/ID --item 301 --to audience.csv
     """
     from dssm_core.operation import lookalike as audiences
-    from dssm_core.registry.versions import registered
+    from dssm_core.registry.versions import open_model
     from dssm_core.runs.run import open_run
 
     if (model is None) == (folder is None):
         raise ConfigError(
-            "give the name of a registered MODEL, or a run's folder with --run: "
+            "give the name of a open_model MODEL, or a run's folder with --run: "
             "`dssm runs` lists both"
         )
-    source = open_run(folder) if folder else registered(str(model), runs_folder)
+    source = open_run(folder) if folder else open_model(str(model), runs_folder)
     seed_users = [*seeds, *(audiences.read_seeds(seeds_file) if seeds_file else [])]
     with audiences.opened(source, version) as (bundle, about):
         made = audiences.make_audience(bundle, target, top, seed_users, item, not keep_seeds)

@@ -12,7 +12,7 @@ from dssm_core.cli.terminal import BY, RUNS, console, now
 
 if TYPE_CHECKING:
     from dssm_core.operation.promotion import Action
-    from dssm_core.registry.versions import Registered
+    from dssm_core.registry.versions import RegisteredModel
 
 MODEL = click.argument("model")
 
@@ -58,11 +58,11 @@ def decide(
 ) -> None:
     """Decide on a version, after loading and querying it, and print the decision as JSON."""
     from dssm_core.operation import promotion
-    from dssm_core.registry import versions as registry
+    from dssm_core.registry.check import check_version
 
-    def check(store: Registered, number: str) -> None:
+    def check(store: RegisteredModel, number: str) -> None:
         console.print(f"loading and querying version {number} ...", highlight=False)
-        registry.answers(store.name, number, runs_folder)
+        check_version(store.name, number, runs_folder)
 
     at = now()
     decision = promotion.decide(action, model, runs_folder, at, by, reason, version, check=check)

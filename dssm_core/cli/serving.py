@@ -33,9 +33,9 @@ def publish(model: str, target: str, version: str | None, runs_folder: Path) -> 
       dssm publish dssm-demo --to redis://localhost:6379/0 --version 3
     """
     from dssm_core.operation.publish import publish_registered
-    from dssm_core.registry.versions import registered
+    from dssm_core.registry.versions import open_model
 
-    published = publish_registered(registered(model, runs_folder), version, target)
+    published = publish_registered(open_model(model, runs_folder), version, target)
     click.echo(json.dumps(published))
 
 
@@ -87,12 +87,12 @@ def refresh(
     """
     from dssm_core.config import read_config
     from dssm_core.operation import refresh as refreshing
-    from dssm_core.registry.versions import registered
+    from dssm_core.registry.versions import open_model
 
     settings = read_config(config, data)
     at = now()
     lineage = refreshing.refresh_registered(
-        registered(settings.model_name, runs_folder),
+        open_model(settings.model_name, runs_folder),
         version,
         settings,
         refreshing.passed_ms(as_of or at, at),

@@ -93,20 +93,20 @@ def sweep(
 
 def _run_trials(plan: Plan, name: str, runs_folder: Path) -> list[Tried]:
     """Run all trials, round by round, as child runs of one MLflow run."""
-    from dssm_core.registry import versions as registry
     from dssm_core.tuning import sweep
+    from dssm_core.tuning.sweep_run import close_sweep, open_sweep
 
     done: list[Tried] = []
     while trials := sweep.next_round(plan, done):
         prepared = sweep.prepare(plan, trials, runs_folder)
-        parent = registry.open_sweep(
+        parent = open_sweep(
             [tried.run for tried in prepared], [trial.label for trial in trials], name
         )
         for tried in prepared:
             number = len(done) + 1
             console.print(f"[bold]trial {number}[/]: {escape(tried.trial.label)}", highlight=False)
             done.append(replace(tried, failed=not _succeeds(tried)))
-    registry.close_sweep(runs_folder, parent, sweep.results(done))
+    close_sweep(runs_folder, parent, sweep.results(done))
     return done
 
 

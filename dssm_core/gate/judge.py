@@ -18,7 +18,7 @@ from dssm_core.data import drift
 from dssm_core.data.splits.days import Days
 from dssm_core.errors import DssmError
 from dssm_core.evaluation import evaluate, queries, rolling
-from dssm_core.registry import versions as registry
+from dssm_core.registry import versions
 from dssm_core.retrieval.bundle import Bundle, open_bundle
 from dssm_core.runs.files import scratch, write_atomically
 from dssm_core.runs.layout import CURVES_FILE, GATE_FILE
@@ -204,7 +204,7 @@ def measure_champion(
     is no champion.
     """
     with scratch(run.root) as folder:
-        found = registry.champion(run, Path(folder))
+        found = versions.fetch_champion(run, Path(folder))
         if found is None:
             return None, {}
         try:

@@ -24,7 +24,7 @@ import pandas as pd
 from dssm_core.aliases import JSON, Floats, Ints
 from dssm_core.columns import ITEM, USER
 from dssm_core.errors import ConfigError, DataError
-from dssm_core.registry.versions import CHAMPION, Registered, fetch
+from dssm_core.registry.versions import CHAMPION, RegisteredModel, fetch
 from dssm_core.retrieval.bundle import Bundle, as_ids, assemble, open_bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
 from dssm_core.runs.files import write_atomically
@@ -171,7 +171,7 @@ def read_seeds(file: Path) -> list[Any]:
 
 
 @contextmanager
-def opened(of: Registered | Run, version: str | None = None) -> Iterator[tuple[Bundle, JSON]]:
+def opened(of: RegisteredModel | Run, version: str | None = None) -> Iterator[tuple[Bundle, JSON]]:
     """The bundle of a run, or of a version (a number or an alias; None: the champion) of a
     registered model, and what it is of.
 
@@ -192,7 +192,7 @@ def opened(of: Registered | Run, version: str | None = None) -> Iterator[tuple[B
             )
 
 
-def _number(store: Registered, version: str) -> str:
+def _number(store: RegisteredModel, version: str) -> str:
     """A version's number from a number or an alias."""
     if version.isdigit():
         store.tags(version)  # says which versions there are where this is none

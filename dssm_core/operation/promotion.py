@@ -24,14 +24,14 @@ from dssm_core.gate import judge as gate
 from dssm_core.registry.versions import (
     CHALLENGER,
     CHAMPION,
-    DAY,
     PREVIOUS,
-    Registered,
+    RegisteredModel,
     newer_day,
-    registered,
+    open_model,
 )
 from dssm_core.runs.files import disk_errors, locked
 from dssm_core.runs.run import SAFE_RUN_ID, Run
+from dssm_core.tracking.runs import TEST_DAY_TAG
 
 Action = Literal["promote", "rollback", "keep", "reject", "moved"]
 MOVES = ("promote", "rollback")
@@ -80,7 +80,7 @@ def decide(
     reason: str = "",
     version: str | int | None = None,
     seen: str | None = None,
-    check: Callable[[Registered, str], None] = lambda model, version: None,
+    check: Callable[[RegisteredModel, str], None] = lambda model, version: None,
 ) -> Decision:
     """Apply a decision on a version and write it down; `promote` and `rollback` move `champion` and
     `previous_champion`.
@@ -95,7 +95,7 @@ def decide(
         raise ConfigError(
             f"the reason is {len(reason)} characters long, {REASON_LENGTH} fit into a version's tags: shorten it"
         )
-    store, version = registered(model, runs), None if version is None else str(version)
+    store, version = open_model(model, runs), None if version is None else str(version)
     with decision_lock(model, runs):
         known = _caught_up(store, runs, at)
     if made := _made_before(known, action, at, by, reason, version):
@@ -129,7 +129,7 @@ def decide(
 
 
 def alone(run: Run) -> str | None:
-    """Why a run's registered version is to be promoted without a person; None where one is to be
+    """Why a run's open_model version is to be promoted without a person; None where one is to be
     asked.
 
     The config must say so (gate.stands_out), the version be today's challenger, and the champion
@@ -142,17 +142,17 @@ def alone(run: Run) -> str | None:
     )
     reason, now = (
         gate.stands_out(metrics, run.config.gate),
-        registered(run.config.model_name, run.runs).aliases(),
+        open_model(run.config.model_name, run.runs).aliases(),
     )
     measured = metrics.get("champion", {}).get("version")
     return reason if now.get(CHALLENGER) == version and now.get(CHAMPION) == measured else None
 
 
-def outdated(store: Registered, version: str, champion: str) -> str | None:
+def outdated(store: RegisteredModel, version: str, champion: str) -> str | None:
     """Why a version may not replace the champion: it is of an older day, such as of a backfill.
     None where it may.
     """
-    ours, theirs = (store.tags(each).get(DAY, "") for each in (version, champion))
+    ours, theirs = (store.tags(each).get(TEST_DAY_TAG, "") for each in (version, champion))
     told = f"version {version} of {store.name!r} was tested on {ours}, champion version {champion} on {theirs}"
     return told if newer_day(theirs, ours) else None
 
@@ -170,7 +170,7 @@ def notice(model: str, runs: Path, at: datetime) -> Decision | None:
     """
     with decision_lock(model, runs):
         before = len(history(model, runs))
-        known = _caught_up(registered(model, runs), runs, at)
+        known = _caught_up(open_model(model, runs), runs, at)
     return known[-1] if len(known) > before else None
 
 
@@ -229,7 +229,7 @@ def decision_lock(model: str, runs: Path) -> AbstractContextManager[None]:
 
 
 def _wanted(
-    store: Registered, known: Sequence[Decision], action: Action, version: str | None
+    store: RegisteredModel, known: Sequence[Decision], action: Action, version: str | None
 ) -> str:
     """The version that is decided on, known to MLflow."""
     champion, previous = _aliases_after(known)
@@ -251,7 +251,7 @@ _HINTS = {
 }
 
 
-def _caught_up(store: Registered, runs: Path, at: datetime) -> list[Decision]:
+def _caught_up(store: RegisteredModel, runs: Path, at: datetime) -> list[Decision]:
     """The history, with a line for aliases that it does not know of yet. The caller holds the lock."""
     known, now = history(store.name, runs), store.aliases()
     champion, previous = now.get(CHAMPION), now.get(PREVIOUS)
@@ -266,7 +266,7 @@ def _caught_up(store: Registered, runs: Path, at: datetime) -> list[Decision]:
 
 
 def _moved(
-    store: Registered,
+    store: RegisteredModel,
     at: datetime,
     champion: str | None,
     previous: str | None,
@@ -290,7 +290,7 @@ def _moved(
 
 
 def _unwritten(
-    store: Registered, champion: str | None, known: Sequence[Decision]
+    store: RegisteredModel, champion: str | None, known: Sequence[Decision]
 ) -> Decision | None:
     """The move from the last known champion to this one whose process was killed before it wrote
     its line.
@@ -314,7 +314,7 @@ def _aliases_after(known: Sequence[Decision]) -> tuple[str | None, str | None]:
     return (known[-1].champion, known[-1].previous) if known else (None, None)
 
 
-def _apply(store: Registered, made: Decision) -> None:
+def _apply(store: RegisteredModel, made: Decision) -> None:
     """Tags first; `champion` moves in one step, so that readers always find one, and with it the
     decision is made.
     """
@@ -332,7 +332,7 @@ def _apply(store: Registered, made: Decision) -> None:
 
 
 def _overtaken(
-    store: Registered, wanted: str, expected: str | None, known: Sequence[Decision]
+    store: RegisteredModel, wanted: str, expected: str | None, known: Sequence[Decision]
 ) -> str:
     last = known[-1]
     return (

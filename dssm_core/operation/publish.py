@@ -24,7 +24,7 @@ from dssm_core.aliases import JSON, Floats
 from dssm_core.columns import ITEM, USER
 from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.features.ids import Ids
-from dssm_core.registry.versions import CHAMPION, Registered, fetch
+from dssm_core.registry.versions import CHAMPION, RegisteredModel, fetch
 from dssm_core.retrieval.bundle import Bundle, content_hash, open_bundle
 from dssm_core.runs.files import disk_errors, locked, write_atomically
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE
@@ -108,7 +108,7 @@ def publish(bundle: Bundle, model: str, version: str, target: str) -> JSON:
     return about | {"target": target}
 
 
-def publish_registered(store: Registered, version: str | None, target: str) -> JSON:
+def publish_registered(store: RegisteredModel, version: str | None, target: str) -> JSON:
     """Publish a registered version (None: the champion); see `publish`. ConfigError where there is
     none.
     """

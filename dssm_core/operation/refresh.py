@@ -33,7 +33,7 @@ from dssm_core.config import Config
 from dssm_core.data.splits.protocol import Window
 from dssm_core.errors import ConfigError, ConflictError
 from dssm_core.operation.latest_clicks import Origin, origins, read_latest
-from dssm_core.registry.versions import CHAMPION, Registered, fetch
+from dssm_core.registry.versions import CHAMPION, RegisteredModel, fetch
 from dssm_core.retrieval.bundle import Bundle, content_hash, open_bundle
 from dssm_core.retrieval.index import make_index
 from dssm_core.retrieval.reloading import CURRENT, LINEAGE, current_folder, read_lineage
@@ -51,7 +51,7 @@ USERS_FILE, ITEMS_FILE = USER_EMBEDDINGS_FILE, ITEM_EMBEDDINGS_FILE
 
 
 def refresh_registered(
-    store: Registered,
+    store: RegisteredModel,
     version: str | None,
     config: Config,
     as_of_ms: int,

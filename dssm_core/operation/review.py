@@ -12,14 +12,15 @@ from dssm_core.config import Gate
 from dssm_core.data import drift
 from dssm_core.evaluation.slices import TITLES
 from dssm_core.gate.judge import metric
-from dssm_core.registry.versions import CHAMPION, DAY, ROWS, Registered
+from dssm_core.registry.versions import CHAMPION, ROWS_TAG, RegisteredModel
 from dssm_core.runs.run import Run
+from dssm_core.tracking.runs import TEST_DAY_TAG
 
 Row = tuple[str, str, str]  # what, the challenger's, the champion's
 VOLUMES = {"train": "train rows", "test": "test rows"}
 
 
-def body(run: Run, store: Registered, pages: Mapping[str, str] | None = None) -> str:
+def body(run: Run, store: RegisteredModel, pages: Mapping[str, str] | None = None) -> str:
     """The review of a registered run's version against today's champion of `store`. pages:
     addresses to look further, by title.
 
@@ -53,7 +54,9 @@ def _head(run: Run, number: str | None, tags: Mapping[str, str], asked: bool) ->
     if number is None:
         return f"{head}: there is no champion yet"
     since = "" if asked else " (promoted since, not asked the same queries)"
-    return f"{head}, against champion version {number}, tested on {tags.get(DAY, '?')}{since}"
+    return (
+        f"{head}, against champion version {number}, tested on {tags.get(TEST_DAY_TAG, '?')}{since}"
+    )
 
 
 def _answers(metrics: JSON, theirs: JSON, number: str | None, gate: Gate) -> str:
@@ -110,7 +113,7 @@ def _parts(metrics: JSON, theirs: JSON, key: str) -> list[Row]:
 def _volumes(run: Run, tags: Mapping[str, str]) -> list[Row]:
     counts = run.need("split_by_time").rows
     return [
-        (title, f"{counts[name]:,}", _volume(tags.get(ROWS + name), counts[name]))
+        (title, f"{counts[name]:,}", _volume(tags.get(ROWS_TAG + name), counts[name]))
         for name, title in VOLUMES.items()
     ]
 

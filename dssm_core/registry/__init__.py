@@ -1,3 +1,4 @@
-"""Models in MLflow. In: a run that passed its gate; out: versions and aliases. Read versions.py
-first.
+"""MLflow models. In: a run that passed its gate; out: versions and aliases.
+
+Read versions.py first, then registration.py.
 """

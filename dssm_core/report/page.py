@@ -28,7 +28,6 @@ from dssm_core.data.splits.days import Days
 from dssm_core.errors import ArtifactError
 from dssm_core.evaluation.queries import Window, read_window
 from dssm_core.evaluation.slices import TITLES
-from dssm_core.registry.versions import flatten
 from dssm_core.report import diagnostics as probes
 from dssm_core.report import plots
 from dssm_core.retrieval.indexes import measure
@@ -36,6 +35,7 @@ from dssm_core.runs.files import write_atomically
 from dssm_core.runs.layout import CURVES_FILE, GATE_FILE, ITEM_EMBEDDINGS_FILE
 from dssm_core.runs.run import Run
 from dssm_core.runs.table import STEPS
+from dssm_core.tracking.runs import flatten
 
 log = logging.getLogger(__name__)
 TEMPLATE = "report.html"  # beside this file

@@ -27,6 +27,11 @@ GATE_FILE = "gate.json"  # recall_gate: verdict, reasons, metrics
 CURVES_FILE = "curves.json"  # recall_gate: recall by list length
 REPORT_FILE = "report.html"  # recall_gate: the report for people; `dssm report` writes another
 
+MLFLOW_FILE = "mlflow.json"  # run folder: its MLflow run
+SWEEP_FILE = (
+    "parent.json"  # folder of a trial: the MLflow run of its sweep, and the label of the trial
+)
+
 
 def table_file(table: str) -> str:
     """The Parquet file of a table: interactions, users, items, train or test."""

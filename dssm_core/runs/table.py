@@ -82,11 +82,11 @@ STEPS = {
                 "evaluation.exclude_seen",
             ),
             ("sample_negatives",),
-            passes={"live_logger": "dssm_core.registry.versions:live_logger"},
+            passes={"live_logger": "dssm_core.tracking.points:live_logger"},
         ),
         Step(
             "log_to_mlflow",
-            "dssm_core.registry.versions:log_run",
+            "dssm_core.report.to_mlflow:log_to_mlflow",
             "log settings, curves, data and plots",
             (),
             ("validate_data", "split_by_time", "sample_negatives", "train_towers"),
@@ -117,7 +117,7 @@ STEPS = {
         ),
         Step(
             "register_model",
-            "dssm_core.registry.versions:register",
+            "dssm_core.registry.registration:register_model",
             "register towers, ids and index as one version",
             (),
             ("sample_negatives", "train_towers", "export_embeddings", "build_index", "recall_gate"),
@@ -128,7 +128,7 @@ STEPS = {
 
 
 # Called as `function(run, message)` when a step fails for a reason that no retry can change.
-ON_FAILURE = "dssm_core.registry.versions:mark_failed"
+ON_FAILURE = "dssm_core.tracking.runs:mark_failed"
 
 
 def find_step(name: str) -> Step:

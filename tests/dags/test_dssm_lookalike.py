@@ -121,7 +121,7 @@ def test_every_field_has_an_effect(ask):
 def test_without_a_run_the_config_s_model_is_asked(ask, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "dssm_core.registry.versions.registered",
+        "dssm_core.registry.versions.open_model",
         lambda name, runs: asked.append((name, runs)) or SimpleNamespace(name=name),
     )
     monkeypatch.setattr(

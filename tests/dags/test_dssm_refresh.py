@@ -83,7 +83,7 @@ def test_the_moment_is_the_forms_else_the_intervals_end_else_the_runs(
     import airflow.sdk
 
     from dssm_core.operation import refresh
-    from dssm_core.registry import versions as registry
+    from dssm_core.registry import versions
     from tasks import refreshing
 
     end, after = (
@@ -96,8 +96,8 @@ def test_the_moment_is_the_forms_else_the_intervals_end_else_the_runs(
         airflow.sdk, "get_current_context", lambda: {"params": params, "dag_run": run}
     )
     monkeypatch.setattr(
-        registry,
-        "registered",
+        versions,
+        "open_model",
         lambda name, runs: SimpleNamespace(name=name, aliases=lambda: {"champion": "3"}),
     )
     made = {"read_from": [{"files": {"a.csv": "1", "b.csv": "2"}}, {"days": {"2024-03-01": "k"}}]}
@@ -117,7 +117,7 @@ def test_without_a_champion_it_is_skipped(monkeypatch, tmp_path):
     import airflow.sdk
     from airflow.sdk.exceptions import AirflowSkipException
 
-    from dssm_core.registry import versions as registry
+    from dssm_core.registry import versions
     from tasks import refreshing
 
     params = {"config": "demo", "data": None, "as_of": None}
@@ -125,7 +125,7 @@ def test_without_a_champion_it_is_skipped(monkeypatch, tmp_path):
         airflow.sdk, "get_current_context", lambda: {"params": params, "dag_run": SimpleNamespace()}
     )
     monkeypatch.setattr(
-        registry, "registered", lambda name, runs: SimpleNamespace(name=name, aliases=dict)
+        versions, "open_model", lambda name, runs: SimpleNamespace(name=name, aliases=dict)
     )
     with pytest.raises(AirflowSkipException, match="dssm-demo has no champion"):
         refreshing.refresh_champion()

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from dssm_core.errors import ConfigError, DataError
-from dssm_core.registry import versions as registry
 from dssm_core.runs.manifest import Manifest
 from dssm_core.runs.run import find_runs, open_run
+from dssm_core.tuning import sweep_run
 from tasks import sweep
 from tests.conftest import small_config
 
@@ -35,8 +35,8 @@ def called(tmp_path, monkeypatch):
     (tmp_path / "configs" / "small.yaml").write_text(yaml.safe_dump(small_config()))
     for name in ("configs", "runs"):
         monkeypatch.setenv(f"DSSM_{name.upper()}", str(tmp_path / name))
-    monkeypatch.setattr(registry, "open_sweep", lambda *told: "parent")
-    monkeypatch.setattr(registry, "close_sweep", lambda *told: None)
+    monkeypatch.setattr(sweep_run, "open_sweep", lambda *told: "parent")
+    monkeypatch.setattr(sweep_run, "close_sweep", lambda *told: None)
 
     def context(ended=(), **fields):
         def pulled(task_ids, map_indexes):

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 
 from dssm_core.families import TOWERS
 from dssm_core.operation import promotion
-from dssm_core.registry.versions import HASH, Registered, fetch
+from dssm_core.registry.versions import CONTENT_HASH_TAG, RegisteredModel, fetch
 from dssm_core.retrieval.bundle import content_hash
 from dssm_core.runs.run import open_run
 from dssm_core.runs.table import STEPS
@@ -137,7 +137,7 @@ class Reader(Thread):
     def __init__(self, uri, name, folder):
         super().__init__(daemon=True)
         self.store, self.folder, self.seen, self.over = (
-            Registered(name, uri, MlflowClient(uri, uri)),
+            RegisteredModel(name, uri, MlflowClient(uri, uri)),
             folder,
             {},
             Event(),
@@ -149,7 +149,7 @@ class Reader(Thread):
                 if found.version not in self.seen:
                     (folder := self.folder / str(found.version)).mkdir(parents=True)
                     bundle = fetch(self.store, str(found.version), folder).folder
-                    self.seen[found.version] = content_hash(bundle) == found.tags[HASH]
+                    self.seen[found.version] = content_hash(bundle) == found.tags[CONTENT_HASH_TAG]
 
 
 def kill(airflow, run_id, step, begun):

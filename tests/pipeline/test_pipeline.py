@@ -22,7 +22,6 @@ from dssm_core.errors import ArtifactError, ServiceError
 from dssm_core.evaluation import evaluate, queries
 from dssm_core.families import named
 from dssm_core.operation import lookalike
-from dssm_core.registry import versions as registry
 from dssm_core.retrieval.bundle import assemble, open_bundle
 from dssm_core.runs import pipeline
 from dssm_core.runs.files import sha256
@@ -30,6 +29,8 @@ from dssm_core.runs.run import create_run, find_runs, open_run
 from dssm_core.runs.step_key import step_key
 from dssm_core.runs.table import STEPS
 from dssm_core.runs.transaction import execute
+from dssm_core.tracking.client import connect, tracking_uri
+from dssm_core.tracking.runs import open_mlflow_run
 from tests.conftest import small_config
 
 TO_TRAIN = list(STEPS)[: list(STEPS).index("train_towers")]
@@ -100,7 +101,7 @@ def test_the_run_has_a_whole_report(first):
     assert again.output.splitlines()[-1] == str(run.root / "report.html")
     assert "The gate passed" in (run.root / "report.html").read_text()
     assert unchanged(run, "recall_gate")
-    logged = registry.connect(run.runs).list_artifacts(
+    logged = connect(run.runs).list_artifacts(
         json.loads((run.root / "mlflow.json").read_text())["run_id"]
     )
     assert "report.html" in [file.path for file in logged]
@@ -148,7 +149,7 @@ def test_a_registered_model_says_what_each_answer_comes_from(first):
     import mlflow
 
     run, result = first
-    mlflow.set_tracking_uri(registry.tracking_uri(run.runs))
+    mlflow.set_tracking_uri(tracking_uri(run.runs))
     model = mlflow.pyfunc.load_model(f"models:/{run.config.model_name}/{result['version']}")
     bundle = open_bundle(run.step("register_model") / "bundle")
     device = pd.read_parquet(run.step("split_by_time") / "train.parquet")["device"].dropna().iloc[0]
@@ -295,7 +296,7 @@ def test_a_step_reads_only_the_settings_of_its_key(runs, monkeypatch):
 
     for name, step in STEPS.items():
         if not step.reusable:
-            registry.open_tracking(open_run(run.root))
+            open_mlflow_run(open_run(run.root))
             continue
         step_key(run, step)
         run.__dict__["config"] = config
@@ -482,7 +483,7 @@ def test_cli_searches_and_trains_the_best(tmp_path):
         tmp_path / "runs",
     )
     assert done.exit_code == 0, done.stderr[-3000:]
-    client = registry.connect(tmp_path / "runs")
+    client = connect(tmp_path / "runs")
     (parent,) = client.search_runs(
         [client.get_experiment_by_name("swept").experiment_id], "tags.dssm.sweep != ''"
     )

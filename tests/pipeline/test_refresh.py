@@ -21,7 +21,8 @@ from dssm_core.evaluation import evaluate, rolling
 from dssm_core.evaluation.queries import read_window
 from dssm_core.gate.judge import Champion, decide, measure_champion, stands_out
 from dssm_core.operation import refresh
-from dssm_core.registry import versions as registry
+from dssm_core.registry import versions
+from dssm_core.registry.versions import FetchedVersion
 from dssm_core.retrieval import reloading
 from dssm_core.retrieval.bundle import assemble, content_hash, open_bundle
 from dssm_core.retrieval.reloading import ReloadingBundle
@@ -441,7 +442,7 @@ def test_a_champion_is_refreshed_too_before_it_is_compared(run, base, rolled, mo
     gate = run.config.gate.model_copy(update={"protocol": "rolling"})
     again = Run(run.root)
     again.__dict__["config"] = run.config.model_copy(update={"gate": gate})
-    monkeypatch.setattr(registry, "champion", lambda run, folder: registry.Found("7", base))
+    monkeypatch.setattr(versions, "fetch_champion", lambda run, folder: FetchedVersion("7", base))
     champion, _ = measure_champion(again, read_window(run))
     assert (
         champion.recall

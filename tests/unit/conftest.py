@@ -2,11 +2,13 @@
 what they will click.
 """
 
+import shutil
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
 
 from dssm_core import families
 from dssm_core.config import parse_config
@@ -15,6 +17,7 @@ from dssm_core.families import INDEXES
 from dssm_core.runs.files import sha256, write_atomically
 from dssm_core.runs.manifest import Manifest
 from dssm_core.runs.run import Run, create_run
+from dssm_core.tracking.client import connect
 
 ITEMS = np.array(
     [[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=np.float32
@@ -116,3 +119,45 @@ def fabricate(tmp_path):
 @pytest.fixture(name="finish")
 def finish_fixture():
     return finish
+
+
+PASSED = {"passed": True, "reasons": ["good"], "metrics": {"served": {"recall@200": 1.0}}}
+REJECTED = {
+    "passed": False,
+    "reasons": ["bad"],
+    "metrics": {"served": {"recall@200": 0.1, "window_h": None}, "by_part": [0.5, None]},
+}
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory):
+    """An empty MLflow database: creating one takes seconds, copying it does not."""
+    runs = tmp_path_factory.mktemp("template")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        connect(runs)
+    return runs / "mlflow.db"
+
+
+@pytest.fixture
+def local_mlflow(monkeypatch, mlflow_database, tmp_path):
+    """MLflow is a database in the folder of the test's runs."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "runs").mkdir()
+    shutil.copyfile(mlflow_database, tmp_path / "runs" / "mlflow.db")
+
+
+def lose_answers(monkeypatch, where, name, times=1):
+    """Make the first `times` calls of a function of MLflow do their work and lose the answer."""
+    calls = []
+    function = getattr(where, name)
+
+    def lose(*arguments, **named):
+        calls.append(name)
+        answer = function(*arguments, **named)
+        if len(calls) <= times:
+            raise MlflowException("connection aborted")
+        return answer
+
+    monkeypatch.setattr(where, name, lose)
+    return calls

@@ -10,7 +10,7 @@ from dssm_core.config import Gate, parse_config
 from dssm_core.features.ids import Ids
 from dssm_core.gate import judge as gate
 from dssm_core.gate.judge import Champion, decide
-from dssm_core.registry import versions as registry
+from dssm_core.registry import versions
 from dssm_core.report import verdict
 
 RULES = Gate(floor=0.5, min_index_ratio=0.98, champion_tolerance=0.01)
@@ -135,8 +135,8 @@ def test_overlap_of_other_splits_is_said(fabricate):
 
 def test_judge_writes_the_verdict(fabricate, tmp_path, monkeypatch):
     logged = []
-    monkeypatch.setattr(registry, "champion", lambda run, folder: None)
-    monkeypatch.setattr(registry, "log_gate", lambda run, work, info: logged.append(info))
+    monkeypatch.setattr(versions, "fetch_champion", lambda run, folder: None)
+    monkeypatch.setattr(verdict, "log_verdict", lambda run, work, info: logged.append(info))
     outcome = gate.judge(fabricate(floor=1.0), tmp_path, verdict.publish)
     assert outcome.info["passed"] is True
     assert json.loads((tmp_path / "gate.json").read_text()) == outcome.info == logged[0]
@@ -154,8 +154,10 @@ def test_the_champion_answers_the_same_queries(fabricate, tmp_path, monkeypatch)
     from dssm_core.retrieval.bundle import Bundle, assemble
 
     assemble(run, folder)
-    monkeypatch.setattr(registry, "champion", lambda run, into: registry.Found("4", folder))
-    monkeypatch.setattr(registry, "log_gate", lambda *_: None)
+    monkeypatch.setattr(
+        versions, "fetch_champion", lambda run, into: versions.FetchedVersion("4", folder)
+    )
+    monkeypatch.setattr(verdict, "log_verdict", lambda *_: None)
     asked = Bundle.asked
     monkeypatch.setattr(
         Bundle, "asked", lambda self, frame: asked(self, frame.drop(columns="history"))
@@ -194,8 +196,8 @@ def test_how_the_window_has_moved_since_the_champions(fabricate, tmp_path, monke
 
 
 def test_a_refused_run_has_its_report(fabricate, tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "champion", lambda run, folder: None)
-    monkeypatch.setattr(registry, "log_gate", lambda *_: None)
+    monkeypatch.setattr(versions, "fetch_champion", lambda run, folder: None)
+    monkeypatch.setattr(verdict, "log_verdict", lambda *_: None)
     run = fabricate(floor=1.0, min_index_ratio=1.0)
     monkeypatch.setattr(gate, "decide", lambda *_: [gate.Check(False, "no")])
     assert gate.judge(run, tmp_path, verdict.publish).info["passed"] is False
@@ -204,9 +206,11 @@ def test_a_refused_run_has_its_report(fabricate, tmp_path, monkeypatch):
 
 def test_a_broken_champion_is_a_reason_and_no_crash(fabricate, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        registry, "champion", lambda run, into: registry.Found("4", tmp_path / "nothing")
+        versions,
+        "fetch_champion",
+        lambda run, into: versions.FetchedVersion("4", tmp_path / "nothing"),
     )
-    monkeypatch.setattr(registry, "log_gate", lambda *_: None)
+    monkeypatch.setattr(verdict, "log_verdict", lambda *_: None)
     outcome = gate.judge(fabricate(), tmp_path, verdict.publish)
     assert not outcome.info["passed"]
     assert "remove the alias champion" in outcome.info["reasons"][-1]

@@ -13,7 +13,7 @@ from dssm_core.errors import ArtifactError, ConfigError, DataError
 from dssm_core.features.ids import Ids
 from dssm_core.operation import lookalike
 from dssm_core.operation.lookalike import audience, like_seeds, make_audience, near_item, read_seeds
-from dssm_core.registry import versions as registry
+from dssm_core.registry.versions import FetchedVersion
 from dssm_core.retrieval.bundle import assemble, open_bundle
 from tests.unit.conftest import ITEMS
 
@@ -175,7 +175,7 @@ class Store:
 @pytest.mark.parametrize(("asked", "number"), [(None, "1"), ("challenger", "2"), ("2", "2")])
 def test_a_version_is_a_number_or_an_alias_or_the_champion(made, monkeypatch, asked, number):
     monkeypatch.setattr(
-        lookalike, "fetch", lambda store, version, folder: registry.Found(version, made.folder)
+        lookalike, "fetch", lambda store, version, folder: FetchedVersion(version, made.folder)
     )
     with lookalike.opened(Store(), asked) as (bundle, about):
         assert about == {"model": "dssm-made", "version": number}

@@ -16,8 +16,11 @@ from dssm_core.cli.main import main
 from dssm_core.errors import ConfigError, ConflictError, ServiceError
 from dssm_core.operation import promotion
 from dssm_core.operation.promotion import Decision, Reign, decide, history, notice, reigns
-from dssm_core.registry import versions as registry
+from dssm_core.registry import check
+from dssm_core.registry.versions import RegisteredModel, open_model
 from dssm_core.runs import files
+from dssm_core.tracking.client import connect
+from dssm_core.tracking.runs import TEST_DAY_TAG
 
 MODEL = "dssm-made"
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
@@ -34,10 +37,10 @@ def database(tmp_path_factory):
     runs = tmp_path_factory.mktemp("template")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        client = registry.connect(runs)
+        client = connect(runs)
     client.create_registered_model(MODEL)
     for day in DAYS:
-        client.create_model_version(MODEL, source=str(runs), tags={registry.DAY: day})
+        client.create_model_version(MODEL, source=str(runs), tags={TEST_DAY_TAG: day})
     client.set_registered_model_alias(MODEL, "challenger", "3")
     return runs / "mlflow.db"
 
@@ -51,7 +54,7 @@ def runs(monkeypatch, database, tmp_path):
 
 @pytest.fixture
 def store(runs):
-    return registry.registered(MODEL, runs)
+    return open_model(MODEL, runs)
 
 
 def test_a_champions_life_by_hand(runs, store):
@@ -175,9 +178,9 @@ def killed(runs, store, monkeypatch):
                 raise KeyboardInterrupt
             point(*arguments)
 
-        point = registry.Registered.point
+        point = RegisteredModel.point
         with monkeypatch.context() as patch:
-            where = promotion if moment == "_append" else registry.Registered
+            where = promotion if moment == "_append" else RegisteredModel
             patch.setattr(where, moment if moment in ("tag", "_append") else "point", dies)
             with pytest.raises(KeyboardInterrupt):
                 decide(*decision)
@@ -350,7 +353,7 @@ def test_four_processes_at_random_leave_a_history_that_replays(runs, store):
 def test_the_commands(runs, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        registry, "answers", lambda name, version, folder: asked.append((name, version))
+        check, "check_version", lambda name, version, folder: asked.append((name, version))
     )
 
     def dssm(*arguments):

@@ -12,10 +12,10 @@ import urllib.request
 
 import pytest
 
-from dssm_core.registry import versions as registry
+from dssm_core.registry.check import check_version
+from dssm_core.registry.registration import register_model
 from tests.conftest import served_model
-from tests.unit.conftest import fabricated, finish
-from tests.unit.registry.test_registry import PASSED
+from tests.unit.conftest import PASSED, fabricated, finish
 
 
 def send(url, body, kind="application/json"):
@@ -44,7 +44,7 @@ def model(module_path):
         run = fabricated(module_path)
         finish(run, "recall_gate", info=PASSED)
         run.step("x").mkdir()
-        registry.register(run, run.step("x"))
+        register_model(run, run.step("x"))
     return run.config.model_name, run.runs
 
 
@@ -139,4 +139,4 @@ def test_mlflow_leaves_out_params_that_the_signature_does_not_have(served):
 
 def test_a_version_of_whole_number_ids_answers_before_it_is_promoted(model):
     name, runs = model
-    registry.answers(name, "1", runs)
+    check_version(name, "1", runs)

@@ -1,0 +1,201 @@
+"""The step `register_model`: the bundle of a run that passed its gate becomes a version in MLflow."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dssm_core.aliases import JSON
+from dssm_core.columns import ITEM, USER
+from dssm_core.config import Config
+from dssm_core.errors import ConfigError
+from dssm_core.registry.versions import (
+    CHALLENGER,
+    CONTENT_HASH_TAG,
+    ROWS_TAG,
+    RegisteredModel,
+    newer_day,
+    open_model,
+)
+from dssm_core.retrieval.bundle import HISTORY, assemble, content_hash, open_bundle
+from dssm_core.runs.files import locked
+from dssm_core.runs.layout import TRAIN_FILE, ids_file
+from dssm_core.runs.manifest import Outcome
+from dssm_core.runs.run import Run
+from dssm_core.tracking.client import create_once, default_server, mlflow_errors
+from dssm_core.tracking.points import is_number, metric_name
+from dssm_core.tracking.runs import TAG_LENGTH, TEST_DAY_TAG, open_mlflow_run
+
+if TYPE_CHECKING:
+    pass
+
+LOCK_TIMEOUT_S = 300.0
+DEFAULT_K = 200
+REQUIREMENTS = (
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "PyYAML",
+    "torch",
+    "safetensors",
+    "faiss-cpu",
+)
+
+
+def register_model(run: Run, work: Path) -> Outcome:
+    """Step function. Registers the bundle as one version with the alias `challenger`.
+
+    A bundle with the content of an existing version is not registered again. info: model, version,
+    content_hash, run_id. ConfigError if the gate rejected the run.
+    """
+    gate = run.need("recall_gate").info
+    if not gate["passed"]:
+        raise ConfigError(
+            f"run {run.id!r} did not pass its gate, nothing is registered: {gate['reasons']}"
+        )
+    bundle = _tried_bundle(run, work / "bundle")
+    run_id = open_mlflow_run(run).run_id
+    model = open_model(run.config.model_name, run.runs)
+    tags = _version_tags(run, gate, content_hash(bundle))
+    with mlflow_errors(model.uri):
+        version = _same_content(model, tags) or _log_model(model, run, run_id, bundle, tags)
+        _point_challenger(model, version, run)
+        model.client.set_tag(run_id, "dssm.version", f"{model.name}/{version}")
+        model.client.set_terminated(run_id, "FINISHED")
+    content = tags[CONTENT_HASH_TAG]
+    info = {"model": model.name, "version": version, "content_hash": content, "run_id": run_id}
+    return Outcome(info=info)
+
+
+def requirements(config: Config) -> list[str]:
+    """The pip requirements of the served model, at the versions installed here."""
+    may_be_annoy = "annoy" in (config.index.kind, *config.index.settings.get("kinds", ()))
+    names = (*REQUIREMENTS, "annoy") if may_be_annoy else REQUIREMENTS
+    return [pinned for name in names if (pinned := _pinned(name))]
+
+
+def _tried_bundle(run: Run, folder: Path) -> Path:
+    """The run's bundle in `folder`, after it has answered a request."""
+    import pandas as pd
+
+    bundle = assemble(run, folder)
+    open_bundle(bundle).retrieve(pd.DataFrame({USER: [None]}), 1)
+    return bundle
+
+
+def _point_challenger(model: RegisteredModel, version: str, run: Run) -> None:
+    """Make a version the challenger, unless today's challenger is of a later test day."""
+    lock = run.runs / "history" / f"{model.name}.challenger.lock"
+    with locked(lock, LOCK_TIMEOUT_S, "registration"):
+        challenger = model.aliases().get(CHALLENGER)
+        day = model.tags(challenger).get(TEST_DAY_TAG, "") if challenger else ""
+        if not newer_day(day, run.config.split.title):
+            model.point(CHALLENGER, version)
+
+
+def _pinned(name: str) -> str | None:
+    try:
+        return f"{name}=={installed_version(name).partition('+')[0]}"
+    except PackageNotFoundError:
+        return None
+
+
+def _version_tags(run: Run, gate: JSON, content: str) -> dict[str, str]:
+    metrics = {
+        f"gate.{metric_name(key)}": f"{value:.4f}"
+        for key, value in gate["metrics"]["served"].items()
+        if is_number(value)
+    }
+    rows = {
+        f"{ROWS_TAG}{part}": str(count)
+        for part, count in run.need("split_by_time").rows.items()
+        if part in ("train", "test")
+    }
+    return {
+        CONTENT_HASH_TAG: content,
+        "dssm.run": run.id,
+        TEST_DAY_TAG: run.config.split.title,
+        **rows,
+        "gate.reasons": "\n".join(gate["reasons"])[:TAG_LENGTH],
+        **metrics,
+    }
+
+
+def _same_content(model: RegisteredModel, tags: dict[str, str]) -> str | None:
+    """The version with the content hash of `tags`, None if there is none."""
+    content = tags[CONTENT_HASH_TAG]
+    for entity in model.client.search_model_versions(f"name = '{model.name}'"):
+        if entity.tags.get(CONTENT_HASH_TAG) == content:
+            return str(entity.version)
+    return None
+
+
+def _log_model(
+    model: RegisteredModel, run: Run, run_id: str, bundle: Path, tags: dict[str, str]
+) -> str:
+    """Log the model, as code, into the MLflow run and register it; returns the new version."""
+    import mlflow
+
+    package = Path(__file__).parents[1]
+    with default_server(model.uri), mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(package / "registry" / "retriever.py"),
+            artifacts={"bundle": str(bundle)},
+            code_paths=[str(package)],
+            signature=_signature(run),
+            input_example=_example(bundle),
+            pip_requirements=requirements(run.config),
+        )
+    with default_server(model.uri):
+        return create_once(
+            lambda: str(mlflow.register_model(logged.model_uri, model.name, tags=tags).version),
+            lambda: _same_content(model, tags),
+        )
+
+
+def _signature(run: Run) -> Any:
+    """Inputs: user_id, history and the context columns, all optional. Outputs: item_ids, scores and
+    source. Parameter: k.
+    """
+    import pyarrow.parquet as pq
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+    schema = pq.read_schema(run.step("split_by_time") / TRAIN_FILE)
+    types = {name: _data_type(schema.field(name).type) for name in schema.names}
+    context = (feature.column for feature in run.config.features.columns.context)
+    inputs = [
+        ColSpec(types[USER], USER, required=False),
+        ColSpec(Array(types[ITEM]), HISTORY, required=False),
+        *(ColSpec(types[name], name, required=False) for name in context if name in types),
+    ]
+    outputs = [
+        ColSpec(Array(types[ITEM]), "item_ids"),
+        ColSpec(Array(DataType.double), "scores"),
+        ColSpec(DataType.string, "source"),
+    ]
+    parameters = ParamSchema([ParamSpec("k", DataType.long, DEFAULT_K)])
+    return ModelSignature(Schema(inputs), Schema(outputs), parameters)
+
+
+def _data_type(arrow: Any) -> Any:
+    import pyarrow as pa
+    from mlflow.types.schema import DataType
+
+    if pa.types.is_integer(arrow):
+        return DataType.long
+    return DataType.double if pa.types.is_floating(arrow) else DataType.string
+
+
+def _example(bundle: Path) -> Any:
+    """A user of the training set with a history of two items, as a data frame."""
+    import pandas as pd
+
+    users = pd.read_parquet(bundle / ids_file(USER)).iloc[:, 0].tolist()
+    items = pd.read_parquet(bundle / ids_file(ITEM)).iloc[:, 0].tolist()
+    return pd.DataFrame({USER: users[:1], HISTORY: [items[:2]]})

@@ -1,0 +1,224 @@
+"""The MLflow run of a pipeline run: created once, found again, and marked as failed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dssm_core.aliases import JSON
+from dssm_core.errors import ServiceError
+from dssm_core.runs.files import write_atomically
+from dssm_core.runs.layout import MLFLOW_FILE, SWEEP_FILE
+from dssm_core.runs.run import Run, read_origin
+from dssm_core.tracking.client import connect, create_once, mlflow_errors, probe, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+TEST_DAY_TAG = "dssm.test_day"  # of MLflow runs and of registered versions
+TAG_LENGTH = 4000  # characters that MLflow stores of a tag or a param
+PARAMS_PER_REQUEST = 100
+
+
+@dataclass(frozen=True)
+class MlflowRun:
+    """The id of an MLflow run and the URL of its page."""
+
+    run_id: str
+    url: str
+
+
+def open_mlflow_run(run: Run) -> MlflowRun:
+    """Find or create the MLflow run of a run, with its settings and tags.
+
+    It is remembered in mlflow.json in the run's folder. If it had failed, it is running again.
+    ServiceError if MLflow does not answer.
+    """
+    client = connect(run.runs)
+    uri = tracking_uri(run.runs)
+    with mlflow_errors(uri):
+        entity = _remembered(run, client, uri)
+        if entity is None:
+            entity = _find(run, client) or _create(run, client)
+            _log_settings(run, client, entity.info.run_id)
+        if entity.info.status != "RUNNING":
+            _restart(client, entity)
+    opened = MlflowRun(entity.info.run_id, _url(uri, entity))
+    stored = asdict(opened) | {"uri": uri}
+    write_atomically(run.root / MLFLOW_FILE, json.dumps(stored, indent=2).encode())
+    return opened
+
+
+def mlflow_run_url(run: Run) -> str | None:
+    """The URL of a run's MLflow run as remembered in its folder, None if it was never opened.
+
+    Makes no request.
+    """
+    file = run.root / MLFLOW_FILE
+    return str(json.loads(file.read_bytes())["url"]) if file.is_file() else None
+
+
+def find_or_create(
+    client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str], key: str
+) -> str:
+    """The id of the MLflow run whose tag `key` has the value in `tags`, created if there is none."""
+    found = client.search_runs([experiment_id], f"tags.`{key}` = '{tags[key]}'")
+    entity = found[0] if found else client.create_run(experiment_id, tags=tags, run_name=name)
+    return str(entity.info.run_id)
+
+
+def experiment_of(run: Run, client: MlflowClient) -> str:
+    """The id of the experiment of a run's dataset, created if there is none; ServiceError if it
+    was deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    name = run.config.name
+    local = not os.environ.get("MLFLOW_TRACKING_URI")
+    artifacts = (run.runs / "mlartifacts").as_uri() if local else None
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts))
+        except MlflowException:  # another process created it at the same time
+            experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        raise ServiceError(
+            f"MLflow's experiment {name!r} was deleted: "
+            "restore it with `mlflow experiments restore`, then retry"
+        )
+    return str(experiment.experiment_id)
+
+
+def read_sweep(run: Run) -> JSON:
+    """The sweep that a run is a trial of: `run_id` of the sweep's MLflow run and the trial's
+    `label`; empty if it is none.
+    """
+    file = run.root / SWEEP_FILE
+    sweep: JSON = json.loads(file.read_bytes()) if file.is_file() else {}
+    return sweep
+
+
+def mark_failed(run: Run, message: str) -> None:
+    """Store in the MLflow run that and why the run failed, with the Data Docs if there are any.
+
+    Never raises: the caller reports the failure itself.
+    """
+    try:
+        probe(tracking_uri(run.runs))
+        run_id = open_mlflow_run(run).run_id
+        client = connect(run.runs)
+        client.set_tag(run_id, "error", message[:TAG_LENGTH])
+        log_data_docs(client, run, run_id)
+        client.set_terminated(run_id, "FAILED")
+    except Exception as error:
+        log.warning("run %s failed, which could not be logged to MLflow: %s", run.id, error)
+
+
+def log_data_docs(client: MlflowClient, run: Run, run_id: str) -> None:
+    """Log the pages of Great Expectations, of the finished or else of the failed validation."""
+    for folder in (run.step("validate_data") / "data_docs", run.root / "data_docs"):
+        if folder.is_dir():
+            client.log_artifacts(run_id, str(folder), "data_docs")
+            return
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots.
+
+    {"train": {"epochs": 5}} gives {"train.epochs": 5}.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        flat |= flatten(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return flat
+
+
+def _url(uri: str, entity: Any) -> str:
+    """The page of an MLflow run. A local database has no pages: its own address is returned."""
+    if not uri.startswith("http"):
+        return uri
+    page = f"experiments/{entity.info.experiment_id}/runs/{entity.info.run_id}"
+    return f"{uri.rstrip('/')}/#/{page}"
+
+
+def _remembered(run: Run, client: MlflowClient, uri: str) -> Any:
+    """The MLflow run that mlflow.json names, None if it is of another server or was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    file = run.root / MLFLOW_FILE
+    stored = json.loads(file.read_bytes()) if file.is_file() else {}
+    if stored.get("uri") != uri:
+        return None
+    try:
+        entity = client.get_run(stored["run_id"])
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return entity if entity.info.lifecycle_stage == "active" else None
+
+
+def _find(run: Run, client: MlflowClient) -> Any:
+    """The MLflow run that an attempt created and was killed before it could remember it."""
+    entities = client.search_runs([experiment_of(run, client)], f"tags.`dssm.run` = '{run.id}'")
+    folder = str(run.root)
+    return next((it for it in entities if it.data.tags.get("dssm.folder") == folder), None)
+
+
+def _create(run: Run, client: MlflowClient) -> Any:
+    experiment_id = experiment_of(run, client)
+    sweep = read_sweep(run)
+    tags = _tags(run, sweep)
+    name = sweep.get("label", run.id)
+    return create_once(
+        lambda: client.create_run(experiment_id, tags=tags, run_name=name),
+        lambda: _find(run, client),
+    )
+
+
+def _tags(run: Run, sweep: JSON) -> dict[str, str]:
+    tags = {
+        "dssm.run": run.id,
+        "dssm.folder": str(run.root),
+        TEST_DAY_TAG: run.config.split.title,
+        "mlflow.source.name": "dssm",
+        "mlflow.source.type": "JOB",
+    }
+    parent = {"mlflow.parentRunId": sweep["run_id"]} if sweep else {}
+    return tags | _commit_tag() | parent | read_origin(run)
+
+
+def _commit_tag() -> dict[str, str]:
+    """The commit of this code; empty outside of a Git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return {"mlflow.source.git.commit": done.stdout.strip()} if done.returncode == 0 else {}
+
+
+def _log_settings(run: Run, client: MlflowClient, run_id: str) -> None:
+    """Log the settings as params; those that a killed attempt has logged are the same."""
+    from mlflow.entities import Param
+
+    flat = flatten(run.config.model_dump(mode="json"))
+    params = [Param(key, str(value)[:TAG_LENGTH]) for key, value in flat.items()]
+    for first in range(0, len(params), PARAMS_PER_REQUEST):
+        client.log_batch(run_id, params=params[first : first + PARAMS_PER_REQUEST])
+
+
+def _restart(client: MlflowClient, entity: Any) -> None:
+    client.update_run(entity.info.run_id, status="RUNNING")
+    if "error" in entity.data.tags:
+        client.delete_tag(entity.info.run_id, "error")
