@@ -92,7 +92,7 @@ def up(state: Path = STATE, extra_env: dict[str, str] | None = None) -> Site:
     _start(site, "mlflow", mlflow_command(site), env)
     _migrate(site, env)
     for part in AIRFLOW_PARTS:
-        _start(site, part, [sys.executable, "-m", "airflow", *_arguments(site, part)], env)
+        _start(site, part, [sys.executable, "-m", *_arguments(site, part)], env)
     _wait(site, "MLflow", ("mlflow",), lambda: _get(f"{site.mlflow_url}/health").text == "OK")
     _wait(site, "Airflow", AIRFLOW_PARTS, lambda: healthy(site))
     _make_pool(site.airflow())
@@ -208,32 +208,27 @@ def environment(site: Site) -> dict[str, str]:
 
 
 def _arguments(site: Site, part: str) -> list[str]:
-    """A part's command. People and tasks have an API server each: in one process a person's
-    request, which writes to the audit log in the event loop, and a task's, which holds SQLite's
-    lock until the loop ends it, wait for each other until one fails.
+    """The module that a part runs, and its arguments.
+
+    People and tasks have an API server each: in one process a person's request, which writes to
+    the audit log in the event loop, and a task's, which holds SQLite's lock until the loop ends
+    it, wait for each other until one fails. The scheduler and the triggerer serve no logs: the
+    API server reads them from this disk, and a log server would listen on every interface.
     """
-    if part == "dag-processor":
-        return [part]
-    served = {
-        "api-server": ("core", "airflow_port"),
-        "execution-api": ("execution", "execution_port"),
+    arguments = {
+        "api-server": _api_server("core", site.settings["airflow_port"]),
+        "execution-api": _api_server("execution", site.settings["execution_port"]),
+        "scheduler": ["local.scheduler", "--skip-serve-logs"],
+        "dag-processor": ["airflow", "dag-processor"],
+        "triggerer": ["airflow", "triggerer", "--skip-serve-logs"],
     }
-    if part not in served:
-        return [
-            part,
-            "--skip-serve-logs",
-        ]  # the api-server reads them from this disk; a log server would listen to the world
-    apps, port = served[part]
+    return arguments[part]
+
+
+def _api_server(apps: str, port: int) -> list[str]:
     return [
-        "api-server",
-        "--apps",
-        apps,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(site.settings[port]),
-        "--workers",
-        "1",
+        *("airflow", "api-server", "--apps", apps),
+        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
     ]
 
 
