@@ -1,6 +1,7 @@
 # One machine, one environment. `make help` lists the targets.
 SHELL  := bash
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# 3.11 is tested; constraints.txt also resolves for 3.12 and 3.13.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -12,7 +13,10 @@ DATA     ?=
 TEST_DAY ?=
 comma    := ,
 
-.PHONY: help install demo up status shell down test e2e ui lint format
+# Tests run on two processes; each computes on one core.
+PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+.PHONY: help install demo up status shell down test e2e ui soak lint format
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | while IFS='|' read -r name text; do \
@@ -23,8 +27,8 @@ install: $(STAMP) ## create .venv with everything, pinned by constraints.txt
 # torch is named so that pip takes exactly this build. Byte-compiling once shortens the start of
 # every process.
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
-		echo "Python 3.11 is needed, $(PYTHON) is another: make install PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+		echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: make install PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing [$(EXTRAS)] into $(VENV): some minutes the first time"
 	$(BIN)/python -m pip install -qq torch==2.13.0 -e '.[$(EXTRAS)]' -c constraints.txt
@@ -47,13 +51,16 @@ down: ## stop the servers
 	@test ! -x $(BIN)/python || $(BIN)/python -m local.servers down
 
 test: install ## run the quick tests: units, contracts, pipeline, Dag
-	$(BIN)/python -m pytest -m 'not e2e and not ui'
+	$(PYTEST) --dist loadscope -m 'not e2e and not ui and not soak'
 
-e2e: install ## run the Dag on real servers and check it through their APIs and in a browser
-	$(BIN)/python -m pytest -m 'e2e or ui' tests/e2e tests/ui
+e2e: install ## run the Dags on real servers and check them through their APIs and in a browser
+	$(PYTEST) --dist loadgroup -m '(e2e or ui) and not soak' tests/e2e tests/ui
 
 ui: install ## run the browser tests only; they take the README's screenshots
 	$(BIN)/python -m pytest -m ui tests/ui
+
+soak: install ## run the long tests, before a release (needs DSSM_DATA)
+	$(PYTEST) --dist loadgroup -m soak tests/e2e
 
 lint: install ## run ruff, import-linter (layers), and mypy strict on dssm_core
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx
@@ -72,6 +73,20 @@ class Airflow:
         return run_id in {
             run["dag_run_id"] for run in self.get(f"dags/{dag_id}/dagRuns", limit=100)["dag_runs"]
         }
+
+    def wait(self, dag_id: str, run_id: str, timeout_s: float) -> str:
+        """Wait until the run has ended, and return its state; TimeoutError after `timeout_s`.
+
+        Airflow sends the state as a line a second, and closes the stream when the run has ended.
+        """
+        deadline = time.monotonic() + timeout_s
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/wait"
+        with self._http.stream("GET", path, params={"interval": 1}) as answer:
+            answer.raise_for_status()
+            for _ in answer.iter_lines():
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{dag_id} {run_id} has not ended after {timeout_s} s")
+        return self.state(dag_id, run_id)
 
     def state(self, dag_id: str, run_id: str) -> str:
         """The run's state."""

@@ -1,4 +1,4 @@
-"""What tests of several folders share: real click logs, real servers, a browser."""
+"""Fixtures that several folders of tests use: real click logs, real servers, a browser."""
 
 from __future__ import annotations
 
@@ -36,29 +36,34 @@ def data_root() -> Path:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """A Chromium to drive."""
-    found = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    if found is None:
+    programs = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+    if not (program := next(filter(None, programs), None)):
         pytest.skip("no chromium is installed")
-    return found
+    return program
 
 
 PATIENCE_S = 600
+POLL_S = (0.1, 1.0)  # the first and the longest pause between two polls
 
 
 def wait_until(ready: Callable[[], Any], what: str) -> Any:
-    """Ask again and again until the answer is true, and return it."""
+    """Poll until `ready` returns a true value, and return that value.
+
+    AssertionError after PATIENCE_S. The pauses grow, so that a short wait ends at once and a long
+    wait costs the servers little.
+    """
     deadline = time.monotonic() + PATIENCE_S
-    while not (found := ready()):
+    pause_s, longest_s = POLL_S
+    while not (value := ready()):
         assert time.monotonic() < deadline, f"waited {PATIENCE_S} s in vain until {what}"
-        time.sleep(0.25)
-    return found
+        time.sleep(pause_s)
+        pause_s = min(1.5 * pause_s, longest_s)
+    return value
 
 
-ANSWER_AFTER_S = (
-    3  # Airflow must have seen the asking process end, else it takes it for lost and asks again
-)
+# Airflow must have seen the process of the review end. If the answer arrives before that, Airflow
+# assumes that the process is lost and asks again.
+ANSWER_AFTER_S = 3
 TRAINING = "dssm_training"
 
 
@@ -69,12 +74,13 @@ def complete(
     reason: str = "a test",
     dag: str = TRAINING,
 ) -> str:
-    """Wait for a run, answer its review as the review's page would each time that it asks, and
-    return the run's last state.
+    """Wait until a run has ended, and return its state.
+
+    Each time that its review asks, the answer is given as on the review's page.
     """
     answered = 0
 
-    def over() -> bool:
+    def ended() -> bool:
         nonlocal answered
         review = airflow.tasks(dag, run_id).get("review", {})
         if review.get("state") in WAITS and review["try_number"] > answered:
@@ -83,12 +89,15 @@ def complete(
             answered = review["try_number"]
         return airflow.state(dag, run_id) in DONE
 
-    wait_until(over, f"{run_id} ends")
+    wait_until(ended, f"{run_id} ends")
     return str(airflow.state(dag, run_id))
 
 
 def small_config(**changes: object) -> dict[str, object]:
-    """The demo's config on a log that trains in seconds; changes are `section__key=value`."""
+    """The config of the demo with a log on which a model trains in seconds.
+
+    `changes` are `section__key=value`, or `section=value` for a whole section.
+    """
     raw = yaml.safe_load((REPO / "configs" / "demo.yaml").read_text())
     raw["name"] = "small"
     raw["data"]["source"] |= {"users": 2000, "items": 600, "clicks": 40000}
@@ -108,23 +117,19 @@ def small_config(**changes: object) -> dict[str, object]:
     return raw
 
 
-DAYS = [
-    f"2024-03-0{day}" for day in range(1, 10)
-]  # of the log that `daily` lands one by one, in UTC
-EARLIER = ["2024-02-28", "2024-02-29"]  # which it has too, and which are backfilled
+# The days (UTC) of the log of `daily`: DAYS land one by one, EARLIER are backfilled.
+DAYS = [f"2024-03-0{day}" for day in range(1, 10)]
+EARLIER = ["2024-02-28", "2024-02-29"]
 
 
 def daily_config(log: Path, name: str = "daily") -> dict[str, object]:
-    """A log of files that arrive, a day at a time."""
-    changes = {"users": 1000, "items": 400, "clicks": 36000, "days": len(EARLIER) + len(DAYS)}
-    clicks = (
-        Synthetic(**changes, start=date.fromisoformat(EARLIER[0]))
-        .read(con := duckdb.connect())
-        .interactions
-    )
+    """A config whose log arrives day by day. Writes the log's file into the new folder `log`."""
+    size = {"users": 1000, "items": 400, "clicks": 36000, "days": len(EARLIER) + len(DAYS)}
     log.mkdir()
-    clicks.write_csv(str(log / "clicks.csv"), header=True)
-    con.close()
+    with duckdb.connect() as connection:
+        source = Synthetic(**size, start=date.fromisoformat(EARLIER[0]))
+        clicks = source.read(connection).interactions
+        clicks.write_csv(str(log / "clicks.csv"), header=True)
     source = {"kind": "delimited", "path": str(log), "interactions": {"files": "*.csv"}}
     features = {"columns": {"context": [{"column": "device", "kind": "categorical"}]}}
     return small_config(
@@ -138,24 +143,17 @@ def daily_config(log: Path, name: str = "daily") -> dict[str, object]:
 
 @contextmanager
 def running_redis(folder: Path, port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A real Redis of its own, killed in the end; with no options it keeps nothing on disk. Skips
-    where none is installed.
+    """A Redis server, killed at the end. Skips the test if Redis is not installed.
+
+    Without options it keeps nothing on the disk.
     """
     if not (program := shutil.which("redis-server")):
         pytest.skip("no redis-server is installed")
     import redis
 
     command = [
-        program,
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--dir",
-        str(folder),
-        *options,
+        *(program, "--bind", "127.0.0.1", "--port", str(port)),
+        *("--save", "", "--dir", str(folder), *options),
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
@@ -170,25 +168,24 @@ def running_redis(folder: Path, port: int, *options: str) -> Iterator[subprocess
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Redis."""
+    """The address of a Redis server."""
     from local.processes import free_port
 
-    port = free_port(6379)
+    port = free_port(0)
     with running_redis(tmp_path_factory.mktemp("redis"), port):
         yield f"redis://127.0.0.1:{port}/0"
 
 
 @contextmanager
 def served_model(model: str, folder: Path, env: Mapping[str, str]) -> Iterator[str]:
-    """The address of a real `mlflow models serve`, started as docs/serving.md says; ended with its
-    processes afterwards.
+    """The address of `mlflow models serve`, started as docs/serving.md says. It ends with all its
+    processes.
     """
     from local import processes
 
     port = processes.free_port(0)
-    path = os.pathsep.join(
-        [str(Path(sys.executable).parent), env["PATH"]]
-    )  # as in an activated environment: MLflow starts uvicorn by name
+    # As in an activated environment: MLflow starts uvicorn by name.
+    path = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
     command = f"mlflow models serve -m {model} --env-manager local -h 127.0.0.1 -p {port}"
     processes.start(folder, "serve", command.split(), {**env, "PATH": path})
     try:
@@ -206,7 +203,7 @@ def served_model(model: str, folder: Path, env: Mapping[str, str]) -> Iterator[s
 
 
 def answers(call: Callable[[], Any], away: type[Exception]) -> bool:
-    """Whether a call comes back without the exception that says that a server is away."""
+    """Whether a call succeeds. `away` is the exception that it raises while the server is away."""
     try:
         call()
     except away:
@@ -214,12 +211,20 @@ def answers(call: Callable[[], Any], away: type[Exception]) -> bool:
     return True
 
 
+PARSE_ONCE = {
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "3600",
+}
+
+
 @contextmanager
 def running_site(
     root: Path, config: str, configs: dict[str, dict[str, object]], **env: str
 ) -> Iterator[Any]:
-    """MLflow and Airflow, really running on the config of this name, in a folder of their own;
-    ended with all their processes.
+    """MLflow and Airflow servers in the folder `root`, ended with all their processes.
+
+    Scheduled runs use the config of this name. `env` adds to the environment of the servers. The
+    configs do not change while the servers run, so the Dag files are parsed once.
     """
     from local import servers
 
@@ -232,7 +237,8 @@ def running_site(
         "DSSM_DAYS": "days",
         "DSSM_PUBLISH": "published",
     }
-    env |= {name: str(root / folder) for name, folder in folders.items()} | {"DSSM_CONFIG": config}
+    env |= {name: str(root / folder) for name, folder in folders.items()}
+    env |= {"DSSM_CONFIG": config} | PARSE_ONCE
     try:
         yield servers.up(root / "state", env)
     finally:
@@ -241,20 +247,19 @@ def running_site(
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    """The servers that most tests share."""
+    """The servers that all tests share except those that kill servers."""
     root = tmp_path_factory.mktemp("site")
-    configs = {
-        name: small_config(name=name) for name in ("small", "swept", "killed")
-    }  # models that tests have for themselves
+    # Each has a registered model of its own.
+    configs = {name: small_config(name=name) for name in ("small", "swept", "killed")}
     configs |= {
         "daily": daily_config(root / "log"),
         "served": daily_config(root / "log-served", "served"),
     }
-    # No synthetic day has a billion clicks: a log that breaks the volume rule.
+    # No day of the synthetic log has a billion clicks, so the rule of the volume fails.
     configs["broken"] = small_config(validation={"min_rows_per_day": 10**9}, name="broken")
-    # The run that the schedule starts for yesterday finds no such day in the log; backfills need a
-    # schedule.
+    # Backfills need a schedule. The run that it starts for yesterday finds no such day in the log.
+    schedule = "0 4 * * *"
     with running_site(
-        root, "daily", configs, DSSM_SCHEDULE="0 4 * * *", DSSM_DATA_ROOTS=str(root)
-    ) as made:
-        yield made
+        root, "daily", configs, DSSM_SCHEDULE=schedule, DSSM_DATA_ROOTS=str(root)
+    ) as servers:
+        yield servers

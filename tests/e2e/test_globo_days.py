@@ -1,5 +1,5 @@
-"""Nine days of a real log land one by one, on real servers: three windows train, each on its own
-days (needs $DSSM_DATA; minutes).
+"""Nine days of a real log land one by one on real servers, and three windows train, each on its own
+days. Repeats the first test of test_operations.py with a real log (needs $DSSM_DATA).
 """
 
 from __future__ import annotations
@@ -14,17 +14,21 @@ from dssm_core.runs.run import open_run
 from tests.conftest import REPO, TRAINING, complete, running_site, wait_until
 from tests.e2e.test_operations import INGEST, ended, windows
 
-pytestmark = [pytest.mark.e2e, pytest.mark.data]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.soak,
+    pytest.mark.data,
+    pytest.mark.xdist_group("globo"),
+]
 CONFIG = "globo-days"
 DAYS = [f"2017-10-0{day}" for day in range(1, 10)]
-FIRST_DAY_S = (
-    1_506_826_800  # 2017-10-01 00:00 in America/Sao_Paulo, 03:00 UTC; summer time began on the 15th
-)
+# 2017-10-01 00:00 in America/Sao_Paulo, 03:00 UTC. Summer time began on the 15th.
+FIRST_DAY_S = 1_506_826_800
 
 
 @pytest.fixture(scope="module")
 def clicks(data_root):
-    """Clicks of each local day of the log, counted without any of this project's code."""
+    """The number of clicks of each local day of the log, counted without the project's code."""
     counts: Counter[int] = Counter()
     for file in (data_root / "globo" / "clicks").glob("*.csv.gz"):
         with gzip.open(file, "rt") as lines:
@@ -37,7 +41,7 @@ def clicks(data_root):
 
 @pytest.fixture(scope="module")
 def globo_site(data_root, tmp_path_factory):
-    """Servers whose config is Globo's, trained as briefly as can be."""
+    """Servers with the config of Globo and a short training."""
     small = {
         "extends": str(REPO / "configs" / "globo.yaml"),
         "name": CONFIG,
@@ -45,8 +49,8 @@ def globo_site(data_root, tmp_path_factory):
         "train": {"epochs": 1, "negatives": 64, "refit": False, "device": "cpu"},
         "evaluation": {"bootstrap": 20, "baselines": ["hot"]},
     }
-    with running_site(tmp_path_factory.mktemp("globo"), CONFIG, {CONFIG: small}) as made:
-        yield made
+    with running_site(tmp_path_factory.mktemp("globo"), CONFIG, {CONFIG: small}) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +89,7 @@ def land(airflow, day, rows):
 
 
 def check(run, last, clicks):
-    """A run has read seven days, no row of another, and trained on the first six."""
+    """A run has read seven days and no row of any other day, and has trained on the first six."""
     assert sorted(run.config.data.source.settings["days"]) == DAYS[last - 6 : last + 1]
     assert run.config.split.title == DAYS[last]
     assert run.need("ingest_data").rows["read"] == sum(clicks[last - 6 : last + 1])
@@ -99,11 +103,9 @@ def check(run, last, clicks):
 
 
 def check_end(airflow, run_id, mlflow):
-    """A version is registered that names its run and its day, or the gate has said why not."""
-    run, state = (
-        open_run(airflow.xcom(TRAINING, run_id, "ingest_data")),
-        airflow.tasks(TRAINING, run_id)["register_model"]["state"],
-    )
+    """A version with the run's test day is registered, or the gate gives its reasons."""
+    run = open_run(airflow.xcom(TRAINING, run_id, "ingest_data"))
+    state = airflow.tasks(TRAINING, run_id)["register_model"]["state"]
     verdict = run.need("recall_gate").info
     assert state == ("success" if verdict["passed"] else "skipped")
     if not verdict["passed"]:

@@ -1,5 +1,5 @@
-"""What docs/operations.md tells, on real servers: days arrive, windows train, people decide, the
-champion is published, one goes back.
+"""What docs/operations.md describes, on real servers: days land, windows train, people decide, the
+champion is published and rolled back, and sweeps find settings.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from mlflow import MlflowClient
 from dssm_core.operation import promotion
 from dssm_core.runs.run import open_run
 from local import servers
-from tests.conftest import DAYS, EARLIER, TRAINING, complete, wait_until
+from tests.conftest import DAYS, EARLIER, PATIENCE_S, TRAINING, complete, wait_until
 
-pytestmark = pytest.mark.e2e
-INGEST, PUBLISH, ROLLBACK, SWEEP = (
-    "ingest_interactions",
-    "dssm_publish",
-    "dssm_rollback",
-    "dssm_sweep",
-)
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("site")]
+INGEST = "ingest_interactions"
+PUBLISH = "dssm_publish"
+ROLLBACK = "dssm_rollback"
+SWEEP = "dssm_sweep"
 MODEL = "dssm-daily"
 
 
@@ -49,8 +47,8 @@ def root(site):
 
 
 def ended(airflow, dag, run_id):
-    """The end of a run without a review; its tasks' states."""
-    wait_until(lambda: airflow.state(dag, run_id) in ("success", "failed"), f"{dag} {run_id} ends")
+    """Wait until a run without a review has ended; returns the states of its tasks."""
+    airflow.wait(dag, run_id, PATIENCE_S)
     return {name: task["state"] for name, task in airflow.tasks(dag, run_id).items()}
 
 
@@ -64,12 +62,12 @@ def land(airflow, day):
 
 
 def windows(airflow):
-    """Runs that landed days have started, by the last day of their window."""
-    found = {}
+    """The ids of the runs that landed days have started, by the last day of their window."""
+    runs = {}
     for run in airflow.get(f"dags/{TRAINING}/dagRuns", limit=100)["dag_runs"]:
         if run["partition_key"]:
-            found.setdefault(run["partition_key"], []).append(run["dag_run_id"])
-    return found
+            runs.setdefault(run["partition_key"], []).append(run["dag_run_id"])
+    return runs
 
 
 def settle(airflow, run_id):
@@ -81,8 +79,8 @@ def settle(airflow, run_id):
 
 
 def review(airflow, run_id, option, reason):
-    """Answer a review as its page would; the state of the task that applies the answer, and its
-    log.
+    """Answer a review as on its page; returns the state and the log of the task that applies the
+    answer.
     """
     settle(airflow, run_id)
     complete(airflow, run_id, option, reason)
@@ -91,7 +89,7 @@ def review(airflow, run_id, option, reason):
 
 
 def assert_kept(airflow, run_id):
-    """A past day's version: nobody is asked, it stays what it is."""
+    """The run of a past day asks for no review, and its version stays the challenger."""
     assert ended(airflow, TRAINING, run_id)["promote"] == "success"
     answer = airflow.xcom(TRAINING, run_id, "review")
     assert (answer["chosen_options"], answer["responded_by_user"]["name"]) == (
@@ -101,8 +99,8 @@ def assert_kept(airflow, run_id):
     assert "was tested on" in answer["params_input"]["reason"]
 
 
-def handed_on(airflow, run_id):
-    """The training of a sweep's winner."""
+def winners_training(airflow, run_id):
+    """The id of the run that trains the winner of a sweep."""
     return airflow.xcom(SWEEP, run_id, "compare_trials")["run_id"]
 
 
@@ -111,8 +109,8 @@ def version(airflow, run_id):
 
 
 def alias(mlflow, name):
-    found = mlflow.get_registered_model(MODEL).aliases.get(name)
-    return str(found) if found else None
+    number = mlflow.get_registered_model(MODEL).aliases.get(name)
+    return str(number) if number else None
 
 
 def published(root):
@@ -127,14 +125,14 @@ def test_days_that_land_one_by_one_train_each_window_once(airflow):
         lambda: set(windows(airflow)) == set(DAYS[6:]),
         "the windows of days 7, 8 and 9 have started",
     )
-    for key, (run_id,) in windows(airflow).items():  # one run each
+    for key, (run_id,) in windows(airflow).items():
         run = open_run(airflow.xcom(TRAINING, settle(airflow, run_id), "ingest_data"))
         last = DAYS.index(key)
         assert sorted(run.config.data.source.settings["days"]) == DAYS[last - 6 : last + 1]
         assert run.config.split.title == key
 
 
-def test_a_day_that_is_there_already_wakes_nobody(airflow):
+def test_a_day_that_has_landed_before_starts_no_run(airflow):
     before = windows(airflow)
     assert land(airflow, DAYS[8]) == {
         "land_day": "skipped",
@@ -145,14 +143,14 @@ def test_a_day_that_is_there_already_wakes_nobody(airflow):
     assert windows(airflow) == before
 
 
-def test_a_day_without_rows_is_said_and_lands_nothing(airflow, root):
+def test_a_day_without_rows_fails_with_a_message_and_lands_nothing(airflow, root):
     run_id = airflow.trigger(INGEST, {"config": "daily", "day": "2024-04-01"})
     assert ended(airflow, INGEST, run_id)["land_day"] == "failed"
     assert "has no row of 2024-04-01" in airflow.log_text(INGEST, run_id, "land_day", 1)
     assert not (root / "days" / "daily" / "2024-04-01" / "landed.json").exists()
 
 
-def test_a_person_promotes_and_an_older_day_never_replaces_a_newer(airflow, mlflow, root):
+def test_a_person_promotes_and_an_older_day_never_replaces_a_newer_one(airflow, mlflow, root):
     (newest,), (oldest,) = windows(airflow)[DAYS[8]], windows(airflow)[DAYS[6]]
     body = airflow.xcom(TRAINING, settle(airflow, newest), "register_model", "review")["body"]
     assert "there is no champion yet" in body
@@ -170,7 +168,9 @@ def test_a_person_promotes_and_an_older_day_never_replaces_a_newer(airflow, mlfl
     wait_until(lambda: published(root) == champion, "the champion is published")
 
 
-def test_two_runs_of_one_day_at_once_one_is_promoted_the_other_told(airflow, mlflow, root):
+def test_of_two_promotions_at_once_one_succeeds_and_the_other_fails_with_a_message(
+    airflow, mlflow, root
+):
     runs = [
         airflow.trigger(
             TRAINING, {"config": "daily", "landed": True, "test_day": DAYS[8], "seed": seed}
@@ -185,7 +185,8 @@ def test_two_runs_of_one_day_at_once_one_is_promoted_the_other_told(airflow, mlf
         list(people.map(lambda run_id: complete(airflow, run_id, "Promote", "at once"), runs))
     states = [airflow.tasks(TRAINING, run_id)["promote"]["state"] for run_id in runs]
     assert sorted(states) == ["failed", "success"]
-    won, lost = states.index("success"), states.index("failed")
+    won = states.index("success")
+    lost = states.index("failed")
     assert alias(mlflow, "champion") == versions[won]
     assert f"version {versions[lost]} of '{MODEL}' was not made champion" in airflow.log_text(
         TRAINING, runs[lost], "promote", 1
@@ -194,8 +195,8 @@ def test_two_runs_of_one_day_at_once_one_is_promoted_the_other_told(airflow, mlf
 
 
 def test_a_large_margin_promotes_without_a_person(airflow, mlflow, root):
-    """The champion, of one epoch, is measured on the same queries; 200 places hold nearly all of so
-    few items, 20 tell them apart.
+    """The champion has trained for one epoch and is measured on the same queries. Recall at 20 is
+    used because 200 positions hold nearly all of the 400 items.
     """
     settings = ["gate.promote_margin=0.001", "gate.k=20"]
     run_id = airflow.trigger(
@@ -212,8 +213,9 @@ def test_a_large_margin_promotes_without_a_person(airflow, mlflow, root):
     wait_until(lambda: published(root) == last.champion, "it is published")
 
 
-def test_a_replaced_day_repeats_the_windows_it_was_in_and_no_other(airflow, root):
-    before, log = windows(airflow), root / "log" / "clicks.csv"
+def test_a_replaced_day_retrains_the_windows_that_contain_it_and_no_other(airflow, root):
+    before = windows(airflow)
+    log = root / "log" / "clicks.csv"
     text = log.read_text()
     day2 = next(
         line
@@ -232,14 +234,14 @@ def test_a_replaced_day_repeats_the_windows_it_was_in_and_no_other(airflow, root
             if run["dag_run_id"].startswith("replaced__")
         }
 
-    wait_until(lambda: len(repeated()) == 2, "the windows of days 7 and 8 are trained anew")
-    assert sorted(repeated()) == DAYS[6:8]  # day 9's window begins after day 2
+    wait_until(lambda: len(repeated()) == 2, "the windows of days 7 and 8 are trained again")
+    assert sorted(repeated()) == DAYS[6:8]  # the window of day 9 begins after day 2
     for run_id in repeated().values():
         assert_kept(airflow, run_id)
     assert windows(airflow) == before
 
 
-def test_an_alias_moved_by_hand_is_noticed_published_and_written_down(airflow, mlflow, root):
+def test_an_alias_moved_by_hand_is_recorded_and_published(airflow, mlflow, root):
     by_hand = alias(mlflow, "previous_champion")
     mlflow.set_registered_model_alias(MODEL, "champion", by_hand)
     moved = time.monotonic()
@@ -252,21 +254,20 @@ def test_an_alias_moved_by_hand_is_noticed_published_and_written_down(airflow, m
     assert time.monotonic() - moved < 60
 
 
-def test_the_previous_champion_is_champion_again(airflow, mlflow, root):
-    """A move by hand in MLflow leaves `previous_champion` where it was: the history knows better."""
-    wanted = next(
-        made.champion
-        for made in promotion.history(MODEL, root / "runs")[::-1]
-        if made.action != "moved"
+def test_a_rollback_makes_the_previous_champion_the_champion(airflow, mlflow, root):
+    """A move by hand in MLflow does not change `previous_champion`, so the history decides."""
+    decisions = promotion.history(MODEL, root / "runs")
+    previous = next(
+        decision.champion for decision in reversed(decisions) if decision.action != "moved"
     )
-    assert alias(mlflow, "champion") != wanted
+    assert alias(mlflow, "champion") != previous
     run_id = airflow.trigger(ROLLBACK, {"config": "daily", "reason": "moved by mistake"})
     assert ended(airflow, ROLLBACK, run_id) == {"roll_back": "success"}
-    assert alias(mlflow, "champion") == wanted
-    wait_until(lambda: published(root) == wanted, "it is published")
+    assert alias(mlflow, "champion") == previous
+    wait_until(lambda: published(root) == previous, "it is published")
     last = promotion.history(MODEL, root / "runs")[-1]
     assert (last.action, last.by, last.reason) == ("rollback", "admin", "moved by mistake")
-    assert promotion.reigns(promotion.history(MODEL, root / "runs"))[-1].version == wanted
+    assert promotion.reigns(promotion.history(MODEL, root / "runs"))[-1].version == previous
 
 
 def test_a_rollback_without_a_reason_is_refused(airflow):
@@ -281,15 +282,15 @@ def test_the_champion_is_published_to_redis(airflow, mlflow, redis_server):
     assert ended(airflow, PUBLISH, run_id)["publish_champion"] == "success"
     done = airflow.xcom(PUBLISH, run_id, "publish_champion")
     with redis.Redis.from_url(redis_server) as client:
-        told = json.loads(client.get(f"{MODEL}:current"))
-        assert told["version"] == alias(mlflow, "champion")
-        keys = list(client.scan_iter(f"{told['prefix']}:*", count=10_000))
+        current = json.loads(client.get(f"{MODEL}:current"))
+        assert current["version"] == alias(mlflow, "champion")
+        keys = list(client.scan_iter(f"{current['prefix']}:*", count=10_000))
         assert len(keys) == done["user_ids"] + done["item_ids"]
         assert {len(vector) for vector in client.mget(keys)} == {4 * done["dim"]}
 
 
 def backfilled(airflow):
-    """The days that backfills have landed."""
+    """The set of days that backfills have landed."""
     runs = airflow.get(f"dags/{INGEST}/dagRuns", limit=100)["dag_runs"]
     return {
         run["partition_key"]
@@ -298,10 +299,10 @@ def backfilled(airflow):
     }
 
 
-def test_past_days_are_backfilled_each_window_with_its_own_days_and_no_champion_falls(
-    airflow, mlflow, site
-):
-    """One day as Airflow's page does it, the next by its CLI. Days that are there wake nobody."""
+def test_backfilled_days_train_their_windows_and_change_no_alias(airflow, mlflow, site):
+    """The first day is backfilled as on Airflow's page, the next by its CLI. Days that have landed
+    before start no run.
+    """
     before = mlflow.get_registered_model(MODEL).aliases
     page = airflow.call(
         "POST",
@@ -318,17 +319,8 @@ def test_past_days_are_backfilled_each_window_with_its_own_days_and_no_champion_
     )
     assert backfilled(airflow) == {EARLIER[0]}
     command = [
-        sys.executable,
-        "-m",
-        "airflow",
-        "backfill",
-        "create",
-        "--dag-id",
-        INGEST,
-        "--from-date",
-        EARLIER[1],
-        "--to-date",
-        DAYS[1],
+        *(sys.executable, "-m", "airflow", "backfill", "create", "--dag-id", INGEST),
+        *("--from-date", EARLIER[1], "--to-date", DAYS[1]),
     ]
     done = subprocess.run(
         command, env=servers.environment(site), capture_output=True, text=True, check=False
@@ -339,7 +331,7 @@ def test_past_days_are_backfilled_each_window_with_its_own_days_and_no_champion_
     )
     wait_until(
         lambda: set(windows(airflow)) == set(DAYS[4:]),
-        "the windows that they complete have started",
+        "the completed windows have started",
     )
     for key in DAYS[4:6]:
         (run_id,) = windows(airflow)[key]
@@ -352,7 +344,7 @@ def test_past_days_are_backfilled_each_window_with_its_own_days_and_no_champion_
     assert mlflow.get_registered_model(MODEL).aliases == before
 
 
-def test_a_sweep_ends_with_one_registered_winner(airflow, mlflow):
+def test_a_sweep_registers_its_winner(airflow, mlflow):
     axes = ["loss=sampled_softmax,bce", "sampler=popularity,uniform"]
     run_id = airflow.trigger(SWEEP, {"config": "swept", "epochs": 1, "axes": axes})
     ended(airflow, SWEEP, run_id)
@@ -368,7 +360,7 @@ def test_a_sweep_ends_with_one_registered_winner(airflow, mlflow):
         for loss in ("sampled_softmax", "bce")
         for sampler in ("popularity", "uniform")
     }
-    training = handed_on(airflow, run_id)
+    training = winners_training(airflow, run_id)
     wait_until(lambda: airflow.settled(TRAINING, training), "the winner waits for its review")
     assert review(airflow, training, "Keep as challenger", "a sweep's winner")[0] == "success"
     winner = airflow.xcom(SWEEP, run_id, "compare_trials")["conf"]["settings"]
@@ -382,7 +374,7 @@ def test_a_sweep_ends_with_one_registered_winner(airflow, mlflow):
     )
 
 
-def test_a_trial_that_fails_does_not_sink_the_others(airflow):
+def test_a_failed_trial_does_not_stop_the_others(airflow):
     run_id = airflow.trigger(
         SWEEP, {"config": "swept", "epochs": 1, "axes": ["train.learning_rate=0.002,1e30"]}
     )
@@ -399,11 +391,11 @@ def test_a_trial_that_fails_does_not_sink_the_others(airflow):
     assert airflow.xcom(SWEEP, run_id, "compare_trials")["conf"]["settings"] == [
         "train.learning_rate=0.002"
     ]
-    review(airflow, handed_on(airflow, run_id), "Keep as challenger", "a sweep's winner")
+    review(airflow, winners_training(airflow, run_id), "Keep as challenger", "a sweep's winner")
 
 
-def test_a_search_goes_on_in_rounds_and_trains_the_best(airflow, mlflow):
-    """Two trials in two rounds: the second run of the Dag is started by the first, both are
+def test_a_search_runs_in_rounds_and_trains_the_best_trial(airflow, mlflow):
+    """Two trials in two rounds: the first run of the Dag starts the second, and both trials are
     children of one MLflow run.
     """
     axes = ["train.learning_rate=0.001..0.004 log"]
@@ -415,7 +407,7 @@ def test_a_search_goes_on_in_rounds_and_trains_the_best(airflow, mlflow):
         wait_until(lambda run_id=run_id: airflow.started(SWEEP, run_id), f"{run_id} has begun")
         ended(airflow, SWEEP, run_id)
         assert airflow.state(SWEEP, run_id) == "success"
-    training = handed_on(airflow, second)
+    training = winners_training(airflow, second)
     assert review(airflow, training, "Keep as challenger", "a search's winner")[0] == "success"
     (parent,) = mlflow.search_runs(
         [mlflow.get_experiment_by_name("swept").experiment_id], f"tags.`dssm.sweep` = '{first}'"
@@ -426,7 +418,7 @@ def test_a_search_goes_on_in_rounds_and_trains_the_best(airflow, mlflow):
         parent.data.metrics["trials_failed"],
     ) == ("FINISHED", 2, 0)
     assert {"trials.json", "trials.png", "parallel.png"} <= {
-        found.path for found in mlflow.list_artifacts(parent.info.run_id)
+        file.path for file in mlflow.list_artifacts(parent.info.run_id)
     }
     assert open_run(
         airflow.xcom(TRAINING, training, "ingest_data")

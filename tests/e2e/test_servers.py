@@ -1,4 +1,4 @@
-"""The Dag on real servers, seen from outside: REST, MLflow, and the processes of the machine."""
+"""The Dag on real servers, checked from outside: REST, MLflow, and the processes of the machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dssm_core.runs.run import open_run
 from dssm_core.runs.table import STEPS
 from tests.conftest import PATIENCE_S, TRAINING, complete, small_config, wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("site")]
 DAG = TRAINING
 
 
@@ -41,8 +41,12 @@ def mlflow(site):
 
 
 def finish(airflow, run_id):
-    """A review that waits is answered: nothing is promoted."""
-    state, tasks = complete(airflow, run_id), airflow.tasks(DAG, run_id)
+    """Wait until a run has ended; its review is answered, and nothing is promoted.
+
+    Returns the state of the run, the states of its tasks, and the ends of the failed tasks' logs.
+    """
+    state = complete(airflow, run_id)
+    tasks = airflow.tasks(DAG, run_id)
     logs = [
         airflow.log_text(DAG, run_id, name, task["try_number"])[-3000:]
         for name, task in tasks.items()
@@ -56,19 +60,18 @@ def folder(airflow, run_id):
 
 
 def tracked(airflow, mlflow, run_id):
-    """The MLflow run behind the button of the training task."""
-    return mlflow.get_run(
-        airflow.xcom(DAG, run_id, "train_towers", "mlflow_run").rstrip("/").rpartition("/")[2]
-    )
+    """The MLflow run to which the button of the training task leads."""
+    url = airflow.xcom(DAG, run_id, "train_towers", "mlflow_run")
+    return mlflow.get_run(url.rstrip("/").rpartition("/")[2])
 
 
-def test_airflow_finds_no_fault_with_our_files(airflow):
+def test_airflow_reports_no_errors_or_warnings_about_the_dags(airflow):
     assert airflow.get("importErrors")["import_errors"] == []
     assert airflow.get("dagWarnings")["dag_warnings"] == []
     assert airflow.get("pools/gpu")["slots"] == 1
 
 
-def test_a_run_ends_as_a_registered_version(airflow, mlflow, site):
+def test_a_run_registers_a_version(airflow, mlflow, site):
     run_id = airflow.trigger(DAG, {"config": "small", "epochs": 1})
     link = wait_until(
         lambda: airflow.xcom(DAG, run_id, "train_towers", "mlflow_run"),
@@ -88,7 +91,7 @@ def test_a_run_ends_as_a_registered_version(airflow, mlflow, site):
     assert links == {"MLflow run": link}
 
 
-def test_values_outside_the_form_are_refused(airflow):
+def test_the_form_refuses_invalid_values(airflow):
     for wrong in (
         {"sampler": "psychic"},
         {"epochs": 0},
@@ -100,13 +103,13 @@ def test_values_outside_the_form_are_refused(airflow):
             airflow.trigger(DAG, {"config": "small"} | wrong)
 
 
-def test_below_the_gate_nothing_is_registered_and_nothing_fails(airflow, mlflow):
+def test_a_run_below_the_floor_registers_nothing_and_succeeds(airflow, mlflow):
     before = len(mlflow.search_model_versions("name='dssm-small'"))
     run_id = airflow.trigger(DAG, {"config": "small", "epochs": 1, "gate_floor": 0.99})
     state, states, logs = finish(airflow, run_id)
     assert state == "success", logs
     assert states["register_model"] == "skipped"
-    # Only the gate's setting differs from the run before: nothing is trained again.
+    # Only a setting of the gate differs from the previous run: no step is trained again.
     assert airflow.xcom(DAG, run_id, "train_towers", "done")["reused_from"]
     assert len(mlflow.search_model_versions("name='dssm-small'")) == before
     run = tracked(airflow, mlflow, run_id)
@@ -117,7 +120,7 @@ def test_below_the_gate_nothing_is_registered_and_nothing_fails(airflow, mlflow)
     )
 
 
-def test_bad_data_fails_at_once_and_leaves_its_report(airflow, mlflow):
+def test_bad_data_fails_without_a_retry_and_leaves_its_report(airflow, mlflow):
     run_id = airflow.trigger(DAG, {"config": "broken"})
     state, states, logs = finish(airflow, run_id)
     assert state == "failed"
@@ -130,30 +133,33 @@ def test_bad_data_fails_at_once_and_leaves_its_report(airflow, mlflow):
 
 
 class Reader(Thread):
-    """Loads each version of a model as soon as it is to be seen, and says which of them were not
-    whole.
+    """Loads each version of a model as soon as MLflow lists it.
+
+    `whole` says for each version whether the loaded bundle has the hash of the version's tag.
     """
 
     def __init__(self, uri, name, folder):
         super().__init__(daemon=True)
-        self.store, self.folder, self.seen, self.over = (
-            RegisteredModel(name, uri, MlflowClient(uri, uri)),
-            folder,
-            {},
-            Event(),
-        )
+        self.store = RegisteredModel(name, uri, MlflowClient(uri, uri))
+        self.folder = folder
+        self.whole = {}
+        self.stop = Event()
 
     def run(self):
-        while not self.over.wait(0.1):
-            for found in self.store.client.search_model_versions(f"name = '{self.store.name}'"):
-                if found.version not in self.seen:
-                    (folder := self.folder / str(found.version)).mkdir(parents=True)
-                    bundle = fetch(self.store, str(found.version), folder).folder
-                    self.seen[found.version] = content_hash(bundle) == found.tags[CONTENT_HASH_TAG]
+        while not self.stop.wait(0.1):
+            for version in self.store.client.search_model_versions(f"name = '{self.store.name}'"):
+                if version.version not in self.whole:
+                    self.load(version)
+
+    def load(self, version):
+        folder = self.folder / str(version.version)
+        folder.mkdir(parents=True)
+        bundle = fetch(self.store, str(version.version), folder).folder
+        self.whole[version.version] = content_hash(bundle) == version.tags[CONTENT_HASH_TAG]
 
 
 def kill(airflow, run_id, step, begun):
-    """SIGKILL the process of a task as soon as it has begun to write."""
+    """Send SIGKILL to the process of a task as soon as `begun` says that it writes."""
     pid = wait_until(
         lambda: airflow.tasks(DAG, run_id).get(step, {}).get("pid"), f"{step} has a process"
     )
@@ -164,13 +170,15 @@ def kill(airflow, run_id, step, begun):
     psutil.Process(pid).kill()
 
 
-def test_a_run_that_is_killed_in_each_of_its_steps_registers_the_same(
+def test_a_run_that_is_killed_in_each_step_registers_the_same_version(
     airflow, mlflow, site, tmp_path
 ):
-    """Every task dies by SIGKILL in its first attempt, with its folder half written; readers look
-    all the while.
+    """Every task is killed in its first attempt, when its folder is half written.
+
+    A reader loads the versions during the run.
     """
-    settings, runs = {"epochs": 12, "seed": 5}, site.state.parent / "runs"
+    settings = {"epochs": 12, "seed": 5}
+    runs = site.state.parent / "runs"
     reader = Reader(site.mlflow_url, "dssm-killed", tmp_path / "read")
     reader.start()
     run_id = airflow.trigger(DAG, {"config": "killed"} | settings)
@@ -181,7 +189,7 @@ def test_a_run_that_is_killed_in_each_of_its_steps_registers_the_same(
         people.submit(complete, airflow, run_id, "Promote")
         kill(airflow, run_id, "promote", (runs / "history" / "dssm-killed.lock").exists)
     state, states, logs = finish(airflow, run_id)
-    reader.over.set()
+    reader.stop.set()
     reader.join()
     assert (state, set(states.values())) == ("success", {"success"}), logs
     assert {
@@ -189,17 +197,18 @@ def test_a_run_that_is_killed_in_each_of_its_steps_registers_the_same(
         for name, task in airflow.tasks(DAG, run_id).items()
         if name != "review"
     } == dict.fromkeys([*STEPS, "promote"], 2)
-    undisturbed, disturbed = run_without_airflow(site, tmp_path, settings), folder(airflow, run_id)
+    undisturbed = run_without_airflow(site, tmp_path, settings)
+    disturbed = folder(airflow, run_id)
     assert gate_metrics(disturbed) == gate_metrics(undisturbed)
     assert registered(disturbed) == registered(undisturbed)
     assert not [*Path(disturbed).glob(".*.part"), *Path(disturbed).glob(".scratch-*")]
     (version,) = mlflow.search_model_versions("name='dssm-killed'")
-    assert reader.seen == {version.version: True}
+    assert reader.whole == {version.version: True}
     assert mlflow.get_registered_model("dssm-killed").aliases == {
         "challenger": version.version,
         "champion": version.version,
     }
-    assert [made.action for made in promotion.history("dssm-killed", runs)] == ["promote"]
+    assert [decision.action for decision in promotion.history("dssm-killed", runs)] == ["promote"]
 
 
 def registered(run):
@@ -208,7 +217,9 @@ def registered(run):
 
 
 def run_without_airflow(site, tmp_path, settings):
-    """The same settings in one process, in another runs folder so that nothing can be reused."""
+    """Run the same settings in one process and in another folder of runs, where no step can be
+    reused. Returns the folder of the run.
+    """
     config = tmp_path / "killed.yaml"
     config.write_text(yaml.safe_dump(small_config(name="killed")))
     command = [str(Path(sys.executable).with_name("dssm")), "run", str(config), "--json"]
@@ -220,28 +231,22 @@ def run_without_airflow(site, tmp_path, settings):
 
 
 def gate_metrics(run):
-    """All that is measured beside the champion, which only the second of two runs has."""
+    """The gate's metrics without the champion's, which only the second of two runs has."""
     metrics = without_seconds(open_run(run).need("recall_gate").info["metrics"])
     return {name: value for name, value in metrics.items() if name != "champion"}
 
 
-def without_seconds(found):
-    """Metrics less what the baselines took, which is the machine's affair."""
-    return (
-        {key: without_seconds(value) for key, value in found.items() if key != "seconds"}
-        if isinstance(found, dict)
-        else found
-    )
+def without_seconds(metrics):
+    """Metrics without the times of the baselines, which differ from run to run."""
+    if not isinstance(metrics, dict):
+        return metrics
+    return {key: without_seconds(value) for key, value in metrics.items() if key != "seconds"}
 
 
-def test_a_run_that_begins_while_another_trains_waits_for_it_and_takes_nothing_of_it(
-    airflow, mlflow
-):
+def test_a_run_that_starts_while_another_trains_waits_and_reuses_nothing_of_it(airflow, mlflow):
     first = airflow.trigger(DAG, {"config": "small", "epochs": 20, "seed": 7})
-    part = (
-        wait_until(lambda: folder(airflow, first), "the run has its folder") + "/.train_towers.part"
-    )
-    wait_until(lambda: any(Path(part).glob("*.pt")), "a checkpoint is written")
+    run = Path(wait_until(lambda: folder(airflow, first), "the run has its folder"))
+    wait_until(lambda: any(run.glob(".train_towers.part/*.pt")), "a checkpoint is written")
     second = airflow.trigger(DAG, {"config": "small", "epochs": 1, "seed": 8})
     ended = [finish(airflow, run_id) for run_id in (first, second)]
     assert [state for state, _, _ in ended] == ["success", "success"], ended
@@ -259,10 +264,8 @@ def test_a_run_that_begins_while_another_trains_waits_for_it_and_takes_nothing_o
     )
 
 
-def test_every_tower_of_the_form_is_trained_and_judged(airflow):
-    """The last test: one of its runs may equal one of those above, and an equal bundle is
-    registered once.
-    """
+@pytest.mark.soak
+def test_every_tower_of_the_form_is_trained_and_evaluated(airflow):
     runs = {
         kind: airflow.trigger(DAG, {"config": "small", "epochs": 1, "tower": kind})
         for kind in sorted(TOWERS)

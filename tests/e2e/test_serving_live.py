@@ -1,5 +1,5 @@
-"""What stands around a champion, on real servers: its report and its page, audiences, refreshes,
-and a server that follows them.
+"""What uses a champion, on real servers: its report, the page of MLflow runs, audiences, refreshes,
+and a model server that follows them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from local import servers
 from tests.conftest import DAYS, TRAINING, complete, served_model, wait_until
 from tests.e2e.test_operations import INGEST, ended, version
 
-pytestmark = pytest.mark.e2e
-CONFIG, MODEL = "served", "dssm-served"
-LOOKALIKE, REFRESH = "dssm_lookalike", "dssm_refresh"
-LANDED, CUTOFF = (
-    DAYS[:8],
-    DAYS[6],
-)  # the champion is trained on the first six days; the ninth has not landed
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("site")]
+CONFIG = "served"
+MODEL = "dssm-served"
+LOOKALIKE = "dssm_lookalike"
+REFRESH = "dssm_refresh"
+# The champion is trained on the first six days; the ninth has not landed.
+LANDED = DAYS[:8]
+CUTOFF = DAYS[6]
 MOMENT = f"{DAYS[8]}T12:00:00Z"
 
 
@@ -65,7 +66,7 @@ def champion(airflow, landed):
 
 @pytest.fixture(scope="module")
 def refused(airflow, champion):
-    """A Dag run of the same training that the gate refuses."""
+    """A Dag run of the same training whose model the gate refuses."""
     return train(airflow, gate_floor=0.999)
 
 
@@ -76,25 +77,25 @@ def bundle(airflow, champion):
 
 @pytest.fixture(scope="module")
 def asks(clicks, bundle):
-    """Users who ask: one known to train, one who came after it, and a history."""
-    known = bundle.users.decode(np.array([1]))[0]
+    """Requests: a user of the training set, a user who appeared after it, and a history."""
+    trained_user = bundle.users.decode(np.array([1]))[0]
     late = clicks[(clicks.timestamp >= ms(CUTOFF)) & (clicks.timestamp < ms(MOMENT))].user_id
-    new = next(user for user in late if bundle.users.encode(pd.Series([user]))[0] == 0)
+    new_user = next(user for user in late if bundle.users.encode(pd.Series([user]))[0] == 0)
     return pd.DataFrame(
-        {"user_id": [known, new, None], "history": [[], [], list(clicks.item_id[:3])]}
+        {"user_id": [trained_user, new_user, None], "history": [[], [], list(clicks.item_id[:3])]}
     )
 
 
 @pytest.fixture(scope="module")
 def server(site, root, champion, tmp_path_factory):
-    """`mlflow models serve` of the champion; a function: its answer."""
+    """A function that asks `mlflow models serve` of the champion and returns its answer."""
     env = servers.environment(site) | {"DSSM_REFRESHED": str(root / "refreshed")}
     with served_model(f"models:/{MODEL}@champion", tmp_path_factory.mktemp("serve"), env) as url:
         yield partial(question, url)
 
 
 def question(url, frame, k):
-    """The server's answer as the model gave it."""
+    """The server's answer as the frame that the model returns."""
     body = {"dataframe_records": json.loads(frame.to_json(orient="records")), "params": {"k": k}}
     answer = httpx.post(url, json=body, timeout=60, trust_env=False)
     assert answer.status_code == 200, answer.text
@@ -102,12 +103,12 @@ def question(url, frame, k):
 
 
 def ms(text):
-    """A moment as the log has it; one without a zone is UTC's."""
+    """A moment in milliseconds; without a zone it is in UTC."""
     return int(pd.Timestamp(datetime.fromisoformat(text)).tz_localize(None).timestamp() * 1000)
 
 
 def done(airflow, dag, *forms):
-    """Trigger runs that ask nobody and wait until all have ended; their ids."""
+    """Trigger runs without a review, wait until all have ended, and return their ids."""
     runs = [airflow.trigger(dag, {"config": CONFIG} | form) for form in forms]
     for run_id in runs:
         ended(airflow, dag, run_id)
@@ -127,14 +128,14 @@ def trained(airflow, run_id):
     return open_run(airflow.xcom(TRAINING, run_id, "ingest_data"))
 
 
-def found(airflow, dag, task, run_id):
-    """What the only task of a run returned."""
+def returned(airflow, dag, task, run_id):
+    """The value that the only task of a run returned."""
     assert airflow.state(dag, run_id) == "success", airflow.log_text(dag, run_id, task, 1)
     return airflow.xcom(dag, run_id, task)
 
 
 def failed_at_once(airflow, dag, task, run_id):
-    """The log of a run's only task, which failed and was not tried again."""
+    """The log of a run's only task, which failed and was not retried."""
     attempt = airflow.tasks(dag, run_id)[task]
     assert (attempt["state"], attempt["try_number"]) == ("failed", 1), airflow.log_text(
         dag, run_id, task, attempt["try_number"]
@@ -142,18 +143,20 @@ def failed_at_once(airflow, dag, task, run_id):
     return airflow.log_text(dag, run_id, task, 1)
 
 
-def test_days_of_another_config_wake_no_window(airflow, landed):
-    """The windows that start by themselves are those of $DSSM_CONFIG, `daily`."""
+def test_days_of_another_config_start_no_window(airflow, landed):
+    """Only windows of $DSSM_CONFIG, which is `daily`, start without a trigger."""
     for run_id in landed:
         states = {name: task["state"] for name, task in airflow.tasks(INGEST, run_id).items()}
         assert (states["land_day"], states["announce"]) == ("success", "skipped")
 
 
-# --- the report and the page ------------------------------------------------------------------------------------------------------
+# --- the report and the page
 
 
 @pytest.mark.parametrize("which", ["champion", "refused"])
-def test_the_report_s_button_leads_to_what_mlflow_serves(which, airflow, site, request):
+def test_the_button_of_the_report_leads_to_the_page_that_mlflow_serves(
+    which, airflow, site, request
+):
     run_id = request.getfixturevalue(which)
     links = airflow.get(f"dags/{TRAINING}/dagRuns/{run_id}/taskInstances/recall_gate/links")[
         "extra_links"
@@ -177,13 +180,13 @@ def browse(url, **request):
 
 @pytest.fixture(scope="module")
 def cookie(site):
-    """What a browser keeps of a login."""
+    """The cookie of a login, as a browser keeps it."""
     login = {"username": "admin", "password": site.settings["password"]}
     answer = httpx.post(f"{site.airflow_url}/auth/token", json=login, timeout=60, trust_env=False)
     return {"_token": answer.json()["access_token"]}
 
 
-def test_the_page_of_mlflow_runs_asks_for_a_login(site):
+def test_the_page_of_mlflow_runs_requires_a_login(site):
     for cookies, status in ((None, 401), ({"_token": "made-up"}, 403)):
         answer = browse(f"{site.airflow_url}/dssm/runs", dag_id=TRAINING, cookies=cookies)
         assert (answer.status_code, "MLflow" in answer.text) == (status, False)
@@ -210,11 +213,11 @@ def test_the_page_lists_the_mlflow_runs_of_a_dag_and_of_one_run(
     assert f"MLflow has no run of {LOOKALIKE} yet" in nothing.text
 
 
-# --- audiences --------------------------------------------------------------------------------------------------------------------
+# --- audiences
 
 
 def scores(bundle, ask):
-    """Every user's score by brute force: ask [D] is compared with all users at length 1."""
+    """The score of every user by brute force: `ask` maps user vectors [U, D] to scores [U]."""
     vectors = np.asarray(bundle.user_vectors[1:], dtype=np.float64)
     return dict(
         zip(bundle.users.decode(np.arange(1, len(bundle.users))), ask(vectors), strict=True)
@@ -236,16 +239,16 @@ def near(item, bundle):
     )
 
 
-def check(file, wanted, top, left_out=()):
-    """An audience's file: the best users by their scores, in order, those left out not among them."""
+def check(file, expected, top, left_out=()):
+    """A file of an audience holds the best users in the order of their scores, none left out."""
     table = pd.read_parquet(file) if file.endswith(".parquet") else pd.read_csv(file)
-    best = sorted((score for user, score in wanted.items() if user not in left_out), reverse=True)[
-        :top
-    ]
+    best = sorted(
+        (score for user, score in expected.items() if user not in left_out), reverse=True
+    )[:top]
     assert table["rank"].tolist() == list(range(1, top + 1))
     assert not set(table.user_id) & set(left_out)
     np.testing.assert_allclose(table.score, best, atol=1e-5)
-    np.testing.assert_allclose(table.score, [wanted[user] for user in table.user_id], atol=1e-5)
+    np.testing.assert_allclose(table.score, [expected[user] for user in table.user_id], atol=1e-5)
 
 
 def test_audiences_from_seeds_and_from_an_item_of_the_champion_and_of_a_run(
@@ -265,23 +268,23 @@ def test_audiences_from_seeds_and_from_an_item_of_the_champion_and_of_a_run(
         {"item": item, "run": run},
     ]
     runs = done(airflow, LOOKALIKE, *({"top": 50} | form for form in forms))
-    by_seeds, by_item, kept, of_run = (
-        found(airflow, LOOKALIKE, "find_audience", run_id) for run_id in runs
+    by_seeds, by_item, with_seeds, of_run = (
+        returned(airflow, LOOKALIKE, "find_audience", run_id) for run_id in runs
     )
     assert (by_seeds["model"], by_seeds["version"]) == (MODEL, version(airflow, champion))
     assert (by_seeds["seeds"], by_seeds["unknown_seeds"], by_seeds["unknown"]) == (3, 1, ["nobody"])
     check(by_seeds["file"], like(seeds, bundle), 50, seeds)
-    check(kept["file"], like(seeds, bundle), 50)
-    for told in (by_item, of_run):
-        check(told["file"], near(item, bundle), 50)
+    check(with_seeds["file"], like(seeds, bundle), 50)
+    for result in (by_item, of_run):
+        check(result["file"], near(item, bundle), 50)
     assert of_run["run"] == trained(airflow, champion).id
     assert all(
-        told["file"].startswith(str(root / "runs" / "audiences" / MODEL))
-        for told in (by_seeds, by_item, kept, of_run)
+        result["file"].startswith(str(root / "runs" / "audiences" / MODEL))
+        for result in (by_seeds, by_item, with_seeds, of_run)
     )
 
 
-def test_a_wrong_question_fails_at_once_and_says_why(airflow, champion, tmp_path):
+def test_a_wrong_form_fails_without_a_retry_and_says_why(airflow, champion, tmp_path):
     (tmp_path / "seeds.csv").write_text("user_id\nu1\n")
     wrong = {
         "item 'nothing' is not among the model's": {"item": "nothing"},
@@ -292,20 +295,20 @@ def test_a_wrong_question_fails_at_once_and_says_why(airflow, champion, tmp_path
         "run 'served/2024-03-07/none' is not in": {"item": "a1", "run": "served/2024-03-07/none"},
         "model 'dssm-served' has no version 99: it has [1]": {"item": "a1", "version": "99"},
     }
-    for said, run_id in zip(wrong, done(airflow, LOOKALIKE, *wrong.values()), strict=True):
-        assert said in failed_at_once(airflow, LOOKALIKE, "find_audience", run_id)
+    for message, run_id in zip(wrong, done(airflow, LOOKALIKE, *wrong.values()), strict=True):
+        assert message in failed_at_once(airflow, LOOKALIKE, "find_audience", run_id)
 
 
-# --- refreshes --------------------------------------------------------------------------------------------------------------------
+# --- refreshes
 
 
 def refresh(airflow, moment):
     (run_id,) = done(airflow, REFRESH, {"as_of": moment})
-    return found(airflow, REFRESH, "refresh_champion", run_id)
+    return returned(airflow, REFRESH, "refresh_champion", run_id)
 
 
 def refreshed(root):
-    """The folder that is served, and when its lineage was written."""
+    """The folder that is served, and the time at which its lineage was written."""
     folder = (root / "refreshed" / MODEL / "current").resolve()
     return folder, (folder / "lineage.json").stat().st_mtime_ns
 
@@ -315,7 +318,7 @@ def test_a_served_champion_follows_a_refresh_without_a_restart(
 ):
     before = server(asks, 20)
     assert before.item_ids.tolist() == bundle.retrieve(asks, 20).item_ids.tolist()
-    made = refresh(airflow, MOMENT)
+    result = refresh(airflow, MOMENT)
     folder, _ = refreshed(root)
     lineage = json.loads((folder / "lineage.json").read_bytes())
     assert (lineage["model"], lineage["version"], lineage["as_of"]) == (
@@ -323,11 +326,10 @@ def test_a_served_champion_follows_a_refresh_without_a_restart(
         version(airflow, champion),
         MOMENT,
     )
-    assert (made["key"], made["clicks"]) == (lineage["key"], lineage["clicks"])
+    assert (result["key"], result["clicks"]) == (lineage["key"], lineage["clicks"])
     days, files = lineage["read_from"]
-    assert (
-        sorted(days["days"]) == DAYS[2:8]
-    )  # six days back from noon of the ninth; that one is of the log itself
+    # Six days back from noon of the ninth day, which is read from the log itself.
+    assert sorted(days["days"]) == DAYS[2:8]
     assert list(files["files"]) == ["clicks.csv"]
     window = clicks[
         (clicks.timestamp >= ms(f"{DAYS[2]}T12:00:00")) & (clicks.timestamp < ms(MOMENT))
@@ -337,19 +339,17 @@ def test_a_served_champion_follows_a_refresh_without_a_restart(
         len(window),
         len(since),
     )
-    now = open_bundle(folder)
-    assert all(now.users.encode(since.user_id.drop_duplicates()) > 0)
-    wanted = now.retrieve(asks, 20)
-    assert before.item_ids.tolist() != wanted.item_ids.tolist()
-    assert server(asks, 20).item_ids.tolist() == wanted.item_ids.tolist()
-    assert (
-        loaded(site, root, monkeypatch).predict(asks, params={"k": 20}).item_ids.tolist()
-        == wanted.item_ids.tolist()
-    )
+    after = open_bundle(folder)
+    assert all(after.users.encode(since.user_id.drop_duplicates()) > 0)
+    expected = after.retrieve(asks, 20).item_ids.tolist()
+    assert before.item_ids.tolist() != expected
+    assert server(asks, 20).item_ids.tolist() == expected
+    loaded = load_champion(site, root, monkeypatch)
+    assert loaded.predict(asks, params={"k": 20}).item_ids.tolist() == expected
 
 
-def loaded(site, root, monkeypatch):
-    """The champion as any Python program loads it."""
+def load_champion(site, root, monkeypatch):
+    """The champion, loaded as in any Python program."""
     monkeypatch.setenv("DSSM_REFRESHED", str(root / "refreshed"))
     mlflow_package.set_tracking_uri(site.mlflow_url)
     mlflow_package.set_registry_uri(site.mlflow_url)
@@ -364,15 +364,17 @@ def test_the_same_moment_again_changes_nothing_and_an_older_one_is_refused(
     again = refresh(airflow, MOMENT)
     assert (again, refreshed(root)) == (first, before)
     refused = {
-        f"{DAYS[8]}T11:00:00Z": f"{MODEL} version {version(airflow, champion)} is refreshed as of {MOMENT} already",
-        f"{DAYS[5]}T00:00:00Z": f"{MODEL} cannot be refreshed as of {DAYS[5]}T00:00:00Z: it was trained on everything before {CUTOFF}",
+        f"{DAYS[8]}T11:00:00Z": f"{MODEL} version {version(airflow, champion)} is refreshed"
+        f" as of {MOMENT} already",
+        f"{DAYS[5]}T00:00:00Z": f"{MODEL} cannot be refreshed as of {DAYS[5]}T00:00:00Z:"
+        f" it was trained on everything before {CUTOFF}",
     }
-    for said, run_id in zip(
+    for message, run_id in zip(
         refused.values(),
         done(airflow, REFRESH, *({"as_of": moment} for moment in refused)),
         strict=True,
     ):
-        assert said in failed_at_once(airflow, REFRESH, "refresh_champion", run_id)
+        assert message in failed_at_once(airflow, REFRESH, "refresh_champion", run_id)
     assert refreshed(root) == before
     aliases = MlflowClient(tracking_uri=site.mlflow_url).get_registered_model(MODEL).aliases
     assert aliases["champion"] == version(airflow, champion)

@@ -1,4 +1,4 @@
-"""A browser that is logged in to Airflow, and the runs that the pages show."""
+"""A browser that is logged in to Airflow, and a camera for its pages."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ SIZE = {"width": 1400, "height": 900}
 
 @dataclass(frozen=True)
 class Camera:
-    """Takes a page's picture for $DSSM_SCREENSHOTS; without that, only the pictures that the docs
-    show are taken anew.
+    """Takes pictures of a page.
+
+    They go to $DSSM_SCREENSHOTS. If it is not set, only the pictures that the docs show are taken
+    again.
     """
 
     page: Page
@@ -43,9 +45,7 @@ class Camera:
         settle_ms: int = 1500,
         full_page: bool = False,
     ) -> None:
-        """Make the window as high as said, let animations and layouts come to rest, and take the
-        picture.
-        """
+        """Take a picture `height` pixels high, `settle_ms` after animations have started."""
         self.page.set_viewport_size(SIZE | {"height": height})
         self.page.wait_for_timeout(settle_ms)
         if "DSSM_SCREENSHOTS" in os.environ or (self.folder / name).is_file():

@@ -1,5 +1,5 @@
-"""What a person sees and does, in the order of a first day: form, run, review, report, next day's
-review, comparison, sweep.
+"""What a person sees and does in the browser, in the order of the first days: form, run, review,
+report, the next day's review, comparison, sweep.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from playwright.sync_api import Locator, Page, expect
 from dssm_core.runs.run import open_run
 from tests.conftest import ANSWER_AFTER_S, TRAINING, complete, wait_until
 
-pytestmark = [pytest.mark.ui, pytest.mark.timeout(1200)]
-SWEEP, MODEL, KEY = "dssm_sweep", "dssm-small", "recall@200"
+pytestmark = [pytest.mark.ui, pytest.mark.timeout(1200), pytest.mark.xdist_group("site")]
+SWEEP = "dssm_sweep"
+MODEL = "dssm-small"
+KEY = "recall@200"
 REASON = "The first one, and well above recent-hot"
 TRIALS = [
     f"loss={loss}, sampler={sampler}"
@@ -26,14 +28,14 @@ TRIALS = [
 
 @pytest.fixture(scope="module")
 def first(page, site, airflow, shot) -> str:
-    """The id of a run that was started in the form, and whose review waits."""
-    known = newest(airflow)
+    """The id of a run that was started in the form and waits for its review."""
+    before = newest(airflow)
     page.goto(f"{site.airflow_url}/dags/{TRAINING}")
     trigger_in_form(page, shot, epochs=3)
-    return judged(
-        airflow,
-        wait_until(lambda: (found := newest(airflow)) != known and found, "the form's run appears"),
+    run_id = wait_until(
+        lambda: (run := newest(airflow)) != before and run, "the run of the form appears"
     )
+    return settled(airflow, run_id)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +62,8 @@ def sweep(airflow) -> str:
 
 @pytest.fixture(scope="module")
 def second(airflow, promoted, sweep) -> str:
-    """A run against the first as champion; the sweep goes on meanwhile."""
-    return judged(airflow, airflow.trigger(TRAINING, {"config": "small", "epochs": 2, "seed": 43}))
+    """The id of a run whose champion is the first run's model; the sweep runs at the same time."""
+    return settled(airflow, airflow.trigger(TRAINING, {"config": "small", "epochs": 2, "seed": 43}))
 
 
 def newest(airflow) -> str | None:
@@ -69,7 +71,8 @@ def newest(airflow) -> str | None:
     return runs[0]["dag_run_id"] if runs else None
 
 
-def judged(airflow, run_id: str) -> str:
+def settled(airflow, run_id: str) -> str:
+    """Wait until a run has ended or waits for its review, and return its id."""
     wait_until(lambda: airflow.settled(TRAINING, run_id), f"{run_id} waits for its review")
     return run_id
 
@@ -79,7 +82,7 @@ def run_page(site, run_id: str, dag: str = TRAINING) -> str:
 
 
 def folder(airflow, run_id: str):
-    """The run's folder, and what its gate measured."""
+    """The run's folder, and the metrics of its gate."""
     run = open_run(airflow.xcom(TRAINING, run_id, "ingest_data"))
     return run, run.need("recall_gate").info["metrics"]
 
@@ -92,11 +95,11 @@ def mlflow_id(airflow, run_id: str) -> str:
     return link(airflow, run_id).rstrip("/").rpartition("/")[2]
 
 
-def row(place: Page | Locator, first_cell: str) -> list[str]:
-    """The other cells of the table row that begins with a text."""
-    cell = place.get_by_role("cell", name=first_cell, exact=True)
+def row(parent: Page | Locator, first_cell: str) -> list[str]:
+    """The texts of the cells that follow the first cell of a table's row."""
+    cell = parent.get_by_role("cell", name=first_cell, exact=True)
     expect(cell).to_be_visible()
-    return place.get_by_role("row").filter(has=cell).get_by_role("cell").all_inner_texts()[1:]
+    return parent.get_by_role("row").filter(has=cell).get_by_role("cell").all_inner_texts()[1:]
 
 
 def trigger_in_form(page: Page, shot, epochs: int) -> None:
@@ -113,16 +116,14 @@ def trigger_in_form(page: Page, shot, epochs: int) -> None:
 
 
 def choose(page: Page, form, field: str, value: str) -> None:
-    """Pick from one of the form's drop-downs, if the field holds something else."""
+    """Choose a value of a drop-down of the form, if the field holds another one."""
     if form.locator(f"input[name=element_{field}]").input_value() != value:
         form.locator(f"div:has(> input[name=element_{field}])").first.click()
         page.get_by_role("option", name=value, exact=True).click()
 
 
 def answer_in_dialog(page: Page, run: str, option: str, reason: str, shot) -> None:
-    """As a person does who follows "Required Actions" on the run's page: read, give a reason, press
-    a button.
-    """
+    """Follow "Required Actions" on the run's page, give a reason, and press a button."""
     page.goto(run)
     page.get_by_role("link", name="Required Actions").or_(
         page.get_by_role("button", name="Required Actions")
@@ -140,9 +141,8 @@ def test_the_form_starts_a_run_that_waits_for_a_person(page, site, airflow, firs
     assert airflow.get(f"dags/{TRAINING}/dagRuns/{first}")["conf"]["epochs"] == 3
     assert airflow.tasks(TRAINING, first)["review"]["state"] == "awaiting_input"
     page.goto(run_page(site, first))
-    page.evaluate(
-        f"localStorage.setItem('direction-{TRAINING}', JSON.stringify('DOWN'))"
-    )  # in a row the names are too small to read
+    # From left to right the names are too small to read.
+    page.evaluate(f"localStorage.setItem('direction-{TRAINING}', JSON.stringify('DOWN'))")
     page.evaluate("localStorage.setItem('default_dag_view', JSON.stringify('graph'))")
     page.reload()
     expect(page.get_by_text("register_model").first).to_be_visible()
@@ -150,7 +150,7 @@ def test_the_form_starts_a_run_that_waits_for_a_person(page, site, airflow, firs
     page.evaluate("localStorage.setItem('default_dag_view', JSON.stringify('grid'))")
 
 
-def test_the_first_review_tells_the_challenger_against_the_baselines(
+def test_the_first_review_compares_the_challenger_with_the_baselines(
     page, site, airflow, first, shot
 ):
     _, metrics = folder(airflow, first)
@@ -198,7 +198,7 @@ def test_buttons_lead_to_the_run_and_to_its_report(page, site, airflow, promoted
     shot("airflow-report-button.png")
 
 
-def test_the_report_stands_in_mlflow_and_by_itself(page, airflow, promoted, shot):
+def test_the_report_opens_in_mlflow_and_as_a_file(page, airflow, promoted, shot):
     run, metrics = folder(airflow, promoted)
     page.goto(link(airflow, promoted, "recall_gate", "report"))
     expect(
@@ -218,7 +218,9 @@ def test_the_report_stands_in_mlflow_and_by_itself(page, airflow, promoted, shot
     shot("report-page.png", full_page=True)
 
 
-def test_the_runs_page_in_mlflow_shows_what_the_form_said(page, airflow, promoted, shot):
+def test_the_page_of_the_run_in_mlflow_shows_the_settings_of_the_form(
+    page, airflow, promoted, shot
+):
     page.goto(link(airflow, promoted))
     setting = page.get_by_role("row").filter(has=page.get_by_text("train.epochs", exact=True))
     expect(setting.get_by_text("3", exact=True)).to_be_visible()
@@ -229,7 +231,7 @@ def test_the_runs_page_in_mlflow_shows_what_the_form_said(page, airflow, promote
 
 
 def close_assistant(page: Page) -> None:
-    """The chat panel that MLflow opens beside its pages takes a quarter of the picture."""
+    """Close the chat panel that MLflow opens beside its pages, which hides a quarter of them."""
     page.wait_for_timeout(2000)
     close = page.get_by_role("button", name="Close", exact=True)
     if close.count():
@@ -237,7 +239,7 @@ def close_assistant(page: Page) -> None:
     page.wait_for_timeout(1000)
 
 
-def test_the_next_review_tells_the_challenger_against_the_champion(
+def test_the_next_review_compares_the_challenger_with_the_champion(
     page, site, airflow, second, shot
 ):
     _, metrics = folder(airflow, second)
@@ -262,7 +264,9 @@ def test_the_next_review_tells_the_challenger_against_the_champion(
     assert complete(airflow, second) == "success"
 
 
-def test_the_tabs_in_airflow_list_what_came_out(page, site, airflow, promoted, second, shot):
+def test_the_tabs_in_airflow_list_the_results_of_the_runs(
+    page, site, airflow, promoted, second, shot
+):
     dag_page = f"{site.airflow_url}/dags/{TRAINING}"
     for picture, address, runs in (
         ("runs", dag_page, (promoted, second)),
@@ -294,8 +298,9 @@ def test_the_tabs_in_airflow_list_what_came_out(page, site, airflow, promoted, s
 
 
 def compare(page: Page, site, runs: list) -> None:
-    """MLflow's compare page, as its button Compare opens it for selected runs."""
-    ids, experiment = [run.info.run_id for run in runs], runs[0].info.experiment_id
+    """Open the page that MLflow's button Compare opens for these runs."""
+    ids = [run.info.run_id for run in runs]
+    experiment = runs[0].info.experiment_id
     page.goto(
         f"{site.mlflow_url}/#/compare-runs?runs={quote(json.dumps(ids))}&experiments={quote(json.dumps([experiment]))}"
     )
@@ -311,17 +316,17 @@ def test_two_runs_side_by_side_in_mlflow(page, site, airflow, mlflow, promoted, 
 
 
 def plot_by(page: Page, metric: str) -> None:
-    """Let the parallel coordinates end in this metric instead of the one that MLflow chose."""
-    chosen = page.get_by_role("combobox").nth(1)  # the first holds the parameters
-    chosen.click(force=True)  # it lies under what is chosen
+    """Replace the metric that MLflow chose for the parallel coordinates."""
+    metrics = page.get_by_role("combobox").nth(1)  # the first holds the parameters
+    metrics.click(force=True)  # the chosen metric covers it
     page.keyboard.press("Backspace")
     page.keyboard.type(metric)
     page.keyboard.press("Enter")
     page.keyboard.press("Escape")
-    expect(chosen).to_have_attribute("aria-description", metric)
+    expect(metrics).to_have_attribute("aria-description", metric)
 
 
-def test_a_sweeps_trials_have_names_in_airflow_and_stand_side_by_side_in_mlflow(
+def test_the_trials_of_a_sweep_have_names_in_airflow_and_are_compared_in_mlflow(
     page, site, airflow, mlflow, sweep, shot
 ):
     wait_until(lambda: airflow.state(SWEEP, sweep) in ("success", "failed"), "the sweep ends")
@@ -347,7 +352,7 @@ def test_a_sweeps_trials_have_names_in_airflow_and_stand_side_by_side_in_mlflow(
 
 
 def sweep_in_mlflow(mlflow, sweep: str):
-    """The MLflow run of a sweep, which holds files, and those of its trials."""
+    """The MLflow run of a sweep, which holds files, and the runs of its trials."""
     experiment = mlflow.get_experiment_by_name("swept").experiment_id
     (parent,) = mlflow.search_runs([experiment], f"tags.`dssm.sweep` = '{sweep}'")
     assert mlflow.list_artifacts(parent.info.run_id)

@@ -86,7 +86,7 @@ def windowed(window, decay=1.0, directed=False, gap_min=math.inf):
         ({"window": 4, "max_gap_min": 20}, {"pairs": windowed(4, gap_min=20)}),
         ({"window": 1000, "weighting": "cosine"}, {"pairs": windowed(1000), "weight": lambda n: 1}),
     ],
-    ids=str,
+    ids=",".join,
 )
 def test_itemcf_is_what_loops_say(log, settings, wanted):
     found = ItemCf(**settings).fit(log, END).similar.toarray()
