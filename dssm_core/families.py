@@ -8,7 +8,7 @@ when it is used, so that a Dag file lists names without importing torch.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -124,3 +124,13 @@ def build(family: Mapping[str, str], choice: Choice) -> Any:
     and pydantic's ValidationError if a setting is wrong.
     """
     return load(family, choice.kind)(**choice.settings)
+
+
+def problems(member: Any, config: Any) -> Iterator[str]:
+    """A sentence for each setting of a config that does not go with a member.
+
+    This is what the member's own `problems(config)` says; a member that goes with everything does
+    not define it.
+    """
+    if hasattr(member, "problems"):
+        yield from member.problems(config)

@@ -1,176 +1,172 @@
-"""Settings that do not go together, or that have no effect beside the others."""
+"""Settings that do not go together, and settings that have no effect beside the others.
+
+What is special about a member of a family is said by the member: by the class variables of its
+family's Protocol and by its `problems(config)`. Here are the rules between sections.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
+from functools import reduce
 from typing import Any
+
+import yaml
+from pydantic import TypeAdapter
 
 from dssm_core import families
 from dssm_core.config.config import Config
 from dssm_core.config.data import DriftRefusals
-from dssm_core.families import BASELINES, LOSSES, SOURCES, TOWERS
+from dssm_core.config.members import members_in_use
+from dssm_core.families import BASELINES, SOURCES, TOWERS
 
 
 def problems_of(config: Config) -> list[str]:
-    """A sentence for each setting that does not go with the others, and what to do instead."""
-    return [
-        *_gate_problems(config),
-        *_time_problems(config),
-        *_history_problems(config),
-        *_needs_times(config),
-        *_tower_problems(config),
-        *_misfits(config),
-    ]
-
-
-def _gate_problems(config: Config) -> list[str]:
-    k, problems = config.gate.k, []
-    if k not in config.evaluation.ks:
-        problems.append(f"evaluation.ks must hold {k}: the gate judges recall@{k} (gate.k)")
-    if config.gate.protocol == "rolling" and config.evaluation.rolling is None:
-        problems.append(
-            "gate.protocol is 'rolling' but nothing rolls: set evaluation.rolling.refresh_h, such as 1, or take daily"
-        )
-    if config.evaluation.rolling and config.split.kind != "days":
-        problems.append(
-            f"evaluation.rolling goes through test days, which split {config.split.kind!r} has not: leave it out"
-        )
-    return problems
-
-
-def _history_problems(config: Config) -> list[str]:
-    """Settings of history, target and similarity that would have no effect, or nothing to work on."""
-    problems, history, kind = [], config.features.history, config.tower.kind
-    if not history.length and kind in ("sequence", "recurrent"):
-        problems.append(
-            f"tower {kind!r} reads histories, but features.history.length is 0: give it 20 or more, or take tower mlp"
-        )
-    if "decay" in history.pools and not history.decays:
-        problems.append(
-            "features.history.pools names decay, but features.history.decays is empty: give a decay such as 0.7"
-        )
-    if history.learn_decays and "decay" not in history.pools:
-        problems.append(
-            "features.history.learn_decays has nothing to learn: add decay to features.history.pools"
-        )
-    target = config.train.target
-    if target != "next" and config.features.activity.enabled:
-        problems.append(
-            f"train.target {target!r} is for training by place: set features.activity.enabled to false, or target to next"
-        )
-    if target == "rest" and config.features.columns.context:
-        problems.append(
-            "train.target 'rest' knows no latest context: leave features.columns.context out, or set target to next"
-        )
-    if config.train.id_dropout and not config.features.item_ids:
-        problems.append(
-            "train.id_dropout hides item ids, which features.item_ids leaves out already: set it to 0"
-        )
-    if config.model.similarity == "dot" and config.index.kind == "annoy":
-        problems.append(
-            "index 'annoy' ranks by cosine, not by model.similarity 'dot': take a faiss index, or cosine"
-        )
-    return problems
-
-
-def _time_problems(config: Config) -> list[str]:
-    """What goes by the clock, where the split has no cutoff."""
-    if config.split.by_time:
-        return []
-    problems, no_cutoff = [], f"split {config.split.kind!r} has no cutoff in time"
-    if config.validation.drift.fail != DriftRefusals():
-        problems.append(f"{no_cutoff} and so no days to compare: leave validation.drift.fail out")
-    if config.features.activity.enabled:
-        problems.append(
-            f"{no_cutoff}: set features.activity.enabled to false and sampler.kind to another than active"
-        )
-    known = [member for member in config.evaluation.baselines if member.kind in BASELINES]
-    if timed := [
-        member.name
-        for member in known
-        if getattr(families.load(BASELINES, member.kind), "needs_time", False)
-    ]:
-        problems.append(
-            f"{no_cutoff}: leave {', '.join(timed)} out of evaluation.baselines, such as [hot]"
-        )
-    return problems
-
-
-def _needs_times(config: Config) -> list[str]:
-    """What the config asks of time where the source has none: an order is enough for histories, but
-    not for hours.
-    """
-    source = families.load(SOURCES, config.data.source.kind)
-    if not config.features.activity.enabled or getattr(source, "timed", True):
-        return []
-    return [
-        f"source {config.data.source.kind!r} has no times, which item activity is counted by: set features.activity.enabled to false"
-    ]
-
-
-def _tower_problems(config: Config) -> list[str]:
-    """Attention heads that cannot share the width of a history."""
-    heads, width = getattr(families.build(TOWERS, config.tower), "heads", 1), config.features.id_dim
-    return (
-        [f"tower.heads {heads} does not divide features.id_dim {width}, the width it works in"]
-        if width % heads
-        else []
-    )
-
-
-def _misfits(config: Config) -> list[str]:
-    """Why this loss, this sampler and these features cannot work together; each with what to do
+    """A sentence for each setting that does not go with the others or has no effect, and what to do
     instead.
     """
-    loss, sampler = families.build(LOSSES, config.loss), config.sampler
-    if (
-        loss.whole_catalogue
-    ):  # compares with every item: the sampler, which the form always names, is not asked
-        return []
-    kinds, problems = _kinds(sampler.model_dump()), []
-    if config.train.target != "next" and (loss.in_batch or "in_batch" in kinds):
-        target = config.train.target
-        problems.append(
-            f"in-batch candidates have no exact log-Q under train.target {target!r}: take sampler uniform, or target next"
-        )
-    if (
-        config.model.similarity == "dot"
-        and loss.on_scores
-        and config.loss.kind in ("ccl", "triplet")
-    ):
-        problems.append(
-            f"loss {config.loss.kind!r} has its margin in cosines: set model.similarity to cosine"
-        )
-    if "active" in kinds and not config.features.activity.enabled:
-        problems.append(
-            "sampler 'active' draws by activity: set features.activity.enabled to true or take another sampler"
-        )
-    if config.loss.kind == "gbce" and kinds - {"uniform", "unseen", "mixed"}:
-        problems.append(
-            f"loss 'gbce' is calibrated for uniform negatives, not for sampler {sampler.kind!r}: take sampler 'uniform' or loss 'bce'"
-        )
-    if config.loss.kind == "bce" and loss.log_q and not _draws_positives(sampler.model_dump()):
-        problems.append(
-            f"loss 'bce' corrects a positive by how often sampler {sampler.kind!r} draws it, which is never: set loss.log_q to false"
-        )
-    if loss.in_batch and sampler.kind == "in_batch" and sampler.settings:
-        problems.append(
-            f"loss {config.loss.kind!r} brings the batch with settings of its own: move those of sampler 'in_batch' to loss"
-        )
-    return problems
+    rules = (_gate, _time, _histories, _target, _members, _unused)
+    return list(dict.fromkeys(problem for rule in rules for problem in rule(config)))
 
 
-def _draws_positives(sampler: Mapping[str, Any]) -> bool:
-    """Whether a user's own positives can be drawn for that user."""
-    parts = sampler.get("parts", [])
-    return (
-        any(map(_draws_positives, parts))
-        if parts
-        else sampler["kind"] not in ("exposed", "hard", "unseen")
-    )
+def _gate(config: Config) -> Iterator[str]:
+    k = config.gate.k
+    if k not in config.evaluation.ks:
+        yield f"evaluation.ks must hold {k}: the gate judges recall@{k} (gate.k)"
+    if config.gate.protocol == "rolling" and config.evaluation.rolling is None:
+        yield (
+            "gate.protocol is 'rolling' but nothing rolls: set evaluation.rolling.refresh_h,"
+            " such as 1, or take daily"
+        )
 
 
-def _kinds(sampler: Mapping[str, Any]) -> set[str]:
-    """A sampler's kind and those that it draws through (`of`, `parts`)."""
-    inner = [*sampler.get("parts", []), *([sampler["of"]] if "of" in sampler else [])]
-    return {sampler["kind"]}.union(*map(_kinds, inner))
+def _time(config: Config) -> Iterator[str]:
+    """Settings that need times, for logs and splits that have none."""
+    activity = config.features.activity.enabled
+    if activity and not families.load(SOURCES, config.data.source.kind).timed:
+        yield (
+            f"source {config.data.source.kind!r} has no times, which item activity is counted by:"
+            " set features.activity.enabled to false"
+        )
+    if config.split.by_time:
+        return
+    no_cutoff = f"split {config.split.kind!r} has no cutoff in time"
+    if config.evaluation.rolling:
+        yield (
+            f"evaluation.rolling goes through test days, which split {config.split.kind!r}"
+            " has not: leave it out"
+        )
+    if config.validation.drift.fail != DriftRefusals():
+        yield f"{no_cutoff} and so no days to compare: leave validation.drift.fail out"
+    if activity:
+        yield (
+            f"{no_cutoff}: set features.activity.enabled to false and sampler.kind to another"
+            " than active"
+        )
+    timed = [
+        chosen.name
+        for chosen in config.evaluation.baselines
+        if families.load(BASELINES, chosen.kind).needs_time
+    ]
+    if timed:
+        yield f"{no_cutoff}: leave {', '.join(timed)} out of evaluation.baselines, such as [hot]"
+
+
+def _histories(config: Config) -> Iterator[str]:
+    history = config.features.history
+    if "decay" in history.pools and not history.decays:
+        yield (
+            "features.history.pools names decay, but features.history.decays is empty:"
+            " give a decay such as 0.7"
+        )
+    if history.learn_decays and "decay" not in history.pools:
+        yield (
+            "features.history.learn_decays has nothing to learn: add decay to"
+            " features.history.pools"
+        )
+
+
+def _target(config: Config) -> Iterator[str]:
+    target = config.train.target
+    if target != "next" and config.features.activity.enabled:
+        yield (
+            f"train.target {target!r} is for training at every position of a history:"
+            " set features.activity.enabled to false, or target to next"
+        )
+    if target == "rest" and config.features.columns.context:
+        yield (
+            "train.target 'rest' has no latest context: leave features.columns.context out,"
+            " or set target to next"
+        )
+    if config.train.id_dropout and not config.features.item_ids:
+        yield (
+            "train.id_dropout hides item ids, which features.item_ids leaves out already:"
+            " set it to 0"
+        )
+
+
+def _members(config: Config) -> Iterator[str]:
+    """What each member says of the config."""
+    for _, member in members_in_use(config):
+        yield from families.problems(member, config)
+
+
+def _unused(config: Config) -> Iterator[str]:
+    """Settings that are not at their default and have no effect."""
+    for name, member in members_in_use(config):
+        yield from unused(config, member.ignores, f"under {name}")
+    yield from _unused_by_item_side(config)
+    history, activity = config.features.history, config.features.activity
+    if not history.length:
+        names = ("pools", "decays", "learn_decays", "fields")
+        paths = [f"features.history.{name}" for name in names]
+        yield from unused(config, paths, "with features.history.length 0")
+    elif "decay" not in history.pools:
+        yield from unused(
+            config, ["features.history.decays"], "without decay in features.history.pools"
+        )
+    if not activity.enabled:
+        paths = [f"features.activity.{name}" for name in ("windows_h", "refresh_h", "audience")]
+        yield from unused(config, paths, "without features.activity.enabled")
+    elif not config.features.columns.context:
+        yield from unused(
+            config, ["features.activity.audience"], "without features.columns.context"
+        )
+
+
+def unused(config: Config, paths: Iterable[str], why: str) -> Iterator[str]:
+    """A sentence for each of the settings at dotted `paths` that is not at its default."""
+    for path in paths:
+        if _at(config, path) != default(path):
+            yield (
+                f"{path} has no effect {why}: leave it out, or set it to its default"
+                f" {written(default(path))}"
+            )
+
+
+def default(path: str) -> Any:
+    """The default of the setting at a dotted path."""
+    section, _, rest = path.partition(".")
+    return _at(Config.model_fields[section].default, rest)
+
+
+def written(value: Any) -> str:
+    """A value as it is written in YAML, on one line."""
+    plain = TypeAdapter(Any).dump_python(value, mode="json")
+    return yaml.safe_dump(plain, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+
+
+def _at(node: Any, path: str) -> Any:
+    return reduce(getattr, path.split("."), node)
+
+
+def _unused_by_item_side(config: Config) -> Iterator[str]:
+    """Settings of `item_tower` that only a user side reads."""
+    if config.item_tower is None:
+        return
+    tower = families.build(TOWERS, config.item_tower)
+    for name in tower.user_only:
+        if getattr(tower, name) != type(tower).model_fields[name].default:
+            yield (
+                f"item_tower.{name} has no effect: the item side of tower"
+                f" {config.item_tower.kind!r} does not read it, leave it out"
+            )

@@ -75,7 +75,7 @@ def compared_columns(config: Config) -> set[str]:
     """The columns of interactions that a comparison of the config speaks of: data.positive and,
     where there is one, split.relevant.
     """
-    relevant = getattr(config.split, "relevant", None)
+    relevant = config.split.relevant
     return {parse_comparison(text).column for text in (config.data.positive, relevant) if text}
 
 

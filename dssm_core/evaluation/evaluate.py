@@ -23,12 +23,11 @@ from dssm_core import families, metrics
 from dssm_core.aliases import JSON, Doubles, Floats, Ints
 from dssm_core.config import Config
 from dssm_core.evaluation.baselines.protocol import Fitted
-from dssm_core.evaluation.baselines.recent_hot import RecentHot
 from dssm_core.evaluation.queries import Pairs, Slice, Window, read_window, users_frame
 from dssm_core.families import BASELINES, INDEXES
 from dssm_core.features.histories import Histories
 from dssm_core.features.ids import Ids
-from dssm_core.features.popularity import recent, top
+from dssm_core.features.popularity import top
 from dssm_core.retrieval.bundle import Bundle, assemble, open_bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
 from dssm_core.retrieval.indexes.protocol import Index
@@ -351,18 +350,17 @@ def list_search(fitted: Timed, past: Histories) -> Search:
 
 
 def fit_baselines(config: Config, window: Window) -> dict[str, Timed]:
-    """Each baseline as of the cutoff; for `recent_hot` also what every window would have reached."""
+    """Each baseline as of the cutoff; if it chose among lists, also what each of these would have
+    reached.
+    """
     baselines = {}
     for chosen in config.evaluation.baselines:
         member = families.build(BASELINES, chosen)
         started = time.perf_counter()
         fitted = member.fit(window.train, window.cutoff_ms)
         seconds = time.perf_counter() - started
-        after = (
-            {"by_window": _by_window(window, member.windows_h, config)}
-            if isinstance(member, RecentHot)
-            else {}
-        )
+        variants = member.variants(window.train, window.cutoff_ms)
+        after = {"by_window": _by_variant(window, variants, config)} if variants else {}
         baselines[chosen.name] = Timed(fitted, fitted.info | after, seconds)
     return baselines
 
@@ -374,14 +372,10 @@ def ceiling(window: Window, config: Config) -> Measured:
     return measure(one_list(top(len(window.test_counts), window.test_counts)), window.warm, config)
 
 
-def _by_window(window: Window, windows_h: tuple[int, ...], config: Config) -> JSON:
-    """Test recall of each window, for people: nobody could have chosen by it."""
+def _by_variant(window: Window, variants: dict[str, Ints], config: Config) -> JSON:
+    """Test recall of each list, for people: no choice can be made by it."""
     k, brief_config = config.gate.k, light(config, 10)
-    lists = {
-        hours: recent(window.train, window.cutoff_ms, hours, window.train.n_items)
-        for hours in windows_h
-    }
     return {
-        f"{hours}h": measure(one_list(rows), window.warm, brief_config).scores[f"recall@{k}"]
-        for hours, rows in lists.items()
+        name: measure(one_list(rows), window.warm, brief_config).scores[f"recall@{k}"]
+        for name, rows in variants.items()
     }

@@ -19,7 +19,6 @@ from dssm_core import families, metrics
 from dssm_core.aliases import JSON, Bools, Floats, Ints
 from dssm_core.columns import HOUR_MS, ITEM, TIME, USER
 from dssm_core.config import Config
-from dssm_core.evaluation.baselines.recent_hot import RecentHot
 from dssm_core.evaluation.evaluate import (
     QUERIES_AT_ONCE,
     Search,
@@ -33,7 +32,7 @@ from dssm_core.evaluation.evaluate import (
 from dssm_core.evaluation.queries import Slice, Window, positives
 from dssm_core.families import BASELINES
 from dssm_core.features.histories import Histories
-from dssm_core.features.popularity import Clicks, recent, top
+from dssm_core.features.popularity import Clicks, top
 from dssm_core.metrics import Relevant
 from dssm_core.retrieval.bundle import Bundle, open_bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
@@ -263,7 +262,7 @@ def _nearest(
 
 
 def _fitted(moment: Snapshot, asked: Slice, config: Config) -> dict[str, Search]:
-    """Each baseline as of now; for `recent_hot` also each of its windows, `name/hours`."""
+    """Each baseline as of now; also each list that it chose among, `name/variant`."""
     seen, as_of = moment.of.clicks_before(moment.log.end), moment.log.end
     user, item, time = (
         part[:seen].numpy() for part in (moment.of.user, moment.of.item, moment.of.time)
@@ -274,10 +273,8 @@ def _fitted(moment: Snapshot, asked: Slice, config: Config) -> dict[str, Search]
         searches[chosen.name] = list_search(
             Timed(member.fit(clicks, as_of), {}, 0.0), asked.histories
         )
-        for hours in member.windows_h if isinstance(member, RecentHot) else ():
-            searches[f"{chosen.name}/{hours}h"] = one_list(
-                recent(clicks, as_of, hours, clicks.n_items)
-            )
+        for name, rows in member.variants(clicks, as_of).items():
+            searches[f"{chosen.name}/{name}"] = one_list(rows)
     return searches
 
 

@@ -7,10 +7,12 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dssm_core import families
 from dssm_core.aliases import JSON
 from dssm_core.columns import ITEM, USER
 from dssm_core.config import Config
 from dssm_core.errors import ConfigError
+from dssm_core.families import INDEXES
 from dssm_core.registry.versions import (
     CHALLENGER,
     CONTENT_HASH_TAG,
@@ -73,8 +75,7 @@ def register_model(run: Run, work: Path) -> Outcome:
 
 def requirements(config: Config) -> list[str]:
     """The pip requirements of the served model, at the versions installed here."""
-    may_be_annoy = "annoy" in (config.index.kind, *config.index.settings.get("kinds", ()))
-    names = (*REQUIREMENTS, "annoy") if may_be_annoy else REQUIREMENTS
+    names = (*REQUIREMENTS, *families.build(INDEXES, config.index).requirements)
     return [pinned for name in names if (pinned := _pinned(name))]
 
 

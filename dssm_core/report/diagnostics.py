@@ -28,6 +28,7 @@ from dssm_core.features.events import Events, training_events
 from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import Interactions
 from dssm_core.retrieval.indexes import measure
+from dssm_core.retrieval.indexes.protocol import Index
 from dssm_core.runs.layout import (
     HISTORY_FILE,
     ITEM_EMBEDDINGS_FILE,
@@ -48,11 +49,6 @@ TIMED = 100  # queries that the index is timed with
 COMPARED = range(
     400, 200_001
 )  # numbers of vectors for which inverted lists are built to compare an exact index with
-EFFORT = {
-    "faiss_ivf": ("nprobe", 1),
-    "faiss_hnsw": ("ef_search", measure.K),
-    "annoy": ("search_k", measure.K),
-}  # a search's knob, its least
 STEPS_DOWN, STEPS_UP = 4, 1  # of doublings around the knob as served
 
 
@@ -230,7 +226,7 @@ def timings(run: Run) -> list[Timing]:
     asked = measure.sample(vectors, users[1:], measure.K, TIMED, run.config.seed)
     choice, index = served_index(run)
     found = [_timing(asked, choice, index, served=True)]
-    if choice.kind == "faiss_flat" and len(vectors) in COMPARED:
+    if families.build(INDEXES, choice).exact and len(vectors) in COMPARED:
         choice = Member.model_validate({"kind": "faiss_ivf", "nprobe": 2**STEPS_DOWN})
         index = families.build(INDEXES, choice).build(np.asarray(vectors), run.config.seed)
         found.append(_timing(asked, choice, index))
@@ -240,33 +236,34 @@ def timings(run: Run) -> list[Timing]:
 
 
 def served_index(run: Run) -> tuple[Member, Any]:
-    """What answers: the configured index, or what `auto` has chosen, and its loaded object."""
+    """The index that is served, loaded, and the choice of its member: the configured one, or the
+    one that it has chosen.
+    """
     member = families.build(INDEXES, run.config.index)
     index = member.load(run.step("build_index"))
-    return (
-        (index.choice, index.index)
-        if run.config.index.kind == "auto"
-        else (run.config.index, index)
-    )
+    return member.inner(index) or (run.config.index, index)
 
 
 def _efforts(choice: Member, most: int) -> list[Member]:
     """The same index at efforts around its own, doubling."""
-    if choice.kind not in EFFORT:
+    member: Index = families.build(INDEXES, choice)
+    if member.effort is None:
         return []
-    knob, least = EFFORT[choice.kind]
-    own = getattr(families.build(INDEXES, choice), knob)
+    own = getattr(member, member.effort)
+    least = member.least_effort(measure.K)
     values = {own * 2**step for step in range(-STEPS_DOWN, STEPS_UP + 1)} - {0, own}
-    kept = sorted(
+    efforts = sorted(
         int(value) for value in values if least <= value <= max(most, own) and value == int(value)
     )
-    return [Member.model_validate({**choice.model_dump(), knob: value}) for value in kept]
+    return [
+        Member.model_validate({**choice.model_dump(), member.effort: value}) for value in efforts
+    ]
 
 
 def _timing(asked: measure.Sample, choice: Member, index: Any, served: bool = False) -> Timing:
-    recall, rate = asked.measure(families.build(INDEXES, choice), index)
-    knob = EFFORT.get(choice.kind, ("", 0))[0]
-    effort = f", {knob} {getattr(families.build(INDEXES, choice), knob)}" if knob else ""
+    member: Index = families.build(INDEXES, choice)
+    recall, rate = asked.measure(member, index)
+    effort = f", {member.effort} {getattr(member, member.effort)}" if member.effort else ""
     return Timing(f"{choice.kind}{effort}", recall, 1000 / rate, served)
 
 

@@ -181,7 +181,5 @@ def _schema(
 
 def sampler_files(run: Run) -> dict[str, Path]:
     """Each file that a sampler reads beside the log, by path: a previous model's vectors."""
-    read: list[dict[str, Path]] = [
-        getattr(sampler, "files", dict)() for sampler in samplers_of(run.config).values()
-    ]
+    read: list[dict[str, Path]] = [sampler.files() for sampler in samplers_of(run.config).values()]
     return {str(file): file for files in read for file in files.values()}

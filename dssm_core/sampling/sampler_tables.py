@@ -22,10 +22,11 @@ def samplers_of(config: Config) -> dict[str, Sampler]:
     loss = families.build(LOSSES, config.loss)
     if loss.whole_catalogue:
         return {}
-    batch: dict[str, Sampler] = {"in_batch": loss.batch} if loss.in_batch else {}
-    if batch and config.sampler.kind == "in_batch":
-        return batch
-    return {"sampler": families.build(SAMPLERS, config.sampler), **batch}
+    sampler = families.build(SAMPLERS, config.sampler)
+    if loss.batch is None:
+        return {"sampler": sampler}
+    batch = {"in_batch": loss.batch}
+    return batch if sampler.from_batch else {"sampler": sampler, **batch}
 
 
 def fit_sampler_tables(config: Config, log: Interactions, ids: FittedIds) -> Tables:

@@ -19,7 +19,6 @@ from dssm_core.features.inputs import item_inputs
 from dssm_core.features.interactions import Interactions
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.sampling.sampler_tables import load_sampler_tables, samplers_of
-from dssm_core.sampling.samplers.in_batch import InBatch
 from dssm_core.sampling.samplers.protocol import Sampler, Tables, side_by_side
 from dssm_core.training.batches import Batch, examples
 from dssm_core.training.logits import Comparison
@@ -78,8 +77,8 @@ class Objective:
         compared = self._compare(
             model, batch, self._candidates(batch.bucket, batch.events, generator), generator
         )
-        fused = getattr(self.loss, "fused", None) if compared.candidate.dim() == 2 else None
-        return cast(Tensor, fused(compared) if fused else self.loss(compared.logits))
+        fused = self.loss.fused(compared) if compared.candidate.dim() == 2 else None
+        return cast(Tensor, self.loss(compared.logits) if fused is None else fused)
 
     def _compare(
         self, model: TwoTower, batch: Batch, candidates: Candidates, generator: torch.Generator
@@ -147,11 +146,11 @@ class Objective:
         ]
         users = [
             events.user
-            if isinstance(part[0], InBatch)
+            if part[0].from_batch
             else torch.full_like(events.user[:1], -1).expand(part[2])
             for part in given
         ]
-        from_batch = any(isinstance(part[0], InBatch) for part in given)
+        from_batch = any(sampler.from_batch for sampler, _, _ in given)
         return Candidates(
             side_by_side(list(drawn.values())),
             bucket,

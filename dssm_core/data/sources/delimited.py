@@ -7,7 +7,7 @@ import gzip
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,6 +41,8 @@ class Delimited(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    timed: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = ()
     path: str
     interactions: TextTable
     users: TextTable | None = None

@@ -8,6 +8,7 @@ Deep Neural Networks", DLRS 2018.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from duckdb import DuckDBPyConnection
 from pydantic import BaseModel, ConfigDict
@@ -30,6 +31,8 @@ class Globo(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    timed: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = ()
     path: str
 
     def files(self) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from duckdb import DuckDBPyConnection
 from pydantic import BaseModel, ConfigDict
@@ -43,6 +44,8 @@ class MovieLens(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    timed: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = ()
     path: str
 
     def files(self) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
@@ -32,12 +32,12 @@ class LogTables:
 
 
 class Source(Protocol):
-    """A frozen pydantic model whose fields are the source's settings. `ingest.open_source` builds
-    it.
+    """A frozen pydantic model whose fields are its settings; `ingest.open_source` builds it."""
 
-    A source whose timestamps only order the events of a user sets the class variable
-    `timed = False`.
-    """
+    timed: ClassVar[bool]
+    """Whether timestamps are times; if false, they only order a user's events."""
+    ignores: ClassVar[tuple[str, ...]]
+    """Settings of the config that have no effect under this source, by dotted path."""
 
     def files(self) -> dict[str, Path]:
         """Every file that `read` reads, by name relative to the source's folder; empty for a

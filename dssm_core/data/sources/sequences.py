@@ -50,6 +50,7 @@ class Sequences(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     timed: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
     path: str
     lines: Pattern | None = None
     parts: PartPatterns | None = None

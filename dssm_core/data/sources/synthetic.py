@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -45,6 +45,8 @@ class Synthetic(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    timed: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = ()
     users: Annotated[int, Field(ge=1)] = 10_000
     items: Annotated[int, Field(ge=1)] = 3_000
     clicks: Annotated[int, Field(ge=1)] = 300_000

@@ -10,7 +10,7 @@ activity.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from pydantic import BaseModel, ConfigDict
@@ -41,6 +41,8 @@ class Tencent(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    timed: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = ()
     path: str
     direction: Literal["lookalike", "recall"] = "lookalike"
     train: Pattern = "train*.csv*"

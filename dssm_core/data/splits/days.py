@@ -22,6 +22,8 @@ class Days(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     by_time: ClassVar[bool] = True
     by_row: ClassVar[bool] = False
+    relevant: ClassVar[None] = None
+    ignores: ClassVar[tuple[str, ...]] = ()
     kind: Literal["days"] = "days"
     test_day: date
     train_days: Annotated[int, Field(ge=2)] = 6

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict
 
 from dssm_core.columns import PART
-from dssm_core.data.splits.protocol import Window
+from dssm_core.data.splits.protocol import NO_DAYS, Window
 
 
 class Fixed(BaseModel):
@@ -19,6 +19,8 @@ class Fixed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     by_time: ClassVar[bool] = False
     by_row: ClassVar[bool] = False
+    relevant: ClassVar[None] = None
+    ignores: ClassVar[tuple[str, ...]] = NO_DAYS
     kind: Literal["fixed"] = "fixed"
 
     @property

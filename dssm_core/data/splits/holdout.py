@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field
 
 from dssm_core.columns import ITEM, ROW, USER
-from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
+from dssm_core.data.splits.protocol import CLEAN, NO_DAYS, POSITIVE, Window
 
 
 class Holdout(BaseModel):
@@ -22,6 +22,8 @@ class Holdout(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     by_time: ClassVar[bool] = False
     by_row: ClassVar[bool] = False
+    relevant: ClassVar[None] = None
+    ignores: ClassVar[tuple[str, ...]] = NO_DAYS
     kind: Literal["holdout"] = "holdout"
     share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     seed: Annotated[int, Field(ge=0)] = 42

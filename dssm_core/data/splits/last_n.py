@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dssm_core.columns import LABEL, ROW, USER
 from dssm_core.data.comparison import COMPARISON
-from dssm_core.data.splits.protocol import CLEAN, Window
+from dssm_core.data.splits.protocol import CLEAN, NO_DAYS, Window
 
 
 class LastN(BaseModel):
@@ -28,6 +28,7 @@ class LastN(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     by_time: ClassVar[bool] = False
     by_row: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = NO_DAYS
     kind: Literal["last_n"] = "last_n"
     n: Annotated[int, Field(ge=1)] = 3
     relevant: str | None = None

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field
 
 from dssm_core.columns import ROW, USER
-from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
+from dssm_core.data.splits.protocol import CLEAN, NO_DAYS, POSITIVE, Window
 
 
 class LeaveOneOut(BaseModel):
@@ -19,6 +19,8 @@ class LeaveOneOut(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     by_time: ClassVar[bool] = False
     by_row: ClassVar[bool] = False
+    relevant: ClassVar[None] = None
+    ignores: ClassVar[tuple[str, ...]] = NO_DAYS
     kind: Literal["leave_one_out"] = "leave_one_out"
     min_positives: Annotated[int, Field(ge=2)] = 2
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Protocol
 from zoneinfo import ZoneInfo
 
 CLEAN = "_clean"  # whether a row is not quarantined
+NO_DAYS = ("validation.min_rows_per_day", "validation.drift.warn")  # of no effect without days
 POSITIVE = "_positive"  # 1 or 0: what `data.positive` says of a row
 
 
@@ -22,12 +23,22 @@ class Window:
 class Split(Protocol):
     """A family member: its fields are its settings."""
 
-    by_time: ClassVar[bool]  # whether one moment parts train from test, for all users
-    by_row: ClassVar[bool]  # whether each test row is a query of its own, told what came before it
+    by_time: ClassVar[bool]
+    """Whether one moment separates train from test, for all users."""
+    by_row: ClassVar[bool]
+    """Whether each test row is a query of its own, with the rows before it as history."""
+
+    ignores: ClassVar[tuple[str, ...]]
+    """Settings of the config that have no effect under this split, by dotted path."""
 
     @property
     def kind(self) -> str:
         """The member's name in the family: a field, so that config.json holds it."""
+        ...
+
+    @property
+    def relevant(self) -> str | None:
+        """The comparison that a positive test row must meet to be a query; None asks nothing."""
         ...
 
     @property

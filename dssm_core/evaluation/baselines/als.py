@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ class Als(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    needs_time: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
     factors: Annotated[int, Field(ge=1)] = 128
     regularization: Annotated[float, Field(gt=0)] = 0.1
     alpha: Annotated[float, Field(gt=0)] = 3.0
@@ -35,6 +37,10 @@ class Als(BaseModel):
     decay: Annotated[float, Field(gt=0, le=1)] = 0.7
     seed: int = 0
     threads: Annotated[int, Field(ge=0)] = 0
+
+    def variants(self, clicks: Clicks, as_of_ms: int) -> dict[str, Ints]:
+        """None."""
+        return {}
 
     def fit(self, clicks: Clicks, as_of_ms: int) -> Factors:
         """Item vectors from clicks before `as_of_ms`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,10 +33,16 @@ class Ease(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    needs_time: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
     regularization: Annotated[float, Field(gt=0)] = 500.0
     max_gib: Annotated[float, Field(gt=0)] = 2.0
     history: Annotated[int, Field(ge=1)] = 20
     decay: Annotated[float, Field(gt=0, le=1)] = 0.7
+
+    def variants(self, clicks: Clicks, as_of_ms: int) -> dict[str, Ints]:
+        """None."""
+        return {}
 
     def fit(self, clicks: Clicks, as_of_ms: int) -> Linear:
         """Weights from clicks before `as_of_ms`; DataError where they would not fit in `max_gib`."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict
 
+from dssm_core.aliases import Ints
 from dssm_core.evaluation.baselines.protocol import OneList
 from dssm_core.features.popularity import Clicks, hottest_overall
 
@@ -12,6 +15,12 @@ class Hot(BaseModel):
     """No settings. Equal counts are ordered by the last day's clicks."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    needs_time: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
+
+    def variants(self, clicks: Clicks, as_of_ms: int) -> dict[str, Ints]:
+        """None."""
+        return {}
 
     def fit(self, clicks: Clicks, as_of_ms: int) -> OneList:
         """Every item clicked before `as_of_ms`, most clicked first."""

@@ -4,12 +4,13 @@ another.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import sparse
 
+from dssm_core.aliases import Ints
 from dssm_core.evaluation.baselines.scores import (
     Csr,
     Floats,
@@ -39,6 +40,8 @@ class ItemCf(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    needs_time: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
     weighting: Literal["cosine", "iuf"] = "iuf"
     popularity: Annotated[float, Field(ge=0, le=1)] = 0.5
     window: Annotated[int, Field(ge=1)] | None = None
@@ -57,6 +60,10 @@ class ItemCf(BaseModel):
                 f"{', '.join(sorted(of_pairs))} is about pairs in a sequence: set window too, such as window: 5"
             )
         return self
+
+    def variants(self, clicks: Clicks, as_of_ms: int) -> dict[str, Ints]:
+        """None."""
+        return {}
 
     def fit(self, clicks: Clicks, as_of_ms: int) -> Neighbours:
         """Similarities from clicks before `as_of_ms`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -29,6 +29,16 @@ class Fitted(Protocol):
 
 class Baseline(Protocol):
     """A family member: its fields are its settings."""
+
+    needs_time: ClassVar[bool]
+    """Whether it needs a split by time."""
+    ignores: ClassVar[tuple[str, ...]]
+    """Settings of the config that have no effect under this baseline, by dotted path."""
+
+    def variants(self, clicks: Clicks, as_of_ms: int) -> dict[str, Ints]:
+        """Lists of items [n] among which `fit` chooses one for everybody, by name; evaluation
+        reports the recall of each. Empty for most members.
+        """
 
     def fit(self, clicks: Clicks, as_of_ms: int) -> Fitted:
         """From clicks before `as_of_ms` only; items without one are never listed."""

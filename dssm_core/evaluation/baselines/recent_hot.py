@@ -6,8 +6,15 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dssm_core.aliases import Ints
 from dssm_core.evaluation.baselines.protocol import OneList
-from dssm_core.features.popularity import HOT_PLACES, HOT_WINDOWS_H, Clicks, hottest_recently
+from dssm_core.features.popularity import (
+    HOT_PLACES,
+    HOT_WINDOWS_H,
+    Clicks,
+    hottest_recently,
+    recent,
+)
 
 
 class RecentHot(BaseModel):
@@ -17,11 +24,18 @@ class RecentHot(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    needs_time: ClassVar[bool] = True  # a split without a cutoff cannot use it
+    needs_time: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = ()
     windows_h: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (
         HOT_WINDOWS_H
     )
     places: Annotated[int, Field(ge=1)] = HOT_PLACES
+
+    def variants(self, clicks: Clicks, as_of_ms: int) -> dict[str, Ints]:
+        """The list of each window, by `HOURSh`."""
+        return {
+            f"{hours}h": recent(clicks, as_of_ms, hours, clicks.n_items) for hours in self.windows_h
+        }
 
     def fit(self, clicks: Clicks, as_of_ms: int) -> OneList:
         """Most clicked in the hours before `as_of_ms`; info: the window, and each candidate's

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,12 +29,18 @@ class Swing(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    needs_time: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
     alpha: Annotated[float, Field(ge=0)] = 1.0
     users_per_item: Annotated[int, Field(ge=2)] = 100
     seed: int = 0
     neighbours: Annotated[int, Field(ge=1)] = 200
     history: Annotated[int, Field(ge=1)] = 20
     decay: Annotated[float, Field(gt=0, le=1)] = 0.7
+
+    def variants(self, clicks: Clicks, as_of_ms: int) -> dict[str, Ints]:
+        """None."""
+        return {}
 
     def fit(self, clicks: Clicks, as_of_ms: int) -> Neighbours:
         """Similarities from clicks before `as_of_ms`."""

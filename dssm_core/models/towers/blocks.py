@@ -4,11 +4,12 @@ user's fields.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
+from dssm_core.config import Config
 from dssm_core.models.pooling import newest
 from dssm_core.models.towers.linear import Sum
 
@@ -75,3 +76,12 @@ class FeedForward(nn.Module):
         """See the class."""
         value, gate = self.inputs(self.norm(x)).chunk(2, -1)
         return torch.as_tensor(self.dropout(self.output(value * nn.functional.silu(gate))))
+
+
+def no_histories(config: Config) -> Iterator[str]:
+    """What is wrong with a sequence tower if the config has no histories."""
+    if not config.features.history.length:
+        yield (
+            f"tower {config.tower.kind!r} reads histories, but features.history.length is 0:"
+            " give it 20 or more, or take tower mlp"
+        )

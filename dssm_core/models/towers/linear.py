@@ -7,6 +7,8 @@ sequence towers too.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
@@ -19,6 +21,8 @@ class LinearTower(BaseModel):
     """No settings. An item id of the model's own width is taken as it is, not projected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    ignores: ClassVar[tuple[str, ...]] = ()
+    user_only: ClassVar[tuple[str, ...]] = ()
 
     def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
         """See Tower."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
@@ -18,6 +18,8 @@ class Mlp(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    ignores: ClassVar[tuple[str, ...]] = ()
+    user_only: ClassVar[tuple[str, ...]] = ()
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128,)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 

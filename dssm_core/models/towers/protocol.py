@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,22 @@ from torch import Tensor, nn
 from dssm_core.config import History
 from dssm_core.models.pooling import Pools
 
+POOLING = (
+    "features.history.pools",
+    "features.history.decays",
+    "features.history.learn_decays",
+)  # settings of no effect under a tower that does not pool histories by them
+
 
 class Tower(Protocol):
-    """Both sides' networks. The fields of a member are its settings. Normalising is not a tower's
-    business.
+    """The networks of both sides. The fields of a member are its settings. A tower does not
+    normalise its vectors.
     """
+
+    ignores: ClassVar[tuple[str, ...]]
+    """Settings of the config that have no effect under this tower, by dotted path."""
+    user_only: ClassVar[tuple[str, ...]]
+    """Its own settings that the item side does not read."""
 
     def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
         """A module (history [B, L, width], held [B, L] bool, fields, every) → [B, dim], at every

@@ -5,17 +5,19 @@ Martin & Cundy 2018).
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from dssm_core.config import History
+from dssm_core.config import Config, History
 from dssm_core.models.pooling import scan
-from dssm_core.models.towers.blocks import SequenceUser, stacked
+from dssm_core.models.towers.blocks import SequenceUser, no_histories, stacked
 from dssm_core.models.towers.linear import Sum
+from dssm_core.models.towers.protocol import POOLING
 
 
 class Recurrent(BaseModel):
@@ -26,10 +28,16 @@ class Recurrent(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    ignores: ClassVar[tuple[str, ...]] = POOLING
+    user_only: ClassVar[tuple[str, ...]] = ("blocks", "expansion", "dropout", "embedding_dropout")
     blocks: Annotated[int, Field(ge=1)] = 2
     expansion: Annotated[float, Field(gt=0)] = 2.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     embedding_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+
+    def problems(self, config: Config) -> Iterator[str]:
+        """See no_histories."""
+        yield from no_histories(config)
 
     def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
         """See Tower."""

@@ -7,7 +7,7 @@ weak fields quiet.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +24,8 @@ class Senet(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    ignores: ClassVar[tuple[str, ...]] = ()
+    user_only: ClassVar[tuple[str, ...]] = ()
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128,)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     reduction: Annotated[int, Field(ge=1)] = 2

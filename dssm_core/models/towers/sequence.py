@@ -4,16 +4,18 @@ history in one pass.
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from dssm_core.config import History
-from dssm_core.models.towers.blocks import SequenceUser, stacked
+from dssm_core.config import Config, History
+from dssm_core.models.towers.blocks import SequenceUser, no_histories, stacked
 from dssm_core.models.towers.linear import Sum
+from dssm_core.models.towers.protocol import POOLING
 
 
 class Sequence(BaseModel):
@@ -24,14 +26,32 @@ class Sequence(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    ignores: ClassVar[tuple[str, ...]] = POOLING
+    user_only: ClassVar[tuple[str, ...]] = (
+        "blocks",
+        "heads",
+        "expansion",
+        "dropout",
+        "embedding_dropout",
+    )
     blocks: Annotated[int, Field(ge=1)] = 2
     heads: Annotated[int, Field(ge=1)] = 2
     expansion: Annotated[float, Field(gt=0)] = 2.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     embedding_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
 
+    def problems(self, config: Config) -> Iterator[str]:
+        """See no_histories; heads that do not divide the width."""
+        yield from no_histories(config)
+        width = config.features.id_dim
+        if width % self.heads:
+            yield (
+                f"tower.heads {self.heads} does not divide features.id_dim {width},"
+                " the width it works in"
+            )
+
     def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
-        """See Tower. ValueError where the heads do not divide the width: config.py asks first."""
+        """See Tower. Raises ValueError if the heads do not divide the width."""
         layers = stacked(
             self.blocks,
             lambda: _Attention(width, self.heads, self.dropout),

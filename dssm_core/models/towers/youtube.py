@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dssm_core.config import History
 from dssm_core.models.pooling import Pools
 from dssm_core.models.towers.linear import Sum
-from dssm_core.models.towers.protocol import Pooled, perceptron
+from dssm_core.models.towers.protocol import POOLING, Pooled, perceptron
 
 
 class Youtube(BaseModel):
@@ -25,6 +25,8 @@ class Youtube(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    ignores: ClassVar[tuple[str, ...]] = POOLING
+    user_only: ClassVar[tuple[str, ...]] = ("hidden", "dropout")
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (256, 128)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 

@@ -5,13 +5,15 @@ compiles.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from dssm_core.aliases import Floats, Ints
+from dssm_core.config import Config, Member
 from dssm_core.errors import ArtifactError, ConfigError
 from dssm_core.retrieval.indexes.protocol import check_k, check_vectors, in_parts, tell
 
@@ -25,8 +27,33 @@ class Annoy(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    effort: ClassVar[str | None] = "search_k"
+    exact: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
+    requirements: ClassVar[tuple[str, ...]] = ("annoy",)
     trees: Annotated[int, Field(ge=1)] = 100
     search_k: Annotated[int, Field(ge=1)] = 50_000
+
+    def problems(self, config: Config) -> Iterator[str]:
+        """A ranking by dot products, which it does not have."""
+        if config.model.similarity == "dot":
+            yield (
+                "index 'annoy' ranks by cosine, not by model.similarity 'dot':"
+                " take a faiss index, or cosine"
+            )
+
+    def least_effort(self, k: int) -> int:
+        """A search that finds `k` items looks at no fewer nodes."""
+        return k
+
+    @classmethod
+    def sizes(cls, items: int) -> tuple[dict[str, Any], ...]:
+        """A forest of 50 trees."""
+        return ({"trees": 50},)
+
+    def inner(self, index: Any) -> tuple[Member, Any] | None:
+        """None: it searches by itself."""
+        return None
 
     def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Any:
         """Grow the forest over unit vectors [N, D]; `seed` draws the projections."""

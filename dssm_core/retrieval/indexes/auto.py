@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dssm_core import families
 from dssm_core.aliases import Floats, Ints
-from dssm_core.config import Member
+from dssm_core.config import Config, Member
 from dssm_core.errors import ArtifactError, ConfigError
-from dssm_core.families import INDEXES
+from dssm_core.families import INDEXES, did_you_mean
 from dssm_core.retrieval.indexes import measure
 from dssm_core.retrieval.indexes.protocol import Index, check_vectors
 from dssm_core.runs.files import write_atomically
@@ -63,11 +62,47 @@ class Auto(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    effort: ClassVar[str | None] = None
+    exact: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
     min_recall: Annotated[float, Field(gt=0, le=1)] = measure.ENOUGH
     k: Annotated[int, Field(ge=1)] = measure.K
     sample: Annotated[int, Field(ge=1)] = measure.QUERIES
     flat_below: Annotated[int, Field(ge=0)] = 20_000
-    kinds: tuple[Literal["faiss_ivf", "faiss_hnsw", "annoy"], ...] = ("faiss_ivf",)
+    kinds: tuple[str, ...] = ("faiss_ivf",)
+
+    @field_validator("kinds")
+    @classmethod
+    def _check_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for kind in value:
+            if kind not in INDEXES or not families.load(INDEXES, kind).sizes(1):
+                valid = [name for name in INDEXES if families.load(INDEXES, name).sizes(1)]
+                raise ValueError(f"index {kind!r} cannot be tried: {did_you_mean(kind, valid)}")
+        return value
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """Those of all kinds that may be chosen."""
+        kinds = [families.load(INDEXES, kind) for kind in self.kinds]
+        return tuple(dict.fromkeys(name for kind in kinds for name in kind.requirements))
+
+    def problems(self, config: Config) -> Iterator[str]:
+        """The problems of the kinds that may be chosen."""
+        for kind in self.kinds:
+            yield from families.problems(families.load(INDEXES, kind)(), config)
+
+    def inner(self, index: Chosen) -> tuple[Member, Any] | None:
+        """The index that was chosen."""
+        return index.choice, index.index
+
+    def least_effort(self, k: int) -> int:
+        """There is no effort to choose."""
+        return 1
+
+    @classmethod
+    def sizes(cls, items: int) -> tuple[dict[str, Any], ...]:
+        """None: it is not one of the kinds that it tries."""
+        return ()
 
     def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Chosen:
         """Try and choose; without queries a sample of the vectors themselves asks."""
@@ -79,9 +114,9 @@ class Auto(BaseModel):
         asked = measure.sample(vectors, queries, self.k, self.sample, seed)
         trials = [_try(asked, best)]
         fastest = trials[0]
-        for choice, effort, least in plans(self.kinds, len(vectors), asked.k):
+        for choice in plans(self.kinds, len(vectors)):
             built = Chosen(choice, _member(choice), _member(choice).build(vectors, seed))
-            tried, good = self._tune(asked, built, effort, least, fastest)
+            tried, good = self._tune(asked, built, fastest)
             trials += tried
             if good and good.queries_per_s > fastest.queries_per_s:
                 fastest, best = good, built
@@ -120,12 +155,14 @@ class Auto(BaseModel):
         return index.member.search(index.index, queries, k)
 
     def _tune(
-        self, asked: measure.Sample, built: Chosen, effort: str, least: int, beat: IndexTrial
+        self, asked: measure.Sample, built: Chosen, beat: IndexTrial
     ) -> tuple[list[IndexTrial], IndexTrial | None]:
         """All trials of a built index, and the one of least effort that finds enough (None: none
         does and is fast).
         """
         trials: list[IndexTrial] = []
+        effort = str(built.member.effort)
+        least = built.member.least_effort(asked.k)
 
         @cache
         def trial(value: int) -> IndexTrial:
@@ -151,22 +188,11 @@ class Auto(BaseModel):
         return trials, good
 
 
-def plans(kinds: tuple[str, ...], items: int, k: int) -> Iterator[tuple[Member, str, int]]:
-    """What to build for a catalogue: settings of sizes, the setting that is the effort of a search,
-    the least of it.
-
-    Inverted lists: cells by FAISS's own advice, 4 to 16 times the root of the number of items, and
-    a quarter of
-    that: fewer cells cost less to compare with, more leave less to scan. Powers of two.
-    """
-    root = 2 ** round(math.log2(math.sqrt(items)))
+def plans(kinds: tuple[str, ...], items: int) -> Iterator[Member]:
+    """The indexes to build for a catalogue of `items`: each kind at each of its sizes."""
     for kind in kinds:
-        if kind == "faiss_ivf":
-            yield from ((_choose(kind, nlist=cells), "nprobe", 1) for cells in (root, 4 * root))
-        elif kind == "faiss_hnsw":
-            yield _choose(kind, m=16, ef_construction=100), "ef_search", k
-        else:
-            yield _choose(kind, trees=50), "search_k", k
+        for settings in families.load(INDEXES, kind).sizes(items):
+            yield _choose(kind, **settings)
 
 
 def least_effort(

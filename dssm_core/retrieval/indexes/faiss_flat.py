@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from dssm_core.aliases import Floats, Ints
+from dssm_core.config import Member
 from dssm_core.retrieval.indexes import faiss_file
 from dssm_core.retrieval.indexes.faiss_file import faiss
 from dssm_core.retrieval.indexes.protocol import check_vectors
@@ -17,6 +18,23 @@ class FaissFlat(BaseModel):
     """No settings: every vector is compared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    effort: ClassVar[str | None] = None
+    exact: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = ()
+    requirements: ClassVar[tuple[str, ...]] = ()
+
+    def least_effort(self, k: int) -> int:
+        """There is no effort to choose."""
+        return 1
+
+    @classmethod
+    def sizes(cls, items: int) -> tuple[dict[str, Any], ...]:
+        """None: `auto` always measures exact search."""
+        return ()
+
+    def inner(self, index: Any) -> tuple[Member, Any] | None:
+        """None: it searches by itself."""
+        return None
 
     def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Any:
         """Index vectors [N, D]; nothing is random."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dssm_core.aliases import Floats, Ints
+from dssm_core.config import Member
 from dssm_core.retrieval.indexes import faiss_file
 from dssm_core.retrieval.indexes.faiss_file import faiss
 from dssm_core.retrieval.indexes.protocol import check_vectors, in_parts
@@ -19,9 +20,26 @@ class FaissHnsw(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    effort: ClassVar[str | None] = "ef_search"
+    exact: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
+    requirements: ClassVar[tuple[str, ...]] = ()
     m: Annotated[int, Field(ge=2)] = 32
     ef_construction: Annotated[int, Field(ge=1)] = 200
     ef_search: Annotated[int, Field(ge=1)] = 400
+
+    def least_effort(self, k: int) -> int:
+        """A walk keeps no fewer candidates than it returns."""
+        return k
+
+    @classmethod
+    def sizes(cls, items: int) -> tuple[dict[str, Any], ...]:
+        """A graph of 16 links a vector."""
+        return ({"m": 16, "ef_construction": 100},)
+
+    def inner(self, index: Any) -> tuple[Member, Any] | None:
+        """None: it searches by itself."""
+        return None
 
     def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Any:
         """Link vectors [N, D] one after the other; `seed` draws their levels."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dssm_core.aliases import Floats, Ints
+from dssm_core.config import Member
 from dssm_core.retrieval.indexes import faiss_file
 from dssm_core.retrieval.indexes.faiss_file import faiss
 from dssm_core.retrieval.indexes.protocol import check_vectors, tell
@@ -22,8 +24,28 @@ class FaissIvf(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    effort: ClassVar[str | None] = "nprobe"
+    exact: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
+    requirements: ClassVar[tuple[str, ...]] = ()
     nlist: Annotated[int, Field(ge=1)] = 256
     nprobe: Annotated[int, Field(ge=1)] = 32
+
+    def least_effort(self, k: int) -> int:
+        """One cell."""
+        return 1
+
+    @classmethod
+    def sizes(cls, items: int) -> tuple[dict[str, Any], ...]:
+        """FAISS advises 4 to 16 times the root of the number of items as cells. Also a quarter of
+        that: fewer cells cost less to compare with, more cells leave less to scan. Powers of two.
+        """
+        root = 2 ** round(math.log2(math.sqrt(items)))
+        return {"nlist": root}, {"nlist": 4 * root}
+
+    def inner(self, index: Any) -> tuple[Member, Any] | None:
+        """None: it searches by itself."""
+        return None
 
     def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Any:
         """Cluster and index vectors [N, D]; `seed` starts the k-means."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from dssm_core.aliases import Floats, Ints
+from dssm_core.config import Member
 from dssm_core.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,27 @@ PART = 50_000  # vectors added at a time
 
 class Index(Protocol):
     """A family member: its fields are its settings, the built index is an object of its library."""
+
+    effort: ClassVar[str | None]
+    """The setting that trades speed of a search for recall, an int; None if there is none."""
+    exact: ClassVar[bool]
+    """Whether it always finds what exact search finds."""
+    ignores: ClassVar[tuple[str, ...]]
+    """Settings of the config that have no effect under this index, by dotted path."""
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """Packages beside faiss that a server of this index needs."""
+
+    def least_effort(self, k: int) -> int:
+        """The smallest useful value of `effort` for searches of k items."""
+
+    @classmethod
+    def sizes(cls, items: int) -> tuple[dict[str, Any], ...]:
+        """Settings that `auto` builds with for a catalogue of `items`; empty if it cannot be tried."""
+
+    def inner(self, index: Any) -> tuple[Member, Any] | None:
+        """The member and the index that search, if this one only chooses them."""
 
     def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Any:
         """Index unit vectors [N, D]; the same vectors and seed give the same index (one thread).

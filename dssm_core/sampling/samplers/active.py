@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import torch
@@ -9,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dssm_core.columns import HOUR_MS
+from dssm_core.config import Config
 from dssm_core.features.events import Events
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.ragged import ranges
@@ -30,9 +33,26 @@ class Active(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     own: ClassVar[bool] = False
+    even: ClassVar[bool] = False
+    draws_positives: ClassVar[bool] = True
+    from_batch: ClassVar[bool] = False
+    same_for_all: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
     window_h: Annotated[int, Field(ge=1)] = 24
     alpha: Annotated[float, Field(ge=0)] = 0.75
     uniform_share: Annotated[float, Field(gt=0, le=1)] = 0.3
+
+    def problems(self, config: Config) -> Iterator[str]:
+        """A config without item activity."""
+        if not config.features.activity.enabled:
+            yield (
+                "sampler 'active' draws by activity: set features.activity.enabled to true"
+                " or take another sampler"
+            )
+
+    def files(self) -> dict[str, Path]:
+        """None: only the log is read."""
+        return {}
 
     def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """Per bucket a distribution over active items; all items by the time they are first known.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -24,6 +25,15 @@ class Exposed(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     own: ClassVar[bool] = True
+    even: ClassVar[bool] = False
+    draws_positives: ClassVar[bool] = False
+    from_batch: ClassVar[bool] = False
+    same_for_all: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
+
+    def files(self) -> dict[str, Path]:
+        """None: only the log is read."""
+        return {}
 
     def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """Shown rows by user and time, to draw from; by pair and time, to count. DataError where

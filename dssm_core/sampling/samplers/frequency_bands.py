@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import torch
@@ -30,8 +31,17 @@ class FrequencyBands(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     own: ClassVar[bool] = False
+    even: ClassVar[bool] = False
+    draws_positives: ClassVar[bool] = True
+    from_batch: ClassVar[bool] = False
+    same_for_all: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = ()
     high_clicks: Annotated[float, Field(gt=0, lt=1)] = 0.8
     high_draws: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    def files(self) -> dict[str, Path]:
+        """None: only the log is read."""
+        return {}
 
     def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """One distribution over all items."""

@@ -36,6 +36,11 @@ class Hard(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     own: ClassVar[bool] = True
+    even: ClassVar[bool] = False
+    draws_positives: ClassVar[bool] = False
+    from_batch: ClassVar[bool] = False
+    same_for_all: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
     bundle: str
     band: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] = (100, 500)
     per_user: Annotated[int, Field(ge=1)] = 100

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from dssm_core.config import Config
 from dssm_core.features.events import Events, training_events
 from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.protocol import FittedIds, Tables, categorical, share_of, tally
@@ -39,7 +42,24 @@ class InBatch(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     own: ClassVar[bool] = False
+    even: ClassVar[bool] = False
+    draws_positives: ClassVar[bool] = True
+    from_batch: ClassVar[bool] = True
+    same_for_all: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ("train.negatives",)
     streaming: Streaming | None = None
+
+    def problems(self, config: Config) -> Iterator[str]:
+        """Targets for which the batch's distribution is not known."""
+        if config.train.target != "next":
+            yield (
+                "in-batch candidates have no exact log-Q under train.target"
+                f" {config.train.target!r}: take sampler uniform, or target next"
+            )
+
+    def files(self) -> dict[str, Path]:
+        """None: only the log is read."""
+        return {}
 
     def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """Each bucket's training events by item."""

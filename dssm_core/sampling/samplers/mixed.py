@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
 from dssm_core import families
-from dssm_core.config import Member
+from dssm_core.config import Config, Member
 from dssm_core.errors import ConfigError
 from dssm_core.families import SAMPLERS
 from dssm_core.features.events import Events
@@ -29,6 +30,9 @@ class Mixed(BaseModel):
     """Each draw is made by one of `parts`, chosen by the shares, which add up to 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    from_batch: ClassVar[bool] = False
+    same_for_all: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
     parts: Annotated[tuple[Part, ...], Field(min_length=2)]
 
     @model_validator(mode="after")
@@ -52,13 +56,25 @@ class Mixed(BaseModel):
         """Whether any part gives events candidates of their own."""
         return any(sampler.own for sampler in self.samplers)
 
+    @property
+    def even(self) -> bool:
+        """Whether every part draws its items alike."""
+        return all(sampler.even for sampler in self.samplers)
+
+    @property
+    def draws_positives(self) -> bool:
+        """Whether any part can draw a user's positives."""
+        return any(sampler.draws_positives for sampler in self.samplers)
+
+    def problems(self, config: Config) -> Iterator[str]:
+        """The problems of the parts."""
+        for sampler in self.samplers:
+            yield from families.problems(sampler, config)
+
     def files(self) -> dict[str, Path]:
         """What the parts' `fit` reads, by path."""
-        return {
-            str(file): file
-            for sampler in self.samplers
-            for file in getattr(sampler, "files", dict)().values()
-        }
+        paths = [file for sampler in self.samplers for file in sampler.files().values()]
+        return {str(file): file for file in paths}
 
     def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """Every part's tables, `number.name`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from pathlib import Path
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -20,15 +21,36 @@ class Sampler(Protocol):
     """Draws candidates for all events of one bucket (the events between two refreshes) and knows
     their probability.
 
-    The fields of a member are its settings; `tables` is what its `fit` gave, moved to the training
-    device.
-    own: whether every event gets candidates of its own ([B, count]) or all of a batch share one
-    list ([count]).
+    The fields of a member are its settings. `tables` are those that its `fit` returned, on the
+    training device.
     """
+
+    from_batch: ClassVar[bool]
+    """Whether the candidates are the batch's own positives, in the batch's order."""
+    same_for_all: ClassVar[bool]
+    """Whether all buckets and users have the same distribution."""
+    ignores: ClassVar[tuple[str, ...]]
+    """Settings of the config that have no effect under this sampler, by dotted path."""
 
     @property
     def own(self) -> bool:
-        """A class variable where it does not hang on settings."""
+        """Whether each event has its own candidates ([B, count]), or all events of a batch share
+        them ([count]). This and the next two are class variables if they do not depend on settings.
+        """
+        ...
+
+    @property
+    def even(self) -> bool:
+        """Whether all items that can be drawn for an event have the same probability."""
+        ...
+
+    @property
+    def draws_positives(self) -> bool:
+        """Whether a user's own positives can be drawn for that user."""
+        ...
+
+    def files(self) -> dict[str, Path]:
+        """The files that `fit` reads beside the log, by name. They are part of the step's key."""
         ...
 
     def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:

@@ -4,6 +4,7 @@ log-uniform candidates).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -31,6 +32,15 @@ class Ralm(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     own: ClassVar[bool] = False
+    even: ClassVar[bool] = False
+    draws_positives: ClassVar[bool] = True
+    from_batch: ClassVar[bool] = False
+    same_for_all: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = ()
+
+    def files(self) -> dict[str, Path]:
+        """None: only the log is read."""
+        return {}
 
     def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """One distribution over all items."""

@@ -4,6 +4,7 @@ fun-rec's sampling).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
@@ -32,7 +33,16 @@ class RankSuppressed(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     own: ClassVar[bool] = False
+    even: ClassVar[bool] = False
+    draws_positives: ClassVar[bool] = True
+    from_batch: ClassVar[bool] = False
+    same_for_all: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = ()
     favour: Literal["popular", "rare"] = "popular"
+
+    def files(self) -> dict[str, Path]:
+        """None: only the log is read."""
+        return {}
 
     def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """One distribution over all items."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -19,6 +20,15 @@ class Uniform(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     own: ClassVar[bool] = False
+    even: ClassVar[bool] = True
+    draws_positives: ClassVar[bool] = True
+    from_batch: ClassVar[bool] = False
+    same_for_all: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = ()
+
+    def files(self) -> dict[str, Path]:
+        """None: only the log is read."""
+        return {}
 
     def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """The number of items."""

@@ -5,13 +5,16 @@ tutorials' `np.random.choice`.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor
 
+from dssm_core import families
 from dssm_core.config import Member
+from dssm_core.families import SAMPLERS
 from dssm_core.features.events import Events
 from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.mixed import build_inner
@@ -23,13 +26,6 @@ from dssm_core.sampling.samplers.protocol import (
 )
 from dssm_core.sampling.samplers.user_item_pairs import pair_keys, place_of
 
-BASES = (
-    "frequency_bands",
-    "popularity",
-    "ralm",
-    "rank_suppressed",
-    "uniform",
-)  # one distribution, whatever the bucket
 WORTH_A_THREAD = 1 << 15  # draws
 ROUNDS = 32  # of rejection, before what is left is drawn from the rest of the distribution at once
 
@@ -44,16 +40,30 @@ class Unseen(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     own: ClassVar[bool] = True
+    draws_positives: ClassVar[bool] = False
+    from_batch: ClassVar[bool] = False
+    same_for_all: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
     of: Member = Member(kind="uniform")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.of.kind not in BASES:
+        if not build_inner(self.of).same_for_all:
+            kinds = [kind for kind in SAMPLERS if families.load(SAMPLERS, kind).same_for_all]
             raise ValueError(
-                f"sampler.of is {self.of.kind!r}, but 'unseen' draws from one for all events: give one of {', '.join(BASES)}"
+                f"sampler.of is {self.of.kind!r}, but 'unseen' draws from one for all events:"
+                f" give one of {', '.join(kinds)}"
             )
-        build_inner(self.of)
         return self
+
+    @property
+    def even(self) -> bool:
+        """Whether the other sampler draws its items alike."""
+        return bool(build_inner(self.of).even)
+
+    def files(self) -> dict[str, Path]:
+        """None: only the log is read."""
+        return {}
 
     def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
         """The distribution as an alias table over all codes; each user's own items, sorted, and

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from dssm_core.training.logits import Logits
+from dssm_core.training.logits import Comparison, Logits
 
 
 class Bpr(BaseModel):
@@ -17,10 +17,14 @@ class Bpr(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    in_batch: ClassVar[bool] = False
+    batch: ClassVar[None] = None
     whole_catalogue: ClassVar[bool] = False
     on_scores: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, batch: Logits) -> Tensor:
         """Mean over pairs. → []."""
         return softplus(batch.negative - batch.positive[:, None]).mean()
+
+    def fused(self, compared: Comparison) -> None:
+        """This loss has no form without all logits."""

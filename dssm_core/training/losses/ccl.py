@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from dssm_core.training.logits import Logits
+from dssm_core.config import Config
+from dssm_core.training.logits import Comparison, Logits
 
 
 class Ccl(BaseModel):
@@ -18,9 +20,10 @@ class Ccl(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    in_batch: ClassVar[bool] = False
+    batch: ClassVar[None] = None
     whole_catalogue: ClassVar[bool] = False
     on_scores: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = ("model.temperature", "model.learn_temperature")
     margin: Annotated[float, Field(ge=-1, lt=1)] = 0.4
     negative_weight: Annotated[float, Field(gt=0)] = 50.0
 
@@ -28,3 +31,14 @@ class Ccl(BaseModel):
         """Mean over events. → []."""
         negative = (batch.negative - self.margin).relu().mean(1)
         return (1 - batch.positive + self.negative_weight * negative).mean()
+
+    def fused(self, compared: Comparison) -> None:
+        """This loss has no form without all logits."""
+
+    def problems(self, config: Config) -> Iterator[str]:
+        """Dot products, in which a margin has no scale."""
+        if config.model.similarity == "dot":
+            yield (
+                f"loss {config.loss.kind!r} has its margin in cosines:"
+                " set model.similarity to cosine"
+            )

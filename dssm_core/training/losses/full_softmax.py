@@ -18,9 +18,10 @@ class FullSoftmax(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    in_batch: ClassVar[bool] = False
+    batch: ClassVar[None] = None
     whole_catalogue: ClassVar[bool] = True
     on_scores: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ("train.negatives",)
 
     def __call__(self, batch: Logits) -> Tensor:
         """Mean over events. → []."""

@@ -4,13 +4,17 @@ Petrov & Macdonald 2023).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from dssm_core.training.logits import Logits
+from dssm_core import families
+from dssm_core.config import Config
+from dssm_core.families import SAMPLERS
+from dssm_core.training.logits import Comparison, Logits
 
 
 class Gbce(BaseModel):
@@ -22,9 +26,10 @@ class Gbce(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    in_batch: ClassVar[bool] = False
+    batch: ClassVar[None] = None
     whole_catalogue: ClassVar[bool] = False
     on_scores: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
     calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
 
     def beta(self, candidates: int, catalogue: int) -> float:
@@ -37,3 +42,14 @@ class Gbce(BaseModel):
         candidates = batch.negative.shape[1]
         positive = self.beta(candidates, batch.catalogue) * softplus(-batch.positive)
         return ((positive + softplus(batch.negative).sum(1)) / (candidates + 1)).mean()
+
+    def fused(self, compared: Comparison) -> None:
+        """This loss has no form without all logits."""
+
+    def problems(self, config: Config) -> Iterator[str]:
+        """Samplers that do not draw all their items alike."""
+        if not families.build(SAMPLERS, config.sampler).even:
+            yield (
+                f"loss {config.loss.kind!r} is calibrated for uniform negatives, not for sampler"
+                f" {config.sampler.kind!r}: take sampler 'uniform' or loss 'bce'"
+            )

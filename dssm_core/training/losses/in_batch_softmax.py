@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from collections.abc import Iterator
+from typing import Self
 
 from pydantic import model_validator
 
+from dssm_core import families
+from dssm_core.config import Config
+from dssm_core.families import SAMPLERS
 from dssm_core.sampling.samplers.in_batch import InBatch, Streaming
 from dssm_core.training.losses.sampled_softmax import SampledSoftmax
 
@@ -18,7 +22,6 @@ class InBatchSoftmax(SampledSoftmax):
     exact counts.
     """
 
-    in_batch: ClassVar[bool] = True
     streaming: Streaming | None = None
 
     @property
@@ -33,3 +36,13 @@ class InBatchSoftmax(SampledSoftmax):
                 "loss.streaming says where log-Q comes from, but loss.log_q is false: set it to true or remove loss.streaming"
             )
         return self
+
+    def problems(self, config: Config) -> Iterator[str]:
+        """Settings that the sampler and the loss would both make for the batch."""
+        yield from self.batch.problems(config)
+        sampler = families.build(SAMPLERS, config.sampler)
+        if sampler.from_batch and config.sampler.settings:
+            yield (
+                f"loss {config.loss.kind!r} brings the batch with settings of its own:"
+                f" move those of sampler {config.sampler.kind!r} to loss"
+            )

@@ -6,24 +6,31 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from dssm_core.training.logits import Logits
+from dssm_core.sampling.samplers.in_batch import InBatch
+from dssm_core.training.logits import Comparison, Logits
 
 
 class Loss(Protocol):
-    """A scalar to minimise, from a batch's logits. The fields of a member are its settings.
+    """A scalar to minimise, from a batch's logits. The fields of a member are its settings."""
 
-    in_batch: whether the batch's own positives join the sampler's candidates.
-    whole_catalogue: whether the candidates are all items instead of a sampler's draw.
-    on_scores: whether `Logits` holds similarities themselves, not divided by the temperature.
-
-    A loss may also have `fused(compared: Comparison) -> Tensor`, the same number (and gradients)
-    without holding all logits; it is asked where a batch shares its candidates.
-    """
-
-    in_batch: ClassVar[bool]
     whole_catalogue: ClassVar[bool]
+    """Whether the candidates are all items. The sampler is then not used."""
     on_scores: ClassVar[bool]
+    """Whether `Logits` holds similarities that are not divided by the temperature."""
+    ignores: ClassVar[tuple[str, ...]]
+    """Settings of the config that have no effect under this loss, by dotted path."""
+
+    @property
+    def batch(self) -> InBatch | None:
+        """The sampler of the batch's own positives, if these join the sampler's candidates."""
+        ...
 
     def __call__(self, batch: Logits) -> Tensor:
         """Mean loss over the batch's events. → []."""
+        ...
+
+    def fused(self, compared: Comparison) -> Tensor | None:
+        """The same number, with the same gradients, without holding all logits; None if the loss
+        has no such form. Called if all events of a batch share their candidates. → [].
+        """
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -11,6 +11,9 @@ from torch import Tensor
 from dssm_core.training.fused_cross_entropy import softmax_cross_entropy
 from dssm_core.training.logits import Comparison, Logits, importance_weighted
 
+if TYPE_CHECKING:
+    from dssm_core.sampling.samplers.in_batch import InBatch
+
 
 class SampledSoftmax(BaseModel):
     """Cross-entropy of the positive against the sampler's candidates. log_q: correct for how they
@@ -18,10 +21,15 @@ class SampledSoftmax(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    in_batch: ClassVar[bool] = False
     whole_catalogue: ClassVar[bool] = False
     on_scores: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
     log_q: bool = True
+
+    @property
+    def batch(self) -> InBatch | None:
+        """None: only the sampler gives candidates."""
+        return None
 
     def __call__(self, batch: Logits) -> Tensor:
         """Mean over events. → []."""

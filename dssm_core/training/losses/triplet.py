@@ -4,12 +4,14 @@ retrieval, Huang et al. 2020).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from dssm_core.training.logits import Logits
+from dssm_core.config import Config
+from dssm_core.training.logits import Comparison, Logits
 
 
 class Triplet(BaseModel):
@@ -18,9 +20,10 @@ class Triplet(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    in_batch: ClassVar[bool] = False
+    batch: ClassVar[None] = None
     whole_catalogue: ClassVar[bool] = False
     on_scores: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = ("model.temperature", "model.learn_temperature")
     margin: Annotated[float, Field(gt=0, le=2)] = 0.3
     over: Literal["all", "hardest"] = "all"
 
@@ -30,3 +33,14 @@ class Triplet(BaseModel):
             batch.negative.amax(1, keepdim=True) if self.over == "hardest" else batch.negative
         )
         return (self.margin - batch.positive[:, None] + negative).relu().mean()
+
+    def fused(self, compared: Comparison) -> None:
+        """This loss has no form without all logits."""
+
+    def problems(self, config: Config) -> Iterator[str]:
+        """Dot products, in which a margin has no scale."""
+        if config.model.similarity == "dot":
+            yield (
+                f"loss {config.loss.kind!r} has its margin in cosines:"
+                " set model.similarity to cosine"
+            )

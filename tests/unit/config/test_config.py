@@ -33,7 +33,10 @@ def test_every_shipped_config_is_valid(file):
             {"features": {"history": {"pools": ["mean"], "learn_decays": True}}},
             "learn_decays has nothing to learn: add decay",
         ),
-        ({"train": {"target": "future"}}, "train.target 'future' is for training by place"),
+        (
+            {"train": {"target": "future"}},
+            "train.target 'future' is for training at every position",
+        ),
         (
             {
                 "features": {"activity": {"enabled": False}},
@@ -50,7 +53,7 @@ def test_every_shipped_config_is_valid(file):
                 },
                 "train": {"target": "rest"},
             },
-            "train.target 'rest' knows no latest context",
+            "train.target 'rest' has no latest context",
         ),
         (
             {"model": {"similarity": "dot"}, "index": {"kind": "annoy"}},
@@ -249,10 +252,22 @@ def test_a_split_without_a_kind_goes_by_days():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"loss": {"kind": "full_softmax"}, "features": {"activity": {"enabled": False}}},
-        {"loss": {"kind": "full_softmax"}, "sampler": {"kind": "uniform"}},
+        {
+            "loss": {"kind": "full_softmax"},
+            "features": {"activity": {"enabled": False}},
+            "train__negatives": 1024,
+        },
+        {
+            "loss": {"kind": "full_softmax"},
+            "sampler": {"kind": "uniform"},
+            "train__negatives": 1024,
+        },
         {"loss": {"kind": "gbce"}, "sampler": {"kind": "uniform"}},
-        {"loss": {"kind": "in_batch_softmax"}, "sampler": {"kind": "in_batch"}},
+        {
+            "loss": {"kind": "in_batch_softmax"},
+            "sampler": {"kind": "in_batch"},
+            "train__negatives": 1024,
+        },
         {"loss": {"kind": "gbce"}, "sampler": {"kind": "unseen"}},
         {"loss": {"kind": "bce", "log_q": False}, "sampler": {"kind": "unseen"}},
         {

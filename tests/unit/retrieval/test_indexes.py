@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from dssm_core import families
 from dssm_core.config import parse_config
 from dssm_core.errors import ConfigError
+from dssm_core.families import INDEXES
 from dssm_core.retrieval.index import build_index
 from dssm_core.retrieval.indexes import annoy, measure, protocol
 from dssm_core.retrieval.indexes.annoy import Annoy
@@ -239,9 +241,10 @@ def test_auto_saves_the_choice_and_no_times(vectors, speeds, tmp_path):
 
 
 def test_auto_plans_sizes_by_the_catalogue():
-    one_million = list(plans(("faiss_ivf", "faiss_hnsw", "annoy"), 1_000_000, 200))
-    assert [member.settings.get("nlist") for member, *_ in one_million] == [1024, 4096, None, None]
-    assert [(effort, least) for _, effort, least in one_million] == [
+    one_million = list(plans(("faiss_ivf", "faiss_hnsw", "annoy"), 1_000_000))
+    assert [choice.settings.get("nlist") for choice in one_million] == [1024, 4096, None, None]
+    members = [families.build(INDEXES, choice) for choice in one_million]
+    assert [(member.effort, member.least_effort(200)) for member in members] == [
         ("nprobe", 1),
         ("nprobe", 1),
         ("ef_search", 200),

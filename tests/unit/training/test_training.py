@@ -135,12 +135,12 @@ KNOBS = [
     {"sampler": {"kind": "active", "alpha": 0.1}},
     {"sampler": {"kind": "active", "window_h": 3}},
     {"sampler": {"kind": "active", "uniform_share": 0.9}},
-    {"sampler": {"kind": "in_batch"}},
+    {"sampler": {"kind": "in_batch"}, "train__negatives": 1024},
     {"loss": {"kind": "bce"}},
     {"loss": {"kind": "bce", "log_q": False}},
     {"loss": {"kind": "in_batch_softmax"}},
     {"loss": {"kind": "in_batch_softmax", "streaming": {"step": 0.05}}},
-    {"loss": {"kind": "full_softmax"}},
+    {"loss": {"kind": "full_softmax"}, "train__negatives": 1024},
     {"sampler": {"kind": "unseen"}, "train__negatives": 10},
     {
         "sampler": {
@@ -216,7 +216,11 @@ def by_place(prepared_run, tmp_path_factory):
         {"train__sparse_rows": 10},
         {"model__similarity": "dot"},
         {"features__history": {"learn_decays": True}},
-        {"loss": {"kind": "full_softmax"}, "sampler": {"kind": "active"}},
+        {
+            "loss": {"kind": "full_softmax"},
+            "sampler": {"kind": "active"},
+            "train__negatives": 1024,
+        },
         {"tower": {"kind": "mlp", "dropout": 0.3}},
     ],
     ids=str,
@@ -280,7 +284,7 @@ def test_in_batch_log_q_counts_training_events_only(prepared_run, loss):
     """What the batch's items are expected to be is taken over the events that training sees, not
     over dropped ones.
     """
-    run = prepared_run(loss={"kind": loss}, sampler={"kind": "in_batch"})
+    run = prepared_run(loss={"kind": loss}, sampler={"kind": "in_batch"}, train__negatives=1024)
     samples = run.step("sample_negatives")
     prepared = load_prepared(samples)
     objective = Objective(run.config, prepared, prepared.log, samples, "refit")
@@ -343,7 +347,9 @@ def test_own_negatives_equal_a_loop(prepared_run):
 
 @torch.no_grad()
 def test_full_softmax_is_cross_entropy_over_all_items(prepared_run):
-    objective, model, rows, batch = some_events(prepared_run, loss={"kind": "full_softmax"})
+    objective, model, rows, batch = some_events(
+        prepared_run, loss={"kind": "full_softmax"}, train__negatives=1024
+    )
     items = torch.arange(1, len(objective.log.created))
     scores = torch.stack(
         [scores_of(objective, model, batch, n, items) for n in range(len(batch.events.item))]
