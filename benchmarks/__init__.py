@@ -1,5 +1,7 @@
-"""The tables of docs/benchmarks.md: `python -m benchmarks NAME` reruns one. Read `runner.py` first.
+"""The tables of docs/benchmarks.md: `python -m benchmarks NAME` reruns one. Read `tables.py` first.
 
-In: NAME.yaml (rows, columns, seeds) and the configs it names. Out: results/NAME.jsonl, a record a
-run, and from it the table's section and picture in docs/.
+In: NAME.yaml (rows, columns, seeds) and the configs it names. Out: results/NAME.jsonl with a record
+a run, and from it the table's section and picture in docs/. tables.py reads a table, jobs.py makes
+its runs, measuring.py runs them, records.py keeps what they measure, pages.py writes the page.
+baselines.py, index.py, libraries.py and sampling.py are measurements of their own.
 """

@@ -9,10 +9,19 @@ import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table as TerminalTable
+from rich.table import Table
 
-from benchmarks import pages, runner
-from benchmarks.runner import Bench, Job
+from benchmarks import pages
+from benchmarks.jobs import Job, all_jobs, check_data
+from benchmarks.measuring import (
+    exclusively,
+    measure,
+    remove_runs,
+    remove_unfinished_trainings,
+    step_of,
+)
+from benchmarks.records import measured_jobs, publish
+from benchmarks.tables import CHECKOUT, Bench, find_tables, read_bench
 from dssm_core.aliases import JSON
 from dssm_core.cli.terminal import HELP_OPTIONS, RUNS, Command, console, log_to_terminal
 from dssm_core.errors import ConfigError
@@ -55,7 +64,7 @@ from dssm_core.errors import ConfigError
     is_flag=True,
     help="Run nothing: regenerate the page from benchmarks/results.",
 )
-@click.option("--checkout", type=click.Path(path_type=Path), default=runner.CHECKOUT, hidden=True)
+@click.option("--checkout", type=click.Path(path_type=Path), default=CHECKOUT, hidden=True)
 @RUNS
 def main(
     name: str | None,
@@ -85,22 +94,20 @@ def main(
     """
     log_to_terminal(verbose=False)
     if name is None:
-        show_benches(
-            {file: runner.read_bench(file, checkout) for file in runner.find_tables(checkout)}
-        )
+        show_benches({file: read_bench(file, checkout) for file in find_tables(checkout)})
         return
-    bench = runner.read_bench(name, checkout, _seeds(seeds_text))
-    runner.all_jobs(bench, checkout)  # refuses an error in any config before anything runs
+    bench = read_bench(name, checkout, _seeds(seeds_text))
+    all_jobs(bench, checkout)  # refuses an error in any config before anything runs
     records: list[JSON] = []
     if not docs_only:
-        jobs = runner.all_jobs(bench.only(patterns), checkout)
-        runner.check_data(bench, data)
-        with runner.alone(bench, runs_folder.resolve()):
+        jobs = all_jobs(bench.only(patterns), checkout)
+        check_data(bench, data)
+        with exclusively(bench, runs_folder.resolve()):
             records = run_jobs(
                 bench, jobs, runs_folder.resolve(), data.resolve() if data else None, at_once, fresh
             )
     command = command_of(bench, seeds_text)
-    page = pages.write(bench, runner.publish(bench, records, checkout), command, checkout)
+    page = pages.write(bench, publish(bench, records, checkout), command, checkout)
     console.print(f"written: {page}", highlight=False, soft_wrap=True)
     if any(record["error"] for record in records):
         raise SystemExit(1)
@@ -113,7 +120,7 @@ def command_of(bench: Bench, seeds: str | None) -> str:
         parts.append("--data FOLDER")
     if seeds:
         parts.append(f"--seeds {seeds}")
-    if bench.parts:  # otherwise the runs of the tables that it takes its rows from are reused
+    if bench.selected:  # otherwise the runs of the tables that it takes its rows from are reused
         parts.append("--fresh")
     return " ".join(parts)
 
@@ -130,13 +137,13 @@ def run_jobs(
 
     Returns the records of all jobs: first those of earlier runs, then the new ones.
     """
-    runner.start_afresh(bench, runs) if fresh else runner.drop_half_trained(bench, runs)
-    earlier = {} if fresh else runner.known(titles, runs)
+    remove_runs(bench, runs) if fresh else remove_unfinished_trainings(bench, runs)
+    earlier = {} if fresh else measured_jobs(titles, runs)
     console.print(f"{len(titles)} runs, {len(earlier)} of them measured already", highlight=False)
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         lines = JobLines(progress, bench.name, titles, done=len(earlier))
-        new = runner.measure(
+        new = measure(
             bench,
             [job for job in titles if job not in earlier],
             runs,
@@ -178,9 +185,7 @@ class JobLines:
     def tick(self) -> None:
         """Show the step that each running job has reached."""
         for job, (task, log) in list(self._lines.items()):
-            self._progress.update(
-                task, description=f"{self._title(job)} [dim]{runner.step_of(log)}"
-            )
+            self._progress.update(task, description=f"{self._title(job)} [dim]{step_of(log)}")
 
     def _title(self, job: Job) -> str:
         day = [job.test_day.isoformat()] if job.test_day else []
@@ -189,7 +194,7 @@ class JobLines:
 
 def show_benches(benches: Mapping[str, Bench]) -> None:
     """List the tables: name, number of rows, seeds, title."""
-    table = TerminalTable("table", "rows", "seeds", "", box=None, header_style="bold")
+    table = Table("table", "rows", "seeds", "", box=None, header_style="bold")
     for name, bench in benches.items():
         rows = sum(len(part.rows) for part in bench.tables)
         table.add_row(name, str(rows), ",".join(map(str, bench.tables[0].seeds)), bench.title)

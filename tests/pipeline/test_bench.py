@@ -3,8 +3,8 @@
 import yaml
 from click.testing import CliRunner
 
-from benchmarks import runner as bench
 from benchmarks.__main__ import main
+from dssm_core.runs.json_lines import read_json_lines
 from dssm_core.runs.table import STEPS
 from tests.conftest import small_config
 
@@ -32,7 +32,7 @@ def test_a_row_and_its_baseline_are_measured_by_a_run_up_to_the_gate(tmp_path, m
     arguments = ["one", "--checkout", str(tmp_path), "--runs", str(tmp_path / "runs")]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
-    (record,) = bench.read_records(tmp_path / "benchmarks" / "results" / "one.jsonl")
+    (record,) = read_json_lines(tmp_path / "benchmarks" / "results" / "one.jsonl")
     assert set(record["seconds"]) == set(STEPS) - {"register_model"}
     assert record["parameters"] > 1000
     assert record["device"] == "cpu"

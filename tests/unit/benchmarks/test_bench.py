@@ -1,4 +1,6 @@
-"""Tables are read, run by processes of their own (here small stand-ins), kept, and written down."""
+"""Tables are read and run, each job in a process of its own (here a small script), and the page is
+written from the records.
+"""
 
 import json
 import sys
@@ -10,14 +12,18 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from benchmarks import pages as bench_docs
-from benchmarks import runner as bench
+from benchmarks import measuring, records
 from benchmarks.__main__ import main
+from benchmarks.jobs import Job, all_jobs, queues
+from benchmarks.lines import lines_of
+from benchmarks.tables import find_tables, read_bench
 from dssm_core.config import read_config
+from dssm_core.runs.json_lines import read_json_lines
+from dssm_core.runs.run import Run
 from tests.conftest import REPO, small_config
 
-# A stand-in for `dssm run`: leaves a run folder, prints a summary whose recall is made of the seed;
-# seed 13 fails, seed 14 is killed.
+# Runs in place of `dssm run`: writes a run folder and prints a summary whose recall follows from
+# the seed. Seed 13 fails, seed 14 is killed.
 CHILD = """
 import json, os, signal, sys
 from pathlib import Path
@@ -26,7 +32,7 @@ with count.open("a") as stream:
     stream.write(f"{title} {seed} {os.environ['OMP_NUM_THREADS']}\\n")
 print("▶ train_towers     train", file=sys.stderr)
 if seed == 13:
-    sys.exit("ValueError: seed 13 brings no luck,\\nnever")
+    sys.exit("ValueError: seed 13 is unlucky,\\nnever")
 if seed == 14:
     os.kill(os.getpid(), signal.SIGKILL)
 root = runs / "small" / "day" / f"{title}-{seed}"
@@ -94,14 +100,14 @@ def checkout(tmp_path):
 
 @pytest.fixture
 def ran(tmp_path, monkeypatch):
-    """Jobs run the stand-in; the runs made so far, as `title seed threads`."""
+    """Jobs run CHILD; returns the runs made so far, as `title seed threads`."""
     file = tmp_path / "ran"
 
     def command(job, data, runs):
         title = "bce" if job.overrides else "plain"
         return [sys.executable, "-c", CHILD, str(runs), str(job.seed), title, str(file)]
 
-    monkeypatch.setattr(bench.Job, "command", command)
+    monkeypatch.setattr(Job, "command", command)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return lambda: sorted(file.read_text().splitlines()) if file.is_file() else []
 
@@ -123,8 +129,8 @@ def run_benchmarks(checkout, *arguments):
     )
 
 
-def records(checkout, name="trial"):
-    return bench.read_records(checkout / "benchmarks" / "results" / f"{name}.jsonl")
+def published_records(checkout, name="trial"):
+    return read_json_lines(checkout / "benchmarks" / "results" / f"{name}.jsonl")
 
 
 def cells(checkout, title):
@@ -134,16 +140,16 @@ def cells(checkout, title):
     return [cell.strip() for cell in line.replace("\\|", "/").strip("|").split("|")][1:]
 
 
-@pytest.mark.parametrize("name", sorted(bench.find_tables()))
+@pytest.mark.parametrize("name", sorted(find_tables()))
 def test_every_shipped_table_can_run(name):
-    found = bench.read_bench(name)
-    assert bench.all_jobs(found)
+    found = read_bench(name)
+    assert all_jobs(found)
     docs = (REPO / "docs" / "benchmarks.md").read_text()
     assert f"<!-- bench:{name} -->" in docs
     assert f"<!-- /bench:{name} -->" in docs
 
 
-def test_a_table_is_run_kept_and_written(checkout, ran):
+def test_a_table_is_run_recorded_and_written(checkout, ran):
     done = run_benchmarks(checkout, "trial")
     assert done.exit_code == 0, done.output
     assert ran() == [f"{title} {seed} 1" for title in ("bce", "plain") for seed in (1, 2, 3)], (
@@ -159,7 +165,7 @@ def test_a_table_is_run_kept_and_written(checkout, ran):
     assert "6 runs on cpu, threads each: 1" in text
     # seeds 1, 2, 3: recalls 0.1, 0.2, 0.3, so mean 0.2 and standard deviation 0.1; two steps of 2
     # s, one of them training
-    peak = f"{max(record['peak_gib'] for record in records(checkout)):.1f}"
+    peak = f"{max(record['peak_gib'] for record in published_records(checkout)):.1f}"
     assert cells(checkout, "ours]") == [
         "**0.200** ± 0.100", "**0.020** ± 0.010", "**0.010**", "recall@20 0.250", "users 1-9", "Doe 2020", "3", "2", "4", peak, "1.50 M",
     ]  # fmt: skip
@@ -194,20 +200,20 @@ def test_what_is_measured_is_not_run_again(checkout, ran):
     (checkout / "configs" / "small.yaml").write_text(yaml.safe_dump(small_config(train__epochs=3)))
     run_benchmarks(checkout, "trial", "--docs-only")
     assert (
-        "Measured with settings that have changed since, run them again: ceiling, hot"
+        "The settings of these rows have changed since, run them again: ceiling, hot"
         in (checkout / "docs/benchmarks.md").read_text()
     )
-    # the stand-in of the changed config would write into folders that are there
+    # without --fresh, CHILD would write into folders that exist
     run_benchmarks(checkout, "trial", "--fresh")
     assert len(ran()) == 16
 
 
-def test_other_code_measures_anew(checkout, ran, monkeypatch):
+def test_other_code_is_measured_again(checkout, ran, monkeypatch):
     run_benchmarks(checkout, "trial", "--rows", "ours")
-    jobs = bench.all_jobs(bench.read_bench("trial", checkout), checkout)
-    assert [job.seed for job in bench.known(jobs, checkout / "runs")] == [1, 2, 3]
-    monkeypatch.setattr(bench, "code_version", lambda: "other")
-    assert bench.known(jobs, checkout / "runs") == {}
+    jobs = all_jobs(read_bench("trial", checkout), checkout)
+    assert [job.seed for job in records.measured_jobs(jobs, checkout / "runs")] == [1, 2, 3]
+    monkeypatch.setattr(records, "code_version", lambda: "other")
+    assert records.measured_jobs(jobs, checkout / "runs") == {}
 
 
 def test_some_rows_and_seeds(checkout, ran):
@@ -220,37 +226,37 @@ def test_some_rows_and_seeds(checkout, ran):
     )
     assert cells(checkout, r"ours\|bce")[0] == "**0.600** ± 0.141"
     assert cells(checkout, "ours]")[0] == "not run"
-    assert [record["seed"] for record in records(checkout)] == [5, 7]
+    assert [record["seed"] for record in published_records(checkout)] == [5, 7]
 
 
-def test_a_failing_run_is_noted_and_the_others_go_on(checkout, ran):
+def test_a_failing_run_is_recorded_and_does_not_stop_the_others(checkout, ran):
     done = run_benchmarks(checkout, "trial", "--seeds", "13,1,14", "--rows", "ours")
     assert done.exit_code == 1
     assert len(ran()) == 3
-    errors = {record["seed"]: record["error"] for record in records(checkout)}
+    errors = {record["seed"]: record["error"] for record in published_records(checkout)}
     assert errors == {
-        13: "ValueError: seed 13 brings no luck,\nnever",
+        13: "ValueError: seed 13 is unlucky,\nnever",
         1: None,
         14: "ended by SIGKILL: out of memory?",
     }
     text = (checkout / "docs" / "benchmarks.md").read_text()
-    assert "- ours failed: ValueError: seed 13 brings no luck, never" in text
+    assert "- ours failed: ValueError: seed 13 is unlucky, never" in text
     assert cells(checkout, "ours]")[0] == "**0.100**", "of the seed that went well"
     run_benchmarks(checkout, "trial", "--seeds", "13,1,14", "--rows", "ours")
     assert len(ran()) == 5, "a failed run is tried again, the other one not"
 
 
 def test_runs_side_by_side_share_the_cores(checkout, ran, monkeypatch):
-    monkeypatch.setattr(bench, "cores", lambda: 8)
+    monkeypatch.setattr(measuring, "cores", lambda: 8)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{checkout}/mlflow.db")
     done = run_benchmarks(checkout, "trial", "--jobs", "3")
     assert done.exit_code == 0, done.output
     assert ran() == [f"{title} {seed} 2" for title in ("bce", "plain") for seed in (1, 2, 3)]
-    assert {record["threads"] for record in records(checkout)} == {2}
+    assert {record["threads"] for record in published_records(checkout)} == {2}
 
 
 def test_a_table_is_run_by_one_process_at_a_time(checkout, ran):
-    with bench.alone(bench.read_bench("trial", checkout), checkout / "runs"):
+    with measuring.exclusively(read_bench("trial", checkout), checkout / "runs"):
         done = run_benchmarks(checkout, "trial", "--seeds", "1")
     assert done.exit_code == 1
     assert "another `python -m benchmarks trial` is running" in " ".join(done.output.split())
@@ -258,9 +264,8 @@ def test_a_table_is_run_by_one_process_at_a_time(checkout, ran):
 
 
 def test_jobs_that_may_share_a_training_are_not_run_side_by_side(checkout):
-    jobs = list(bench.all_jobs(bench.read_bench("trial", checkout, seeds=[1, 2]), checkout))
-    queues = bench.queues(jobs)
-    assert [[(bool(job.overrides), job.seed) for job in queue] for queue in queues] == [
+    jobs = list(all_jobs(read_bench("trial", checkout, seeds=[1, 2]), checkout))
+    assert [[(bool(job.overrides), job.seed) for job in queue] for queue in queues(jobs)] == [
         [(False, 1), (True, 1)],
         [(False, 2), (True, 2)],
     ]
@@ -276,25 +281,25 @@ def test_queued_jobs_wait_for_each_other(checkout, monkeypatch):
         running.remove((job.config, job.seed))
         return {"job": job.id, "error": None}
 
-    monkeypatch.setattr(bench, "run_job", run_job)
-    found = bench.read_bench("trial", checkout, seeds=[1, 2])
-    jobs = list(bench.all_jobs(found, checkout))
-    done = bench.measure(found, jobs, checkout / "runs", None, at_once=4)
+    monkeypatch.setattr(measuring, "run_job", run_job)
+    found = read_bench("trial", checkout, seeds=[1, 2])
+    jobs = list(all_jobs(found, checkout))
+    done = measuring.measure(found, jobs, checkout / "runs", None, at_once=4)
     assert sorted(record["job"] for record in done) == sorted(job.id for job in jobs)
     assert together == [False] * 4
 
 
-def test_days_have_lines_of_their_own(checkout, ran):
+def test_each_test_day_has_its_own_line(checkout, ran):
     rows = [TABLE["rows"][2], TABLE["rows"][4]]
     write(
         checkout,
         "trial",
         TABLE | {"rows": rows, "test_days": [date(2024, 3, 6), date(2024, 3, 7)], "seeds": [1]},
     )
-    found = bench.read_bench("trial", checkout)
-    jobs = list(bench.all_jobs(found, checkout))
+    found = read_bench("trial", checkout)
+    jobs = list(all_jobs(found, checkout))
     assert [job.read().split.test_day for job in jobs] == [date(2024, 3, 6), date(2024, 3, 7)]
-    lines = bench_docs.lines_of(found.tables[0], {}, checkout)
+    lines = lines_of(found.tables[0], {}, checkout)
     assert [(line.row.title, line.day) for line in lines] == [
         ("ours", date(2024, 3, 6)),
         ("ours", date(2024, 3, 7)),
@@ -310,13 +315,13 @@ def test_parts_of_tables_run_with_their_own_seeds(checkout, ran):
     assert ran() == ["plain 4 1", "plain 5 1"]
     text = (checkout / "docs" / "benchmarks.md").read_text()
     assert "python -m benchmarks parts --fresh\n" in text
-    assert "### A trial, 2 seeds\n\nBy the protocol of" in text
+    assert "### A trial, 2 seeds\n\nMeasured by the protocol of" in text
     assert "\n## Seeds\n\n<!-- bench:parts -->\n" in text, "a section without markers is added"
     assert "old" in text, "the other table's section is left alone"
     assert cells(checkout, "ours]")[0] == "**0.450** ± 0.071"
 
 
-def test_nothing_measured_is_said_so_and_not_drawn(checkout):
+def test_a_table_without_records_says_not_run_and_has_no_picture(checkout):
     assert run_benchmarks(checkout, "trial", "--docs-only").exit_code == 0
     text = (checkout / "docs" / "benchmarks.md").read_text()
     assert "Not run yet." in text
@@ -326,9 +331,7 @@ def test_nothing_measured_is_said_so_and_not_drawn(checkout):
 
 
 def test_the_command_is_one_process_up_to_the_gate(checkout):
-    job = bench.Job(
-        checkout / "configs", "small.yaml", ("loss.kind=bce",), "sub", date(2024, 3, 7), 5
-    )
+    job = Job(checkout / "configs", "small.yaml", ("loss.kind=bce",), "sub", date(2024, 3, 7), 5)
     command = job.command(Path("/data"), Path("/runs"))
     assert command[:6] == [
         sys.executable,
@@ -361,12 +364,12 @@ def test_a_reused_step_counts_what_it_took_where_it_ran(tmp_path):
             "seed": 1,
         }
         (folder / "manifest.json").write_text(json.dumps(manifest | {"reused_from": reused}))
-    origins = {name: bench.origin(bench.Run(tmp_path / name), "train_towers").id for name in chain}
+    origins = {name: measuring.origin(Run(tmp_path / name), "train_towers").id for name in chain}
     assert origins == {"first": "first", "second": "first", "third": "first", "orphan": "orphan"}
 
 
-def test_a_half_finished_training_begins_anew(checkout):
-    found = bench.read_bench("trial", checkout)
+def test_an_unfinished_training_starts_again(checkout):
+    found = read_bench("trial", checkout)
     part = (
         checkout
         / "runs"
@@ -378,18 +381,18 @@ def test_a_half_finished_training_begins_anew(checkout):
         / ".train_towers.part"
     )
     part.mkdir(parents=True)
-    bench.drop_half_trained(found, checkout / "runs")
+    measuring.remove_unfinished_trainings(found, checkout / "runs")
     assert part.parent.is_dir()
     assert not part.exists()
 
 
-def test_the_step_a_log_has_come_to(tmp_path):
+def test_the_step_that_a_log_has_reached(tmp_path):
     log = tmp_path / "log"
-    assert bench.step_of(log) == ""
+    assert measuring.step_of(log) == ""
     log.write_text(
         "run x\n▶ ingest_data    read\n✓ ingest_data 1 s\n▶ validate_data check\nsome words\n"
     )
-    assert bench.step_of(log) == "validate_data"
+    assert measuring.step_of(log) == "validate_data"
 
 
 @pytest.mark.parametrize(
@@ -398,18 +401,22 @@ def test_the_step_a_log_has_come_to(tmp_path):
         ({}, ["tral"], "unknown table 'tral': did you mean 'trial'?"),
         ({}, ["trial", "--rows", "ourz"], "unknown row 'ourz': did you mean 'ours'?"),
         ({}, ["trial", "--seeds", "1,x"], "--seeds '1,x' is not a list of whole numbers"),
-        ({"data": "globo"}, ["trial"], "table 'trial' reads 'globo': say with --data"),
-        ({"data": "globo"}, ["trial", "--data", "/nowhere"], "/nowhere/globo is not there"),
+        (
+            {"data": "globo"},
+            ["trial"],
+            "table 'trial' reads 'globo': give the folder that holds it with --data",
+        ),
+        ({"data": "globo"}, ["trial", "--data", "/nowhere"], "/nowhere/globo does not exist"),
         ({"seed": [1]}, ["trial"], "seed: Extra inputs are not permitted"),
         (
             {"rows": [{"title": "a"}]},
             ["trial"],
-            "row 'a' holds neither config nor published figures",
+            "row 'a' has neither config nor published figures",
         ),
         (
             {"rows": [{"title": "a", "published": {"recall@20": 1}}]},
             ["trial"],
-            "say their source and same_data",
+            "add their source and same_data",
         ),
         ({"rows": [TABLE["rows"][2]] * 2}, ["trial"], "two rows are called 'ours'"),
         (
@@ -430,7 +437,7 @@ def test_the_step_a_log_has_come_to(tmp_path):
         ),
     ],
 )
-def test_a_mistake_is_a_sentence_and_nothing_runs(
+def test_an_error_is_one_sentence_and_nothing_runs(
     checkout, ran, monkeypatch, changes, arguments, sentence
 ):
     monkeypatch.delenv("DSSM_DATA", raising=False)
