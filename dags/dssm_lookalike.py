@@ -1,4 +1,4 @@
-"""The Dag `dssm_lookalike`: from seed users or an item to the users most like them, with scores."""
+"""The Dag `dssm_lookalike`: the users most like some seed users, or nearest to an item."""
 
 from __future__ import annotations
 
@@ -10,37 +10,40 @@ from tasks import lookalike
 from tasks.form import TASK_DEFAULTS, config_param, optional
 
 DOC = """
-### An audience
+### Find an audience
 
-Give seed users (a list, a file, or both) **or** one item, such as an ad. The task's return value (`find_audience`, XCom) names the file of
-`user_id`, `score` and `rank`, best first; it lies below $DSSM_AUDIENCES, `audiences` in the runs' folder unless said, as MODEL/RUN.
+Give seed users (a list, a file, or both) **or** one item, such as an ad. The task writes a file
+with the columns `user_id`, `score` and `rank`, best first, and returns its path (XCom of
+`find_audience`). The file is `$DSSM_AUDIENCES/MODEL/RUN`; without the variable, it is written
+below `audiences` in the runs folder.
 
-Of seeds the score is the mean cosine with all of them, of an item it is the towers' own. Seeds that the model does not know are counted,
-named in the log and left out; where none is known, the task fails and says so.
+For seeds, the score is the mean cosine similarity to all of them. For an item, it is the score of
+the two towers. Seeds that the model does not know are left out; the log lists them. If the model
+knows none of the seeds, the task fails.
 """
 
 
 def form() -> dict[str, Param]:
-    """Which model, from whom, how many."""
-    model, start, audience = (
-        {"section": "Model"},
-        {"section": "Start from"},
-        {"section": "Audience"},
-    )
+    """The fields of the form: which model, which seeds or item, how many users."""
+    model = {"section": "Model"}
+    start = {"section": "Start from"}
+    audience = {"section": "Audience"}
     return {
         "config": config_param(),
         "version": optional(
             "string",
             pattern="^[A-Za-z0-9_-]+$",
             title="Version",
-            description_md="A version's number or an alias of the config's model. Empty: the champion.",
+            description_md="Number or alias of a version of the config's model. "
+            "Empty: the champion.",
             **model,
         ),
         "run": optional(
             "string",
             maxLength=1000,
             title="Run",
-            description_md="The folder of a run below $DSSM_RUNS, instead of a registered version; its index must be built.",
+            description_md="Folder of a run below $DSSM_RUNS, to use instead of a version. "
+            "Its index must be built.",
             **model,
         ),
         "seeds": Param(
@@ -48,21 +51,22 @@ def form() -> dict[str, Param]:
             type="array",
             items={"type": "string", "minLength": 1},
             title="Seed users",
-            description_md="User ids, one a line.",
+            description_md="User ids, one per line.",
             **start,
         ),
         "seeds_file": optional(
             "string",
             maxLength=1000,
             title="File of seed users",
-            description_md="Absolute path of a .parquet or .csv with a column `user_id`, or of a text file with one id a line.",
+            description_md="Absolute path of a .parquet or .csv file with a column `user_id`, or "
+            "of a text file with one id per line.",
             **start,
         ),
         "item": optional(
             "string",
             minLength=1,
             title="Item",
-            description_md="An item id (an ad), instead of seeds.",
+            description_md="Item id (such as an ad), to use instead of seeds.",
             **start,
         ),
         "top": Param(
@@ -71,14 +75,14 @@ def form() -> dict[str, Param]:
             minimum=1,
             maximum=100_000_000,
             title="Users",
-            description_md="How many users at most.",
+            description_md="Maximum number of users in the audience.",
             **audience,
         ),
         "exclude_seeds": Param(
             True,
             type="boolean",
-            title="Leave the seeds out",
-            description_md="Seeds are not of their own audience.",
+            title="Exclude the seeds",
+            description_md="Do not include the seed users in the audience.",
             **audience,
         ),
         "format": Param(
@@ -86,7 +90,7 @@ def form() -> dict[str, Param]:
             type="string",
             enum=["parquet", "csv"],
             title="Format",
-            description_md="Of the audience's file.",
+            description_md="Format of the audience file.",
             **audience,
         ),
     }
@@ -103,7 +107,7 @@ def form() -> dict[str, Param]:
     default_args=TASK_DEFAULTS,
 )
 def dssm_lookalike() -> None:
-    """One task."""
+    """Find the audience and write its file."""
     task(lookalike.find_audience)()
 
 

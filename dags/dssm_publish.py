@@ -1,4 +1,4 @@
-"""The Dag `dssm_publish`: whoever became champion, by whatever way, is written down and published."""
+"""The Dag `dssm_publish`: records and publishes each new champion, however it became champion."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from tasks.settings import model_name
 from tasks.watch import ChampionTrigger
 
 DOC = """
-### The champion, where others read it
+### Publish the champion
 
-Starts within seconds of `champion` moving in MLflow, by the review, by `dssm promote`, or by hand: a move by hand is written to the history
-(`dssm history`) first. Then users' and items' vectors go to $DSSM_PUBLISH: a folder of Parquet files, or `redis://HOST:PORT/DATABASE`.
-Readers see all of a version or nothing of it.
+Starts within seconds after the alias `champion` moves in MLflow: by the review, by `dssm promote`,
+or by hand. A move by hand is first written to the history (`dssm history`). Then the embeddings of
+users and items are written to $DSSM_PUBLISH: a folder of Parquet files, or
+`redis://HOST:PORT/DATABASE`. Readers see all embeddings of a version or none of them.
 """
 
 CHAMPION = Asset(
@@ -48,7 +49,7 @@ CHAMPION = Asset(
     default_args=TASK_DEFAULTS,
 )
 def dssm_publish() -> None:
-    """Notice, then publish."""
+    """Record a champion that was set by hand, then publish the champion."""
     task(publishing.publish_champion)(task(publishing.notice_champion)())
 
 

@@ -1,6 +1,4 @@
-"""The Dag `dssm_refresh`: between two trainings the champion's index follows the clicks, hour by
-hour.
-"""
+"""The Dag `dssm_refresh`: rebuilds the champion's index from the latest clicks."""
 
 from __future__ import annotations
 
@@ -13,22 +11,24 @@ from tasks import refreshing
 from tasks.form import TASK_DEFAULTS, config_param, data_param, optional
 
 DOC = """
-### The champion's index, up to now
+### Refresh the champion's index
 
-Reads the latest clicks (days that have landed, and the log for the day that is going on), and writes the champion's bundle anew with
-the same towers: item activity and ages, items that appeared since, users who have acted. `$DSSM_REFRESHED/MODEL/current` then moves to
-it in one step; `lineage.json` in it says from which version and which clicks it was made. No alias moves: the version stays what it is.
+Reads the latest clicks: the landed days, and the log for the current day. Rebuilds the champion's
+bundle with the same towers: user embeddings, new items, and the activity and age of all items.
+Then `$DSSM_REFRESHED/MODEL/current` points to the new bundle in one step. Its `lineage.json` says
+from which version and clicks it was made. No MLflow alias moves, and no version changes.
 
-* Scheduled by $DSSM_REFRESH_SCHEDULE (a cron line, UTC), hourly where days land by $DSSM_SCHEDULE; otherwise by hand.
-* Nothing new is no error; no champion skips the task; no click at all fails it at once.
+* Schedule: $DSSM_REFRESH_SCHEDULE (a cron expression, in UTC). If it is not set, the Dag runs
+  hourly if $DSSM_SCHEDULE is set, and otherwise only when you trigger it.
+* If there are no new clicks, the task succeeds. If there is no champion, it is skipped. If there
+  are no clicks at all, it fails without a retry.
 """
 
 
 def schedule() -> str | None:
-    """Every hour where the log is read by a schedule at all."""
-    return os.environ.get("DSSM_REFRESH_SCHEDULE") or (
-        "@hourly" if os.environ.get("DSSM_SCHEDULE") else None
-    )
+    """$DSSM_REFRESH_SCHEDULE, or hourly if days land by a schedule, or None."""
+    hourly = "@hourly" if os.environ.get("DSSM_SCHEDULE") else None
+    return os.environ.get("DSSM_REFRESH_SCHEDULE") or hourly
 
 
 @dag(
@@ -45,7 +45,8 @@ def schedule() -> str | None:
             format="date-time",
             title="As of",
             section="Run",
-            description_md="The moment up to which clicks count, such as `2017-10-07T15:00:00Z`. Empty: the run's own.",
+            description_md="Time up to which clicks count, such as `2017-10-07T15:00:00Z`. "
+            "Empty: the time of the run.",
         ),
     },
     doc_md=DOC,
@@ -53,7 +54,7 @@ def schedule() -> str | None:
     default_args=TASK_DEFAULTS,
 )
 def dssm_refresh() -> None:
-    """One task."""
+    """Refresh the champion of the config."""
     task(refreshing.refresh_champion)()
 
 

@@ -1,4 +1,4 @@
-"""The Dag `dssm_rollback`: the previous champion is champion again."""
+"""The Dag `dssm_rollback`: makes the previous champion, or another version, the champion again."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from tasks import publishing
 from tasks.form import TASK_DEFAULTS, config_param, optional
 
 DOC = """
-### Go back
+### Roll back
 
-Makes `previous_champion`, or the version you give, champion again: it is loaded and asked first, the move is one step for readers, and your
-reason goes to the version's tags and to `dssm history`. `dssm_publish` starts by itself afterwards.
+Makes `previous_champion`, or the version that you give, the champion again. The version is loaded
+and queried first. Readers see the change in one step. Your reason is written to the tags of the
+version and to `dssm history`. Then `dssm_publish` starts by itself.
 """
 
 
@@ -30,7 +31,7 @@ reason goes to the version's tags and to `dssm history`. `dssm_publish` starts b
             pattern="^[0-9]+$",
             title="Version",
             section="Run",
-            description_md="The version to go back to. Empty: `previous_champion`.",
+            description_md="Version to go back to. Empty: `previous_champion`.",
         ),
         "reason": Param(
             type="string",
@@ -38,7 +39,7 @@ reason goes to the version's tags and to `dssm history`. `dssm_publish` starts b
             maxLength=1000,
             title="Reason",
             section="Run",
-            description_md="Kept in the history.",
+            description_md="Why you go back. It is kept in the history.",
         ),
     },
     doc_md=DOC,
@@ -46,7 +47,7 @@ reason goes to the version's tags and to `dssm history`. `dssm_publish` starts b
     default_args=TASK_DEFAULTS,
 )
 def dssm_rollback() -> None:
-    """One task."""
+    """Make an earlier version the champion."""
     task(publishing.roll_back)()
 
 

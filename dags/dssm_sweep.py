@@ -1,6 +1,4 @@
-"""The Dag `dssm_sweep`: settings against each other on the last train days; the best one is
-trained, judged and registered.
-"""
+"""The Dag `dssm_sweep`: tries combinations of settings, then trains the best one on all days."""
 
 from __future__ import annotations
 
@@ -15,14 +13,17 @@ from tasks.form import TASK_DEFAULTS, optional, training_form
 from tasks.links import MlflowRunLink
 
 DOC = """
-### Which settings are best?
+### Find the best settings
 
-Every combination of the axes is a trial: trained on all but the last train days and judged by its served index on those, never on the
-test day. With search `optuna` so many trials as you say, in rounds that learn from those before. Reading, checking and splitting the
-log is done once. A trial that fails does not stop the others. The best goes to `dssm_training`: trained on all days, judged on the test
-day, registered.
+A trial is one combination of the axes. It is trained without the last training days, and its served
+index is judged on these days, never on the test day. With the search `grid`, every combination is
+tried. With `optuna`, the given number of trials is run in rounds that learn from earlier rounds.
+The log is read, validated and split once for all trials. A trial that fails does not stop the
+others. The best combination starts `dssm_training`, which trains on all days, judges the model on
+the test day and registers it.
 
-The sweep's MLflow run holds the comparison, its child runs the trials: select them there and press **Compare**.
+The sweep's MLflow run holds the comparison. Its child runs are the trials: select them in MLflow
+and press **Compare**.
 """
 
 AXES = Param(
@@ -31,8 +32,9 @@ AXES = Param(
     items={"type": "string", "pattern": r"^[a-z_0-9.]+=.+"},
     title="Axes",
     section="Sweep",
-    description_md="One a line, `key=value,value`: `tower`, `loss`, `sampler`, `index`, or a setting as `train.learning_rate=0.001,0.003`. "
-    "A search also takes `train.learning_rate=0.0005..0.01 log`.",
+    description_md="One per line, `key=value,value`: `tower`, `loss`, `sampler`, `index`, or any "
+    "setting, such as `train.learning_rate=0.001,0.003`. `optuna` also accepts a range, such as "
+    "`train.learning_rate=0.0005..0.01 log`.",
 )
 SEARCH = Param(
     "grid",
@@ -40,7 +42,8 @@ SEARCH = Param(
     enum=list(SEARCHES),
     title="Search",
     section="Sweep",
-    description_md="`grid`: every combination. `optuna`: so many trials, in rounds; each round is another run of this Dag.",
+    description_md="`grid`: every combination. `optuna`: the given number of trials in rounds; "
+    "each round is a run of this Dag.",
 )
 TRIALS = Param(
     12,
@@ -49,14 +52,14 @@ TRIALS = Param(
     maximum=MOST_TRIALS,
     title="Trials",
     section="Sweep",
-    description_md="Of a search.",
+    description_md="Number of trials of a search by `optuna`.",
 )
-BETWEEN_ROUNDS = {  # what a round tells the next
+BETWEEN_ROUNDS = {  # a round passes these to the next one
     "sweep": optional(
         "string",
         title="Sweep",
         section="Between rounds",
-        description_md="Filled in by the Dag itself.",
+        description_md="Leave empty: the Dag fills it in.",
     ),
     "tried": Param(
         [],
@@ -64,17 +67,18 @@ BETWEEN_ROUNDS = {  # what a round tells the next
         items={"type": "object"},
         title="Tried",
         section="Between rounds",
-        description_md="As above.",
+        description_md="Leave empty: the Dag fills it in.",
     ),
 }
 
-LABEL = "{{ ti.xcom_pull('plan_trials')['trials'][ti.map_index]['label'] }}"  # what Airflow's pages show instead of a number
+# Airflow's pages show it instead of the number of a trial.
+LABEL = "{{ ti.xcom_pull('plan_trials')['trials'][ti.map_index]['label'] }}"
 
 
 @task_group(default_args={"map_index_template": LABEL})
-def trial(given: dict[str, str]) -> None:
-    """A trial's own steps, as in dssm_training; the shared ones are taken over."""
-    run = task(sweep.begin_trial)(given)
+def trial(planned: dict[str, str]) -> None:
+    """The steps of a trial, as in dssm_training. Steps that all trials share are reused."""
+    run = task(sweep.begin_trial)(planned)
     run = task(steps.sample_negatives)(run)
     run = task(steps.train_towers, pool="gpu", execution_timeout=timedelta(hours=6))(run)
     run.operator.operator_extra_links = (MlflowRunLink(),)
@@ -98,11 +102,11 @@ def trial(given: dict[str, str]) -> None:
     default_args=TASK_DEFAULTS,
 )
 def dssm_sweep() -> None:
-    """Plan, share, try all, compare, hand on."""
+    """Plan the trials, share what is equal, run all, compare them, start what follows."""
     planned = task(sweep.plan_trials)()
-    tried = trial.expand(given=task(sweep.share_data)(planned))
+    trials = trial.expand(planned=task(sweep.share_data)(planned))
     following = task(sweep.compare_trials, trigger_rule=TriggerRule.ALL_DONE)(planned)
-    tried >> following
+    trials >> following
     following >> TriggerDagRunOperator(
         task_id="hand_on",
         trigger_dag_id="{{ ti.xcom_pull('compare_trials')['dag'] }}",

@@ -1,6 +1,4 @@
-"""The Dag `dssm_training`: a day's click log becomes a registered retrieval model, or a reason why
-not.
-"""
+"""The Dag `dssm_training`: trains, judges and registers a retrieval model from a click log."""
 
 from __future__ import annotations
 
@@ -14,27 +12,34 @@ from tasks.links import MlflowRunLink, ReportLink
 from tasks.review import Review
 from tasks.windows import INTERACTIONS, WINDOW_DAYS, TrailingDaysMapper, TrailingDaysWindow
 
-REVIEW_WAITS = timedelta(days=7)  # without an answer by then the version stays challenger
+REVIEW_WAITS = timedelta(days=7)  # without an answer, the version stays challenger
 
 DOC = """
-### From a click log to a served retrieval model
+### From a click log to a retrieval model
 
-Reads seven days of clicks, trains a two-tower (DSSM) model on six and judges it on the last: the index that would be
-served must recall well enough against a floor, simple baselines and today's champion. What passes becomes one version
-in MLflow, alias `challenger`; what does not stays in MLflow with the reasons, and `register_model` is skipped.
+Reads seven days of clicks, trains a two-tower (DSSM) model on six and judges it on the last. The
+index that would be served must reach a floor of recall, and must be better than simple baselines
+and than the current champion. A model that passes becomes one version in MLflow with the alias
+`challenger`. If a model is refused, MLflow keeps the reasons, and `register_model` is skipped.
 
-* After registration a **review** waits for a person: challenger beside champion; Promote, Keep as challenger or Reject, with a reason.
-  With `gate.promote_margin` set, one that is so far ahead of the champion is promoted without.
-* **Trigger** ▶ opens a form. Empty fields keep what the config file says.
-* **MLflow run** on `train_towers` opens the curves while it trains; **Report** on `recall_gate` tells the whole run, also a refused one.
-* The tab **MLflow runs**, here and on each run's page, lists what came out.
-* A lost worker is retried and goes on from its last checkpoint. Bad data or settings fail at once: read the task's log.
-* When `ingest_interactions` has landed the days of a window, a run for its last day starts by itself, on $DSSM_CONFIG.
+* **Review**: after the registration a task waits for a person, who compares challenger and champion
+  and chooses Promote, Keep as challenger or Reject, with a reason. If `gate.promote_margin` is set,
+  a challenger that is better than the champion by this margin is promoted without a review.
+* **Trigger** ▶ opens a form. An empty field keeps the value of the config file.
+* **MLflow run** on `train_towers` opens the curves during training. **Report** on `recall_gate`
+  opens the report of the run, which is written even if the model is refused.
+* The tab **MLflow runs**, here and on each run's page, lists the results.
+* If a worker is lost, its task is retried and continues from its last checkpoint. Wrong data or
+  settings fail without a retry: the log of the task says what is wrong.
+* When `ingest_interactions` has landed all days of a window, a run for its last day starts by
+  itself, with the config $DSSM_CONFIG.
 """
 
 
 def schedule() -> PartitionedAssetTimetable:
-    """A window whose days have all landed, once; its last day is the partition key. Or by hand."""
+    """One run for each window whose days have all landed; the last day is its partition key. A run
+    can also be triggered by hand.
+    """
     mapper = RollupMapper(
         upstream_mapper=TrailingDaysMapper(WINDOW_DAYS),
         window=TrailingDaysWindow(WINDOW_DAYS),
@@ -47,7 +52,8 @@ def schedule() -> PartitionedAssetTimetable:
     schedule=schedule(),
     start_date=datetime(2017, 1, 1),
     catchup=False,
-    max_active_runs=16,  # while a review waits the next day trains; the pool keeps trainings one at a time
+    # Runs that wait for a review do not stop the next day's run. The pool keeps trainings apart.
+    max_active_runs=16,
     dagrun_timeout=REVIEW_WAITS + timedelta(hours=12),
     params=training_form(),
     doc_md=DOC,
@@ -55,7 +61,7 @@ def schedule() -> PartitionedAssetTimetable:
     default_args=TASK_DEFAULTS,
 )
 def dssm_training() -> None:
-    """Each step takes the run and hands it on: the graph is dssm_core's pipeline."""
+    """The steps of dssm_core in their order, then the review. Each task passes the run on."""
     run = task(steps.ingest_data)()
     run = task(steps.validate_data)(run)
     run = task(steps.split_by_time)(run)

@@ -1,6 +1,4 @@
-"""The Dag `ingest_interactions`: a day of the log arrives, and the windows that waited for it are
-trained.
-"""
+"""The Dag `ingest_interactions`: lands a day of the log, and starts the windows it completes."""
 
 from __future__ import annotations
 
@@ -15,23 +13,25 @@ from tasks.form import TASK_DEFAULTS, config_param, data_param, optional
 from tasks.windows import INTERACTIONS, check_daily
 
 DOC = """
-### A day arrives
+### Land a day
 
-Keeps one local day of the log beside the others that are there. When the days of a window are complete, `dssm_training` starts for
-its last day, once.
+Copies one local day of the log to the folder of landed days. When all days of a window have landed,
+one run of `dssm_training` starts for its last day.
 
-* Scheduled by $DSSM_SCHEDULE (a cron line, in $DSSM_TIMEZONE, where the day begins): the day before it fires. **Backfill** a range to
-  land past days; each day starts the windows that it completes.
-* A day that is there already, unchanged, is skipped. One that **differs** replaces it, and the windows that were trained on it are
-  trained anew; no other is.
+* Schedule: $DSSM_SCHEDULE (a cron expression in the time zone $DSSM_TIMEZONE, in which days begin).
+  A run lands the day before it. To land past days, **Backfill** a range of days; each day starts
+  the windows that it completes.
+* A day that was landed before and has not changed is skipped. If it **has changed**, it is
+  replaced, and the windows that were trained on it are trained again; no other windows are.
 """
 
 
 def schedule() -> CronPartitionTimetable | PartitionedAtRuntime:
-    """Daily at $DSSM_SCHEDULE in $DSSM_TIMEZONE, for the day before; by hand only where it is not
-    set.
+    """Daily at $DSSM_SCHEDULE in $DSSM_TIMEZONE, for the day before. If $DSSM_SCHEDULE is not set,
+    the Dag only runs when it is triggered.
     """
-    cron, timezone = os.environ.get("DSSM_SCHEDULE"), os.environ.get("DSSM_TIMEZONE") or "UTC"
+    cron = os.environ.get("DSSM_SCHEDULE")
+    timezone = os.environ.get("DSSM_TIMEZONE") or "UTC"
     if not cron:
         return PartitionedAtRuntime()
     check_daily(cron, timezone)
@@ -52,7 +52,8 @@ def schedule() -> CronPartitionTimetable | PartitionedAtRuntime:
             format="date",
             title="Day",
             section="Run",
-            description_md="The local day to keep. Empty: the partition's, which a scheduled or backfilled run has.",
+            description_md="Local day to land. Empty: the day of the partition, for a scheduled or "
+            "backfilled run.",
         ),
     },
     doc_md=DOC,
@@ -60,9 +61,7 @@ def schedule() -> CronPartitionTimetable | PartitionedAtRuntime:
     default_args=TASK_DEFAULTS,
 )
 def ingest_interactions() -> None:
-    """Keep the day; then wake the windows that waited for it, or repeat those that it was replaced
-    in.
-    """
+    """Land the day, then start the windows that it completes, or repeat those that it changes."""
     landed = task(landing.land_day)()
     task(landing.announce, outlets=[INTERACTIONS])(landed)
     TriggerDagRunOperator.partial(

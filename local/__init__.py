@@ -1,1 +1,1 @@
-"""One machine: start the servers, run the demo."""
+"""MLflow and Airflow on one machine: `servers` starts and stops them, `demo` runs the demo."""

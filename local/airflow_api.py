@@ -1,4 +1,4 @@
-"""The few calls of Airflow's REST API that the demo and the tests make."""
+"""The calls of Airflow's REST API that the demo and the tests make."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ import httpx
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 DONE = ("success", "failed")
-WAITS = ("awaiting_input", "deferred")  # for a person
+WAITS = ("awaiting_input", "deferred")  # states of a task that waits for a person
 
 
 class ServerFault(RuntimeError):
-    """Airflow's server failed, through no fault of the call."""
+    """Airflow's server failed; the call itself was correct."""
 
 
 class Airflow:
-    """A logged-in client. `trust_env=False`: a proxy in the environment is not for this machine's
-    own servers.
-    """
+    """A logged-in client. It uses no proxy, because the server runs on this machine."""
 
     def __init__(self, url: str, user: str, password: str) -> None:
         self.url = url
@@ -35,44 +33,39 @@ class Airflow:
         reraise=True,
     )
     def call(self, method: str, path: str, **request: Any) -> Any:
-        """A call below /api/v2 and its JSON; RuntimeError with the server's own words on an error.
+        """Make a call below /api/v2 and return its JSON, None if the answer is empty.
 
-        An error of the server itself is tried again: its SQLite was locked by a task's call, and
-        nothing was written.
+        RuntimeError with the server's message if it refuses the call. ServerFault if the server
+        fails five times: a single failure means that its SQLite was locked by a task's call, and
+        that nothing was written.
         """
         answer = self._http.request(method, f"/api/v2/{path}", **request)
-        if answer.is_server_error:
-            raise ServerFault(
-                f"Airflow answers {answer.status_code} to {method} {path}: {answer.text[:2000]}"
-            )
         if answer.is_error:
-            raise RuntimeError(
-                f"Airflow answers {answer.status_code} to {method} {path}: {answer.text[:2000]}"
-            )
+            fault = ServerFault if answer.is_server_error else RuntimeError
+            message = f"{answer.status_code} to {method} {path}: {answer.text[:2000]}"
+            raise fault(f"Airflow answers {message}")
         return answer.json() if answer.content else None
 
     def get(self, path: str, **params: Any) -> Any:
-        """GET below /api/v2."""
+        """GET a path below /api/v2; returns its JSON."""
         return self.call("GET", path, params=params)
 
-    def knows(self, dag_id: str, config: str) -> bool:
+    def offers(self, dag_id: str, config: str) -> bool:
         """Whether the Dag is parsed and its form offers this config."""
-        dags = {found["dag_id"] for found in self.get("dags")["dags"]}
-        return (
-            dag_id in dags
-            and config in self.get(f"dags/{dag_id}/details")["params"]["config"]["schema"]["enum"]
-        )
+        if dag_id not in {dag["dag_id"] for dag in self.get("dags")["dags"]}:
+            return False
+        params = self.get(f"dags/{dag_id}/details")["params"]
+        return config in params["config"]["schema"]["enum"]
 
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
-        """Start a run; returns its id."""
+        """Start a run and return its id."""
         run = self.call("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
         return str(run["dag_run_id"])
 
     def started(self, dag_id: str, run_id: str) -> bool:
-        """Whether there is such a run, as of one that another run starts."""
-        return run_id in {
-            run["dag_run_id"] for run in self.get(f"dags/{dag_id}/dagRuns", limit=100)["dag_runs"]
-        }
+        """Whether a run with this id exists, such as one that another run starts."""
+        runs = self.get(f"dags/{dag_id}/dagRuns", limit=100)["dag_runs"]
+        return run_id in {run["dag_run_id"] for run in runs}
 
     def wait(self, dag_id: str, run_id: str, timeout_s: float) -> str:
         """Wait until the run has ended, and return its state; TimeoutError after `timeout_s`.
@@ -89,30 +82,30 @@ class Airflow:
         return self.state(dag_id, run_id)
 
     def state(self, dag_id: str, run_id: str) -> str:
-        """The run's state."""
+        """The state of a run."""
         return str(self.get(f"dags/{dag_id}/dagRuns/{run_id}")["state"])
 
     def tasks(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
-        """The run's task instances, by task."""
-        found = self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
-        return {task["task_id"]: task for task in found}
+        """The task instances of a run by task id."""
+        tasks = self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+        return {task["task_id"]: task for task in tasks}
 
     def settled(self, dag_id: str, run_id: str) -> bool:
-        """Whether the run has ended, or waits for a person to answer its review."""
+        """Whether a run has ended or waits for its review."""
         review = self.tasks(dag_id, run_id).get("review", {})
         return self.state(dag_id, run_id) in DONE or review.get("state") in WAITS
 
     def answer(
         self, dag_id: str, run_id: str, option: str, reason: str = "", task_id: str = "review"
     ) -> None:
-        """Answer a review as its page would."""
+        """Answer a review, as its page does."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
         self.call(
             "PATCH", path, json={"chosen_options": [option], "params_input": {"reason": reason}}
         )
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
-        """What a task pushed, None if it pushed nothing."""
+        """The value that a task pushed, None if it pushed none."""
         try:
             return self.get(
                 f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
@@ -121,7 +114,7 @@ class Airflow:
             return None
 
     def log_text(self, dag_id: str, run_id: str, task_id: str, attempt: int) -> str:
-        """A task's log, a line an event, errors with their type and message."""
+        """The log of a task: a line for each event, errors with their type and message."""
         lines = self.get(
             f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}",
             full_content=True,

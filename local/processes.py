@@ -1,5 +1,5 @@
-"""Background processes that outlive the command that started them, and can be found and ended
-later.
+"""Background processes: they outlive the command that starts them, and later commands find and
+stop them.
 """
 
 from __future__ import annotations
@@ -8,18 +8,20 @@ import json
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from tenacity import RetryError
 
-STOP_S = 5  # between asking a process to end and ending it
+from local.waiting import wait_for
+
+STOP_S = 5  # time that a process has to end before it is killed
 
 
 def start(folder: Path, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
-    """Start a process as the leader of its own session, its output in `<name>.log`, its id in
+    """Start a process as the leader of its own session. Its output goes to `<name>.log`, its id to
     `<name>.json`.
     """
     with (folder / f"{name}.log").open("ab") as log:
@@ -37,22 +39,26 @@ def start(folder: Path, name: str, command: Sequence[str], env: Mapping[str, str
 
 
 def leader(folder: Path, name: str) -> psutil.Process | None:
-    """The process that `start` left under this name, None if it has ended (or its id now means
-    another process).
+    """The process that `start` started under this name.
+
+    None if it has ended, even if another process has its id now.
     """
     file = folder / f"{name}.json"
     if not file.is_file():
         return None
-    known = json.loads(file.read_bytes())
+    record = json.loads(file.read_bytes())
     try:
-        process = psutil.Process(known["pid"])
-        return process if process.create_time() == known["born"] and _runs(process) else None
+        process = psutil.Process(record["pid"])
+        return process if process.create_time() == record["born"] and _runs(process) else None
     except psutil.NoSuchProcess:
         return None
 
 
 def stop(folder: Path) -> list[psutil.Process]:
-    """End every process started from a folder with all its descendants; returns what would not end."""
+    """Stop every process that was started from a folder, with all its descendants.
+
+    Returns the processes that did not end.
+    """
     files = list(folder.glob("*.json"))
     processes = _family([json.loads(file.read_bytes()) for file in files])
     for process in processes:
@@ -69,16 +75,16 @@ def stop(folder: Path) -> list[psutil.Process]:
 
 
 def tail(folder: Path, name: str, lines: int = 25) -> str:
-    """The end of a process's log."""
+    """The last lines of a process's log."""
     file = folder / f"{name}.log"
-    return (
-        "\n".join(file.read_text(errors="replace").splitlines()[-lines:]) if file.is_file() else ""
-    )
+    if not file.is_file():
+        return ""
+    return "\n".join(file.read_text(errors="replace").splitlines()[-lines:])
 
 
-def free_port(wanted: int) -> int:
-    """The wanted port of 127.0.0.1 if nothing listens there, else any free one."""
-    for port in (wanted, 0):
+def free_port(preferred: int) -> int:
+    """A free port of 127.0.0.1: the preferred one if nothing listens there."""
+    for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -89,23 +95,24 @@ def free_port(wanted: int) -> int:
     raise OSError("no free port on 127.0.0.1")
 
 
-def _family(known: list[dict[str, float]]) -> list[psutil.Process]:
-    """Leaders, their descendants, and orphans that kept a leader's session."""
-    born = {int(one["pid"]): one["born"] for one in known}
-    found = {}
+def _family(records: list[dict[str, float]]) -> list[psutil.Process]:
+    """The leaders, their descendants, and orphans that are still in the session of a leader."""
+    born = {int(record["pid"]): record["born"] for record in records}
+    family: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         try:
             session = os.getsid(process.pid)
             if session in born and process.create_time() >= born[session]:
-                found |= {one.pid: one for one in (process, *process.children(recursive=True))}
+                for member in (process, *process.children(recursive=True)):
+                    family[member.pid] = member
         except (psutil.Error, ProcessLookupError):
             continue
-    return [process for process in found.values() if process.pid != os.getpid()]
+    return [process for process in family.values() if process.pid != os.getpid()]
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Whether a process still does something; one that has ended and waits for its parent to ask
-    does not.
+    """Whether a process runs. A zombie, which has ended but was not collected by its parent, does
+    not.
     """
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
@@ -114,10 +121,7 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def _wait(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Wait for processes to end; returns those that have not."""
-    deadline = time.monotonic() + STOP_S
-    while (
-        alive := [process for process in processes if _runs(process)]
-    ) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return alive
+    """Wait for processes to end, at most STOP_S seconds. Returns those that still run."""
+    with suppress(RetryError):
+        wait_for(lambda: not any(map(_runs, processes)), every_s=0.05, at_most_s=STOP_S)
+    return [process for process in processes if _runs(process)]

@@ -1,8 +1,8 @@
-"""MLflow and Airflow on one machine, in the background: up, status, down; shell: a shell whose
-commands speak to them.
+"""MLflow and Airflow in the background of one machine: up, status, down, and shell, which opens a
+shell whose commands use these servers.
 
-Everything they keep is in one folder (`.local/`): databases, artifacts, logs, the login. They
-listen on 127.0.0.1 only.
+All their state is in one folder (`.local/`): databases, artifacts, logs, the login. They listen on
+127.0.0.1 only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import secrets
 import subprocess
 import sys
-import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,9 +21,11 @@ from typing import Any
 
 import httpx
 from rich.console import Console
+from tenacity import RetryError
 
 from local import processes
 from local.airflow_api import Airflow
+from local.waiting import wait_for
 
 REPO = Path(__file__).resolve().parent.parent
 STATE = REPO / ".local"
@@ -34,17 +35,17 @@ PORTS = (
     ("airflow_port", 8080, "api-server"),
     ("execution_port", 8081, "execution-api"),
 )
-PATIENCE_S = 240  # a slow machine's first start; more is a fault
+START_S = 240  # the first start on a slow machine takes less
 console = Console(stderr=True)
 
 
 class ServerError(Exception):
-    """A server does not come up; the message holds the end of its log."""
+    """A server does not start; the message holds the end of its log."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where the servers are, and what they need to know of each other."""
+    """The state folder of the servers, their ports and their secrets."""
 
     state: Path
     settings: dict[str, Any]
@@ -65,28 +66,28 @@ class Site:
 
     @property
     def login(self) -> str:
-        """What a person types into Airflow's login page."""
+        """The user and password of Airflow's login page, as a sentence."""
         return f"user admin, password {self.settings['password']}"
 
 
 def open_site(state: Path = STATE) -> Site:
-    """The site in a folder: its ports and secrets are chosen once, and again only where a port was
-    taken meanwhile.
+    """The site in a folder. Ports and secrets are chosen once; a port is chosen again if another
+    program has taken it.
     """
     state = state.resolve()
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = state / "site"
     settings = json.loads(file.read_bytes()) if file.is_file() else _secrets()
-    for name, wanted, part in PORTS:
+    for name, preferred, part in PORTS:
         if processes.leader(state, part) is None:
-            settings[name] = processes.free_port(settings.get(name, wanted))
+            settings[name] = processes.free_port(settings.get(name, preferred))
     _write_private(file, settings)
     _write_private(state / "passwords", {"admin": settings["password"]})
     return Site(state, settings)
 
 
 def up(state: Path = STATE, extra_env: dict[str, str] | None = None) -> Site:
-    """Start what does not run yet, wait until all of it answers."""
+    """Start the servers that do not run, and wait until all of them answer."""
     site = open_site(state)
     env = environment(site) | (extra_env or {})
     _start(site, "mlflow", mlflow_command(site), env)
@@ -100,40 +101,36 @@ def up(state: Path = STATE, extra_env: dict[str, str] | None = None) -> Site:
 
 
 def check_settings(site: Site) -> None:
-    """ServerError where the servers run already, with other DSSM_… variables than this process has."""
-    running = processes.leader(site.state, "scheduler")
-    theirs, ours = running.environ() if running else {}, environment(site)
-    other = sorted(
-        name
-        for name in {*theirs, *ours}
-        if name.startswith("DSSM_") and theirs.get(name) != ours.get(name)
-    )
-    if running and other:
+    """ServerError if the servers already run with other DSSM_… variables than this process has."""
+    scheduler = processes.leader(site.state, "scheduler")
+    if scheduler is None:
+        return
+    theirs = scheduler.environ()
+    ours = environment(site)
+    names = {name for name in {*theirs, *ours} if name.startswith("DSSM_")}
+    if different := sorted(name for name in names if theirs.get(name) != ours.get(name)):
         raise ServerError(
-            f"the servers run already, with another {', '.join(other)}: `make down`, then `make up` again"
+            f"the servers already run with another {', '.join(different)}: "
+            "`make down`, then `make up` again"
         )
 
 
 def shell(site: Site) -> None:
-    """Become a shell in which `dssm`, `airflow` and `mlflow` are those of this site."""
-    program, path = (
-        os.environ.get("SHELL", "/bin/sh"),
-        f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
-    )
+    """Replace this process by a shell whose `dssm`, `airflow` and `mlflow` use this site."""
+    program = os.environ.get("SHELL", "/bin/sh")
+    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
     os.execve(program, [program], environment(site) | {"PATH": path})
 
 
 def down(state: Path = STATE) -> None:
-    """End the servers and everything they started."""
-    left = processes.stop(state)
-    if left:
-        raise ServerError(
-            f"these processes do not end: {', '.join(str(process.pid) for process in left)}"
-        )
+    """Stop the servers and all processes that they started."""
+    if alive := processes.stop(state):
+        pids = ", ".join(str(process.pid) for process in alive)
+        raise ServerError(f"these processes do not end: {pids}; end them with `kill -9`")
 
 
 def healthy(site: Site) -> bool:
-    """Whether all of Airflow's parts say they are well."""
+    """Whether all parts of Airflow report that they are healthy."""
     health = _get(f"{site.airflow_url}/api/v2/monitor/health").json()
     return all(
         health[part]["status"] == "healthy"
@@ -142,10 +139,11 @@ def healthy(site: Site) -> bool:
 
 
 def mlflow_command(site: Site) -> list[str]:
-    """The MLflow server: SQLite, artifacts through the server, so that clients need no path of its
-    disk.
+    """The command of the MLflow server: metadata in SQLite, artifacts served over HTTP, so that
+    clients need no access to its disk.
     """
-    database, artifacts = site.state / "mlflow.db", site.state / "mlflow-artifacts"
+    database = site.state / "mlflow.db"
+    artifacts = site.state / "mlflow-artifacts"
     return [
         *(
             sys.executable,
@@ -168,8 +166,10 @@ def mlflow_command(site: Site) -> list[str]:
 
 
 def environment(site: Site) -> dict[str, str]:
-    """What every server and task sees."""
+    """The environment variables of every server and task."""
     home = site.state / "airflow"
+    execution_api = f"http://127.0.0.1:{site.settings['execution_port']}/execution/"
+    simple = "airflow.api_fastapi.auth.managers.simple"
     return {
         **{
             key: value
@@ -191,8 +191,8 @@ def environment(site: Site) -> dict[str, str]:
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "false",
         "AIRFLOW__CORE__FERNET_KEY": site.settings["fernet_key"],
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{site.settings['execution_port']}/execution/",
-        "AIRFLOW__CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": execution_api,
+        "AIRFLOW__CORE__AUTH_MANAGER": f"{simple}.simple_auth_manager.SimpleAuthManager",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(site.state / "passwords"),
         "AIRFLOW__API__SECRET_KEY": site.settings["secret_key"],
@@ -210,10 +210,11 @@ def environment(site: Site) -> dict[str, str]:
 def _arguments(site: Site, part: str) -> list[str]:
     """The module that a part runs, and its arguments.
 
-    People and tasks have an API server each: in one process a person's request, which writes to
-    the audit log in the event loop, and a task's, which holds SQLite's lock until the loop ends
-    it, wait for each other until one fails. The scheduler and the triggerer serve no logs: the
-    API server reads them from this disk, and a log server would listen on every interface.
+    People and tasks use one API server each. In one process their requests could wait for each
+    other until one fails: a person's request writes to the audit log inside the event loop, and
+    a task's request holds the lock of SQLite until the event loop finishes it. The scheduler and
+    the triggerer serve no logs: the API server reads them from this disk, and a log server would
+    listen on every interface.
     """
     arguments = {
         "api-server": _api_server("core", site.settings["airflow_port"]),
@@ -252,11 +253,12 @@ def _start(site: Site, name: str, command: list[str], env: dict[str, str]) -> No
 
 
 def _migrate(site: Site, env: dict[str, str]) -> None:
-    """Bring the database to this Airflow's version; skipped once it was done for this environment."""
-    mark, wanted = site.state / "migrated", (REPO / "constraints.txt").read_text()
-    if mark.is_file() and mark.read_text() == wanted:
+    """Migrate the database to the installed version of Airflow, once for each constraints.txt."""
+    mark = site.state / "migrated"
+    constraints = (REPO / "constraints.txt").read_text()
+    if mark.is_file() and mark.read_text() == constraints:
         return
-    with console.status("Airflow: making its database"):
+    with console.status("Airflow: migrating its database"):
         done = subprocess.run(
             [sys.executable, "-m", "airflow", "db", "migrate"],
             env=env,
@@ -265,7 +267,7 @@ def _migrate(site: Site, env: dict[str, str]) -> None:
         )
     if done.returncode:
         raise ServerError(f"airflow db migrate failed:\n{(done.stdout + done.stderr)[-3000:]}")
-    mark.write_text(wanted)
+    mark.write_text(constraints)
 
 
 def _get(url: str) -> httpx.Response:
@@ -273,20 +275,30 @@ def _get(url: str) -> httpx.Response:
 
 
 def _wait(site: Site, title: str, parts: tuple[str, ...], ready: Callable[[], bool]) -> None:
-    """Wait for an answer, as long as the processes that should give it are alive."""
-    started = time.monotonic()
+    """Wait until the parts answer. ServerError if one of them ends, or if it takes too long."""
+
+    def answers() -> bool:
+        if _try(ready):
+            return True
+        for part in parts:
+            if processes.leader(site.state, part) is None:
+                raise _fault(site, part, "has ended")
+        return False
+
     with console.status("") as status:
-        while not _try(ready):
-            waited = time.monotonic() - started
-            status.update(f"{title}: waiting for {', '.join(parts)} to answer ({waited:.0f} s)")
-            dead = [part for part in parts if processes.leader(site.state, part) is None]
-            if dead or waited > PATIENCE_S:
-                part = (dead or parts)[0]
-                why = "has ended" if dead else f"does not answer after {PATIENCE_S} s"
-                raise ServerError(
-                    f"{part} {why}. The end of {site.state / part}.log:\n{processes.tail(site.state, part)}"
-                )
-            time.sleep(0.5)
+
+        def show_seconds(seconds: float) -> None:
+            status.update(f"{title}: waiting for {', '.join(parts)} to answer ({seconds:.0f} s)")
+
+        try:
+            wait_for(answers, every_s=0.5, at_most_s=START_S, waiting=show_seconds)
+        except RetryError:
+            raise _fault(site, parts[0], f"does not answer after {START_S} s") from None
+
+
+def _fault(site: Site, part: str, problem: str) -> ServerError:
+    log = processes.tail(site.state, part)
+    return ServerError(f"{part} {problem}. The end of {site.state / part}.log:\n{log}")
 
 
 def _try(ready: Callable[[], bool]) -> bool:
@@ -297,19 +309,19 @@ def _try(ready: Callable[[], bool]) -> bool:
 
 
 def _make_pool(airflow: Airflow) -> None:
-    """One slot: two trainings never share a device."""
+    """Create the pool `gpu` with one slot, so that two trainings never share a device."""
     pool = {
         "name": "gpu",
         "slots": 1,
-        "description": "one training at a time on the device",
+        "description": "one training at a time",
         "include_deferred": False,
     }
-    if "gpu" not in {found["name"] for found in airflow.get("pools")["pools"]}:
+    if "gpu" not in {existing["name"] for existing in airflow.get("pools")["pools"]}:
         airflow.call("POST", "pools", json=pool)
 
 
 def show(site: Site) -> None:
-    """Print which servers run, where, and the login."""
+    """Print the servers that run, their addresses and the login."""
     for part in ("mlflow", *AIRFLOW_PARTS):
         process = processes.leader(site.state, part)
         console.print(f"  {part:14} {f'process {process.pid}' if process else 'not running'}")
@@ -317,11 +329,11 @@ def show(site: Site) -> None:
 
 
 def main() -> None:
-    """Command line: up, status, down, shell."""
+    """The command line: up, status, down, shell."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["up", "status", "down", "shell"])
     parser.add_argument(
-        "--state", type=Path, default=STATE, help="the folder that holds all the servers keep"
+        "--state", type=Path, default=STATE, help="folder of all the servers' state"
     )
     args = parser.parse_args()
     try:
@@ -331,7 +343,7 @@ def main() -> None:
             check_settings(open_site(args.state))
             show(up(args.state))
         elif not (args.state / "site").is_file():
-            console.print("nothing was started yet: make up")
+            console.print("nothing was started yet: start the servers with `make up`")
         else:
             site = Site(args.state.resolve(), json.loads((args.state / "site").read_bytes()))
             (shell if args.command == "shell" else show)(site)

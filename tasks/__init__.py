@@ -1,1 +1,1 @@
-"""Thin wrappers between Airflow and dssm_core: one a step, plain JSON in and out."""
+"""Thin wrappers between Airflow and dssm_core: a function per task, plain JSON in and out."""

@@ -1,4 +1,4 @@
-"""What the Dags' forms and tasks share."""
+"""The form fields and task defaults that several Dags share."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ TASK_DEFAULTS: dict[str, Any] = {
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=5),
     "execution_timeout": timedelta(hours=1),
-    # Only what cannot get better by itself: a killed worker, a full disk or a server away are
+    # These errors would occur again. A killed worker, a full disk or an unreachable server is
     # retried.
     "retry_policy": ExceptionRetryPolicy(
         rules=[
             RetryRule(
                 exception=[ConfigError, ConflictError, DataError],
                 action=RetryAction.FAIL,
-                reason="the same data and settings fail again",
+                reason="the same data and settings would fail again",
             )
         ]
     ),
@@ -35,20 +35,19 @@ TASK_DEFAULTS: dict[str, Any] = {
 
 
 def default_config() -> str:
-    """$DSSM_CONFIG, else demo, else the first there is."""
+    """$DSSM_CONFIG if it names a config, else `demo`, else the first config."""
     configs = list(config_files()) or ["demo"]
-    return next(
-        (name for name in (os.environ.get("DSSM_CONFIG"), "demo") if name in configs), configs[0]
-    )
+    preferred = (os.environ.get("DSSM_CONFIG"), "demo")
+    return next((name for name in preferred if name in configs), configs[0])
 
 
-def optional(kind: str, **told: Any) -> Param:
-    """A form field that may be left empty."""
-    return Param(None, type=["null", kind], **told)
+def optional(kind: str, **schema: Any) -> Param:
+    """A form field that may be left empty. kind: its JSON type."""
+    return Param(None, type=["null", kind], **schema)
 
 
 def config_param() -> Param:
-    """The config files of $DSSM_CONFIGS; $DSSM_CONFIG is the default, which a scheduled run takes."""
+    """The field for a config of $DSSM_CONFIGS. Scheduled runs use its default, $DSSM_CONFIG."""
     configs = list(config_files()) or ["demo"]
     return Param(
         default_config(),
@@ -61,31 +60,32 @@ def config_param() -> Param:
 
 
 def data_param() -> Param:
-    """Where the log lies, if not where the config says; $DSSM_DATA_PATH is the default."""
+    """The field for the path of the log. Its default is $DSSM_DATA_PATH."""
     return Param(
         os.environ.get("DSSM_DATA_PATH") or None,
         type=["null", "string"],
         maxLength=1000,
         title="Data",
         section="Run",
-        description_md="Absolute path of the log, instead of the config's. The workers must see it.",
+        description_md="Absolute path of the log, which the workers can read. "
+        "Empty: the path in the config.",
     )
 
 
 def settings_param() -> Param:
-    """Any setting of the config, for those who know its name."""
+    """The field for any settings of the config."""
     return Param(
         [],
         type="array",
         items={"type": "string", "pattern": r"^[a-z_0-9.]+=.+"},
         title="Further settings",
         section="Model",
-        description_md="One a line, `key.path=value`, such as `train.learning_rate=0.002`.",
+        description_md="One per line, `key.path=value`, such as `train.learning_rate=0.002`.",
     )
 
 
 def choice(family: dict[str, str], title: str, text: str) -> Param:
-    """A form field that is empty (the config's own) or one member of a family."""
+    """A field for one member of a family. Empty: the member that the config names."""
     return optional(
         "string",
         enum=[None, *sorted(family)],
@@ -97,10 +97,12 @@ def choice(family: dict[str, str], title: str, text: str) -> Param:
 
 
 def training_form() -> dict[str, Param]:
-    """The form of a training. Airflow refuses a value outside these schemas; tasks/settings.py
+    """The form of a training. Airflow refuses values outside these schemas; tasks/settings.py
     checks paths.
     """
-    run, model, gate = {"section": "Run"}, {"section": "Model"}, {"section": "Gate"}
+    run = {"section": "Run"}
+    model = {"section": "Model"}
+    gate = {"section": "Gate"}
     return {
         "config": config_param(),
         "data": data_param(),
@@ -108,41 +110,47 @@ def training_form() -> dict[str, Param]:
             False,
             type="boolean",
             title="Landed days",
-            description_md="Read the window from the days that `ingest_interactions` has kept, not from the log.",
+            description_md="Read the days that `ingest_interactions` has landed, not the log.",
             **run,
         ),
         "test_day": optional(
             "string",
             format="date",
             title="Test day",
-            description_md="The day to judge on; the days before it train. Empty: the config's, or the window's own last day.",
+            description_md="The model is judged on this day and trained on the days before it. "
+            "Empty: the day in the config, or the last day of the window.",
             **run,
         ),
         "seed": optional(
-            "integer", minimum=0, title="Seed", description_md="Same seed, same numbers.", **run
+            "integer",
+            minimum=0,
+            title="Seed",
+            description_md="The same seed gives the same results.",
+            **run,
         ),
-        "tower": choice(TOWERS, "Tower", "The network on each side."),
+        "tower": choice(TOWERS, "Tower", "The network of the user and of the item tower."),
         "loss": choice(
-            LOSSES, "Loss", "Softmax losses correct for how negatives were drawn (log-Q)."
+            LOSSES, "Loss", "Softmax losses correct for the probability of each negative (log-Q)."
         ),
         "sampler": choice(
             SAMPLERS,
             "Sampler",
-            "Where negatives come from. `active`: items alive in the hour of the click.",
+            "Where negatives come from. `active`: items clicked around the time of the click.",
         ),
         "epochs": optional(
             "integer",
             minimum=1,
             maximum=1000,
             title="Epochs",
-            description_md="At most so many; training stops when recall does.",
+            description_md="Maximum number of epochs. Training stops early if recall stops "
+            "improving.",
             **model,
         ),
         "device": optional(
             "string",
             enum=[None, "auto", "cpu", "cuda"],
             title="Device",
-            description_md="`auto`: a GPU if there is one.",
+            description_md="`auto`: a GPU if the machine has one.",
             **model,
             **EMPTY,
         ),
@@ -152,7 +160,7 @@ def training_form() -> dict[str, Param]:
             minimum=0,
             maximum=1,
             title="Gate floor",
-            description_md="Recall@200 that the served index must reach, 0 to 1.",
+            description_md="Recall that the served index must reach, from 0 to 1.",
             **gate,
         ),
     }

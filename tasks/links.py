@@ -1,4 +1,4 @@
-"""Buttons that Airflow's pages show on a task."""
+"""The buttons on a task in Airflow's pages."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from airflow.sdk import BaseOperatorLink
 
 
 def public(url: str) -> str:
-    """The address people's browsers use, where it differs from the tasks' own ($MLFLOW_PUBLIC_URL)."""
-    inside, outside = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get("MLFLOW_PUBLIC_URL")
+    """The address for people's browsers: below $MLFLOW_PUBLIC_URL, if that is set, instead of
+    $MLFLOW_TRACKING_URI.
+    """
+    inside = os.environ.get("MLFLOW_TRACKING_URI")
+    outside = os.environ.get("MLFLOW_PUBLIC_URL")
     return outside.rstrip("/") + url.removeprefix(inside.rstrip("/")) if inside and outside else url
 
 
 class MlflowRunLink(BaseOperatorLink):
-    """Opens the MLflow run; the task pushes its address, the one that trains before it does."""
+    """Opens the MLflow run. The task pushes its address; `train_towers` does so before it trains."""
 
     name = "MLflow run"
     xcom_key = "mlflow_run"
-    page = ""  # below the run's own
+    page = ""  # path below the page of the run
 
     def address(self, run_page: str) -> str:
-        """Where the button leads, for people, from the MLflow run's page."""
+        """The address that the button opens in a browser."""
         return public(run_page) + self.page
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The address the task pushed. Airflow stores what this returns over it when the task ends,
-        so it must be the same.
+        """The address that the task pushed. When the task ends, Airflow overwrites the pushed value
+        with this one, so both must be equal.
         """
         from airflow.sdk.execution_time.xcom import XCom
 
@@ -35,7 +38,7 @@ class MlflowRunLink(BaseOperatorLink):
 
 
 class ReportLink(MlflowRunLink):
-    """Opens the run's report among its MLflow run's files."""
+    """Opens the report of the run among the files of its MLflow run."""
 
     name = "Report"
     xcom_key = "report"
@@ -43,7 +46,7 @@ class ReportLink(MlflowRunLink):
 
 
 def push(run_page: str, *links: MlflowRunLink) -> None:
-    """Make buttons of the running task work, now that the MLflow run has an address."""
+    """Give buttons of the running task their address, below the page of its MLflow run."""
     from airflow.sdk import get_current_context
 
     for link in links:

@@ -1,4 +1,4 @@
-"""From the trigger form to a run: what a person typed is checked here before it names a file."""
+"""From the trigger form to a run. Values from the form are checked here before they name a file."""
 
 from __future__ import annotations
 
@@ -32,16 +32,14 @@ SETTINGS = {
 
 
 def config_files() -> dict[str, Path]:
-    """The configs a run can start from, by name: the YAML files of $DSSM_CONFIGS (default:
-    configs/).
-    """
+    """The YAML files of $DSSM_CONFIGS (default: configs/) by name."""
     folder = Path(os.environ.get("DSSM_CONFIGS", REPO / "configs"))
     return {file.stem: file for file in sorted(folder.glob("*.yaml"), key=lambda file: file.stem)}
 
 
 def overrides(params: Mapping[str, Any]) -> list[str]:
-    """The form's filled fields as `key.path=value`; JSON is YAML, so no value can be read as
-    something else.
+    """The filled fields of the form as `key.path=value`, with JSON values, which YAML reads back
+    unchanged.
     """
     return [
         f"{key}={json.dumps(params[field])}"
@@ -51,18 +49,21 @@ def overrides(params: Mapping[str, Any]) -> list[str]:
 
 
 def config_file(name: str) -> Path:
-    """The file of a config, chosen from the listing and never built from the name."""
+    """The file of a config, looked up and never built from the name. ConfigError if there is none."""
     files = config_files()
     if name not in files:
         raise ConfigError(
-            f"config {name!r} is not one of {', '.join(files)}: put {name}.yaml into the configs folder"
+            f"config {name!r} is not one of {', '.join(files)}: "
+            f"put {name}.yaml into the configs folder"
         )
     return files[name]
 
 
 def data_path(data: str | None) -> Path | None:
-    """The log's folder or file: absolute, there, and below one of $DSSM_DATA_ROOTS (`:` between
-    them) where that is set.
+    """The folder or file of the log, None if `data` is empty.
+
+    ConfigError unless it is an absolute path that exists and, if $DSSM_DATA_ROOTS is set (folders
+    separated by `:`), lies below one of them.
     """
     if not data:
         return None
@@ -81,17 +82,19 @@ def data_path(data: str | None) -> Path | None:
     return path
 
 
-def further(settings: Iterable[str]) -> list[str]:
-    """`key.path=value` of a form; ConfigError on the log's own, where $DSSM_DATA_ROOTS says which
-    files may be read.
+def further_settings(settings: Iterable[str]) -> list[str]:
+    """The further settings of a form, `key.path=value`. ConfigError on a setting of `data` if
+    $DSSM_DATA_ROOTS limits which files may be read.
     """
-    told = list(settings)
-    for each in told:
-        if os.environ.get("DSSM_DATA_ROOTS") and each.partition("=")[0].partition(".")[0] == "data":
+    pairs = list(settings)
+    for pair in pairs:
+        section = pair.partition("=")[0].partition(".")[0]
+        if section == "data" and os.environ.get("DSSM_DATA_ROOTS"):
             raise ConfigError(
-                f"{each!r} says what is read, which $DSSM_DATA_ROOTS limits: fill in `data`, or write it into the YAML"
+                f"{pair!r} changes which files are read, which $DSSM_DATA_ROOTS limits: "
+                "fill in the field `data`, or change the YAML file"
             )
-    return told
+    return pairs
 
 
 def runs_folder() -> Path:
@@ -100,87 +103,81 @@ def runs_folder() -> Path:
 
 
 def days_folder() -> Path:
-    """The folder of all landed days: $DSSM_DAYS, else `days` beside the runs."""
+    """The folder of all landed days: $DSSM_DAYS, else `days` beside the runs folder."""
     return Path(os.environ.get("DSSM_DAYS", runs_folder().parent / "days"))
 
 
 def refreshed_folder() -> Path:
-    """The folder of refreshed bundles: $DSSM_REFRESHED, else `refreshed` beside the runs."""
+    """The folder of refreshed bundles: $DSSM_REFRESHED, else `refreshed` beside the runs folder."""
     return Path(os.environ.get("DSSM_REFRESHED") or runs_folder().parent / "refreshed")
 
 
 def publish_target() -> str:
-    """Where the champion is published: $DSSM_PUBLISH, else `published` beside the runs."""
+    """Where the champion is published: $DSSM_PUBLISH, else `published` beside the runs folder."""
     return os.environ.get("DSSM_PUBLISH") or str(runs_folder().parent / "published")
 
 
 def audiences_folder() -> Path:
-    """Where audiences are written: $DSSM_AUDIENCES, else `audiences` in the folder of all runs,
-    which every worker can write.
+    """The folder of audiences: $DSSM_AUDIENCES, else `audiences` in the runs folder, to which every
+    worker can write.
     """
     return Path(os.environ.get("DSSM_AUDIENCES") or runs_folder() / "audiences")
 
 
 def run_folder(run: str) -> Path:
-    """A run's folder, absolute or in the folder of all runs; ConfigError where it is outside of
-    that, or no run is there.
+    """The folder of a run, given as an absolute path or relative to the runs folder.
+
+    ConfigError if it is outside the runs folder or holds no run.
     """
     runs = runs_folder().resolve()
-    if not (folder := (runs / run).resolve()).is_relative_to(runs):
+    folder = (runs / run).resolve()
+    if not folder.is_relative_to(runs):
         raise ConfigError(
-            f"run {run!r} is outside {runs}: give the folder of a run in there, such as demo/2024-03-07/ID"
+            f"run {run!r} is outside {runs}: give a folder in there, such as demo/2024-03-07/ID"
         )
     if not (folder / CONFIG_FILE).is_file():
         raise ConfigError(
-            f"run {run!r} is not in {runs}: `dssm runs` lists those that are, such as demo/2024-03-07/ID"
+            f"run {run!r} is not in {runs}: `dssm runs` lists the runs, "
+            "give one as demo/2024-03-07/ID"
         )
     return folder
 
 
 def mlflow_credentials() -> dict[str, Any]:
-    """Of an HTTP client, from the environment as MLflow's own clients take them."""
-    user, token = (
-        os.environ.get("MLFLOW_TRACKING_USERNAME"),
-        os.environ.get("MLFLOW_TRACKING_TOKEN"),
-    )
+    """Arguments of an HTTP client, from the environment variables that MLflow's clients read."""
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     if user:
         return {"auth": (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))}
     return {"headers": {"Authorization": f"Bearer {token}"}} if token else {}
 
 
 def model_name(config: str) -> str:
-    """The registered model of a config, without reading more of it than its name."""
+    """The name of the registered model of a config. Only the name is read from the file."""
     from dssm_core.config.yaml_files import read_yaml
 
     return f"dssm-{read_yaml(config_file(config))['name']}"
 
 
 def make_run(context: Mapping[str, Any]) -> str:
-    """Create (or find again) the folder of a Dag run and return its URI.
+    """Create the folder of a Dag run, or open it if it exists, and return its path.
 
-    A run that landed days have started has its window's last day as partition key and reads those
-    days; one that a person starts reads the log itself, unless the form says otherwise.
+    A run that was started by landed days has the last day of its window as partition key, and reads
+    these days. A run that a person starts reads the log, unless the form says `landed`.
     """
     from dssm_core.config import read_config
     from dssm_core.data.landing import use_landed_days
     from dssm_core.runs.run import create_run, note_origin, safe_run_id
 
     params, dag_run = context["params"], context["dag_run"]
-    file, data, settings = (
-        config_file(params["config"]),
-        data_path(params["data"]),
-        further(params["settings"]),
-    )
+    file = config_file(params["config"])
+    data = data_path(params["data"])
+    settings = further_settings(params["settings"])
     config = read_config(file, data, [*overrides(params), *settings])
     if dag_run.partition_key and not params["test_day"]:
-        config = read_config(
-            file,
-            data,
-            [
-                *overrides({**params, "test_day": _first_test_day(config, dag_run.partition_key)}),
-                *settings,
-            ],
-        )
+        test_day = _first_test_day(config, dag_run.partition_key)
+        fields = overrides({**params, "test_day": test_day})
+        config = read_config(file, data, [*fields, *settings])
     if dag_run.partition_key or params["landed"]:
         config = use_landed_days(config, days_folder())
     run = create_run(config, runs_folder(), safe_run_id(dag_run.run_id))
@@ -189,14 +186,13 @@ def make_run(context: Mapping[str, Any]) -> str:
 
 
 def _first_test_day(config: Config, last: str) -> str:
-    """Of the window that ends on a day."""
+    """The first test day of the window that ends on the day `last`."""
     from datetime import date, timedelta
 
-    return (
-        date.fromisoformat(last) - timedelta(days=getattr(config.split, "test_days", 1) - 1)
-    ).isoformat()
+    test_days = getattr(config.split, "test_days", 1)
+    return (date.fromisoformat(last) - timedelta(days=test_days - 1)).isoformat()
 
 
 def origin(dag_run: Any) -> dict[str, str]:
-    """Tags of an MLflow run that lead from a Dag run to it: what the view "MLflow runs" looks for."""
+    """The tags by which the tab "MLflow runs" finds the MLflow run of a Dag run."""
     return {DAG_TAG: dag_run.dag_id, RUN_TAG: dag_run.run_id}

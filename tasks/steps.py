@@ -1,8 +1,7 @@
-"""The pipeline's steps as Airflow tasks: each takes the run's URI and hands it on, so the graph is
-the data's way.
+"""The steps of the pipeline as Airflow tasks. Each takes the path of the run and returns it.
 
-Nothing heavy is imported before a step runs: Airflow forks its workers, and a Dag file is parsed
-every few seconds.
+Heavy modules are imported inside the functions: Airflow forks its workers, and it parses the Dag
+files every few seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ ANSWERS: dict[str, Action] = {
 
 
 def run_step(run: str, name: str) -> str:
-    """Execute one step of the run and hand its address on."""
+    """Execute one step of a run and return the path of the run."""
     from airflow.sdk import get_current_context
 
     from dssm_core.runs import pipeline
@@ -35,31 +34,29 @@ def run_step(run: str, name: str) -> str:
 
 
 def ingest_data() -> str:
-    """Make the run's folder from the trigger form, then read the log into canonical tables."""
+    """Create the run's folder from the trigger form, and read the log into canonical tables."""
     from airflow.sdk import get_current_context
 
     return run_step(make_run(get_current_context()), "ingest_data")
 
 
 def validate_data(run: str) -> str:
-    """Check every rule; rows that break one go to quarantine. Fails at once when too many do."""
+    """Check every rule and quarantine rows that break one. Fails without a retry if too many do."""
     return run_step(run, "validate_data")
 
 
 def split_by_time(run: str) -> str:
-    """Train days before the cutoff, test days after it."""
+    """Split the log into training days before the cutoff and test days after it."""
     return run_step(run, "split_by_time")
 
 
 def sample_negatives(run: str) -> str:
-    """Fit ids on train, write the sampler's tables."""
+    """Fit ids on the training set, and write the tables of the sampler."""
     return run_step(run, "sample_negatives")
 
 
 def train_towers(run: str) -> str:
-    """Train both towers. The MLflow run opens first, so that its button works while training goes
-    on.
-    """
+    """Train both towers. The MLflow run is opened first, so that its button works meanwhile."""
     from dssm_core.runs.run import open_run
     from dssm_core.tracking.runs import open_mlflow_run
     from tasks.links import MlflowRunLink, push
@@ -69,12 +66,12 @@ def train_towers(run: str) -> str:
 
 
 def log_to_mlflow(run: str) -> str:
-    """Log settings, curves, data and plots."""
+    """Log settings, curves, data and plots to MLflow."""
     return run_step(run, "log_to_mlflow")
 
 
 def export_embeddings(run: str) -> str:
-    """Embed every user and item as of the cutoff."""
+    """Compute the embedding of every user and item as of the cutoff."""
     return run_step(run, "export_embeddings")
 
 
@@ -84,8 +81,10 @@ def build_index(run: str) -> str:
 
 
 def recall_gate(run: str) -> str | None:
-    """Judge the served index and report on it. None (a refusal) makes Airflow skip what follows;
-    that is no error.
+    """Judge the served index and write the report.
+
+    Returns None if the gate refuses the model. Airflow then skips the next tasks; this is not an
+    error.
     """
     from dssm_core.runs.run import open_run
     from dssm_core.tracking.runs import mlflow_run_url
@@ -101,8 +100,9 @@ def recall_gate(run: str) -> str | None:
 
 
 def register_model(run: str) -> str:
-    """Register towers, ids and index as one version, alias `challenger`; what a person decides by
-    is pushed beside it.
+    """Register towers, ids and index as one version with the alias `challenger`.
+
+    The texts and default answers of the review are pushed as XCom `review`.
     """
     from airflow.sdk import get_current_context
 
@@ -137,8 +137,8 @@ def register_model(run: str) -> str:
 
 
 def promote(run: str, answer: dict[str, Any]) -> str:
-    """Apply what a person answered to the review: the version becomes champion, or stays what it
-    is; in every case it is written down.
+    """Apply the answer of the review: the version becomes the champion or keeps its alias. The
+    decision is written to the history in every case.
     """
     from datetime import datetime
 

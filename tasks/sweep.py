@@ -12,7 +12,7 @@ from tasks.settings import (
     SETTINGS,
     config_file,
     data_path,
-    further,
+    further_settings,
     origin,
     overrides,
     run_folder,
@@ -28,8 +28,8 @@ FORM = ("config", "data", *SETTINGS)  # what the winner's training takes over
 def _plan(params: Mapping[str, Any]) -> Plan:
     from dssm_core.tuning.sweep import Plan, read_axes
 
-    settings = (*overrides(params), *further(params["settings"]))
-    axes, total = read_axes(further(params["axes"])), params["trials"]
+    settings = (*overrides(params), *further_settings(params["settings"]))
+    axes, total = read_axes(further_settings(params["axes"])), params["trials"]
     return Plan(
         config_file(params["config"]),
         data_path(params["data"]),

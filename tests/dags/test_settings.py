@@ -160,11 +160,11 @@ def test_of_two_test_days_the_window_ends_on_the_second(folders, monkeypatch):
     ],
 )
 def test_settings_of_the_log_are_not_a_way_around_its_roots(folders, monkeypatch, setting):
-    assert settings.further([setting]) == [setting]
+    assert settings.further_settings([setting]) == [setting]
     monkeypatch.setenv("DSSM_DATA_ROOTS", "/data")
-    with pytest.raises(ConfigError, match=r"\$DSSM_DATA_ROOTS limits: fill in `data`"):
+    with pytest.raises(ConfigError, match=r"\$DSSM_DATA_ROOTS limits: fill in the field `data`"):
         settings.make_run(context(settings=[setting]))
-    assert settings.further(["sampler=active,popularity"]) == ["sampler=active,popularity"]
+    assert settings.further_settings(["sampler=active,popularity"]) == ["sampler=active,popularity"]
 
 
 def test_a_value_cannot_become_another_setting(folders):

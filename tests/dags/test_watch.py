@@ -39,7 +39,7 @@ def champion(status, told, asked=None):
         (401, {"text": "You are not authenticated."}, None, "401 Unauthorized"),
         (403, {"json": {"error_code": "PERMISSION_DENIED"}}, None, "403 Forbidden"),
         (502, {"text": "<html>"}, None, "502 Bad Gateway"),
-        (200, {"text": "<html>"}, None, "did not say who is champion of dssm-made"),
+        (200, {"text": "<html>"}, None, "cannot read the champion of dssm-made"),
     ],
 )
 def test_what_mlflow_says_is_read_and_a_refusal_is_no_silence(capsys, status, told, wanted, said):

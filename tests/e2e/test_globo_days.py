@@ -57,7 +57,7 @@ def globo_site(data_root, tmp_path_factory):
 def airflow(globo_site):
     client = globo_site.airflow()
     wait_until(
-        lambda: client.knows(TRAINING, CONFIG) and client.knows(INGEST, CONFIG),
+        lambda: client.offers(TRAINING, CONFIG) and client.offers(INGEST, CONFIG),
         "the Dags are parsed",
     )
     return client

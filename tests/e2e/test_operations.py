@@ -30,7 +30,7 @@ MODEL = "dssm-daily"
 def airflow(site):
     client = site.airflow()
     wait_until(
-        lambda: client.knows(TRAINING, "daily") and client.knows(INGEST, "daily"),
+        lambda: client.offers(TRAINING, "daily") and client.offers(INGEST, "daily"),
         "the Dags are parsed",
     )
     return client

@@ -31,7 +31,7 @@ DAG = TRAINING
 @pytest.fixture(scope="module")
 def airflow(site):
     client = site.airflow()
-    wait_until(lambda: client.knows(DAG, "small"), "the Dag is parsed")
+    wait_until(lambda: client.offers(DAG, "small"), "the Dag is parsed")
     return client
 
 

@@ -36,7 +36,7 @@ MOMENT = f"{DAYS[8]}T12:00:00Z"
 def airflow(site):
     client = site.airflow()
     wait_until(
-        lambda: all(client.knows(dag, CONFIG) for dag in (TRAINING, INGEST, LOOKALIKE, REFRESH)),
+        lambda: all(client.offers(dag, CONFIG) for dag in (TRAINING, INGEST, LOOKALIKE, REFRESH)),
         "the Dags are parsed",
     )
     return client

@@ -1,4 +1,4 @@
-"""Background processes: found again, ended with all they started, and nobody else's."""
+"""Background processes: they are found again and stopped with all they started, no others are."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import json
 import os
 import socket
 import sys
-import time
 
 import psutil
 
 from local import processes
+from local.waiting import wait_for
 
-TREE = "import subprocess, sys, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
+TREE = """
+import subprocess, time
+print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
+time.sleep(600)
+"""
 
 
 def start_tree(folder):
-    """A process and its child; the child's id comes by the log."""
+    """A process and its child, whose id the process writes to its log."""
     processes.start(folder, "tree", [sys.executable, "-c", TREE], os.environ)
-    while not (text := (folder / "tree.log").read_text()):
-        time.sleep(0.02)
+    text = wait_for((folder / "tree.log").read_text, every_s=0.02, at_most_s=60)
     return processes.leader(folder, "tree"), psutil.Process(int(text))
 
 

@@ -1,4 +1,4 @@
-"""What the local servers' command says and hands on, without starting any."""
+"""The settings and the shell of the local servers, without starting any."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def running(monkeypatch, environ):
     )
 
 
-def test_servers_that_run_with_other_settings_are_not_taken_for_new_ones(site, monkeypatch):
+def test_servers_that_run_with_other_settings_are_refused(site, monkeypatch):
     servers.check_settings(site)  # none runs
     running(monkeypatch, servers.environment(site) | {"HOME": "/elsewhere"})
     servers.check_settings(site)
@@ -38,7 +38,7 @@ def test_servers_that_run_with_other_settings_are_not_taken_for_new_ones(site, m
         servers.check_settings(site)
 
 
-def test_a_shell_speaks_to_the_site(site, monkeypatch):
+def test_the_commands_of_a_shell_use_the_site(site, monkeypatch):
     monkeypatch.setenv("SHELL", "/bin/sh")
     command = [sys.executable, "-m", "local.servers", "shell", "--state", str(site.state)]
     asked = "echo $MLFLOW_TRACKING_URI; echo $AIRFLOW_HOME; command -v dssm"

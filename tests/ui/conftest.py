@@ -58,7 +58,7 @@ class Camera:
 def airflow(site):
     client = site.airflow()
     wait_until(
-        lambda: client.knows(TRAINING, "small") and client.knows("dssm_sweep", "swept"),
+        lambda: client.offers(TRAINING, "small") and client.offers("dssm_sweep", "swept"),
         "the Dags are parsed",
     )
     return client
