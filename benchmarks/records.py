@@ -8,9 +8,9 @@ from pathlib import Path
 from benchmarks.jobs import Job, all_jobs
 from benchmarks.tables import CHECKOUT, Bench
 from dssm_core.aliases import JSON
+from dssm_core.runs.code_version import code_version
 from dssm_core.runs.files import write_atomically
 from dssm_core.runs.json_lines import json_line, read_json_lines
-from dssm_core.runs.step_key import code_version
 
 
 def results_file(bench: Bench, runs: Path) -> Path:

@@ -115,7 +115,7 @@ def validate(run: Run, work: Path) -> Outcome:
     Judged are the rows of the window and those without a readable time; the others pass on for the
     split to count.
     rows: read = clean + quarantined. Raises DataError with every failed expectation when a rule for
-    the whole log fails or too many rows break one; the Data Docs are then in `<run>/data_docs`.
+    the whole log fails or too many rows break one; the Data Docs are then in `<run>/validate_data.failed/data_docs`.
     info: what broke a rule, and `drift`, what only warns.
     """
     with connect(work) as con:
@@ -133,13 +133,7 @@ def validate(run: Run, work: Path) -> Outcome:
         unknown = [*_absent(run.config, ingested), *_unknown_ranges(run.config, ingested)]
         problems = [*unknown, *_problems(verdicts, share, run.config, con)]
         if problems:
-            _keep_docs(run, work)
-            raise DataError(
-                "\n".join(
-                    [*problems, f"All rules and rows: {run.root / 'data_docs' / 'index.html'}"]
-                )
-            )
-        shutil.rmtree(run.root / "data_docs", ignore_errors=True)
+            raise DataError("\n".join([*problems, "All rules and rows: data_docs/index.html"]))
         rows = _write(con, run.config, broken, run.step("ingest_data"), work)
     failed = [verdict.sentence for verdict in verdicts if verdict.broken and not verdict.rule.warns]
     drifted = [verdict.sentence for verdict in verdicts if verdict.broken and verdict.rule.warns]
@@ -638,12 +632,6 @@ def _problems(
             f"at least {share:.2%} of the rows would be quarantined, more than {most}: mend them, or raise it."
         )
     return problems
-
-
-def _keep_docs(run: Run, work: Path) -> None:
-    """The Data Docs outlive the failed step in the run's own folder."""
-    shutil.rmtree(run.root / "data_docs", ignore_errors=True)
-    shutil.copytree(work / "data_docs", run.root / "data_docs")
 
 
 def _write(

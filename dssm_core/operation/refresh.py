@@ -38,13 +38,14 @@ from dssm_core.retrieval.bundle import Bundle, content_hash, open_bundle
 from dssm_core.retrieval.index import make_index
 from dssm_core.retrieval.reloading import CURRENT, LINEAGE, current_folder, read_lineage
 from dssm_core.retrieval.snapshots import Snapshot, Timeline, trained_window
+from dssm_core.runs.code_version import code_version
 from dssm_core.runs.files import digest, disk_errors, locked, write_atomically
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE, ids_file
 from dssm_core.runs.run import SAFE_RUN_ID
-from dssm_core.runs.step_key import code_version
 
 log = logging.getLogger(__name__)
 
+CODE = "dssm_core.operation.refresh:refresh"  # whose reach decides whether a refresh is repeated
 LOCK_TIMEOUT_S = 600.0
 CLOCKS_S = 300  # by which machines may differ
 USERS_FILE, ITEMS_FILE = USER_EMBEDDINGS_FILE, ITEM_EMBEDDINGS_FILE
@@ -121,7 +122,7 @@ def refresh(
         "bundle": content_hash(base),
     }
     about |= {"read_from": [origin.holds for origin in found]}
-    about["key"] = digest([about, code_version()])
+    about["key"] = digest([about, code_version(CODE)])
     with _alone(root / model) as work:
         now = read_lineage(root, model)
         if now and now["key"] == about["key"]:

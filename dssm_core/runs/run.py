@@ -49,6 +49,10 @@ class Run:
         """The folder of a finished step."""
         return self.root / name
 
+    def failed(self, name: str) -> Path:
+        """The folder with what a step wrote before it failed; not there if it did not fail."""
+        return self.root / f"{name}.failed"
+
     def manifest(self, name: str) -> Manifest | None:
         """The manifest of a finished step, None if the step is not finished."""
         return read_manifest(self.step(name))

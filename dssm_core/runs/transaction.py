@@ -1,7 +1,8 @@
 """Execute a step as a transaction: all of its output appears at once, manifest included, or none.
 
 A step works in a hidden folder `.<step>.part` beside its own. The folder survives a kill, so that
-the step can resume, and is renamed to `<step>` once the manifest is in it.
+the step can resume, and is renamed to `<step>` once the manifest is in it. If the data breaks a
+rule, which no retry can change, it is renamed to `<step>.failed` instead, for people to read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from dssm_core.errors import ArtifactError
+from dssm_core.errors import ArtifactError, DataError
 from dssm_core.families import named
 from dssm_core.runs.files import SCRATCH, disk_errors, link, sha256, write_atomically
 from dssm_core.runs.layout import MANIFEST_FILE
@@ -27,14 +28,15 @@ from dssm_core.runs.table import Step, find_step
 
 log = logging.getLogger(__name__)
 
+KEY_FILE = "key.json"  # in the folder of an unfinished step
+
 
 def execute(run: Run, name: str) -> Manifest:
-    """Run one step of a run as a transaction, or return at once what is already there.
+    """Run one step of a run as a transaction, and return its manifest.
 
-    Finished in this run, or finished in another run of the same window with the same code, settings
-    and inputs: reused. Otherwise the function works in `.<step>.part`; one left by a killed attempt
-    with the same key is resumed. Errors are the step's own (errors.py); nothing half-written takes
-    the step's name.
+    A step that is finished with the same key returns at once. So does a reusable one that is
+    finished in another run of the same dataset and day: its files are linked into this run. An
+    unfinished attempt with the same key is resumed. Raises what the step's function raises.
     """
     step = find_step(name)
     with FileLock(run.root / f".{name}.lock"):
@@ -47,53 +49,48 @@ def execute(run: Run, name: str) -> Manifest:
 
 
 def _twin(run: Run, step: Step, key: str) -> Run | None:
+    """Another run with the same finished step, None if there is none or the step is not reusable."""
     if not step.reusable:
         return None
-    return next((twin for twin in find_twins(run) if _has(twin, step, key)), None)
+    return next((twin for twin in find_twins(run) if _has_finished(twin, step, key)), None)
 
 
-def _has(twin: Run, step: Step, key: str) -> bool:
+def _has_finished(twin: Run, step: Step, key: str) -> bool:
     try:
         manifest = twin.manifest(step.name)
-    except ArtifactError as error:  # another run's damage is not this one's
+    except ArtifactError as error:  # damage of another run is no reason to stop this one
         log.warning("%s", error)
         return False
     return manifest is not None and manifest.key == key
 
 
 def _adopt(run: Run, step: Step, twin: Run) -> Manifest:
-    """Link a twin's files into this run: the run folder stays whole even when the twin is removed."""
-    found = twin.need(step.name)
+    """Link a twin's files into this run, which stays complete if the twin is removed."""
+    manifest = twin.need(step.name)
     part = _fresh(run.root / f".{step.name}.part")
     shutil.copytree(twin.step(step.name), part, copy_function=link, dirs_exist_ok=True)
     (part / MANIFEST_FILE).unlink()
-    return _publish(
-        run, step, part, found.model_copy(update={"reused_from": twin.id, "seconds": 0.0})
-    )
+    adopted = manifest.model_copy(update={"reused_from": twin.id, "seconds": 0.0})
+    return _publish(run, step, part, adopted)
 
 
 def _work(run: Run, step: Step, key: str) -> Manifest:
+    """Call the step's function, resuming an attempt with the same key, and publish its output."""
     part = run.root / f".{step.name}.part"
-    mark = part / "key.json"
-    if not (mark.is_file() and json.loads(mark.read_bytes()) == key):
+    key_file = part / KEY_FILE
+    if not (key_file.is_file() and json.loads(key_file.read_bytes()) == key):
         _fresh(part)
-        write_atomically(mark, json.dumps(key).encode())
-    for left in run.root.glob(f"{SCRATCH}*"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
+        write_atomically(key_file, json.dumps(key).encode())
+    _remove_leftovers(run, step)
     started = time.perf_counter()
-    with disk_errors(part):
-        outcome: Outcome = named(step.function)(run, part, **passed_functions(step))
-    mark.unlink()
-    for left in part.rglob(".*.part"):  # by a write that was killed
-        left.unlink()
+    outcome = _call(run, step, part)
+    key_file.unlink()
+    for leftover in part.rglob(".*.part"):  # of a write that was killed
+        leftover.unlink()
     manifest = Manifest(
         step=step.name,
         key=key,
-        files={
-            str(file.relative_to(part)): sha256(file)
-            for file in sorted(part.rglob("*"))
-            if file.is_file()
-        },
+        files=_hashes(part),
         rows=outcome.rows,
         info=outcome.info,
         seconds=round(time.perf_counter() - started, 3),
@@ -102,19 +99,52 @@ def _work(run: Run, step: Step, key: str) -> Manifest:
     return _publish(run, step, part, manifest)
 
 
-def passed_functions(step: Step) -> dict[str, Any]:
-    """The functions that the table passes to a step's function, by argument."""
-    return {argument: named(function) for argument, function in step.passes.items()}
+def _call(run: Run, step: Step, part: Path) -> Outcome:
+    """The outcome of the step's function. If the data breaks a rule, its output is kept."""
+    passed: dict[str, Any] = {name: named(path) for name, path in step.passes.items()}
+    try:
+        with disk_errors(part):
+            outcome: Outcome = named(step.function)(run, part, **passed)
+    except DataError as error:
+        if kept := _keep_failed(run, step, part):
+            raise DataError(f"{error}\nWhat the step wrote before it failed: {kept}") from error
+        raise
+    return outcome
+
+
+def _keep_failed(run: Run, step: Step, part: Path) -> Path | None:
+    """Move a failed attempt's output to `<step>.failed`; None if it wrote nothing."""
+    (part / KEY_FILE).unlink()
+    if not any(part.iterdir()):
+        return None
+    failed = run.failed(step.name)
+    os.replace(part, failed)
+    return failed
+
+
+def _remove_leftovers(run: Run, step: Step) -> None:
+    """Remove the output of a failed attempt, and temporary folders of processes that were killed."""
+    for leftover in (run.failed(step.name), *run.root.glob(f"{SCRATCH}*")):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file below a folder, by relative path."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {str(file.relative_to(folder)): sha256(file) for file in files}
 
 
 def _publish(run: Run, step: Step, part: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest last and give the folder the step's name."""
     write_atomically(part / MANIFEST_FILE, manifest.model_dump_json(indent=2).encode())
     shutil.rmtree(run.step(step.name), ignore_errors=True)
     os.replace(part, run.step(step.name))
+    shutil.rmtree(run.failed(step.name), ignore_errors=True)
     return manifest
 
 
 def _fresh(folder: Path) -> Path:
+    """An empty folder of that name."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder

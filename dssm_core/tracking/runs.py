@@ -125,9 +125,9 @@ def mark_failed(run: Run, message: str) -> None:
 
 def log_data_docs(client: MlflowClient, run: Run, run_id: str) -> None:
     """Log the pages of Great Expectations, of the finished or else of the failed validation."""
-    for folder in (run.step("validate_data") / "data_docs", run.root / "data_docs"):
-        if folder.is_dir():
-            client.log_artifacts(run_id, str(folder), "data_docs")
+    for folder in (run.step("validate_data"), run.failed("validate_data")):
+        if (folder / "data_docs").is_dir():
+            client.log_artifacts(run_id, str(folder / "data_docs"), "data_docs")
             return
 
 

@@ -171,7 +171,7 @@ def test_a_warning_is_off_or_a_refusal_as_the_config_says(tmp_path, measure):
         execute(strict, "validate_data")
     assert any(
         "drift" in page.name or "drift limit" in page.read_text()
-        for page in (strict.root / "data_docs").rglob("*.html")
+        for page in (strict.failed("validate_data") / "data_docs").rglob("*.html")
     )
 
 

@@ -231,8 +231,8 @@ def test_mlflow_going_away_costs_one_warning(fabricate, monkeypatch, caplog):
 
 def test_a_failure_is_told_and_the_next_attempt_runs_again(fabricate):
     run = fabricate()
-    docs = run.root / "data_docs"
-    docs.mkdir()
+    docs = run.failed("validate_data") / "data_docs"
+    docs.mkdir(parents=True)
     (docs / "index.html").write_text("page")
     mark_failed(run, "3 rows have no item")
     run_id = json.loads((run.root / "mlflow.json").read_text())["run_id"]
