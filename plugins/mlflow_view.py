@@ -1,4 +1,4 @@
-"""MLflow in Airflow's menu, and "MLflow runs" on the pages of Dags and of their runs."""
+"""A link to MLflow in Airflow's menu, and a tab "MLflow runs" on the pages of Dags and Dag runs."""
 
 import os
 
@@ -10,8 +10,8 @@ URL = os.environ.get("MLFLOW_PUBLIC_URL") or os.environ.get("MLFLOW_TRACKING_URI
 
 
 class MlflowView(AirflowPlugin):
-    """A menu entry that leads to the MLflow server people use ($MLFLOW_PUBLIC_URL, else the tasks'
-    own), and a tab of what it knows.
+    """A menu entry with the address of the MLflow server ($MLFLOW_PUBLIC_URL, else
+    $MLFLOW_TRACKING_URI), and a tab with the runs on it.
     """
 
     name = "mlflow_view"

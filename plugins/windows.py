@@ -1,4 +1,4 @@
-"""Teaches Airflow's scheduler the sliding window of days."""
+"""Registers the sliding window of days with Airflow's scheduler."""
 
 from airflow.plugins_manager import AirflowPlugin
 

@@ -1,4 +1,4 @@
-"""The tasks of the Dag ingest_interactions: a day arrives, is new, or replaces what was there."""
+"""Tasks of the Dag ingest_interactions: store a new or replaced day, start what depends on it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ TRAINING = "dssm_training"
 
 
 def land_day() -> dict[str, Any]:
-    """Keep the day's part of the log; what was announced already, unchanged, is skipped and so
-    wakes nobody.
+    """Store one day of the log. Returns the day, its fingerprint and number of rows, and whether it
+    replaces an announced day.
+
+    The task is skipped, and with it all tasks after it, if the same content was announced before.
     """
     from airflow.sdk import get_current_context
     from airflow.sdk.exceptions import AirflowSkipException
@@ -22,42 +24,43 @@ def land_day() -> dict[str, Any]:
     from dssm_core.data import landing
 
     context = get_current_context()
-    params, day = (
-        context["params"],
-        _day(context["params"]["day"] or context["dag_run"].partition_key),
-    )
+    params = context["params"]
+    day = _day(params["day"] or context["dag_run"].partition_key)
     config = read_config(config_file(params["config"]), data_path(params["data"]))
     landing.check_day_is_over(config, day, datetime.now(UTC))
-    there, _ = landing.land(config, day, days_folder())
-    told = landing.announced_clicks(days_folder(), config.name, day)
-    if told == there.clicks:
+    stored, _ = landing.land(config, day, days_folder())
+    announced = landing.announced_fingerprint(days_folder(), config.name, day)
+    if announced == stored.fingerprint:
         raise AirflowSkipException(
-            f"{day} is there already, unchanged ({there.rows['landed']} rows)"
+            f"{day} has landed before, unchanged ({stored.rows['landed']} rows)"
         )
-    found = {
+    return {
         "day": day.isoformat(),
-        "clicks": there.clicks,
-        "rows": there.rows,
-        "replaced": told is not None,
+        "fingerprint": stored.fingerprint,
+        "rows": stored.rows["landed"],
+        "replaced": announced is not None,
+        "config": params["config"],
+        "dataset": config.name,
     }
-    return found | {"config": params["config"], "dataset": config.name}
 
 
 def _day(text: str | None) -> date:
     try:
         return date.fromisoformat(text or "")
     except ValueError as error:
-        told = f"{text!r} is no day" if text else "no day is given"
+        problem = f"{text!r} is not a day" if text else "no day is given"
         raise ConfigError(
-            f"{told}: fill in `day` in the form, or trigger with a partition key such as 2017-10-07"
+            f"{problem}: fill in `day` in the form, or trigger with a partition key such as"
+            " 2017-10-07"
         ) from error
 
 
 def announce(landed: dict[str, Any], outlet_events: Any) -> None:
-    """Say that a new day is there: windows that were waiting for it start. They are those of
-    $DSSM_CONFIG, so its days alone are said.
+    """Announce a new day to Airflow: the windows that wait for it start.
 
-    ConfigError while dssm_training is paused: Airflow keeps no day for a Dag that is.
+    The task is skipped for days of a config other than $DSSM_CONFIG, whose windows alone start by
+    themselves, and for replaced days. Raises ConfigError while dssm_training is
+    paused, because Airflow would not keep the day for it.
     """
     from airflow.sdk import get_current_context
     from airflow.sdk.exceptions import AirflowSkipException
@@ -65,36 +68,42 @@ def announce(landed: dict[str, Any], outlet_events: Any) -> None:
     from tasks.form import default_config
     from tasks.windows import INTERACTIONS
 
-    if (config := landed["config"]) != (own := default_config()):
+    config = landed["config"]
+    default = default_config()
+    if config != default:
         raise AirflowSkipException(
-            f"only windows of {own!r} ($DSSM_CONFIG) start by themselves: trigger dssm_training for {config!r}"
+            f"only windows of {default!r} ($DSSM_CONFIG) start by themselves: trigger"
+            f" {TRAINING} for {config!r}"
         )
     if landed["replaced"]:
         raise AirflowSkipException(
-            f"{landed['day']} was there before: what was trained on it is trained anew instead"
+            f"{landed['day']} replaces a day: the windows that were trained on it are trained again"
         )
     if get_current_context()["ti"].get_dag(TRAINING).is_paused:
         raise ConfigError(
-            f"{TRAINING} is paused, its windows would never hear of {landed['day']}: unpause it, then clear this task"
+            f"{TRAINING} is paused, so no window would start for {landed['day']}: unpause it, then"
+            " clear this task"
         )
     outlet_events[INTERACTIONS].add_partitions(landed["day"])
     mark_announced(landed)
 
 
 def mark_announced(landed: dict[str, Any]) -> None:
-    """The last thing that is done for a day: until then another run of the Dag does it again."""
+    """Record that a day was announced. It is the last action for a day: if a task is killed before
+    it, the next run of the Dag announces the day again.
+    """
     from dssm_core.data import landing
 
-    landing.mark_announced(
-        days_folder(), landed["dataset"], date.fromisoformat(landed["day"]), landed["clicks"]
-    )
+    day = date.fromisoformat(landed["day"])
+    landing.mark_announced(days_folder(), landed["dataset"], day, landed["fingerprint"])
 
 
 def stale_windows(landed: dict[str, Any]) -> list[dict[str, Any]]:
-    """Settings of the runs to repeat: of each window that holds a replaced day and was trained on
-    what it held before.
+    """The settings of the runs to repeat: one for each window that contains a replaced day and was
+    trained on its old content.
 
-    Neither runs on the log itself nor trials are of landed days: no window is begun that was not.
+    Windows that were never trained are not started. Runs that read the log itself and trials of a
+    sweep do not use landed days.
     """
     from dssm_core.config import read_config
     from dssm_core.data import landing
@@ -102,9 +111,10 @@ def stale_windows(landed: dict[str, Any]) -> list[dict[str, Any]]:
 
     if not landed["replaced"]:
         return []
-    config, day = read_config(config_file(landed["config"])), date.fromisoformat(landed["day"])
-    ours = (run.config for run in find_runs(runs_folder()) if run.config.name == config.name)
-    trained = {each.split.title for each in ours if each.data.source.kind == "landed"}
+    config = read_config(config_file(landed["config"]))
+    configs = [run.config for run in find_runs(runs_folder()) if run.config.name == config.name]
+    trained = {each.split.title for each in configs if each.data.source.kind == "landed"}
+    day = date.fromisoformat(landed["day"])
     windows = [window.isoformat() for window in landing.windows_containing(day, config.split)]
     mark_announced(landed)
     return [

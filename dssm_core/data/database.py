@@ -90,7 +90,7 @@ def unreadable(error: duckdb.Error) -> DataError:
 
 
 def duckdb_message(error: duckdb.Error) -> str:
-    """DuckDB's message in one line, without the JSON that may wrap it and the SQL advice after it."""
+    """DuckDB's message in one line, without the JSON around it and the SQL advice after it."""
     wrapped = re.search(r'"exception_message":("(?:[^"\\]|\\.)*")', str(error))
     lines = [
         line.strip() for line in (json.loads(wrapped[1]) if wrapped else str(error)).splitlines()

@@ -1,13 +1,16 @@
-"""The first step: the source's log as canonical Parquet tables, in time order."""
+"""The step `ingest_data`: write the source's log as canonical Parquet tables, in time order."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from dssm_core import families
-from dssm_core.columns import TIME
+from dssm_core.columns import INTERACTIONS, ITEMS, TIME, USERS
 from dssm_core.config import Config
 from dssm_core.data.comparison import parse_comparison
 from dssm_core.data.database import UNREADABLE, connect, unreadable, write_table
@@ -21,6 +24,43 @@ from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 
 
+@dataclass(frozen=True)
+class IngestedTables:
+    """The Parquet tables that `ingest_data` wrote into a folder.
+
+    types: Arrow type of each column, by table and column; a table that the log does not have is
+    left out.
+    """
+
+    folder: Path
+    types: dict[str, dict[str, str]]
+
+    def __contains__(self, table: str) -> bool:
+        return table in self.types
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.types)
+
+    def columns(self, table: str) -> list[str]:
+        """The column names of a table."""
+        return list(self.types[table])
+
+    def file(self, table: str) -> Path:
+        """The file of a table."""
+        return self.folder / table_file(table)
+
+
+def read_ingested(folder: Path) -> IngestedTables:
+    """The tables in the folder of `ingest_data`, with their columns."""
+    files = {table: folder / table_file(table) for table in (INTERACTIONS, USERS, ITEMS)}
+    schemas = {table: pq.read_schema(file) for table, file in files.items() if file.is_file()}
+    types = {
+        table: {column.name: str(column.type) for column in schema}
+        for table, schema in schemas.items()
+    }
+    return IngestedTables(folder, types)
+
+
 def open_source(config: Config) -> Source:
     """The source that the config chooses, with its settings."""
     source: Source = families.build(SOURCES, config.data.source)
@@ -28,16 +68,16 @@ def open_source(config: Config) -> Source:
 
 
 def source_files(run: Run) -> dict[str, Path]:
-    """Each file the run's source reads, by path relative to `data.source.path`."""
+    """Each file that the run's source reads, by path relative to `data.source.path`."""
     return open_source(run.config).files()
 
 
 def ingest(run: Run, work: Path) -> Outcome:
-    """Write interactions.parquet in time order (file order for ties), users.parquet and
-    items.parquet if there are any.
+    """Write interactions.parquet in time order (file order for ties), and users.parquet and
+    items.parquet if the log has these tables.
 
-    rows: read. Raises DataError when a file is damaged or lacks a mapped column, or when there is
-    no row at all.
+    Returns rows: read. Raises DataError when a file is damaged or lacks a mapped column, or when
+    the log is empty.
     """
     try:
         with connect(work) as con:
@@ -45,23 +85,25 @@ def ingest(run: Run, work: Path) -> Outcome:
     except UNREADABLE as error:
         raise unreadable(error) from error
     if not read:
-        raise DataError("the log has no row: check data.source.path and the files in it")
+        raise DataError(
+            "the log has no row: check that the files below data.source.path have lines after the"
+            " header"
+        )
     return Outcome(rows={"read": read})
 
 
 def _ingest(con: DuckDBPyConnection, config: Config, work: Path) -> int:
     numbers = number_columns(config)
     tables = open_source(config).read(con)
-    for name, table in (("users", tables.users), ("items", tables.items)):
+    for name, table in ((USERS, tables.users), (ITEMS, tables.items)):
         if table is not None:
             write_table(con, parse_numbers(table, numbers), work / table_file(name))
-    return write_table(
-        con, parse_numbers(tables.interactions, numbers), work / table_file("interactions"), TIME
-    )
+    interactions = parse_numbers(tables.interactions, numbers)
+    return write_table(con, interactions, work / table_file(INTERACTIONS), TIME)
 
 
 def number_columns(config: Config) -> set[str]:
-    """The columns that must be numbers: the one that `positive` compares, and the numeric features."""
+    """The columns that must be numbers: compared columns, numeric features and targets of means."""
     columns = config.features.columns
     numeric = {
         feature.column
@@ -72,16 +114,15 @@ def number_columns(config: Config) -> set[str]:
 
 
 def compared_columns(config: Config) -> set[str]:
-    """The columns of interactions that a comparison of the config speaks of: data.positive and,
-    where there is one, split.relevant.
-    """
+    """The columns of interactions in the config's comparisons: data.positive and split.relevant."""
     relevant = config.split.relevant
-    return {parse_comparison(text).column for text in (config.data.positive, relevant) if text}
+    comparisons = (config.data.positive, relevant)
+    return {parse_comparison(text).column for text in comparisons if text}
 
 
 def parse_numbers(relation: DuckDBPyRelation, numbers: set[str]) -> DuckDBPyRelation:
-    """Number columns that came as text as DOUBLE, with `<column>_raw` for text that is none; the
-    rest unchanged.
+    """The relation with text columns in `numbers` as DOUBLE, each with a column `<name>_raw` for
+    text that is no number. Other columns are unchanged.
     """
     parts: list[str] = []
     for name, kind in zip(relation.columns, relation.types, strict=True):
@@ -92,7 +133,7 @@ def parse_numbers(relation: DuckDBPyRelation, numbers: set[str]) -> DuckDBPyRela
 
 
 def number_sql(name: str) -> list[str]:
-    """SQL: a text column as finite DOUBLE, and the text of the cells that are none."""
+    """SQL: a text column as finite DOUBLE, and the text of cells that are no finite number."""
     parsed = f"TRY_CAST({identifier(name)} AS DOUBLE)"
     value = f"CASE WHEN isfinite({parsed}) THEN {parsed} END"
     return [

@@ -1,9 +1,9 @@
-"""A log that arrives a day at a time: each local day is read once, kept as Parquet, and found by
-the runs whose window holds it.
+"""Landed days: a log that arrives day by day. Each local day is read once and stored as Parquet,
+for the runs whose window contains it.
 
-<days>/<dataset>/<day>/<key>/ holds a day's tables, where key is the hash of their content;
-<day>/landed.json says which key is the day's and is written last. A replaced day is another folder:
-runs that have begun with the old one finish with it.
+<days>/<dataset>/<day>/<key>/ holds the tables of a day; the key is the hash of their content.
+<day>/landed.json names the key of the day and is written last. A replaced day gets another folder,
+so that runs that have started with the old content can finish with it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dssm_core.columns import INTERACTIONS, ITEMS, TIME, USERS
 from dssm_core.config import Config, Member
-from dssm_core.data.database import UNREADABLE, connect, unreadable, write_table
+from dssm_core.data.database import UNREADABLE, connect, one_row, unreadable, write_table
 from dssm_core.data.ingest import open_source
 from dssm_core.data.splits.days import Days, day_start_ms
 from dssm_core.errors import ConfigError, DataError
@@ -27,13 +27,17 @@ from dssm_core.runs.layout import table_file
 
 log = logging.getLogger(__name__)
 
-MARKER, QUARANTINE = "landed.json", "quarantine"
-ANNOUNCED = "announced"  # beside it: the clicks that whoever waits for the day has been told of
+MARKER = "landed.json"
+ANNOUNCED = "announced"  # file in the day's folder: fingerprint of the content last announced
+QUARANTINE = "quarantine"
+KEY_LENGTH = 16
 
 
 class LandedDay(BaseModel):
-    """A day that is there. files: sha256 of each; rows: read = landed + of other days + without a
-    time; timezone: of the day.
+    """A stored day.
+
+    key: name of its folder. files: SHA-256 of each file. rows: read = landed + other_days +
+    without_time. timezone: time zone in which the day begins and ends.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -44,21 +48,22 @@ class LandedDay(BaseModel):
     timezone: str
 
     @property
-    def clicks(self) -> str:
-        """What the day is known by: the hash of its interactions. Tables of users and items are as
-        of the landing, not of the day.
+    def fingerprint(self) -> str:
+        """The hash of the day's interactions. Users and items are left out: they are as of the
+        landing, not of the day.
         """
         return self.files[table_file(INTERACTIONS)]
 
 
 def land(config: Config, day: date, days: Path) -> tuple[LandedDay, bool]:
-    """Read the config's source and keep what happened on a local day; and whether its clicks are
-    new or other than what was there.
+    """Read the config's source and store the interactions of one local day below `days`.
 
-    Rows whose time cannot be read go to quarantine.parquet beside the tables. DataError where the
-    day has no row at all: what is there stays as it is.
+    Returns the stored day, and whether its interactions or its time zone differ from what was
+    stored before. Rows whose time cannot be parsed go to quarantine.parquet beside the tables.
+    Raises DataError when the day has no row; what was stored before stays as it is.
     """
-    folder, before = days / config.name / day.isoformat(), find_day(days, config.name, day)
+    folder = days / config.name / day.isoformat()
+    before = find_day(days, config.name, day)
     part = folder / ".part"
     with disk_errors(folder):
         shutil.rmtree(part, ignore_errors=True)
@@ -66,67 +71,85 @@ def land(config: Config, day: date, days: Path) -> tuple[LandedDay, bool]:
     rows = _read(config, day, part)
     if not rows["landed"]:
         shutil.rmtree(part)
-        others = f"{rows['other_days']} rows are of other days"
         raise DataError(
-            f"the log of {config.name!r} has no row of {day} ({config.data.timezone}), {others}: check the day and --data"
+            f"the log of {config.name!r} has no row of {day} ({config.data.timezone});"
+            f" {rows['other_days']} rows are of other days, {rows['without_time']} have no readable"
+            " time: check the day, --data, and time_unit of the timestamp"
         )
     files = {file.name: sha256(file) for file in sorted(part.glob("*.parquet"))}
-    made = LandedDay(
-        day=day, key=digest(files)[:16], files=files, rows=rows, timezone=config.data.timezone
+    stored = LandedDay(
+        day=day,
+        key=digest(files)[:KEY_LENGTH],
+        files=files,
+        rows=rows,
+        timezone=config.data.timezone,
     )
-    _publish(part, folder, made)
-    return made, before is None or (before.clicks, before.timezone) != (made.clicks, made.timezone)
+    _publish(part, folder, stored)
+    changed = before is None or (before.fingerprint, before.timezone) != (
+        stored.fingerprint,
+        stored.timezone,
+    )
+    return stored, changed
 
 
 def check_day_is_over(config: Config, day: date, now: datetime) -> None:
-    """DataError where a local day goes on: half of it would be trained on as if it were whole."""
-    if (ends := day_start_ms(day + timedelta(days=1), config.data.zone)) > now.timestamp() * 1000:
-        at = datetime.fromtimestamp(ends / 1000, UTC)
+    """DataError if a local day has not ended at `now`: half of a day must not be trained on as a
+    whole day.
+    """
+    end_ms = day_start_ms(day + timedelta(days=1), config.data.zone)
+    if end_ms > now.timestamp() * 1000:
+        end = datetime.fromtimestamp(end_ms / 1000, UTC)
         raise DataError(
-            f"{day} ({config.data.timezone}) ends at {at:%Y-%m-%d %H:%M} UTC, which is not over: land it after that"
+            f"{day} ({config.data.timezone}) is not over: it ends at {end:%Y-%m-%d %H:%M} UTC. Land"
+            " it after that"
         )
 
 
 def find_day(days: Path, dataset: str, day: date) -> LandedDay | None:
-    """What is there of a day, None where it has not arrived."""
+    """The stored day, None if it has not landed."""
     file = days / dataset / day.isoformat() / MARKER
     return LandedDay.model_validate_json(file.read_bytes()) if file.is_file() else None
 
 
-def announced_clicks(days: Path, dataset: str, day: date) -> str | None:
-    """The clicks (see LandedDay) that have been announced; None where the day never was, as after
-    `dssm land` or a task that was killed.
+def announced_fingerprint(days: Path, dataset: str, day: date) -> str | None:
+    """The fingerprint (see LandedDay) of the content that was announced for a day.
+
+    None if the day was never announced, for example after `dssm land` or after a task was killed.
     """
     file = days / dataset / day.isoformat() / ANNOUNCED
     return file.read_text() if file.is_file() else None
 
 
-def mark_announced(days: Path, dataset: str, day: date, clicks: str) -> None:
-    """Remember that these clicks of a day have been announced."""
-    write_atomically(days / dataset / day.isoformat() / ANNOUNCED, clicks.encode())
+def mark_announced(days: Path, dataset: str, day: date, fingerprint: str) -> None:
+    """Record that the content with this fingerprint has been announced."""
+    write_atomically(days / dataset / day.isoformat() / ANNOUNCED, fingerprint.encode())
 
 
 def use_landed_days(config: Config, days: Path) -> Config:
-    """The config with its window's landed days as source; the key of each day is a setting, so that
-    a replaced day is another run.
+    """The config with the landed days of its window as source. The key of each day is a setting, so
+    that a replaced day makes another run.
 
-    ConfigError where the split has no days; DataError naming days that have not arrived, or were
-    landed in another time zone.
+    Raises ConfigError if the split has no days, and DataError naming the days that have not landed
+    or that landed in another time zone.
     """
     if not isinstance(config.split, Days):
         raise ConfigError(
-            f"split {config.split.kind!r} has no days to wait for: take split.kind days, or give the log with --data"
+            f"split {config.split.kind!r} has no days to wait for: use split.kind days, or read the"
+            " log itself with --data"
         )
-    found = {day: find_day(days, config.name, day) for day in config.split.days}
-    if missing := [day.isoformat() for day, there in found.items() if there is None]:
-        said = f"{', '.join(missing)} of {config.name!r} have not landed in {days}"
-        raise DataError(f"{said}: run `dssm land`, or the Dag ingest_interactions, for them")
-    known = {day.isoformat(): there for day, there in found.items() if there}
-    if other := sorted({there.timezone for there in known.values()} - {config.data.timezone}):
+    landed = {day: find_day(days, config.name, day) for day in config.split.days}
+    if missing := [day.isoformat() for day, stored in landed.items() if stored is None]:
         raise DataError(
-            f"days of {config.name!r} were landed in {other[0]}, but data.timezone is {config.data.timezone}: land them again"
+            f"{', '.join(missing)} of {config.name!r} have not landed in {days}: run `dssm land`,"
+            " or the Dag ingest_interactions, for each of these days"
         )
-    keys = {day: there.key for day, there in known.items()}
+    stored_days = [stored for stored in landed.values() if stored]
+    if zones := sorted({stored.timezone for stored in stored_days} - {config.data.timezone}):
+        raise DataError(
+            f"days of {config.name!r} were landed in {zones[0]}, but data.timezone is"
+            f" {config.data.timezone}: land them again"
+        )
+    keys = {stored.day.isoformat(): stored.key for stored in stored_days}
     source = Member.model_validate(
         {"kind": "landed", "path": str(days / config.name), "days": keys}
     )
@@ -134,16 +157,18 @@ def use_landed_days(config: Config, days: Path) -> Config:
 
 
 def windows_containing(day: date, split: Days) -> list[date]:
-    """The test days whose window holds a day, oldest first: what has to be trained anew when the
-    day is replaced.
+    """The test days whose window contains a day, oldest first: the runs to repeat when the day is
+    replaced.
     """
     last = day + timedelta(days=split.train_days)
     return [last - timedelta(days=back) for back in range(len(split.days) - 1, -1, -1)]
 
 
 def _read(config: Config, day: date, part: Path) -> dict[str, int]:
+    """Write the tables of a day into the folder `part`. Returns the number of rows of each sort."""
     zone = config.data.zone
-    start, end = day_start_ms(day, zone), day_start_ms(day + timedelta(days=1), zone)
+    start = day_start_ms(day, zone)
+    end = day_start_ms(day + timedelta(days=1), zone)
     try:
         with connect(part) as con:
             tables = open_source(config).read(con)
@@ -151,34 +176,40 @@ def _read(config: Config, day: date, part: Path) -> dict[str, int]:
                 if table is not None:
                     write_table(con, table, part / table_file(name))
             tables.interactions.create_view("log")
-            return _part(con, f"{TIME} >= {start} AND {TIME} < {end}", part)
+            return _write_day(con, f"{TIME} >= {start} AND {TIME} < {end}", part)
     except UNREADABLE as error:
         raise unreadable(error) from error
 
 
-def _part(con: DuckDBPyConnection, inside: str, part: Path) -> dict[str, int]:
-    """Write the day's interactions and those without a time; rows of each sort."""
-    rows = {"read": con.table("log").count("*").fetchall()[0][0]}
-    rows["landed"] = write_table(
-        con, con.sql(f"SELECT * FROM log WHERE {inside}"), part / table_file(INTERACTIONS), TIME
+def _write_day(con: DuckDBPyConnection, condition: str, part: Path) -> dict[str, int]:
+    """Write the interactions that meet a condition, and those without a time. Returns the number of
+    rows of each sort.
+    """
+    (read,) = one_row(con, "SELECT count(*) FROM log")
+    day = con.sql(f"SELECT * FROM log WHERE {condition}")
+    landed = write_table(con, day, part / table_file(INTERACTIONS), TIME)
+    without_time = write_table(
+        con, con.sql(f"SELECT * FROM log WHERE {TIME} IS NULL"), part / table_file(QUARANTINE)
     )
-    rows["without_time"] = write_table(
-        con, con.sql(f"SELECT * FROM log WHERE {TIME} IS NULL"), part / f"{QUARANTINE}.parquet"
-    )
-    if rows["without_time"]:
+    if without_time:
         log.warning(
-            "%d rows have no time that can be read: they are kept in %s.parquet of the day",
-            rows["without_time"],
-            QUARANTINE,
+            "%d rows have no readable time: they are in %s of the day",
+            without_time,
+            table_file(QUARANTINE),
         )
-    return rows | {"other_days": rows["read"] - rows["landed"] - rows["without_time"]}
+    return {
+        "read": read,
+        "landed": landed,
+        "without_time": without_time,
+        "other_days": read - landed - without_time,
+    }
 
 
-def _publish(part: Path, folder: Path, made: LandedDay) -> None:
-    target = folder / made.key
+def _publish(part: Path, folder: Path, stored: LandedDay) -> None:
+    target = folder / stored.key
     with disk_errors(folder):
-        if target.exists():  # it was the day's before, and becomes so again
+        if target.exists():  # the same content was stored for this day before
             shutil.rmtree(part)
         else:
             part.rename(target)
-    write_atomically(folder / MARKER, made.model_dump_json(indent=2).encode())
+    write_atomically(folder / MARKER, stored.model_dump_json(indent=2).encode())

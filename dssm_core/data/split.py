@@ -1,4 +1,4 @@
-"""The step `split_by_time`: part the log into train and test as the config's protocol says, and
+"""The step `split_by_time`: divide the log into train and test as the config's split says, and
 account for every row.
 """
 
@@ -11,7 +11,18 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection
 
-from dssm_core.columns import CREATED, ITEM, LABEL, PART, REASON, ROW, TIME, USER
+from dssm_core.columns import (
+    CREATED,
+    INTERACTIONS,
+    ITEM,
+    ITEMS,
+    LABEL,
+    PART,
+    REASON,
+    ROW,
+    TIME,
+    USER,
+)
 from dssm_core.config import Config
 from dssm_core.data.comparison import parse_comparison
 from dssm_core.data.database import connect, one_row, write_parquet
@@ -24,9 +35,11 @@ from dssm_core.runs.layout import QUARANTINE_FILE, TEST_FILE, TRAIN_FILE, table_
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 
+DUPLICATE = "an earlier row has the same user, item and time"
+
 
 def window_of(config: Config) -> Window | None:
-    """The times that a config looks at; None where its split looks at all rows."""
+    """The times of the config's split; None if the split uses all rows."""
     return config.split.window(config.data.zone)
 
 
@@ -34,161 +47,174 @@ def split(run: Run, work: Path) -> Outcome:
     """Write train.parquet, test.parquet (user_id, item_id, timestamp, label, context columns) and
     quarantine.parquet.
 
-    rows: read = train + test + outside + quarantined (validation's included). Quarantined here:
-    exact duplicates (same user, item and time; the first stays) and clicks older than their
-    article. Raises DataError when train or test is empty, naming the days that the log has, when
-    train has fewer items than `evaluation.ks` asks for, or when the rows do not add up.
+    This step quarantines exact duplicates (same user, item and time; the first row stays) and
+    interactions before the creation of their item.
+    Returns rows: read = train + test + outside + quarantined, the rows that validate_data
+    quarantined included. Raises DataError when train or test is empty (with the days of the log),
+    when train has fewer items than `evaluation.ks` needs, or when the rows do not add up.
     """
-    config, window = run.config, window_of(run.config)
+    config = run.config
+    window = window_of(config)
     with connect(work) as con:
-        _judge(con, config, run.step("validate_data"), window)
-        rows = _write(con, config, work)
-        before = run.need("validate_data").rows["quarantined"]
+        _assign_parts(con, config, run.step("validate_data"), window)
+        rows = _write(con, work)
         rows |= {
             "read": run.need("ingest_data").rows["read"],
-            "quarantined": rows["quarantined"] + before,
+            "quarantined": rows["quarantined"] + run.need("validate_data").rows["quarantined"],
         }
         _check_sum(rows)
         _check_parts(con, config, rows)
         _check_catalogue(con, config, work)
-        info = asdict(window or _span(con, work)) | _cold(con, work)
+        info = asdict(window or _span(con, work)) | _cold_shares(con, work)
     days = [day.isoformat() for day in config.split.days] if isinstance(config.split, Days) else []
     return Outcome(rows=rows, info=info | {"days": days, "timezone": config.data.timezone})
 
 
-def _judge(con: DuckDBPyConnection, config: Config, folder: Path, window: Window | None) -> None:
-    """View `judged`: the validated rows with `_part` (train, test, outside, quarantined),
+def _assign_parts(
+    con: DuckDBPyConnection, config: Config, folder: Path, window: Window | None
+) -> None:
+    """Create view `judged`: the validated rows with `_part` (train, test, outside, quarantined),
     `_reason`, `_positive`, `_row`.
     """
-    con.execute(f"CREATE VIEW log AS {numbered_rows(folder / 'interactions.parquet')}")
+    con.execute(f"CREATE VIEW log AS {numbered_rows(folder / table_file(INTERACTIONS))}")
     if isinstance(config.split, Fixed) and PART not in con.table("log").columns:
         raise DataError(
-            f"split.kind is 'fixed' but interactions have no column {PART!r}: map one to it, or take another split.kind"
+            f"split.kind is 'fixed', but interactions have no column {PART!r}: map a column of the"
+            f" log to {PART!r}, or choose another split.kind"
         )
     clean(con, config, folder, window)
-    part, source = config.split.part(window), "cleaned"
-    if (
-        window is None
-    ):  # it may count over a user's rows: once, and with no more columns than it needs
+    part = config.split.part(window)
+    source = "cleaned"
+    if window is None:
+        # The expression may count the rows of a user: evaluate it once, with few columns.
         con.execute(f"CREATE TABLE parts AS SELECT {ROW}, {part} AS _own FROM cleaned")
-        part, source = "_own", f"cleaned JOIN parts USING ({ROW})"
-    sort = f"WHEN _outside THEN 'outside' WHEN NOT {CLEAN} THEN 'quarantined'"
-    con.execute(
-        f"CREATE VIEW judged AS SELECT *, CASE {sort} ELSE {part} END AS _part FROM {source}"
-    )
+        part = "_own"
+        source = f"cleaned JOIN parts USING ({ROW})"
+    cases = f"WHEN _outside THEN 'outside' WHEN NOT {CLEAN} THEN 'quarantined' ELSE {part}"
+    con.execute(f"CREATE VIEW judged AS SELECT *, CASE {cases} END AS _part FROM {source}")
 
 
 def clean(con: DuckDBPyConnection, config: Config, folder: Path, window: Window | None) -> None:
-    """View `cleaned`: the log with `_positive`, `_outside`, `_clean`, and `_reason` where a row is
-    to be quarantined.
+    """Create view `cleaned`: view `log` with `_positive`, `_outside`, `_clean`, and `_reason` for
+    rows to quarantine.
     """
-    inside = (
-        f"{TIME} >= {window.start_ms} AND {TIME} < {window.end_ms}"
-        if window
-        else f"{TIME} IS NOT NULL"
-    )
-    # the duplicates of the window only, by their row numbers: far smaller than a window function
-    # over every column
+    inside = f"{TIME} IS NOT NULL"
+    if window:
+        inside = f"{TIME} >= {window.start_ms} AND {TIME} < {window.end_ms}"
+    # Only row numbers of duplicates in the window are kept: that is far smaller than a window
+    # function over every column.
     nth = f"row_number() OVER (PARTITION BY {USER}, {ITEM}, {TIME} ORDER BY {ROW})"
-    con.execute(
-        f"CREATE TABLE repeats AS SELECT {ROW} FROM (SELECT {ROW}, {nth} AS nth FROM log WHERE {inside}) WHERE nth > 1"
+    numbered = f"SELECT {ROW}, {nth} AS nth FROM log WHERE {inside}"
+    con.execute(f"CREATE TABLE repeats AS SELECT {ROW} FROM ({numbered}) WHERE nth > 1")
+    is_repeat = f"{ROW} IN (SELECT {ROW} FROM repeats)"
+    positive = parse_comparison(config.data.positive).sql(con.table("log").columns)
+    reason = f"CASE WHEN {is_repeat} THEN {literal(DUPLICATE)} {_before_creation(folder)} END"
+    con.execute(f"""
+    CREATE VIEW cleaned AS SELECT *, NOT _outside AND _reason IS NULL AS {CLEAN} FROM (
+        SELECT log.*, CAST({positive} AS TINYINT) AS {POSITIVE},
+            {TIME} IS NULL OR NOT ({inside}) AS _outside, {reason} AS _reason
+        FROM log
     )
-    repeated = f"{ROW} IN (SELECT {ROW} FROM repeats)"
-    positive = f"CAST({parse_comparison(config.data.positive).sql(con.table('log').columns)} AS TINYINT) AS {POSITIVE}"
-    reason = f"CASE WHEN {repeated} THEN 'the same user, item and time came before' {_older(folder)} END AS _reason"
-    con.execute(
-        f"CREATE VIEW cleaned AS SELECT *, NOT _outside AND _reason IS NULL AS {CLEAN}"
-        f" FROM (SELECT log.*, {positive}, {TIME} IS NULL OR NOT ({inside}) AS _outside, {reason} FROM log)"
-    )
+    """)
 
 
-def _older(folder: Path) -> str:
-    """SQL: a WHEN for clicks older than their article, where the items say when they were created."""
-    items = folder / table_file("items")
+def _before_creation(folder: Path) -> str:
+    """SQL: a WHEN clause for interactions before the creation of their item; empty if the items
+    have no creation times.
+    """
+    items = folder / table_file(ITEMS)
     if not items.is_file() or CREATED not in pq.read_schema(items).names:
         return ""
-    born = f"(SELECT {CREATED} FROM read_parquet({literal(str(items))}) AS i WHERE i.{ITEM} = log.{ITEM})"
-    return f"WHEN {TIME} < {born} THEN concat('clicked ', {born} - {TIME}, ' ms before its item was created')"
+    table = f"read_parquet({literal(str(items))}) AS i"
+    created = f"(SELECT {CREATED} FROM {table} WHERE i.{ITEM} = log.{ITEM})"
+    text = f"concat('clicked ', {created} - {TIME}, ' ms before its item was created')"
+    return f"WHEN {TIME} < {created} THEN {text}"
 
 
-def _write(con: DuckDBPyConnection, config: Config, work: Path) -> dict[str, int]:
-    """Write the three files; rows of each part."""
+def _write(con: DuckDBPyConnection, work: Path) -> dict[str, int]:
+    """Write the three files. Returns the rows of each part."""
     names = list(con.table("log").columns)
     names.remove(ROW)
-    context = "".join(
-        f", {identifier(name)}" for name in names if name not in (USER, ITEM, TIME, LABEL)
-    )
-    columns = f"{USER}, {ITEM}, {TIME}, {POSITIVE} AS {LABEL}{context}"
-    rows = {
-        part: write_parquet(
-            con,
-            f"SELECT {columns} FROM judged WHERE _part = '{part}' ORDER BY {ROW}",
-            work / table_file(part),
-        )
-        for part in ("train", "test")
+    context = [identifier(name) for name in names if name not in (USER, ITEM, TIME, LABEL)]
+    columns = ", ".join([USER, ITEM, TIME, f"{POSITIVE} AS {LABEL}", *context])
+    everything = ", ".join([*(identifier(name) for name in names), f"_reason AS {REASON}"])
+    outputs = {
+        "train": (columns, TRAIN_FILE),
+        "test": (columns, TEST_FILE),
+        "quarantined": (everything, QUARANTINE_FILE),
     }
-    everything = ", ".join(identifier(name) for name in names)
-    rows["quarantined"] = write_parquet(
-        con,
-        f"SELECT {everything}, _reason AS {REASON} FROM judged WHERE _part = 'quarantined' ORDER BY {ROW}",
-        work / QUARANTINE_FILE,
-    )
+    rows = {}
+    for part, (selected, file) in outputs.items():
+        query = f"SELECT {selected} FROM judged WHERE _part = '{part}' ORDER BY {ROW}"
+        rows[part] = write_parquet(con, query, work / file)
     (rows["outside"],) = one_row(con, "SELECT count(*) FROM judged WHERE _part = 'outside'")
     return rows
 
 
 def _check_sum(rows: dict[str, int]) -> None:
-    """Every row that was read must be somewhere."""
+    """DataError if a row that was read is in no part."""
     parts = [rows[name] for name in ("train", "test", "outside", "quarantined")]
     if sum(parts) != rows["read"]:
         raise DataError(
             f"rows do not add up: {rows['read']} read, but train + test + outside + quarantined ="
-            f" {' + '.join(map(str, parts))}: please report this with the run's manifests"
+            f" {' + '.join(map(str, parts))}. This is a bug: please report it with the manifests"
+            " of the run"
         )
 
 
 def _check_parts(con: DuckDBPyConnection, config: Config, rows: dict[str, int]) -> None:
+    """DataError if train or test has no row."""
     for part in ("train", "test"):
         if not rows[part]:
             raise DataError(
-                f"no row left for {part} ({config.split.advice(part)}); {log_days(con, config)}"
+                f"no row is left for {part}: {config.split.advice(part)}; {log_days(con, config)}"
             )
 
 
 def _check_catalogue(con: DuckDBPyConnection, config: Config, work: Path) -> None:
-    """Lists cannot be longer than the catalogue: what train's positives hold."""
-    train, longest = literal(str(work / TRAIN_FILE)), max(config.evaluation.ks)
+    """DataError if the longest list of the evaluation is longer than the catalogue, which is the
+    items of train's positives.
+    """
+    train = literal(str(work / TRAIN_FILE))
+    longest = max(config.evaluation.ks)
     (items,) = one_row(
         con, f"SELECT count(DISTINCT {ITEM}) FROM read_parquet({train}) WHERE {LABEL} = 1"
     )
     if items < longest:
+        smaller = max(1, items // 10)
         raise DataError(
-            f"evaluation.ks asks for {longest} items but train's positives know {items}: give more train rows, or lower"
-            f" evaluation.ks and gate.k, such as --set 'evaluation.ks=[{max(1, items // 10)}]' --set gate.k={max(1, items // 10)}"
+            f"evaluation.ks needs lists of {longest} items, but the positives of train have only"
+            f" {items} items: use more training data, or lower evaluation.ks and gate.k, for"
+            f" example --set 'evaluation.ks=[{smaller}]' --set gate.k={smaller}"
         )
 
 
 def _span(con: DuckDBPyConnection, work: Path) -> Window:
-    """The times of a split that no moment parts: everything of train counts as known at its end."""
-    train, test = (literal(str(work / table_file(part))) for part in ("train", "test"))
+    """The times of a split without a cutoff: all of train counts as known at the end of train."""
+    train = literal(str(work / TRAIN_FILE))
+    test = literal(str(work / TEST_FILE))
     start, cutoff = one_row(con, f"SELECT min({TIME}), max({TIME}) + 1 FROM read_parquet({train})")
     (end,) = one_row(con, f"SELECT max({TIME}) + 1 FROM read_parquet({test})")
     return Window(start, cutoff, max(cutoff, end))
 
 
 def log_days(con: DuckDBPyConnection, config: Config) -> str:
-    """The local days of view `log` in words, for errors."""
-    low, high = one_row(con, f"SELECT min({TIME}), max({TIME}) FROM log")
-    if low is None:
+    """The first and last local day of view `log` as a sentence, for errors."""
+    first, last = one_row(con, f"SELECT min({TIME}), max({TIME}) FROM log")
+    if first is None:
         return "the log has no row with a time"
-    first, last = (
-        datetime.fromtimestamp(time / 1000, config.data.zone).date() for time in (low, high)
-    )
-    return f"the log has {first} to {last}"
+    return f"the log has {_local_day(first, config)} to {_local_day(last, config)}"
 
 
-def _cold(con: DuckDBPyConnection, work: Path) -> dict[str, float]:
-    """Shares of the test positives whose user, or item, has no positive in train."""
+def _local_day(time_ms: int, config: Config) -> str:
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, config.data.zone).date().isoformat()
+    except (ValueError, OverflowError, OSError):
+        return f"a day after the year 9999 (timestamp {time_ms} ms: check time_unit)"
+
+
+def _cold_shares(con: DuckDBPyConnection, work: Path) -> dict[str, float]:
+    """Shares of the test positives whose user, or whose item, has no positive in train."""
     train, test = (
         f"(SELECT * FROM read_parquet({literal(str(work / name))}) WHERE {LABEL} = 1)"
         for name in (TRAIN_FILE, TEST_FILE)

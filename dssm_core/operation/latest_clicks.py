@@ -17,14 +17,14 @@ from dssm_core.aliases import JSON
 from dssm_core.columns import INTERACTIONS, ITEM, ITEMS, TIME, USER, USERS
 from dssm_core.config import Config, Member
 from dssm_core.data.database import UNREADABLE, connect, one_row, unreadable, write_table
-from dssm_core.data.ingest import number_columns, open_source, parse_numbers
+from dssm_core.data.frames import valid_rows
+from dssm_core.data.ingest import number_columns, open_source, parse_numbers, read_ingested
 from dssm_core.data.landing import find_day
 from dssm_core.data.sources.protocol import Source
 from dssm_core.data.split import clean
 from dssm_core.data.splits.days import day_start_ms
 from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
 from dssm_core.data.sql import identifier, numbered_rows
-from dssm_core.data.validate import unbroken
 from dssm_core.errors import DataError
 from dssm_core.families import SOURCES
 from dssm_core.retrieval.snapshots import LatestTables
@@ -156,7 +156,7 @@ def _clean(
     rows = numbered_rows(work / table_file(INTERACTIONS))
     con.execute(f"CREATE VIEW log AS {rows}")
     columns = list(con.table("log").columns)
-    con.execute(f"CREATE TABLE sound AS {unbroken(config, columns, work)}")
+    con.execute(f"CREATE TABLE sound AS {valid_rows(config, read_ingested(work))}")
     con.execute(
         f"CREATE OR REPLACE VIEW log AS SELECT * FROM ({rows}) WHERE _row IN (SELECT _row FROM sound)"
     )

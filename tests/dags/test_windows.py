@@ -57,16 +57,16 @@ def test_airflow_reads_what_it_kept(made):
         (
             "30 2 * * *",
             "Europe/Berlin",
-            "02:30:00, which clocks in Europe/Berlin leave out",
+            "02:30:00, which does not exist in Europe/Berlin",
         ),  # on a Sunday in March
-        ("0 0 * * *", "America/Santiago", "00:00:00, which clocks in America/Santiago leave out"),
-        ("0 */6 * * *", "UTC", "give one time of every day"),
-        ("30 3 * * 1", "UTC", "give one time of every day"),
+        ("0 0 * * *", "America/Santiago", "00:00:00, which does not exist in America/Santiago"),
+        ("0 */6 * * *", "UTC", "give one time of day"),
+        ("30 3 * * 1", "UTC", "give one time of day"),
         ("30 3 * * *", "Europe/Berlin", None),
         ("0 0 * * *", "Europe/Berlin", None),
     ],
 )
-def test_a_schedule_fires_once_a_day_at_a_time_that_each_has(cron, timezone, said):
+def test_a_schedule_fires_once_a_day_at_a_time_that_every_day_has(cron, timezone, said):
     if said is None:
         check_daily(cron, timezone)
         return
@@ -129,19 +129,19 @@ def test_a_new_day_is_announced_and_repeats_nothing(day):
     assert tasks.stale_windows(landed) == []
 
 
-def test_the_same_day_again_wakes_nobody(day):
+def test_the_same_day_again_is_skipped(day):
     from airflow.sdk.exceptions import AirflowSkipException
 
     tasks.announce(day("2024-03-02"), Events())
-    with pytest.raises(AirflowSkipException, match="2024-03-02 is there already, unchanged"):
+    with pytest.raises(AirflowSkipException, match="2024-03-02 has landed before, unchanged"):
         day(day="2024-03-02")
 
 
-def test_a_day_that_a_terminal_landed_or_a_killed_task_is_announced_by_the_next_run(day, tmp_path):
+def test_a_day_landed_without_announcement_is_announced_by_the_next_run(day, tmp_path):
     landing.land(
         read_config(tmp_path / "configs" / "small.yaml"), date(2024, 3, 2), tmp_path / "days"
     )
-    assert not day("2024-03-02")["replaced"]  # killed before it could tell anyone
+    assert not day("2024-03-02")["replaced"]  # killed before it was announced
     landed, events = day("2024-03-02"), Events()
     tasks.announce(landed, events)
     assert events[INTERACTIONS].keys == ["2024-03-02"]
@@ -153,7 +153,9 @@ def test_a_replaced_day_repeats_what_was_trained_on_it_and_no_other(day, tmp_pat
     config = read_config(tmp_path / "configs" / "small.yaml")
     for nth in range(1, 8):
         there, _ = landing.land(config, date(2024, 3, nth), tmp_path / "days")
-        landing.mark_announced(tmp_path / "days", config.name, date(2024, 3, nth), there.clicks)
+        landing.mark_announced(
+            tmp_path / "days", config.name, date(2024, 3, nth), there.fingerprint
+        )
     create_run(landing.use_landed_days(config, tmp_path / "days"), tmp_path / "runs", "seventh")
     create_run(
         sweep.on_validation_days(config), tmp_path / "runs", "trial-of-the-log-itself"
@@ -164,9 +166,9 @@ def test_a_replaced_day_repeats_what_was_trained_on_it_and_no_other(day, tmp_pat
     (tmp_path / "configs" / "small.yaml").write_text(yaml.safe_dump(changed))
     landed = day("2024-03-02")
     assert landed["replaced"]
-    with pytest.raises(AirflowSkipException, match="trained anew instead"):
+    with pytest.raises(AirflowSkipException, match="are trained again"):
         tasks.announce(landed, Events())
-    assert day("2024-03-02") == landed  # nobody has been told yet
+    assert day("2024-03-02") == landed  # not announced yet
     assert tasks.stale_windows(landed) == [
         {"config": "small", "test_day": "2024-03-07", "landed": True}
     ]
@@ -176,24 +178,28 @@ def test_a_replaced_day_repeats_what_was_trained_on_it_and_no_other(day, tmp_pat
 
 @pytest.mark.parametrize(
     ("key", "said"),
-    [(None, "no day is given"), ("March", "'March' is no day"), ("2024-03-02T01", "is no day")],
+    [
+        (None, "no day is given"),
+        ("March", "'March' is not a day"),
+        ("2024-03-02T01", "is not a day"),
+    ],
 )
-def test_no_day_is_said(day, key, said):
+def test_a_missing_or_wrong_day_is_an_error(day, key, said):
     with pytest.raises(ConfigError, match=said):
         day(key)
 
 
 def test_a_day_that_is_not_over_does_not_land(day):
-    with pytest.raises(DataError, match=r"2999-01-01 .* which is not over"):
+    with pytest.raises(DataError, match=r"2999-01-01 .* is not over"):
         day("2999-01-01")
 
 
-def test_a_day_is_announced_once_those_who_wait_for_it_can_hear(day):
+def test_a_day_is_announced_only_while_dssm_training_is_not_paused(day):
     landed, events = day("2024-03-02"), Events()
     day.paused = True
     with pytest.raises(
         ConfigError,
-        match=r"dssm_training is paused, its windows would never hear of 2024-03-02: unpause it, then clear",
+        match=r"is paused, so no window would start for 2024-03-02: unpause it, then clear",
     ):
         tasks.announce(day("2024-03-02"), events)
     day.paused = False

@@ -114,5 +114,5 @@ def time_ms(source: str, kind: str, unit: TimeUnit, timezone: str) -> str:
 
 
 def unparsed_text(source: str, value: str) -> str:
-    """SQL: the text of a cell for which `value` is NULL, else NULL (also when the cell is empty)."""
+    """SQL: the text of a cell for which `value` is NULL, else NULL; NULL for an empty cell."""
     return f"CASE WHEN {value} IS NULL THEN nullif(trim(CAST({source} AS VARCHAR)), '') END"

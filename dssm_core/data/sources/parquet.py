@@ -45,7 +45,7 @@ class Parquet(BaseModel):
         )
 
     def _read(self, con: DuckDBPyConnection, name: str, spec: FileTable) -> DuckDBPyRelation:
-        """Each file is brought to canonical form on its own, because the types of ids may differ."""
+        """Each file is brought to canonical form on its own: the types of ids may differ."""
         relations = [
             to_canonical(
                 con.sql(f"SELECT * FROM read_parquet({literal(str(file))})"),

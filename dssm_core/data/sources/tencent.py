@@ -1,4 +1,4 @@
-"""The published files of the 2018 Tencent social-ads lookalike contest: train.csv, adFeature.csv and
+"""The files of the 2018 Tencent social-ads lookalike contest: train.csv, adFeature.csv and
 userFeature.data.
 
 A row of train.csv (`aid,uid,label`) is a person who was shown an ad. The label is 1 if the person

@@ -1,4 +1,4 @@
-"""A split that the data brings along: each row says where it belongs."""
+"""A split that the data defines: a column of each row says its part."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dssm_core.data.splits.protocol import NO_DAYS, Window
 
 
 class Fixed(BaseModel):
-    """Interactions have a column `part` that holds 'train' or 'test'; rows with another value are
+    """The column `part` of the interactions is 'train' or 'test'; rows with another value are
     outside.
     """
 
@@ -25,16 +25,19 @@ class Fixed(BaseModel):
 
     @property
     def title(self) -> str:
-        """The kind."""
+        """The kind of the split."""
         return self.kind
 
     def window(self, zone: ZoneInfo) -> None:
-        """All rows."""
+        """None: the split uses all rows."""
 
     def part(self, window: Window | None) -> str:
-        """SQL."""
+        """SQL: the part of a row."""
         return f"CASE WHEN {PART} IN ('train', 'test') THEN {PART} ELSE 'outside' END"
 
     def advice(self, part: str) -> str:
-        """What the column must hold."""
-        return f"no row says {part!r} in its column {PART!r}: map the source's column to {PART!r}, or take another split.kind"
+        """What the column must contain."""
+        return (
+            f"no row has {part!r} in column {PART!r}: map a column of the log to {PART!r}, or"
+            " choose another split.kind"
+        )

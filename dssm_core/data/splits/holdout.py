@@ -1,4 +1,4 @@
-"""Holdout: a random share of each user's rows tests, where there is no time to go by."""
+"""Holdout: a random share of each user's rows is the test set, for logs without times."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dssm_core.data.splits.protocol import CLEAN, NO_DAYS, POSITIVE, Window
 
 
 class Holdout(BaseModel):
-    """`share` of each user's positives, and of its negatives, tests; at least one row of each sort
-    stays in train.
+    """`share` of each user's positives, and of the user's negatives, is in test; at least one row
+    of each sort stays in train.
 
-    Which ones, a hash of `seed`, user and item decides, so that the same log gives the same split
-    everywhere.
+    A hash of `seed`, user and item chooses the rows, so that the same log always gives the same
+    split.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,19 +30,24 @@ class Holdout(BaseModel):
 
     @property
     def title(self) -> str:
-        """The kind."""
+        """The kind of the split."""
         return self.kind
 
     def window(self, zone: ZoneInfo) -> None:
-        """All rows."""
+        """None: the split uses all rows."""
 
     def part(self, window: Window | None) -> str:
-        """SQL."""
-        alike = f"PARTITION BY {USER}, {POSITIVE}, {CLEAN}"
-        rows = f"count(*) OVER ({alike})"
-        place = f"row_number() OVER ({alike} ORDER BY md5(concat_ws(':', {self.seed}, {USER}, {ITEM})), {ROW})"
-        return f"CASE WHEN {place} <= least(round({self.share} * {rows}), {rows} - 1) THEN 'test' ELSE 'train' END"
+        """SQL: the part of a row."""
+        group = f"PARTITION BY {USER}, {POSITIVE}, {CLEAN}"
+        rows = f"count(*) OVER ({group})"
+        hashed = f"md5(concat_ws(':', {self.seed}, {USER}, {ITEM}))"
+        position = f"row_number() OVER ({group} ORDER BY {hashed}, {ROW})"
+        tested = f"least(round({self.share} * {rows}), {rows} - 1)"
+        return f"CASE WHEN {position} <= {tested} THEN 'test' ELSE 'train' END"
 
     def advice(self, part: str) -> str:
-        """Who is tested."""
-        return f"{self.share:g} of each user's rows test, one always trains: raise split.share, or give users with more rows"
+        """Which rows are in test."""
+        return (
+            f"a share of {self.share:g} of each user's rows is in test, and one row always stays in"
+            " train: raise split.share, or use a log with more rows a user"
+        )

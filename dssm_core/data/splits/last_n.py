@@ -1,4 +1,4 @@
-"""Rolling last n: each user's newest rows test, one by one, each with all that came before it as
+"""Rolling last n: the newest rows of each user are the test set, each with all rows before it as
 history.
 """
 
@@ -15,14 +15,14 @@ from dssm_core.data.splits.protocol import CLEAN, NO_DAYS, Window
 
 
 class LastN(BaseModel):
-    """The newest `n` rows of each user test, whatever their label; users with no more rows than
-    that only train.
+    """The newest `n` rows of each user are in test, whatever their label; users with `n` rows or
+    fewer are in train only.
 
-    Each positive test row is a query of its own: one item is relevant, the history holds the
-    positives up to the row before, earlier test rows among them (the protocol of MetaSpore's
-    MovieLens benchmark, with n = 3).
+    Each positive test row is a query with one relevant item. Its history holds the positives up to
+    the row before, earlier test rows included (the protocol of MetaSpore's MovieLens benchmark,
+    with n = 3).
     relevant: a comparison such as `rating > 2` that a positive test row must meet to be a query;
-    the others are history only.
+    other test rows are history only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,26 +42,28 @@ class LastN(BaseModel):
             )
         if value is not None and value.split()[0] == LABEL:
             raise ValueError(
-                "positives hold one label: name another column, such as `rating > 2`, and let data.positive take both"
+                "all positives have the same label: compare another column, such as `rating > 2`,"
+                " and let data.positive include both kinds of rows"
             )
         return value
 
     @property
     def title(self) -> str:
-        """The kind."""
+        """The kind of the split."""
         return self.kind
 
     def window(self, zone: ZoneInfo) -> None:
-        """All rows."""
+        """None: the split uses all rows."""
 
     def part(self, window: Window | None) -> str:
-        """SQL."""
+        """SQL: the part of a row."""
         user = f"PARTITION BY {USER}, {CLEAN}"
-        rows, age = f"count(*) OVER ({user})", f"row_number() OVER ({user} ORDER BY {ROW} DESC)"
+        rows = f"count(*) OVER ({user})"
+        age = f"row_number() OVER ({user} ORDER BY {ROW} DESC)"
         return f"CASE WHEN {rows} > {self.n} AND {age} <= {self.n} THEN 'test' ELSE 'train' END"
 
     def advice(self, part: str) -> str:
-        """Who is tested."""
+        """Which users are tested."""
         return (
             f"users with more than {self.n} rows are tested on their newest {self.n}: lower split.n"
         )

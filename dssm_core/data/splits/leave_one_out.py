@@ -1,4 +1,4 @@
-"""Leave one out: each user's last positive tests, all before it trains."""
+"""Leave one out: the last positive of each user is in test, the rows before it are in train."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dssm_core.data.splits.protocol import CLEAN, NO_DAYS, POSITIVE, Window
 
 
 class LeaveOneOut(BaseModel):
-    """Users with fewer than `min_positives` only train. What a user did after the last positive is
-    outside.
+    """Users with fewer than `min_positives` positives are in train only. Rows after a user's last
+    positive are outside.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,21 +26,25 @@ class LeaveOneOut(BaseModel):
 
     @property
     def title(self) -> str:
-        """The kind."""
+        """The kind of the split."""
         return self.kind
 
     def window(self, zone: ZoneInfo) -> None:
-        """All rows."""
+        """None: the split uses all rows."""
 
     def part(self, window: Window | None) -> str:
-        """SQL."""
+        """SQL: the part of a row."""
         user = f"OVER (PARTITION BY {USER}, {CLEAN})"
-        last, positives = f"max({ROW}) FILTER ({POSITIVE} = 1) {user}", f"sum({POSITIVE}) {user}"
+        last = f"max({ROW}) FILTER ({POSITIVE} = 1) {user}"
+        positives = f"sum({POSITIVE}) {user}"
         return (
             f"CASE WHEN {positives} < {self.min_positives} THEN 'train'"
             f" WHEN {ROW} = {last} THEN 'test' WHEN {ROW} > {last} THEN 'outside' ELSE 'train' END"
         )
 
     def advice(self, part: str) -> str:
-        """Who is tested."""
-        return f"users with {self.min_positives} positives or more test by their last: lower split.min_positives or see data.positive"
+        """Which users are tested."""
+        return (
+            f"users with {self.min_positives} positives or more are tested on the last one: lower"
+            " split.min_positives, or check data.positive"
+        )

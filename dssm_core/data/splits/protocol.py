@@ -1,4 +1,4 @@
-"""What every split does: say of each row, in SQL, whether it trains or tests."""
+"""What every split does: say in SQL whether a row belongs to train or to test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 CLEAN = "_clean"  # whether a row is not quarantined
 NO_DAYS = ("validation.min_rows_per_day", "validation.drift.warn")  # of no effect without days
-POSITIVE = "_positive"  # 1 or 0: what `data.positive` says of a row
+POSITIVE = "_positive"  # 1 or 0: whether `data.positive` is true of a row
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Split(Protocol):
     """A family member: its fields are its settings."""
 
     by_time: ClassVar[bool]
-    """Whether one moment separates train from test, for all users."""
+    """Whether one cutoff separates train from test for all users."""
     by_row: ClassVar[bool]
-    """Whether each test row is a query of its own, with the rows before it as history."""
+    """Whether each test row is a query, with the rows before it as history."""
 
     ignores: ClassVar[tuple[str, ...]]
     """Settings of the config that have no effect under this split, by dotted path."""
@@ -43,13 +43,13 @@ class Split(Protocol):
 
     @property
     def title(self) -> str:
-        """The name of a run's folder among those of its dataset: the test day, or the kind."""
+        """The name of the folder of its runs: the test day, or the kind."""
 
     def window(self, zone: ZoneInfo) -> Window | None:
-        """The times that are looked at; None where all rows are."""
+        """The times that the split uses; None if it uses all rows."""
 
     def part(self, window: Window | None) -> str:
-        """SQL: 'train', 'test' or 'outside' of a clean row."""
+        """SQL: 'train', 'test' or 'outside' for a clean row."""
 
     def advice(self, part: str) -> str:
-        """Why no row may be left for train or test, and what to change."""
+        """Why train or test may be empty, and what to change: the end of an error message."""

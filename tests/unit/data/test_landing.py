@@ -97,7 +97,7 @@ def test_a_day_is_known_by_its_clicks(log, tmp_path):
     write(log, [*ROWS, ("g", "y", "later"), ("g", "y", ms("2024-03-03T10:00:00"))])
     second, changed = landing.land(config(log), FIRST, tmp_path)
     assert not changed
-    assert second.clicks == first.clicks
+    assert second.fingerprint == first.fingerprint
     assert (second.rows["without_time"], second.rows["other_days"]) == (2, 4)
     assert users(tmp_path, first) == users(tmp_path, second) == ["b", "a", "c"]
 
@@ -106,7 +106,7 @@ def test_a_day_that_is_not_over_does_not_land(log, tmp_path):
     """2024-03-01 ends in São Paulo at 03:00 UTC of the next day."""
     with pytest.raises(
         DataError,
-        match=r"2024-03-01 \(America/Sao_Paulo\) ends at 2024-03-02 03:00 UTC, which is not over",
+        match=r"2024-03-01 \(America/Sao_Paulo\) is not over: it ends at 2024-03-02 03:00 UTC",
     ):
         landing.check_day_is_over(config(log), FIRST, datetime(2024, 3, 2, 2, 59, 59, tzinfo=UTC))
     landing.check_day_is_over(config(log), FIRST, datetime(2024, 3, 2, 3, tzinfo=UTC))
@@ -116,7 +116,7 @@ def test_a_day_that_is_not_over_does_not_land(log, tmp_path):
     )
     assert (
         done.exit_code,
-        "2999-01-01 (America/Sao_Paulo) ends at 2999-01-02 03:00 UTC" in done.stderr,
+        "2999-01-01 (America/Sao_Paulo) is not over: it ends at 2999-01-02 03:00 UTC" in done.stderr,
     ) == (1, True)
 
 
@@ -124,7 +124,7 @@ def test_a_day_without_rows_is_refused_and_leaves_what_is_there(log, tmp_path):
     made, _ = landing.land(config(log), THIRD, tmp_path)
     write(log, ROWS[:3])
     with pytest.raises(
-        DataError, match=r"has no row of 2024-03-03 \(America/Sao_Paulo\), 3 rows are of other days"
+        DataError, match=r"has no row of 2024-03-03 \(America/Sao_Paulo\); 3 rows are of other days"
     ):
         landing.land(config(log), THIRD, tmp_path)
     assert landing.find_day(tmp_path, "small", THIRD) == made

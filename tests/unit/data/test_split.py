@@ -114,7 +114,7 @@ def test_duplicates_are_quarantined_with_the_reason(tmp_path: Path) -> None:
             "user_id": "a",
             "item_id": "y",
             "timestamp": LOG[3][2],
-            "reason": "the same user, item and time came before",
+            "reason": "an earlier row has the same user, item and time",
         }
     ]
 
@@ -133,7 +133,7 @@ def test_clicks_older_than_their_item_are_quarantined(tmp_path: Path) -> None:
     reasons = pd.read_parquet(work / "quarantine.parquet")["reason"].tolist()
     assert reasons == [
         "clicked 1000 ms before its item was created",
-        "the same user, item and time came before",
+        "an earlier row has the same user, item and time",
     ]
 
 
@@ -172,7 +172,7 @@ def test_a_day_outside_the_data_names_the_days_there_are(
 ) -> None:
     run = make_run(tmp_path, LOG[1:9], test_day=day)
     with pytest.raises(
-        DataError, match=rf"no row left for {part} .*the log has 2024-03-01 to 2024-03-03"
+        DataError, match=rf"no row is left for {part}: .*the log has 2024-03-01 to 2024-03-03"
     ):
         split(run, work_of(run))
 
@@ -298,7 +298,7 @@ def test_fixed_goes_by_the_rows_own_word(tmp_path: Path) -> None:
 
 def test_fixed_without_its_column_says_what_to_map(tmp_path: Path) -> None:
     run = make_run(tmp_path, LOG, kind="fixed")
-    with pytest.raises(DataError, match="no column 'part': map one to it"):
+    with pytest.raises(DataError, match="no column 'part': map a column"):
         split(run, work_of(run))
 
 
@@ -327,7 +327,7 @@ def test_lists_longer_than_the_catalogue_are_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path, LOG, ks=[3])
     with pytest.raises(
         DataError,
-        match=r"evaluation\.ks asks for 3 items but train's positives know 2: .* --set gate\.k=1",
+        match=r"needs lists of 3 items, but .* have only 2 items: .* --set gate\.k=1",
     ):
         split(run, work_of(run))
 
@@ -336,6 +336,6 @@ def test_nobody_to_test_says_which_setting_to_change(tmp_path: Path) -> None:
     run = make_run(tmp_path, RATINGS, RATED, kind="leave_one_out", min_positives=9)
     with pytest.raises(
         DataError,
-        match=r"no row left for test \(users with 9 positives .* lower split\.min_positives",
+        match=r"no row is left for test: users with 9 positives .* lower split\.min_positives",
     ):
         split(run, work_of(run))

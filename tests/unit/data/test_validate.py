@@ -8,12 +8,12 @@ from pathlib import Path
 
 import duckdb
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 from dssm_core.config import parse_config, read_config
+from dssm_core.data.frames import valid_rows
+from dssm_core.data.ingest import read_ingested
 from dssm_core.data.sql import numbered_rows
-from dssm_core.data.validate import unbroken
 from dssm_core.errors import DataError
 from dssm_core.runs.run import Run, create_run
 from dssm_core.runs.transaction import execute
@@ -117,7 +117,7 @@ def test_too_many_broken_rows_refuse_the_log_and_the_docs_survive(tmp_path: Path
     write_log(tmp_path, list(BROKEN))
     run = make_run(tmp_path, {"max_quarantine_share": 0.1})
     message = refusal(run)
-    assert "interactions: label must be one of 0, 1: 1 of 83 do not (such as 2.0)" in message
+    assert "label must be one of 0, 1, but this fails for 1 of 83 rows (for example 2.0)" in message
     assert (
         "at least 10.84% of the rows would be quarantined" in message
     )  # 9 of 83: seconds has no range here
@@ -130,7 +130,7 @@ def test_a_rule_that_most_rows_break_is_counted_without_listing_them(tmp_path: P
     write_log(tmp_path, [])
     (tmp_path / "users.txt").write_text("user_id,country\n0,de\n")
     message = refusal(make_run(tmp_path))
-    assert "user_id must be in users: 36 of 72 do not" in message
+    assert "user_id must be in users, but this fails for 36 of 72 rows (for example '1')" in message
     assert "at least 50.00% of the rows" in message
 
 
@@ -154,13 +154,14 @@ def test_every_failure_of_the_log_is_named_at_once(tmp_path: Path) -> None:
         make_run(tmp_path, {"min_rows_per_day": 25, "ranges": {"secs": [0, 1]}}, **features)
     )
     for part in (
-        "each day of the window must have at least 25 rows: 3 of 3 do not (such as 2024-03-01 has 24, 2024-03-02 has 24",
+        "each day of the window must have at least 25 rows, but this fails for 3 of 3 days"
+        " (for example 2024-03-01: 24, 2024-03-02: 24",
         "the log has 2024-03-01 to 2024-03-03",
         "interactions: there must be a column 'device'",
-        "users: there must be a column 'contry'; did you mean 'country'?",
-        "users: user_id must be unique: 2 of 3 do not (such as '0')",
-        "items: item_id must be unique: 2 of 6 do not (such as 'i0')",
-        "items: words must be a number: 1 of 6 do not (such as 'x')",
+        "users: there must be a column 'contry', which the config names; did you mean 'country'?",
+        "users: user_id must be unique, but this fails for 2 of 3 rows (for example '0')",
+        "items: item_id must be unique, but this fails for 2 of 6 rows (for example 'i0')",
+        "items: words must be a number, but this fails for 1 of 6 rows (for example 'x')",
         "validation.ranges names 'secs', which no table has: did you mean 'seconds'?",
     ):
         assert part in message
@@ -196,11 +197,12 @@ def test_a_range_needs_its_column_in_one_table_only(tmp_path: Path) -> None:
     )
     assert message.splitlines()[:-2] == [
         "validation.ranges names 'wrds', which no table has: did you mean 'words'?",
-        "users: age must lie in 0 to 120: 1 of 2 do not (such as 200.0); mend the rows, or widen validation.ranges",
+        "users: age must lie in 0 to 120, but this fails for 1 of 2 rows (for example 200.0); fix"
+        " the rows, or widen validation.ranges",
     ]
 
 
-def test_the_same_rows_are_unbroken_by_sql_alone(tmp_path: Path) -> None:
+def test_valid_rows_by_sql_are_the_clean_rows(tmp_path: Path) -> None:
     write_log(tmp_path, [*BROKEN])
     run = make_run(tmp_path, {"max_quarantine_share": 0.2, "ranges": {"seconds": [0, 70.5]}})
     for step in STEPS[:2]:
@@ -209,10 +211,8 @@ def test_the_same_rows_are_unbroken_by_sql_alone(tmp_path: Path) -> None:
     clean = pd.read_parquet(run.step("validate_data") / "interactions.parquet")
     with duckdb.connect() as con:
         con.execute(f"CREATE VIEW log AS {numbered_rows(folder / 'interactions.parquet')}")
-        columns = pq.read_schema(folder / "interactions.parquet").names
-        kept = con.sql(
-            f"SELECT timestamp FROM log WHERE _row IN ({unbroken(run.config, columns, folder)}) ORDER BY _row"
-        ).fetchall()
+        rows = valid_rows(run.config, read_ingested(folder))
+        kept = con.sql(f"SELECT timestamp FROM log WHERE _row IN ({rows}) ORDER BY _row").fetchall()
     assert [time for (time,) in kept] == clean["timestamp"].tolist()
     assert len(clean) == 71  # of the good ones the last took 71 seconds
 

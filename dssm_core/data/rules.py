@@ -1,0 +1,262 @@
+"""The rules of a log. Each is stated once, as a `Rule`, and judged by Great Expectations.
+
+Rules of interactions quarantine the rows that break them; rules of days, users and items refuse the
+whole log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dssm_core.columns import CREATED, INTERACTIONS, ITEM, ITEMS, LABEL, TIME, USER, USERS
+from dssm_core.config import Config, DriftLimits, Feature
+from dssm_core.data import drift
+from dssm_core.data.comparison import parse_comparison
+from dssm_core.data.ingest import IngestedTables, compared_columns, number_columns
+from dssm_core.data.sources.canonical import RAW
+from dssm_core.data.splits.days import Days
+from dssm_core.families import did_you_mean
+
+DAYS = "days"
+IN_TABLE = "_in_table"  # suffix of the column that says whether an id is in its own table
+KEYS = {INTERACTIONS: (USER, ITEM, TIME), USERS: (USER,), ITEMS: (ITEM,)}
+ID_TABLES = {USER: USERS, ITEM: ITEMS}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An expectation of Great Expectations (class name and settings) about one column.
+
+    text: the rule in words. fix: what to do when it is broken. quarantines: rows that break it are
+    quarantined; warns: it is only reported; otherwise the first row that breaks it refuses the log.
+    """
+
+    kind: str
+    column: str
+    text: str
+    fix: str
+    quarantines: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+    warns: bool = False
+
+
+def day_rules(config: Config, split: Days) -> list[Rule]:
+    """Rules of the frame of days (one row a day, column `rows`)."""
+    least = config.validation.min_rows_per_day
+    first = split.days[0]
+    last = split.days[-1]
+    return [
+        Rule(
+            "ExpectColumnSumToBeBetween",
+            "rows",
+            f"some rows must lie in the window {first} to {last} ({config.data.timezone})",
+            "set split.test_day to a day of the log, or correct time_unit of the timestamp",
+            settings={"min_value": 1},
+        ),
+        Rule(
+            "ExpectColumnValuesToBeBetween",
+            "rows",
+            f"each day of the window must have at least {least} rows",
+            "find out why days are short, choose another split.test_day, or lower"
+            " validation.min_rows_per_day",
+            settings={"min_value": least},
+        ),
+    ]
+
+
+def drift_rules(measured: drift.Drift, limits: DriftLimits, level: str, warns: bool) -> list[Rule]:
+    """A rule for each measure of drift that has a limit. level: `warn` or `fail`, the section of
+    validation.drift.
+    """
+    rules = []
+    for name in measured.changes:
+        measure, _, column = name.partition(".")
+        limit: float | None = getattr(limits, measure)
+        if limit is None:
+            continue
+        rules.append(
+            Rule(
+                "ExpectColumnValuesToBeBetween",
+                name,
+                _drift_text(measure, column, limit),
+                f"find out what changed, or raise validation.drift.{level}.{measure}",
+                settings={"max_value": limit},
+                warns=warns,
+            )
+        )
+    return rules
+
+
+def _drift_text(measure: str, column: str, limit: float) -> str:
+    if measure == drift.VOLUME:
+        return f"a day's number of rows must be within {limit:.0%} of the mean of the days before"
+    if measure == drift.NEW_ITEMS:
+        return (
+            "a day's share of rows with an item that the day before did not have must be within"
+            f" {limit:g} of the mean of the days before"
+        )
+    return (
+        f"the distribution of {column} on a day must be within {limit:g} bits (Jensen-Shannon"
+        " divergence) of the days before"
+    )
+
+
+def required_columns(config: Config, table: str) -> list[str]:
+    """The columns that the config names and the table must have."""
+    columns = config.features.columns
+    features: dict[str, tuple[Feature, ...]] = {
+        INTERACTIONS: columns.context,
+        USERS: columns.user,
+        ITEMS: columns.item,
+    }
+    required = [feature.column for feature in features[table] if feature.in_table]
+    if table == INTERACTIONS:
+        required += columns.targets()
+        # `label` is optional: without it every row is a positive
+        required += sorted(compared_columns(config) - {LABEL})
+    return required
+
+
+def existence_rules(config: Config, table: str, tables: IngestedTables) -> list[Rule]:
+    """A rule for each column that the table must have."""
+    names = [name for name in tables.columns(table) if not name.endswith(RAW)]
+    return [
+        Rule(
+            "ExpectColumnToExist",
+            name,
+            f"there must be a column {name!r}, which the config names",
+            "" if name in names else did_you_mean(name, names),
+        )
+        for name in dict.fromkeys(required_columns(config, table))
+    ]
+
+
+def config_problems(config: Config, tables: IngestedTables) -> list[str]:
+    """A sentence for each table and each range column that the config names and the log lacks."""
+    missing = [
+        f"features.columns names {', '.join(names)} of {table}, but the source has no {table}"
+        f" table: add data.source.{table}, or remove these features"
+        for table in KEYS
+        if table not in tables and (names := required_columns(config, table))
+    ]
+    columns = sorted({name for table in tables for name in tables.columns(table)})
+    hints = [name for name in columns if not name.endswith(RAW)]
+    unknown = [
+        f"validation.ranges names {name!r}, which no table has: {did_you_mean(name, hints)}"
+        for name in config.validation.ranges
+        if name not in columns
+    ]
+    return missing + unknown
+
+
+def row_rules(config: Config, table: str, tables: IngestedTables) -> list[Rule]:
+    """The rules of a table's rows."""
+    columns = tables.columns(table)
+    quarantines = table == INTERACTIONS
+    parsed = (TIME, CREATED, *sorted(number_columns(config)), *config.validation.ranges)
+    rules = [_parsed(name, quarantines) for name in parsed if name in columns]
+    rules += [_present(name, quarantines) for name in KEYS[table]]
+    if table == INTERACTIONS:
+        rules += _label_rules(config, columns)
+        rules += [_in_table(key, other) for key, other in ID_TABLES.items() if other in tables]
+    else:
+        rules.append(_unique(KEYS[table][0], table))
+    rules += [
+        _range(name, *limits, quarantines)
+        for name, limits in config.validation.ranges.items()
+        if name in columns
+    ]
+    return list({(rule.kind, rule.column): rule for rule in rules}.values())
+
+
+def _parsed(name: str, quarantines: bool) -> Rule:
+    if name in (TIME, CREATED):
+        what = "a time"
+        fix = "fix the values, or check the column's mapping and time_unit"
+    else:
+        what = "a number"
+        fix = "fix the values, or check the column's mapping"
+    return Rule(
+        "ExpectColumnValuesToBeNull", name + RAW, f"{name} must be {what}", fix, quarantines
+    )
+
+
+def _present(name: str, quarantines: bool) -> Rule:
+    return Rule(
+        "ExpectColumnValuesToNotBeNull",
+        name,
+        f"{name} must not be missing",
+        "fix the rows, or check the column's mapping",
+        quarantines,
+    )
+
+
+def _unique(key: str, table: str) -> Rule:
+    return Rule(
+        "ExpectColumnValuesToBeUnique",
+        key,
+        f"{key} must be unique",
+        f"keep one row for each id in {table}",
+    )
+
+
+def _label_rules(config: Config, columns: list[str]) -> list[Rule]:
+    name = parse_comparison(config.data.positive).column
+    if name not in columns:
+        return []
+    allowed = [float(value) for value in config.data.labels]
+    listed = ", ".join(f"{value:g}" for value in allowed)
+    return [
+        _present(name, True),
+        Rule(
+            "ExpectColumnValuesToBeInSet",
+            name,
+            f"{name} must be one of {listed}",
+            "fix the rows, or add the value to data.labels",
+            True,
+            {"value_set": allowed},
+        ),
+    ]
+
+
+def _in_table(key: str, table: str) -> Rule:
+    return Rule(
+        "ExpectColumnValuesToBeInSet",
+        f"{key}{IN_TABLE}",
+        f"{key} must be in {table}",
+        f"add the missing rows to {table}, or remove data.source.{table}",
+        True,
+        {"value_set": [True]},
+    )
+
+
+def _range(name: str, low: float | None, high: float | None, quarantines: bool) -> Rule:
+    least = "-inf" if low is None else f"{low:g}"
+    most = "inf" if high is None else f"{high:g}"
+    return Rule(
+        "ExpectColumnValuesToBeBetween",
+        name,
+        f"{name} must lie in {least} to {most}",
+        "fix the rows, or widen validation.ranges",
+        quarantines,
+        {"min_value": low, "max_value": high},
+    )
+
+
+def _between(column: str, settings: dict[str, Any]) -> list[str]:
+    bounds = ((">=", settings["min_value"]), ("<=", settings["max_value"]))
+    return [f"{column} {sign} {bound}" for sign, bound in bounds if bound is not None]
+
+
+def _in_set(column: str, settings: dict[str, Any]) -> list[str]:
+    return [f"{column} IN ({', '.join(map(str, settings['value_set']))})"]
+
+
+CONDITIONS: dict[str, Callable[[str, dict[str, Any]], list[str]]] = {
+    "ExpectColumnValuesToBeNull": lambda column, settings: [f"{column} IS NULL"],
+    "ExpectColumnValuesToNotBeNull": lambda column, settings: [f"{column} IS NOT NULL"],
+    "ExpectColumnValuesToBeInSet": _in_set,
+    "ExpectColumnValuesToBeBetween": _between,
+}  # SQL conditions of the expectations that quarantine; NULL meets the last two, as in the library
