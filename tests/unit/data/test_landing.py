@@ -116,7 +116,8 @@ def test_a_day_that_is_not_over_does_not_land(log, tmp_path):
     )
     assert (
         done.exit_code,
-        "2999-01-01 (America/Sao_Paulo) is not over: it ends at 2999-01-02 03:00 UTC" in done.stderr,
+        "2999-01-01 (America/Sao_Paulo) is not over: it ends at 2999-01-02 03:00 UTC"
+        in done.stderr,
     ) == (1, True)
 
 
