@@ -86,6 +86,7 @@ def recall_gate(run: str) -> str | None:
     Returns None if the gate refuses the model. Airflow then skips the next tasks; this is not an
     error.
     """
+    from dssm_core.runs.gate_report import read_gate_report
     from dssm_core.runs.run import open_run
     from dssm_core.tracking.runs import mlflow_run_url
     from tasks.links import MlflowRunLink, ReportLink, push
@@ -93,10 +94,10 @@ def recall_gate(run: str) -> str | None:
     run_step(run, "recall_gate")
     opened = open_run(run)
     push(mlflow_run_url(opened), MlflowRunLink(), ReportLink())
-    verdict = opened.need("recall_gate").info
-    for reason in verdict["reasons"]:
+    report = read_gate_report(opened)
+    for reason in report.reasons:
         print(reason)
-    return run if verdict["passed"] else None
+    return run if report.passed else None
 
 
 def register_model(run: str) -> str:

@@ -25,6 +25,21 @@ from local.airflow_api import DONE, WAITS
 REPO = Path(__file__).resolve().parent.parent
 
 
+def evaluated(run: Any, data: Any = None) -> Any:
+    """What evaluating a run up to build_index returns; data: of the run, where it is read."""
+    from dssm_core.evaluation.answers import open_served
+    from dssm_core.evaluation.evaluate import evaluate
+    from dssm_core.evaluation.queries import read_evaluation_data
+
+    with open_served(run) as opened:
+        return evaluate(opened, data or read_evaluation_data(run))
+
+
+def measured(run: Any, data: Any = None) -> dict[str, Any]:
+    """The metrics of a run up to build_index, as the gate stores them."""
+    return evaluated(run, data).metrics.as_json()
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of real click logs, $DSSM_DATA."""

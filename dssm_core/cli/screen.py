@@ -15,6 +15,7 @@ from dssm_core.cli.terminal import console
 if TYPE_CHECKING:
     from dssm_core.aliases import JSON
     from dssm_core.operation.promotion import Decision, Reign
+    from dssm_core.runs.gate_report import GateMetrics, Scores
     from dssm_core.runs.manifest import Manifest
     from dssm_core.runs.run import Run
 
@@ -53,7 +54,7 @@ def runs_table(runs: Iterable[Run]) -> Table:
     table = _table("run", "test day", "steps", "recall", "gate", "version")
     for run in runs:
         result = summary(run)
-        key = f"recall@{run.config.gate.k}"
+        key = run.config.gate.metric
         recall = f"{result['metrics']['served'][key]:.4f} ({key})" if result["metrics"] else ""
         table.add_row(
             f"{run.config.name}/{run.id}",
@@ -130,37 +131,32 @@ def print_summary(result: JSON, out: Console = console) -> None:
 
 def metrics_table(result: JSON) -> Table:
     """A row a system (served index, exact search, baselines, ceiling), a column a metric."""
-    systems = _systems(result["metrics"] or {})
-    names = [name for name in systems["served"] if _is_plain_recall(name)]
+    from dssm_core.runs.gate_report import GateMetrics
+
+    report = GateMetrics.model_validate(result["metrics"])
+    names = report.served.recalls
     names += [f"{name}@{result['gate']['k']}" for name in ("ndcg", "coverage")]
     table = _table("", title=f"test: {result['test_day']}, users and items in the training set")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    for system, metrics in systems.items():
-        table.add_row(system, *(_metric(metrics.get(name)) for name in names))
+    for system, scores in _systems(report).items():
+        table.add_row(system, *(_metric(scores.value(name)) for name in names))
     return table
 
 
-def _systems(metrics: JSON) -> dict[str, JSON]:
-    """The metrics of each system by its title."""
-    baselines = metrics.get("baselines", {})
-    systems = {name: metrics.get(name, {}) for name in ("served", "exact")}
-    systems |= baselines
-    systems["ceiling"] = metrics.get("ceiling", {})
-    if rolling := metrics.get("rolling"):
-        every = f"every {rolling['refresh_h']} h"
-        refreshed = {"served": rolling["warm"]["served"]} | rolling["warm"]["baselines"]
-        systems |= {f"{name}, {every}": values for name, values in refreshed.items()}
+def _systems(metrics: GateMetrics) -> dict[str, Scores]:
+    """The scores of each system by its title."""
+    systems = {"served": metrics.served, "exact": metrics.exact}
+    systems |= metrics.baselines | {"ceiling": metrics.ceiling}
+    if rolling := metrics.rolling:
+        every = f"every {rolling.refresh_h} h"
+        refreshed = {"served": rolling.warm.served} | rolling.warm.baselines
+        systems |= {f"{name}, {every}": scores for name, scores in refreshed.items()}
     return systems
 
 
-def _is_plain_recall(name: str) -> bool:
-    """Whether the metric is `recall@k`, not an end of its interval."""
-    return name.startswith("recall@") and name[-1].isdigit()
-
-
-def _metric(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else ""
+def _metric(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _table(*columns: str, **options: Any) -> Table:

@@ -67,3 +67,8 @@ class Gate(Section):
     promote_margin: Annotated[float, Field(gt=0, le=1)] | None = None
     """A version whose recall is this far above the champion (or, if there is none, above the best
     baseline) is promoted without a person; null never does."""
+
+    @property
+    def metric(self) -> str:
+        """The name of the figure that is judged: recall@`k`."""
+        return f"recall@{self.k}"

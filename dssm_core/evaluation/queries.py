@@ -1,10 +1,12 @@
-"""Who asks in the test part and what they should find, in codes; and what each knew when asking.
+"""The queries of the test set: who asks, what each query knows, and which items it should find.
 
-Two slices of the same rows. `warm` (the headline): users and items that train has seen. `all`:
-everyone and everything; an item that train has not seen can only be missed, a user it has not seen
-asks as the unknown user. A query is a user with all of the user's distinct test positives, told
-what train knows; where the split is by row (`last_n`), each positive test row is a query of its
-own, told all positives before it.
+There are two slices of the same test rows. `warm`, the headline, holds users and items of the
+training set. `all` holds every user and item: an item outside the training set can only be missed,
+and a user outside it asks as the unknown user (code 0).
+
+A query is a user with all of the user's distinct test positives; it knows the user's training set.
+Where the split is by row (`last_n`), each positive test row is a query, and knows all positives of
+the user before it.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet as pq
 
-from dssm_core.aliases import Ints
+from dssm_core.aliases import Bools, Ints
 from dssm_core.columns import ITEM, LABEL, TIME, USER
 from dssm_core.data.comparison import parse_comparison
 from dssm_core.data.splits.last_n import LastN
+from dssm_core.evaluation.past import Past
 from dssm_core.evaluation.slices import groups
 from dssm_core.features.histories import Histories
 from dssm_core.features.ids import Ids
@@ -34,11 +37,11 @@ from dssm_core.runs.run import Run
 
 @dataclass(frozen=True)
 class Slice:
-    """Queries and their answers.
+    """Queries and the items that they should find.
 
-    users [Q]: external ids; codes [Q]: rows of the user embeddings (0 = unknown); histories: item
-    rows of what each is known to have taken; latest [Q]: the newest row of that among the positives
-    of train, then of test (-1: none).
+    users [Q]: external ids; codes [Q]: rows of the user embeddings, 0 = unknown; histories: item
+    rows that each query knows; latest [Q]: position of the newest event of the query among the
+    positives of the training set followed by those of the test set, -1 for none.
     """
 
     users: npt.NDArray[Any]
@@ -47,22 +50,32 @@ class Slice:
     histories: Histories
     latest: Ints
 
+    def take(self, queries: Ints) -> Slice:
+        """Some queries [n], to be answered. `relevant` stays that of the whole slice."""
+        return Slice(
+            self.users[queries],
+            self.codes[queries],
+            self.relevant,
+            self.histories.take(queries),
+            self.latest[queries],
+        )
+
 
 @dataclass(frozen=True)
-class Pairs:
-    """Test rows of known users and items, as queries of their own: asked [n], the item row and the
-    label of each [n].
-    """
+class LabelledPairs:
+    """Warm test rows with either label: a query for each row, its item row [n] and label [n]."""
 
-    asked: Slice
+    queries: Slice
     items: Ints
     labels: Ints
 
 
 @dataclass(frozen=True)
-class Window:
-    """A run's split in codes: train positives, both slices, all judged rows, the test part's clicks
-    an item [N], and parts of `all`.
+class EvaluationData:
+    """The training set and the test set of a run, in codes.
+
+    test_counts [N]: positive test rows of each item of the training set; parts: slices of `all` by
+    name, see slices.py.
     """
 
     items: Ids
@@ -70,135 +83,166 @@ class Window:
     cutoff_ms: int
     warm: Slice
     all: Slice
-    pairs: Pairs
+    pairs: LabelledPairs
     test_counts: Ints
     parts: dict[str, Slice]
 
 
 @dataclass(frozen=True)
-class Past:
-    """Positives by user, oldest first. users: who has any; ptr [U + 1]; items [n] rows (-1
-    unknown); events [n]: their order in time.
+class _TestRows:
+    """Test rows in codes, all [n]: user, user code, item row, label.
+
+    events_before [n]: positives of the user before each row, where the split is by row.
     """
 
-    users: pd.Index[Any]
-    ptr: Ints
-    items: Ints
-    events: Ints
+    frame: pd.DataFrame
+    users: npt.NDArray[Any]
+    codes: Ints
+    rows: Ints
+    labels: Ints
+    n_items: int
+    events_before: Ints | None
 
-    @classmethod
-    def of(cls, users: pd.Series[Any], items: Ints) -> Past:
-        """From positives in time order: external user and item row of each."""
-        codes, names = pd.factorize(users)
-        order = np.argsort(codes, kind="stable")
-        ptr = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(names)))]).astype(
-            np.int64
-        )
-        return cls(pd.Index(names), ptr, items[order], order)
-
-    def ends(self, users: Any, count: Ints | None = None) -> tuple[Ints, Ints]:
-        """Where each user's past begins, and ends after all or the first `count` [Q] events. → 2 x
-        [Q].
-        """
-        code = self.users.get_indexer(pd.Index(users))
-        begin = np.where(code >= 0, self.ptr[code], 0)
-        end = np.where(code >= 0, self.ptr[code + 1], 0) if count is None else begin + count
-        return begin, end
-
-    def told(self, begin: Ints, end: Ints) -> tuple[Histories, Ints]:
-        """The known items of each span, and the newest event of it (-1 where it is empty)."""
-        counts = end - begin
-        query = np.repeat(np.arange(len(begin)), counts)
-        items = self.items[
-            np.arange(counts.sum()) + np.repeat(begin - np.cumsum(counts) + counts, counts)
-        ]
-        latest = np.full(len(begin), -1, dtype=np.int64)
-        latest[counts > 0] = self.events[end[counts > 0] - 1]
-        return Histories.of(query[items >= 0], items[items >= 0], len(begin)), latest
+    def select(self, mask: Bools, past: Past, by_row: bool) -> Slice:
+        """The slice of the rows that `mask` [n] selects. by_row: a query for each row."""
+        before = None if self.events_before is None else self.events_before[mask]
+        codes = self.codes[mask]
+        return _slice(self.users[mask], codes, self.rows[mask], self.n_items, past, before, by_row)
 
 
-def read_window(run: Run) -> Window:
-    """Train and test of a run in the codes of its exported embeddings."""
+def read_evaluation_data(run: Run) -> EvaluationData:
+    """The training set and the test set of a run, in the codes of its exported embeddings."""
     folder = run.step("export_embeddings")
-    return make_window(run, Ids.load(folder / USER_IDS_FILE), Ids.load(folder / ITEM_IDS_FILE))
+    users = Ids.load(folder / USER_IDS_FILE)
+    items = Ids.load(folder / ITEM_IDS_FILE)
+    return make_evaluation_data(run, users, items)
 
 
-def make_window(run: Run, users: Ids, items: Ids) -> Window:
-    """Train and test of a run in the codes of given vocabularies; rows with label 0 are no clicks."""
-    folder, n_items, split = run.step("split_by_time"), len(items) - 1, run.config.split
-    by_row = split.by_row
-    train_frame, test = (
-        positives(folder / TRAIN_FILE, [USER, ITEM, TIME]),
-        pd.read_parquet(folder / TEST_FILE),
-    )
+def make_evaluation_data(run: Run, users: Ids, items: Ids) -> EvaluationData:
+    """The training set and the test set of a run, in the codes of the given ids.
+
+    Rows of label 0 count for `pairs` only.
+    """
+    by_row = run.config.split.by_row
+    train_frame = positives(run.step("split_by_time") / TRAIN_FILE, [USER, ITEM, TIME])
     train = _clicks(train_frame, users, items)
-    rows, codes, label = (
-        items.encode(test[ITEM]) - 1,
-        users.encode(test[USER]),
-        test[LABEL].to_numpy(dtype=np.int64),
-    )
-    seen_items = np.append(_seen(train.items, n_items), False)  # its last place is row -1's
-    known, positive = _seen(train.users, len(users))[codes] & seen_items[rows], label == 1
-    past, before = _past(train_frame, test[positive] if by_row else test[:0], items), None
-    if by_row:
-        taken = test[USER].map(train_frame[USER].value_counts()).fillna(0).to_numpy(dtype=np.int64)
-        before = taken + label_before(test)
-
-    def asked(kept: npt.NDArray[np.bool_], each_row: bool, past: Past = past) -> Slice:
-        told = None if before is None else before[kept]
-        return _slice(
-            test[USER].to_numpy()[kept], codes[kept], rows[kept], n_items, past, told, each_row
-        )
-
-    if isinstance(split, LastN) and split.relevant:
-        positive &= parse_comparison(split.relevant).mask(test)
-    wanted = positive if by_row else positive & ~test[[USER, ITEM, LABEL]].duplicated().to_numpy()
-    judged = known if label.any() and not label.all() else np.zeros_like(known)
-    pairs = Pairs(
-        asked(judged, True, past if by_row else _past(train_frame[:0], test[:0], items)),
-        rows[judged],
-        label[judged],
-    )
-    counts = np.bincount(rows[positive & (rows >= 0)], minlength=n_items) * seen_items[:-1]
+    test = _read_test(run, train_frame, users, items)
+    positive = test.labels == 1
+    seen_items = np.append(_occurring(train.items, test.n_items), False)  # the last is row -1's
+    seen_users = _occurring(train.users, len(users))
+    warm = seen_users[test.codes] & seen_items[test.rows]
+    later = test.frame[positive] if by_row else test.frame[:0]
+    past = Past.of_frames(train_frame, later, items)
+    past_of_pairs = past if by_row else Past.of_frames(train_frame[:0], later, items)
+    relevant = positive & _counts_as_relevant(run, test.frame)
+    distinct = relevant
+    if not by_row:
+        distinct = relevant & ~test.frame[[USER, ITEM, LABEL]].duplicated().to_numpy()
     cutoff_ms = run.need("split_by_time").info["cutoff_ms"]
-    found = groups(
-        train, codes, np.where(seen_items[rows], rows, -1), cutoff_ms if split.by_time else None
-    )
-    parts = {
-        name: asked(wanted & mask, by_row) for name, mask in found.items() if (wanted & mask).any()
-    }
-    return Window(
-        items,
+    parts = groups(
         train,
-        cutoff_ms,
-        asked(wanted & known, by_row),
-        asked(wanted, by_row),
-        pairs,
-        counts,
-        parts,
+        test.codes,
+        np.where(seen_items[test.rows], test.rows, -1),
+        cutoff_ms if run.config.split.by_time else None,
+    )
+    return EvaluationData(
+        items=items,
+        train=train,
+        cutoff_ms=cutoff_ms,
+        warm=test.select(distinct & warm, past, by_row),
+        all=test.select(distinct, past, by_row),
+        pairs=_labelled_pairs(test, warm, past_of_pairs),
+        test_counts=_test_counts(test, relevant, seen_items),
+        parts={
+            name: test.select(distinct & mask, past, by_row)
+            for name, mask in parts.items()
+            if (distinct & mask).any()
+        },
     )
 
 
 def label_before(test: pd.DataFrame) -> Ints:
-    """How many positive test rows of its own user came before each test row. → [n]"""
-    return (test.groupby(USER, sort=False)[LABEL].cumsum() - test[LABEL]).to_numpy(dtype=np.int64)
+    """How many positive test rows of the same user come before each test row: [n]."""
+    before = test.groupby(USER, sort=False)[LABEL].cumsum() - test[LABEL]
+    return before.to_numpy(dtype=np.int64)
 
 
 def make_slice(
     users: npt.NDArray[Any], codes: Ints, rows: Ints, n_items: int, past: Past | None = None
 ) -> Slice:
-    """A slice with one query a user from positives [P]: external user, user code, item row (-1: not
-    in the catalogue).
+    """A slice with one query for each user.
+
+    From positives [P]: external user, user code, item row (-1: not in the catalogue).
     """
-    return _slice(
-        users,
-        codes,
-        rows,
-        n_items,
-        past or Past.of(pd.Series(users[:0]), rows[:0]),
-        None,
-        each_row=False,
+    known = past or Past.of(pd.Series(users[:0]), rows[:0])
+    return _slice(users, codes, rows, n_items, known, None, by_row=False)
+
+
+def users_frame(
+    run: Run, queries: Slice, length: int, context: tuple[str, ...] = ()
+) -> pd.DataFrame:
+    """The input of a served model for each query: user_id, history, latest context.
+
+    The history has at most `length` items, newest last; context columns that the log lacks are left
+    out.
+    """
+    items = Ids.load(run.step("export_embeddings") / ITEM_IDS_FILE)
+    frame = pd.DataFrame({USER: queries.users})
+    newest = queries.histories.latest(length)
+    cells = np.split(items.decode(newest.items + 1), newest.ptr[1:-1])
+    frame[HISTORY] = [cell.tolist() for cell in cells] if len(frame) else []
+    files = [run.step("split_by_time") / table_file(part) for part in ("train", "test")]
+    columns = [name for name in context if name in pq.read_schema(files[0]).names]
+    if columns:
+        events = pd.concat([positives(file, columns) for file in files], ignore_index=True)
+        frame[columns] = events.reindex(queries.latest)[columns].to_numpy()
+    return frame
+
+
+def positives(file: Path, columns: list[str]) -> pd.DataFrame:
+    """The rows of label 1 in the order of the file, which is by time."""
+    table = pq.read_table(file, columns=columns, filters=[(LABEL, "=", 1)])
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def _read_test(run: Run, train: pd.DataFrame, users: Ids, items: Ids) -> _TestRows:
+    test = pd.read_parquet(run.step("split_by_time") / TEST_FILE)
+    events_before = None
+    if run.config.split.by_row:
+        in_train = test[USER].map(train[USER].value_counts()).fillna(0).to_numpy(dtype=np.int64)
+        events_before = in_train + label_before(test)
+    return _TestRows(
+        frame=test,
+        users=test[USER].to_numpy(),
+        codes=users.encode(test[USER]),
+        rows=items.encode(test[ITEM]) - 1,
+        labels=test[LABEL].to_numpy(dtype=np.int64),
+        n_items=len(items) - 1,
+        events_before=events_before,
     )
+
+
+def _counts_as_relevant(run: Run, test: pd.DataFrame) -> Bools:
+    """Which test rows `split.relevant` lets count as relevant: [n]."""
+    split = run.config.split
+    if isinstance(split, LastN) and split.relevant:
+        return np.asarray(parse_comparison(split.relevant).mask(test), dtype=np.bool_)
+    return np.ones(len(test), dtype=np.bool_)
+
+
+def _labelled_pairs(test: _TestRows, warm: Bools, past: Past) -> LabelledPairs:
+    """The warm rows, where the test set has both labels; none otherwise."""
+    both = test.labels.any() and not test.labels.all()
+    judged = warm if both else np.zeros_like(warm)
+    queries = test.select(judged, past, by_row=True)
+    return LabelledPairs(queries, test.rows[judged], test.labels[judged])
+
+
+def _test_counts(test: _TestRows, relevant: Bools, seen_items: Bools) -> Ints:
+    rows = test.rows[relevant & (test.rows >= 0)]
+    counts: Ints = np.bincount(rows, minlength=test.n_items) * seen_items[:-1]
+    return counts
 
 
 def _slice(
@@ -208,67 +252,33 @@ def _slice(
     n_items: int,
     past: Past,
     before: Ints | None,
-    each_row: bool,
+    by_row: bool,
 ) -> Slice:
-    """From test rows; before [P]: how many of the user's events came before each, None where all of
-    the past did.
+    """Queries from test rows [P].
+
+    before [P]: how many events of the user each query knows; None: all of `past`.
     """
-    if each_row:
-        query, names, code_of = np.arange(len(users)), users, codes
+    if by_row:
+        query = np.arange(len(users))
+        names = users
+        code_of = codes
     else:
         query, names = pd.factorize(users)
         code_of = np.zeros(len(names), dtype=np.int64)
         code_of[query] = codes
-    histories, latest = past.told(*past.ends(names, before))
-    return Slice(
-        np.asarray(names),
-        code_of,
-        Relevant.of(query.astype(np.int64), rows, len(names), n_items),
-        histories,
-        latest,
-    )
-
-
-def users_frame(run: Run, asked: Slice, length: int, context: tuple[str, ...] = ()) -> pd.DataFrame:
-    """What a served model is told of each query: user_id, history (at most `length` items, newest
-    last), latest context.
-    """
-    items = Ids.load(run.step("export_embeddings") / ITEM_IDS_FILE)
-    frame = pd.DataFrame({USER: asked.users})
-    newest = asked.histories.latest(length)
-    frame[HISTORY] = (
-        [cell.tolist() for cell in np.split(items.decode(newest.items + 1), newest.ptr[1:-1])]
-        if len(frame)
-        else []
-    )
-    files = [run.step("split_by_time") / table_file(part) for part in ("train", "test")]
-    if told := [name for name in context if name in pq.read_schema(files[0]).names]:
-        events = pd.concat([positives(file, told) for file in files], ignore_index=True)
-        frame[told] = events.reindex(asked.latest)[told].to_numpy()
-    return frame
-
-
-def positives(file: Path, columns: list[str]) -> pd.DataFrame:
-    """The rows of label 1 in file order, which is time order."""
-    frame: pd.DataFrame = pq.read_table(
-        file, columns=columns, filters=[(LABEL, "=", 1)]
-    ).to_pandas()
-    return frame
-
-
-def _past(train: pd.DataFrame, later: pd.DataFrame, items: Ids) -> Past:
-    events = pd.concat([train[[USER, ITEM]], later[[USER, ITEM]]])
-    return Past.of(events[USER], items.encode(events[ITEM]) - 1)
+    histories, latest = past.histories(*past.spans(names, before))
+    relevant = Relevant.of(query.astype(np.int64), rows, len(names), n_items)
+    return Slice(np.asarray(names), code_of, relevant, histories, latest)
 
 
 def _clicks(frame: pd.DataFrame, users: Ids, items: Ids) -> Clicks:
-    codes, rows = users.encode(frame[USER]), items.encode(frame[ITEM]) - 1
+    codes = users.encode(frame[USER])
+    rows = items.encode(frame[ITEM]) - 1
+    times = frame[TIME].to_numpy(dtype=np.int64)
     known = rows >= 0
-    return Clicks(
-        codes[known], rows[known], frame[TIME].to_numpy(dtype=np.int64)[known], len(items) - 1
-    )
+    return Clicks(codes[known], rows[known], times[known], len(items) - 1)
 
 
-def _seen(codes: Ints, n: int) -> npt.NDArray[np.bool_]:
-    """Which of 0..n-1 occur; n is at least one more than every code."""
+def _occurring(codes: Ints, n: int) -> Bools:
+    """Which of 0..n-1 occur among codes below n: [n]."""
     return np.bincount(codes, minlength=n)[:n] > 0

@@ -1,56 +1,56 @@
-"""The protocol `rolling`: each part of the test day is answered by what was known when it began.
+"""The rolling protocol: each part of the test days is answered by what was known when it began.
 
-The rows are those of the daily protocol: the first click of a user on an item counts, and is looked
-for in the list that the user would have got at the refresh before it. Recall is averaged over the
-same users, so that the figures stand beside the daily ones.
+The rows are those of the daily protocol: the first click of a user on an item counts. It is looked
+up in the list that the user would have got at the refresh before it. Recall is averaged over the
+same users as in the daily protocol, so that the figures can be compared.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from dssm_core import families, metrics
+from dssm_core import metrics
 from dssm_core.aliases import JSON, Bools, Floats, Ints
 from dssm_core.columns import HOUR_MS, ITEM, TIME, USER
 from dssm_core.config import Config
-from dssm_core.evaluation.evaluate import (
-    QUERIES_AT_ONCE,
+from dssm_core.evaluation.answers import (
+    OpenedIndex,
+    QueryVectors,
     Search,
-    Timed,
-    Vectors,
     answer,
+    chunks,
     list_search,
     nearest,
     one_list,
 )
-from dssm_core.evaluation.queries import Slice, Window, positives
-from dssm_core.families import BASELINES
+from dssm_core.evaluation.fitting import fit_baselines
+from dssm_core.evaluation.queries import EvaluationData, Slice, positives
 from dssm_core.features.histories import Histories
 from dssm_core.features.popularity import Clicks, top
 from dssm_core.metrics import Relevant
-from dssm_core.retrieval.bundle import Bundle, open_bundle
+from dssm_core.retrieval.bundle import Bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
 from dssm_core.retrieval.indexes.protocol import Index
 from dssm_core.retrieval.new_users import HotList
 from dssm_core.retrieval.snapshots import LatestTables, Snapshot, Timeline
+from dssm_core.runs.gate_report import RefreshedAnswers, RollingReport, Scores
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, TEST_FILE, TRAIN_FILE, table_file
 from dssm_core.runs.run import Run
 
-OURS = ("served", "exact", "daily", "ceiling")
 SLICES = ("warm", "all", "new_items")
 
 
 @dataclass(frozen=True)
-class TestRows:
-    """What is to be found, by time. All [P]: external ids; part: refreshes since the cutoff; warm:
-    user and item are in train;
-    new_items: the item is not.
+class RollingRows:
+    """The test rows by time, all [P].
+
+    users, items: external ids; part: number of the refresh before the row; warm: user and item are
+    in the training set; new_items: the item is not.
     """
 
     users: pd.Series[Any]
@@ -59,85 +59,93 @@ class TestRows:
     warm: Bools
     new_items: Bools
 
+    def select(self, name: str) -> Bools:
+        """The rows of a slice: `warm`, `all` or `new_items`. [P]"""
+        masks = {
+            "warm": self.warm,
+            "all": np.ones_like(self.warm),
+            "new_items": self.new_items,
+        }
+        return masks[name]
+
 
 @dataclass(frozen=True)
 class Rolled:
-    """The place of each row in the list of each answerer, [P], 0 the first; a list's length where
-    it is not on it.
+    """Where each row's item stands in the list of each answerer.
+
+    positions: by answerer [P], 0 is the first; the list's length where the item is not listed.
+    variants: position of the rows by baseline and variant.
     """
 
-    rows: TestRows
-    places: dict[str, Ints]
+    rows: RollingRows
+    positions: dict[str, Ints]
 
-    def scores(self, name: str, which: str, config: Config) -> JSON:
-        """recall@k: the share of a user's rows that was found, mean over users, with its interval;
-        micro_recall@k: of all rows.
+    def scores(self, name: str, slice_name: str, config: Config) -> dict[str, float | None]:
+        """Recall and micro recall of an answerer on a slice, for each k.
+
+        recall@k: share of a user's rows that was found, mean over users, with its interval;
+        micro_recall@k: share of all rows.
         """
-        kept, ks = (
-            np.ones_like(self.rows.warm) if which == "all" else getattr(self.rows, which),
-            config.evaluation.ks,
-        )
-        place, user = self.places[name][kept], pd.factorize(self.rows.users[kept])[0]
-        if not len(place):
+        mask = self.rows.select(slice_name)
+        ks = config.evaluation.ks
+        position = self.positions[name][mask]
+        user = pd.factorize(self.rows.users[mask])[0]
+        if not len(position):
             return {f"{kind}@{k}": None for kind in ("recall", "micro_recall") for k in ks}
-        shares = {k: np.bincount(user, place < k) / np.bincount(user) for k in ks}
-        found: JSON = {f"recall@{k}": float(share.mean()) for k, share in shares.items()}
-        found |= {f"micro_recall@{k}": float((place < k).mean()) for k in ks}
-        low, high = metrics.bootstrap(
-            shares[config.gate.k], config.evaluation.bootstrap, np.random.default_rng(config.seed)
-        )
-        return found | {f"recall@{config.gate.k}_low": low, f"recall@{config.gate.k}_high": high}
+        shares = {k: np.bincount(user, position < k) / np.bincount(user) for k in ks}
+        scores: dict[str, float | None] = {f"recall@{k}": float(shares[k].mean()) for k in ks}
+        scores |= {f"micro_recall@{k}": float((position < k).mean()) for k in ks}
+        rng = np.random.default_rng(config.seed)
+        low, high = metrics.bootstrap(shares[config.gate.k], config.evaluation.bootstrap, rng)
+        return scores | {f"{config.gate.metric}_low": low, f"{config.gate.metric}_high": high}
 
     def by_part(self, name: str, k: int) -> list[float | None]:
-        """Share of each part's rows that was found in the first k places; None where a part has
-        none.
-        """
-        rows, found = (
-            np.bincount(self.rows.part),
-            np.bincount(self.rows.part, self.places[name] < k),
-        )
-        return [
-            float(hits / count) if count else None for hits, count in zip(found, rows, strict=True)
-        ]
+        """Share of the rows found in the first k positions, by refresh; None without rows."""
+        rows = np.bincount(self.rows.part)
+        hits = np.bincount(self.rows.part, self.positions[name] < k)
+        return [float(hit / n) if n else None for hit, n in zip(hits, rows, strict=True)]
 
 
-def report(run: Run, window: Window, folder: Path) -> JSON:
-    """The bundle in `folder`, refreshed through the run's test days, beside itself as exported
-    (`daily`) and what is fitted as often.
-
-    For each slice as evaluate has it; `by_part` is micro recall@(gate.k) of all rows, refresh by
-    refresh.
+def report(run: Run, data: EvaluationData, bundle: Bundle) -> RollingReport:
+    """Measure the bundle, refreshed through the test days, beside the same bundle without refreshes
+    (`daily`) and baselines that are fitted as often.
     """
-    config, k = run.config, run.config.gate.k
-    rolled = roll(run, window, folder)
+    config = run.config
+    rolled = roll(run, data, bundle)
     names = [chosen.name for chosen in config.evaluation.baselines]
-    counts = {
-        "warm": int(rolled.rows.warm.sum()),
-        "all": len(rolled.rows.part),
-        "new_items": int(rolled.rows.new_items.sum()),
-    }
-    found: JSON = {"refresh_h": refresh_h(config), "rows": counts}
-    for which in SLICES:
-        told = {name: rolled.scores(name, which, config) for name in rolled.places}
-        found[which] = {name: told.pop(name) for name in OURS} | {
-            "baselines": {name: told.pop(name) for name in names}
-        }
-        for (
-            name,
-            scores,
-        ) in told.items():  # what each window would have reached: nobody could have chosen by it
-            baseline, _, hours = name.partition("/")
-            found[which]["baselines"][baseline].setdefault("by_window", {})[hours] = scores[
-                f"recall@{k}"
-            ]
-    return found | {
-        "by_part": {name: rolled.by_part(name, k) for name in ("served", "daily", *names)}
-    }
+    slices = {name: _by_answerer(rolled, name, names, config) for name in SLICES}
+    return RollingReport(
+        refresh_h=refresh_h(config),
+        rows={name: int(rolled.rows.select(name).sum()) for name in SLICES},
+        warm=slices["warm"],
+        all=slices["all"],
+        new_items=slices["new_items"],
+        by_part={name: rolled.by_part(name, config.gate.k) for name in ("served", "daily", *names)},
+    )
 
 
-def refreshed(run: Run, window: Window, folder: Path) -> JSON:
-    """The scores of a bundle alone, refreshed through the run's test days, on its warm rows."""
-    return roll(run, window, folder, beside=False).scores("served", "warm", run.config)
+def _by_answerer(
+    rolled: Rolled, slice_name: str, baselines: list[str], config: Config
+) -> RefreshedAnswers:
+    scores = {name: rolled.scores(name, slice_name, config) for name in rolled.positions}
+    fitted: dict[str, JSON] = {name: dict(scores[name]) for name in baselines}
+    for name in rolled.positions:
+        baseline, _, variant = name.partition("/")
+        if variant:  # for people: nobody could have chosen a variant by it
+            by_window = fitted[baseline].setdefault("by_window", {})
+            by_window[variant] = scores[name][config.gate.metric]
+    return RefreshedAnswers(
+        served=Scores(scores["served"]),
+        exact=Scores(scores["exact"]),
+        daily=Scores(scores["daily"]),
+        ceiling=Scores(scores["ceiling"]),
+        baselines={name: Scores(each) for name, each in fitted.items()},
+    )
+
+
+def refreshed_scores(run: Run, data: EvaluationData, bundle: Bundle) -> Scores:
+    """The warm scores of a bundle alone, refreshed through the run's test days."""
+    return Scores(roll(run, data, bundle, beside=False).scores("served", "warm", run.config))
 
 
 def refresh_h(config: Config) -> int:
@@ -146,156 +154,146 @@ def refresh_h(config: Config) -> int:
     return config.evaluation.rolling.refresh_h
 
 
-def roll(run: Run, window: Window, folder: Path, beside: bool = True) -> Rolled:
-    """Ask, refresh by refresh, what the rows until the next one should find. beside: not the bundle
-    alone.
+def roll(run: Run, data: EvaluationData, bundle: Bundle, beside: bool = True) -> Rolled:
+    """Ask, refresh by refresh, for the rows until the next refresh.
+
+    beside: measure exact search, the bundle without refreshes, baselines and ceiling as well.
     """
-    config, bundle = run.config, open_bundle(folder)
+    config = run.config
     context = [feature.column for feature in bundle.config.features.columns.context]
-    moments, rows, k = (
-        Timeline.of(folder, clicks_of(run, context)),
-        rows_of(run, window),
-        max(config.evaluation.ks),
+    timeline = Timeline.of(bundle.folder, clicks_of(run, context))
+    rows = rolling_rows(run, data)
+    k = max(config.evaluation.ks)
+    exported: Floats = np.load(
+        bundle.folder / ITEM_EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False
     )
-    exported: Floats = np.load(folder / ITEM_EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
-    places: dict[str, Ints] = {}
+    positions: dict[str, Ints] = {}
     for part in np.unique(rows.part).tolist():
-        moment, at = (
-            moments.as_of(window.cutoff_ms + part * refresh_h(config) * HOUR_MS),
-            np.flatnonzero(rows.part == part),
-        )
-        query, asked = _queries(moment, rows.users.iloc[at])
-        wanted = moments.items.encode(rows.items.iloc[at]) - 1
-        items, users, hot = (
-            moment.items(exported),
-            _vectors(moment.all_users(bundle.user_vectors), asked.codes),
-            moment.hot(bundle.hot),
-        )
-        searches = {"served": _nearest(bundle, bundle.member, items, users, hot)}
+        snapshot = timeline.as_of(data.cutoff_ms + part * refresh_h(config) * HOUR_MS)
+        selected = np.flatnonzero(rows.part == part)
+        query, queries = _queries(snapshot, rows.users.iloc[selected])
+        relevant = timeline.items.encode(rows.items.iloc[selected]) - 1
+        searches = _searches(snapshot, bundle, queries, exported, beside)
         if beside:
-            old = _vectors(
-                bundle.user_vectors,
-                np.where(asked.codes < len(bundle.user_vectors), asked.codes, 0),
-            )
-            searches |= {"exact": _nearest(bundle, FaissFlat(), items, users, hot)}
-            searches |= {"daily": _nearest(bundle, bundle.member, exported, old, bundle.hot)}
-            searches |= _fitted(moment, asked, config) | {
-                "ceiling": _wanted_most(wanted, moment.n_items - 1)
-            }
+            searches |= _baselines(snapshot, queries, config)
+            searches["ceiling"] = _ceiling(relevant, snapshot.n_items - 1)
         for name, search in searches.items():
-            found = _places(search, asked, query, wanted, k, config.evaluation.exclude_seen)
-            places.setdefault(name, np.full(len(rows.part), k))[at] = found
-    return Rolled(rows, places)
+            found = _positions(search, queries, query, relevant, k, config.evaluation.exclude_seen)
+            positions.setdefault(name, np.full(len(rows.part), k))[selected] = found
+    return Rolled(rows, positions)
 
 
 def clicks_of(run: Run, context: list[str]) -> LatestTables:
-    """All positives of a run, train and test, with the context columns that there are; its users
-    and items.
+    """All positives of a run, train and test, with the context columns that the log has; and its
+    tables of users and items.
     """
-    files, beside = (
-        [run.step("split_by_time") / table_file(part) for part in ("train", "test")],
-        run.step("validate_data"),
-    )
-    columns = [
-        USER,
-        ITEM,
-        TIME,
-        *(name for name in context if name in pq.read_schema(files[0]).names),
-    ]
+    files = [run.step("split_by_time") / file for file in (TRAIN_FILE, TEST_FILE)]
+    held = pq.read_schema(files[0]).names
+    columns = [USER, ITEM, TIME, *(name for name in context if name in held)]
     clicks = pd.concat([positives(file, columns) for file in files], ignore_index=True)
-    tables = (
-        pd.read_parquet(file) if (file := beside / table_file(f"{side}s")).is_file() else None
-        for side in ("user", "item")
-    )
-    return LatestTables(clicks, *tables)
+    tables = [run.step("validate_data") / table_file(name) for name in ("users", "items")]
+    users, items = (pd.read_parquet(file) if file.is_file() else None for file in tables)
+    return LatestTables(clicks, users, items)
 
 
-def rows_of(run: Run, window: Window) -> TestRows:
-    """The first click of each user on each item in the test days, as the daily protocol counts
-    them.
-    """
+def rolling_rows(run: Run, data: EvaluationData) -> RollingRows:
+    """The first click of each user on each item in the test days, as in the daily protocol."""
     folder = run.step("split_by_time")
-    test = positives(folder / TEST_FILE, [USER, ITEM, TIME]).drop_duplicates(
-        [USER, ITEM], ignore_index=True
-    )
+    test = positives(folder / TEST_FILE, [USER, ITEM, TIME])
+    test = test.drop_duplicates([USER, ITEM], ignore_index=True)
     train = positives(folder / TRAIN_FILE, [USER, ITEM])
-    known = test[ITEM].isin(train[ITEM]) & (window.items.encode(test[ITEM]) > 0)
-    part = (test[TIME].to_numpy(np.int64) - window.cutoff_ms) // (refresh_h(run.config) * HOUR_MS)
-    return TestRows(
-        test[USER],
-        test[ITEM],
-        part,
-        (known & test[USER].isin(train[USER])).to_numpy(),
-        ~known.to_numpy(),
+    seen_item = test[ITEM].isin(train[ITEM]) & (data.items.encode(test[ITEM]) > 0)
+    seen_user = test[USER].isin(train[USER])
+    elapsed_ms = test[TIME].to_numpy(np.int64) - data.cutoff_ms
+    return RollingRows(
+        users=test[USER],
+        items=test[ITEM],
+        part=elapsed_ms // (refresh_h(run.config) * HOUR_MS),
+        warm=(seen_item & seen_user).to_numpy(),
+        new_items=~seen_item.to_numpy(),
     )
 
 
-def _queries(moment: Snapshot, users: pd.Series[Any]) -> tuple[Ints, Slice]:
-    """Each row's query, and the queries: the users of the rows [P], with what each is known to have
-    taken by now.
+def _queries(snapshot: Snapshot, users: pd.Series[Any]) -> tuple[Ints, Slice]:
+    """The query of each row [P], and the queries: the distinct users, with what each has taken
+    before the snapshot.
     """
     query, names = pd.factorize(users)
-    codes, seen = moment.of.users.encode(names), moment.of.clicks_before(moment.log.end)
-    place = np.full(len(moment.of.users), -1)
-    place[codes] = np.arange(len(codes))
-    asks = place[moment.of.user[:seen].numpy()]
-    past = Histories.of(asks[asks >= 0], moment.of.item[:seen].numpy()[asks >= 0] - 1, len(codes))
-    nothing = Relevant.of(
-        np.zeros(0, np.int64), np.zeros(0, np.int64), len(codes), moment.n_items - 1
-    )
-    known = np.where(codes < moment.n_users, codes, 0)
+    codes = snapshot.of.users.encode(names)
+    seen = snapshot.of.clicks_before(snapshot.log.end)
+    query_of_user = np.full(len(snapshot.of.users), -1)
+    query_of_user[codes] = np.arange(len(codes))
+    asking = query_of_user[snapshot.of.user[:seen].numpy()]
+    items = snapshot.of.item[:seen].numpy() - 1
+    past = Histories.of(asking[asking >= 0], items[asking >= 0], len(codes))
+    none = np.zeros(0, np.int64)
+    nothing = Relevant.of(none, none, len(codes), snapshot.n_items - 1)
+    known = np.where(codes < snapshot.n_users, codes, 0)
     return query, Slice(np.asarray(names), known, nothing, past, np.full(len(codes), -1))
 
 
-def _vectors(users: Floats, codes: Ints) -> Vectors:
-    """Each query's vector; code 0 is nobody who is known. users: [U + 1, D], codes: [Q]."""
-    return Vectors(users, codes, codes == 0)
-
-
-def _nearest(
-    bundle: Bundle, member: Index, items: Floats, users: Vectors, hot: HotList | None
-) -> Search:
-    """An index of items [N, D] as a refresh builds it, asked by users."""
-    return nearest(
-        member, member.build(items, bundle.config.seed, bundle.user_vectors[1:]), users, hot
-    )
-
-
-def _fitted(moment: Snapshot, asked: Slice, config: Config) -> dict[str, Search]:
-    """Each baseline as of now; also each list that it chose among, `name/variant`."""
-    seen, as_of = moment.of.clicks_before(moment.log.end), moment.log.end
-    user, item, time = (
-        part[:seen].numpy() for part in (moment.of.user, moment.of.item, moment.of.time)
-    )
-    clicks, searches = Clicks(user, item - 1, time, moment.n_items - 1), {}
-    for chosen in config.evaluation.baselines:
-        member = families.build(BASELINES, chosen)
-        searches[chosen.name] = list_search(
-            Timed(member.fit(clicks, as_of), {}, 0.0), asked.histories
-        )
-        for name, rows in member.variants(clicks, as_of).items():
-            searches[f"{chosen.name}/{name}"] = one_list(rows)
+def _searches(
+    snapshot: Snapshot, bundle: Bundle, queries: Slice, exported: Floats, beside: bool
+) -> dict[str, Search]:
+    """The refreshed index; with `beside` also exact search and the bundle as it was exported."""
+    items = snapshot.items(exported)
+    users = _vectors(snapshot.all_users(bundle.user_vectors), queries.codes)
+    hot = snapshot.hot(bundle.hot)
+    searches = {"served": _nearest(bundle, bundle.member, items, users, hot)}
+    if beside:
+        codes = np.where(queries.codes < len(bundle.user_vectors), queries.codes, 0)
+        daily = _vectors(bundle.user_vectors, codes)
+        searches["exact"] = _nearest(bundle, FaissFlat(), items, users, hot)
+        searches["daily"] = _nearest(bundle, bundle.member, exported, daily, bundle.hot)
     return searches
 
 
-def _wanted_most(wanted: Ints, n_items: int) -> Search:
-    """The best list that all could share: what most rows [P] want, of the items that are known."""
-    return one_list(
-        top(n_items, np.bincount(wanted[(wanted >= 0) & (wanted < n_items)], minlength=n_items))
-    )
+def _vectors(users: Floats, codes: Ints) -> QueryVectors:
+    """The vector of each query; code 0 is an unknown user. users: [U + 1, D], codes: [Q]."""
+    return QueryVectors(users, codes, codes == 0)
 
 
-def _places(
-    search: Search, asked: Slice, query: Ints, wanted: Ints, k: int, exclude_seen: bool
+def _nearest(
+    bundle: Bundle, member: Index, items: Floats, users: QueryVectors, hot: HotList | None
+) -> Search:
+    """An index of items [N, D], built as a refresh builds it."""
+    index = member.build(items, bundle.config.seed, bundle.user_vectors[1:])
+    return nearest(OpenedIndex(member, index), users, hot)
+
+
+def _baselines(snapshot: Snapshot, queries: Slice, config: Config) -> dict[str, Search]:
+    """Each baseline as of the snapshot, and each of its variants as `name/variant`."""
+    as_of_ms = snapshot.log.end
+    seen = snapshot.of.clicks_before(as_of_ms)
+    user = snapshot.of.user[:seen].numpy()
+    item = snapshot.of.item[:seen].numpy()
+    time = snapshot.of.time[:seen].numpy()
+    clicks = Clicks(user, item - 1, time, snapshot.n_items - 1)
+    searches = {}
+    for name, baseline in fit_baselines(config, clicks, as_of_ms).items():
+        searches[name] = list_search(baseline, queries.histories)
+        for variant, rows in baseline.variants.items():
+            searches[f"{name}/{variant}"] = one_list(rows)
+    return searches
+
+
+def _ceiling(relevant: Ints, n_items: int) -> Search:
+    """The best list that all queries could share: the known items that most rows [P] look for."""
+    known = relevant[(relevant >= 0) & (relevant < n_items)]
+    return one_list(top(n_items, np.bincount(known, minlength=n_items)))
+
+
+def _positions(
+    search: Search, queries: Slice, query: Ints, relevant: Ints, k: int, exclude_seen: bool
 ) -> Ints:
-    """The place of each row's item among the first k of its query's list, k where it is not there.
-    query, wanted: [P] → [P].
+    """The position of each row's item in the first k of its query's list, k if not listed: [P].
+
+    query, relevant: [P], the query and the item row of each row.
     """
-    found = np.full(len(query), k)
-    for first in range(0, len(asked.codes), QUERIES_AT_ONCE):
-        last = min(first + QUERIES_AT_ONCE, len(asked.codes))
-        rows = answer(search, asked, first, last, k, exclude_seen)
-        at = np.flatnonzero((query >= first) & (query < last) & (wanted >= 0))
-        same = rows[query[at] - first] == wanted[at, None]
-        found[at] = np.where(same.any(1), same.argmax(1), k)
-    return found
+    positions = np.full(len(query), k)
+    for first, last in chunks(len(queries.codes)):
+        rows = answer(search, queries, first, last, k, exclude_seen)
+        selected = np.flatnonzero((query >= first) & (query < last) & (relevant >= 0))
+        same = rows[query[selected] - first] == relevant[selected, None]
+        positions[selected] = np.where(same.any(1), same.argmax(1), k)
+    return positions

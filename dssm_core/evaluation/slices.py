@@ -1,4 +1,4 @@
-"""Parts of the test rows that a mean hides: newcomers, heavy users, fresh items, the long tail."""
+"""Slices of the test rows that a mean hides: new users, heavy users, fresh items, the long tail."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ TITLES = {
     "fresh_items": "fresh items",
     "tail_items": "long tail",
 }
-HEAVY = 0.9  # quantile of train positives a user
-HEAD = 0.8  # share of train positives that the items outside the tail hold
+HEAVY = 0.9  # quantile of training positives per user
+HEAD = 0.8  # share of the training positives that the items outside the tail hold
 
 
 def groups(train: Clicks, codes: Ints, rows: Ints, cutoff_ms: int | None) -> dict[str, Bools]:
-    """Which test rows belong to each part. codes: the user of each, 0 unknown; rows: its item, -1
-    where train knows none; all [P].
+    """Which test rows belong to each slice, all [P].
 
-    new_users: without a positive in train. heavy_users: of the tenth with the most. fresh_items:
-    first taken in the last 24 hours before `cutoff_ms` (left out where there is no cutoff in time).
-    tail_items: known, and not among the most taken items that hold four fifths of train's
-    positives.
+    codes: the user of each row, 0 unknown; rows: its item, -1 if the training set lacks it.
+    new_users: without a positive in the training set. heavy_users: the tenth with most positives.
+    fresh_items: first taken in the last 24 hours before `cutoff_ms`; left out without a cutoff in
+    time. tail_items: in the training set, but not among the most taken items that together hold
+    HEAD of its positives.
     """
-    taken, counts = np.bincount(train.users, minlength=codes.max(initial=0) + 1), train.counts()
+    taken = np.bincount(train.users, minlength=codes.max(initial=0) + 1)
+    counts = train.counts()
     heavy = np.quantile(taken[taken > 0], HEAVY) if len(train.users) else np.inf
-    known = rows >= 0
-    found = {
+    known_item = rows >= 0
+    masks = {
         "new_users": taken[codes] == 0,
         "heavy_users": (taken[codes] > 0) & (taken[codes] >= heavy),
     }
@@ -38,13 +39,14 @@ def groups(train: Clicks, codes: Ints, rows: Ints, cutoff_ms: int | None) -> dic
         first = np.full(train.n_items, np.iinfo(np.int64).max)
         np.minimum.at(first, train.items, train.times_ms)
         fresh = (first >= cutoff_ms - DAY_MS) & (counts > 0)
-        found["fresh_items"] = known & np.append(fresh, False)[rows]
-    found["tail_items"] = known & np.append(~_head(counts) & (counts > 0), False)[rows]
-    return found
+        masks["fresh_items"] = known_item & np.append(fresh, False)[rows]
+    tail = ~_head(counts) & (counts > 0)
+    masks["tail_items"] = known_item & np.append(tail, False)[rows]
+    return masks
 
 
 def _head(counts: Ints) -> Bools:
-    """The fewest items, most taken first, that hold HEAD of all. [N]"""
+    """The fewest items, most taken first, that hold HEAD of all positives: [N]."""
     order = np.argsort(-counts, kind="stable")
     before = np.cumsum(counts[order]) - counts[order]
     head = np.zeros(len(counts), dtype=np.bool_)

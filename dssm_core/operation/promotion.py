@@ -20,7 +20,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from dssm_core.errors import ConfigError, ConflictError
-from dssm_core.gate import judge as gate
+from dssm_core.gate.rules import promotion_reason
 from dssm_core.registry.versions import (
     CHALLENGER,
     CHAMPION,
@@ -30,6 +30,7 @@ from dssm_core.registry.versions import (
     open_model,
 )
 from dssm_core.runs.files import disk_errors, locked
+from dssm_core.runs.gate_report import read_gate_report
 from dssm_core.runs.run import SAFE_RUN_ID, Run
 from dssm_core.tracking.runs import TEST_DAY_TAG
 
@@ -132,20 +133,17 @@ def alone(run: Run) -> str | None:
     """Why a run's open_model version is to be promoted without a person; None where one is to be
     asked.
 
-    The config must say so (gate.stands_out), the version be today's challenger, and the champion
+    The config must say so (gate.promote_margin), the version be today's challenger, and the champion
     still be the one it was measured
     against: what a past day or a slower run has made never goes live by itself.
     """
-    metrics, version = (
-        run.need("recall_gate").info["metrics"],
-        str(run.need("register_model").info["version"]),
-    )
-    reason, now = (
-        gate.stands_out(metrics, run.config.gate),
-        open_model(run.config.model_name, run.runs).aliases(),
-    )
-    measured = metrics.get("champion", {}).get("version")
-    return reason if now.get(CHALLENGER) == version and now.get(CHAMPION) == measured else None
+    metrics = read_gate_report(run).metrics
+    version = str(run.need("register_model").info["version"])
+    reason = promotion_reason(metrics, run.config.gate)
+    aliases = open_model(run.config.model_name, run.runs).aliases()
+    measured = metrics.champion.version if metrics.champion else None
+    current = aliases.get(CHALLENGER) == version and aliases.get(CHAMPION) == measured
+    return reason if current else None
 
 
 def outdated(store: RegisteredModel, version: str, champion: str) -> str | None:

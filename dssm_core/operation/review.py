@@ -1,158 +1,157 @@
-"""What a person who decides on a version wants to see: the challenger beside the champion, as
-Markdown.
-"""
+"""The review of a version in Markdown: what a person compares before promoting it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from dssm_core.aliases import JSON
 from dssm_core.config import Gate
 from dssm_core.data import drift
 from dssm_core.evaluation.slices import TITLES
-from dssm_core.gate.judge import metric
 from dssm_core.registry.versions import CHAMPION, ROWS_TAG, RegisteredModel
+from dssm_core.report.text import markdown_table, share, share_with_interval
+from dssm_core.runs.gate_report import (
+    Answers,
+    ChampionReport,
+    GateMetrics,
+    Scores,
+    SliceScores,
+    read_gate_report,
+)
 from dssm_core.runs.run import Run
 from dssm_core.tracking.runs import TEST_DAY_TAG
 
-Row = tuple[str, str, str]  # what, the challenger's, the champion's
+Row = tuple[str, str, str]  # what, the challenger's value, the champion's value
 VOLUMES = {"train": "train rows", "test": "test rows"}
+NOTHING = Scores({})
+
+
+@dataclass(frozen=True)
+class _Rival:
+    """Today's champion: its version and tags; and its report, where the gate measured it."""
+
+    version: str
+    tags: Mapping[str, str]
+    report: ChampionReport | None
 
 
 def body(run: Run, store: RegisteredModel, pages: Mapping[str, str] | None = None) -> str:
-    """The review of a registered run's version against today's champion of `store`. pages:
-    addresses to look further, by title.
+    """The review of the version that a run registered, against today's champion of `store`.
 
-    The champion's recall is of its own bundle on this run's queries, as its gate measured it; its
-    volumes are those it was trained on.
+    pages: addresses of further pages, by title. The champion's recall is that of its own bundle on
+    this run's queries, as the gate measured it; its volumes are those that it was trained on.
     """
-    gate, key, number = (
-        run.need("recall_gate").info,
-        metric(run.config.gate),
-        store.aliases().get(CHAMPION),
-    )
-    metrics, judged = gate["metrics"], gate["metrics"].get("champion", {})
-    theirs = (
-        judged if judged.get("version") == number else {}
-    )  # promoted since: not asked the same queries
-    tags = store.tags(number) if number else {}
+    report = read_gate_report(run)
+    gate = run.config.gate
+    rival = _rival(store, report.metrics)
+    links = [f"[{title}]({address})" for title, address in (pages or {}).items()]
+    data = [*_volumes(run, rival), *_drift(rival), *_speed(run)]
     parts = [
-        _head(run, number, tags, bool(theirs)),
-        " · ".join(f"[{title}]({address})" for title, address in (pages or {}).items()),
-        "\n".join(f"- {reason}" for reason in gate["reasons"]),
-        _answers(metrics, theirs, number, run.config.gate),
-        _beside(f"{key} of a part (queries)", _parts(metrics, theirs, key), number),
-        _beside("data and index", [*_volumes(run, tags), *_window(theirs), *_speed(run)], number),
+        _head(run, rival),
+        " · ".join(links),
+        "\n".join(f"- {reason}" for reason in report.reasons),
+        _answers(report.metrics, rival, gate),
+        _compared(f"{gate.metric} by slice (queries)", _slices(report.metrics, rival, gate), rival),
+        _compared("data and index", data, rival),
     ]
     return "\n\n".join(filter(None, parts))
 
 
-def _head(run: Run, number: str | None, tags: Mapping[str, str], asked: bool) -> str:
+def _rival(store: RegisteredModel, metrics: GateMetrics) -> _Rival | None:
+    """Today's champion. One that was promoted after the gate has no report."""
+    version = store.aliases().get(CHAMPION)
+    if not version:
+        return None
+    measured = metrics.champion
+    report = measured if measured and measured.version == version else None
+    return _Rival(version, store.tags(version), report)
+
+
+def _head(run: Run, rival: _Rival | None) -> str:
     made = run.need("register_model").info
     head = f"**{made['model']} version {made['version']}**, tested on {run.config.split.title}"
-    if number is None:
+    if rival is None:
         return f"{head}: there is no champion yet"
-    since = "" if asked else " (promoted since, not asked the same queries)"
+    note = "" if rival.report else " (promoted after the gate, not measured on the same queries)"
     return (
-        f"{head}, against champion version {number}, tested on {tags.get(TEST_DAY_TAG, '?')}{since}"
+        f"{head}, against champion version {rival.version}, "
+        f"tested on {rival.tags.get(TEST_DAY_TAG, '?')}{note}"
     )
 
 
-def _answers(metrics: JSON, theirs: JSON, number: str | None, gate: Gate) -> str:
-    """Who finds how much of what the same queries look for: a row for each that was asked."""
-    key, rolled = metric(gate), metrics.get("rolling", {})
-    asked = {key: _by_name(metrics, theirs, number)}
-    asked |= (
-        {
-            f"refreshed every {rolled['refresh_h']} h": _by_name(
-                rolled["warm"], theirs.get("rolling", {}), number
-            )
-        }
-        if rolled
-        else {}
-    )
-    asked |= {"newcomers too": _by_name(metrics["all"], {}, number)} if "all" in metrics else {}
+def _answers(metrics: GateMetrics, rival: _Rival | None, gate: Gate) -> str:
+    """Recall of each answerer on the same queries: a row for each."""
+    measured = rival.report if rival else None
+    daily = measured.scores if measured else NOTHING
+    columns = {gate.metric: _by_name(metrics, daily, rival)}
+    if metrics.rolling:
+        refreshed = measured.rolling if measured else NOTHING
+        title = f"refreshed every {metrics.rolling.refresh_h} h"
+        columns[title] = _by_name(metrics.rolling.warm, refreshed, rival)
+    if metrics.all:
+        columns["with new users and items"] = _by_name(metrics.all, NOTHING, rival)
     others = (f"ndcg@{gate.k}", f"coverage@{gate.k}")
-    rows = [
-        (
-            who,
-            *(_interval(found.get(who, {}), key) for found in asked.values()),
-            *(_share(scores.get(name)) for name in others),
-        )
-        for who, scores in asked[key].items()
-    ]
-    return _table(("the same queries", *asked, *others), rows)
+    rows = []
+    for name, scores in columns[gate.metric].items():
+        recalls = [
+            share_with_interval(by_name.get(name, NOTHING), gate.metric)
+            for by_name in columns.values()
+        ]
+        rows.append((name, *recalls, *(share(scores.value(other)) for other in others)))
+    return markdown_table(("the same queries", *columns, *others), rows)
 
 
-def _by_name(scores: JSON, theirs: JSON, number: str | None) -> dict[str, JSON]:
-    """Scores by who answered."""
-    champion = {f"champion {number}": theirs} if number else {}
-    baselines = {f"baseline {name}": each for name, each in scores["baselines"].items()}
-    return {
-        "challenger": scores["served"],
-        **champion,
-        "exact search": scores.get("exact", {}),
-        **baselines,
-    }
+def _by_name(answers: Answers, champion: Scores, rival: _Rival | None) -> dict[str, Scores]:
+    """Scores by the answerer's title; `champion` in the row of the champion."""
+    scores = {"challenger": answers.served}
+    if rival:
+        scores[f"champion {rival.version}"] = champion
+    scores["exact search"] = answers.exact
+    return scores | {f"baseline {name}": own for name, own in answers.baselines.items()}
 
 
-def _parts(metrics: JSON, theirs: JSON, key: str) -> list[Row]:
-    ours, champions = metrics.get("parts", {}), theirs.get("parts", {})
+def _slices(metrics: GateMetrics, rival: _Rival | None, gate: Gate) -> list[Row]:
+    theirs: Mapping[str, SliceScores] = rival.report.parts if rival and rival.report else {}
     return [
         (
-            f"{title} ({ours[name]['queries']:,})",
-            _interval(ours[name], key),
-            _interval(champions.get(name, {}), key),
+            f"{title} ({metrics.parts[name].queries:,})",
+            share_with_interval(metrics.parts[name], gate.metric),
+            share_with_interval(theirs.get(name, NOTHING), gate.metric),
         )
         for name, title in TITLES.items()
-        if name in ours
+        if name in metrics.parts
     ]
 
 
-def _volumes(run: Run, tags: Mapping[str, str]) -> list[Row]:
+def _volumes(run: Run, rival: _Rival | None) -> list[Row]:
     counts = run.need("split_by_time").rows
+    tags = rival.tags if rival else {}
     return [
-        (title, f"{counts[name]:,}", _volume(tags.get(ROWS_TAG + name), counts[name]))
+        (title, f"{counts[name]:,}", _volume(tags.get(f"{ROWS_TAG}{name}"), counts[name]))
         for name, title in VOLUMES.items()
     ]
 
 
-def _window(theirs: JSON) -> list[Row]:
-    return [(what, value, "") for what, value in drift.describe_change(theirs.get("drift", {}))]
+def _volume(champion: str | None, ours: int) -> str:
+    """The champion's count, and the change since."""
+    count = int(champion) if champion else 0
+    return f"{count:,} ({ours / count - 1:+.0%} since)" if count else ""
+
+
+def _drift(rival: _Rival | None) -> list[Row]:
+    changes = rival.report.drift if rival and rival.report else {}
+    return [(what, value, "") for what, value in drift.describe_change(changes)]
 
 
 def _speed(run: Run) -> list[Row]:
     queries_per_s = run.need("build_index").info.get("queries_per_s")
-    return [("index, ms a query", f"{1000 / queries_per_s:.3f}", "")] if queries_per_s else []
+    return [("index, ms per query", f"{1000 / queries_per_s:.3f}", "")] if queries_per_s else []
 
 
-def _beside(title: str, rows: Sequence[Row], number: str | None) -> str:
-    """The challenger's numbers and, where there is a champion, its beside them."""
-    head = (title, "challenger", f"champion {number}")
-    shown = 3 if number else 2
-    return _table(head[:shown], [row[:shown] for row in rows]) if rows else ""
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
-
-
-def _interval(scores: Mapping[str, Any], key: str) -> str:
-    value, low, high = (scores.get(name) for name in (key, f"{key}_low", f"{key}_high"))
-    return _share(value) + (
-        f" ({low:.3f} to {high:.3f})"
-        if value is not None and low is not None and high is not None
-        else ""
-    )
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _volume(theirs: str | None, ours: int) -> str:
-    """The champion's count, and how far it lies from ours."""
-    return (
-        f"{int(theirs):,} ({ours / int(theirs) - 1:+.0%} since)" if theirs and int(theirs) else ""
-    )
+def _compared(title: str, rows: Sequence[Row], rival: _Rival | None) -> str:
+    """A table of the challenger's values and, where there is a champion, of its values."""
+    if not rows:
+        return ""
+    head = (title, "challenger", f"champion {rival.version if rival else ''}")
+    columns = 3 if rival else 2
+    return markdown_table(head[:columns], [row[:columns] for row in rows])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dssm_core import families
-from dssm_core.aliases import JSON
 from dssm_core.columns import ITEM, USER
 from dssm_core.config import Config
 from dssm_core.errors import ConfigError
@@ -23,6 +22,7 @@ from dssm_core.registry.versions import (
 )
 from dssm_core.retrieval.bundle import HISTORY, assemble, content_hash, open_bundle
 from dssm_core.runs.files import locked
+from dssm_core.runs.gate_report import GateReport, read_gate_report
 from dssm_core.runs.layout import TRAIN_FILE, ids_file
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
@@ -54,10 +54,10 @@ def register_model(run: Run, work: Path) -> Outcome:
     A bundle with the content of an existing version is not registered again. info: model, version,
     content_hash, run_id. ConfigError if the gate rejected the run.
     """
-    gate = run.need("recall_gate").info
-    if not gate["passed"]:
+    gate = read_gate_report(run)
+    if not gate.passed:
         raise ConfigError(
-            f"run {run.id!r} did not pass its gate, nothing is registered: {gate['reasons']}"
+            f"run {run.id!r} did not pass its gate, nothing is registered: {gate.reasons}"
         )
     bundle = _tried_bundle(run, work / "bundle")
     run_id = open_mlflow_run(run).run_id
@@ -105,10 +105,10 @@ def _pinned(name: str) -> str | None:
         return None
 
 
-def _version_tags(run: Run, gate: JSON, content: str) -> dict[str, str]:
+def _version_tags(run: Run, gate: GateReport, content: str) -> dict[str, str]:
     metrics = {
         f"gate.{metric_name(key)}": f"{value:.4f}"
-        for key, value in gate["metrics"]["served"].items()
+        for key, value in gate.metrics.served.root.items()
         if is_number(value)
     }
     rows = {
@@ -121,7 +121,7 @@ def _version_tags(run: Run, gate: JSON, content: str) -> dict[str, str]:
         "dssm.run": run.id,
         TEST_DAY_TAG: run.config.split.title,
         **rows,
-        "gate.reasons": "\n".join(gate["reasons"])[:TAG_LENGTH],
+        "gate.reasons": "\n".join(gate.reasons)[:TAG_LENGTH],
         **metrics,
     }
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from dssm_core.aliases import JSON
-from dssm_core.evaluation.evaluate import Curve
-from dssm_core.evaluation.queries import Window
+from dssm_core.evaluation.answers import ServedRun
+from dssm_core.evaluation.measure import Curve
+from dssm_core.evaluation.queries import EvaluationData
 from dssm_core.report import page, plots
 from dssm_core.runs.files import disk_errors
+from dssm_core.runs.gate_report import GateReport
 from dssm_core.runs.layout import GATE_FILE, REPORT_FILE
 from dssm_core.runs.run import Run
 from dssm_core.tracking.client import connect, mlflow_errors, tracking_uri
@@ -17,18 +18,25 @@ from dssm_core.tracking.points import log_numbers
 from dssm_core.tracking.runs import TAG_LENGTH, flatten, open_mlflow_run, read_sweep
 
 
-def publish(run: Run, work: Path, window: Window, curves: Mapping[str, Curve], info: JSON) -> None:
+def publish(
+    opened: ServedRun,
+    work: Path,
+    data: EvaluationData,
+    curves: Mapping[str, Curve],
+    report: GateReport,
+) -> None:
     """Draw the gate's pictures and the report into `work`, and log everything to MLflow.
 
-    recall_curve.png is always drawn, rolling.png if the gate's protocol is `rolling`.
+    recall_curve.png is always drawn, rolling.png if the run has the rolling protocol.
     """
+    run = opened.run
     with disk_errors(work):
-        _draw(work, info, curves, run.config.gate.k)
-    page.write(run, work, work / REPORT_FILE, window)
-    log_verdict(run, work, info)
+        _draw(work, report, curves, run.config.gate.k)
+    page.write(run, work, work / REPORT_FILE, opened, data)
+    log_verdict(run, work, report)
 
 
-def log_verdict(run: Run, work: Path, info: JSON) -> None:
+def log_verdict(run: Run, work: Path, report: GateReport) -> None:
     """Log the gate's verdict, reasons, numbers and files to the MLflow run.
 
     The MLflow run is finished if the gate rejects the model, or if the run is a sweep's trial.
@@ -36,25 +44,25 @@ def log_verdict(run: Run, work: Path, info: JSON) -> None:
     run_id = open_mlflow_run(run).run_id
     client = connect(run.runs)
     with mlflow_errors(tracking_uri(run.runs)):
-        client.set_tag(run_id, "gate", "passed" if info["passed"] else "failed")
-        client.set_tag(run_id, "gate.reasons", "\n".join(info["reasons"])[:TAG_LENGTH])
-        client.set_tag(run_id, "mlflow.note.content", _description(info))
-        log_numbers(client, run_id, flatten(info["metrics"]))
+        client.set_tag(run_id, "gate", "passed" if report.passed else "failed")
+        client.set_tag(run_id, "gate.reasons", "\n".join(report.reasons)[:TAG_LENGTH])
+        client.set_tag(run_id, "mlflow.note.content", _description(report))
+        log_numbers(client, run_id, flatten(report.metrics.as_json()))
         for file in (work / GATE_FILE, *sorted(work.glob("*.png"))):
             client.log_artifact(run_id, str(file), "gate")
         if (work / REPORT_FILE).is_file():
             client.log_artifact(run_id, str(work / REPORT_FILE))
-        if not info["passed"] or read_sweep(run):
+        if not report.passed or read_sweep(run):
             client.set_terminated(run_id, "FINISHED")
 
 
-def _draw(work: Path, info: JSON, curves: Mapping[str, Curve], k: int) -> None:
+def _draw(work: Path, report: GateReport, curves: Mapping[str, Curve], k: int) -> None:
     plots.recall_curve(curves, work / "recall_curve.png", k)
-    if rolling := info["metrics"].get("rolling"):
-        plots.by_hour(rolling["by_part"], rolling["refresh_h"], work / "rolling.png", k)
+    if rolling := report.metrics.rolling:
+        plots.by_hour(rolling.by_part, rolling.refresh_h, work / "rolling.png", k)
 
 
-def _description(info: JSON) -> str:
+def _description(report: GateReport) -> str:
     """The description on the MLflow run's page, Markdown."""
-    verdict = f"**Gate {'passed' if info['passed'] else 'failed'}**"
-    return "\n".join([verdict, "", *(f"- {reason}" for reason in info["reasons"])])
+    verdict = f"**Gate {'passed' if report.passed else 'failed'}**"
+    return "\n".join([verdict, "", *(f"- {reason}" for reason in report.reasons)])

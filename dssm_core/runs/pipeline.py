@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dssm_core.aliases import JSON
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.families import named
+from dssm_core.runs.gate_report import find_gate_report, read_gate_report
 from dssm_core.runs.manifest import Manifest
 from dssm_core.runs.run import Run
 from dssm_core.runs.table import ON_FAILURE, STEPS, find_step
@@ -29,7 +30,7 @@ def run_pipeline(
     """
     last = find_step(until).name if until else None
     for name in STEPS:
-        if name == "register_model" and not run.need("recall_gate").info["passed"]:
+        if name == "register_model" and not read_gate_report(run).passed:
             break
         before(name)
         after(run_step(run, name))
@@ -52,13 +53,13 @@ def run_step(run: Run, name: str) -> Manifest:
 def summary(run: Run) -> JSON:
     """The run's numbers as one plain JSON object, as far as it has come."""
     done = {name: manifest for name in STEPS if (manifest := run.manifest(name))}
-    gate = done["recall_gate"].info if "recall_gate" in done else {}
+    gate = find_gate_report(run)
     version = done["register_model"].info.get("version") if "register_model" in done else None
     return {
         "run": str(run.root),
         "test_day": run.config.split.title,
-        "metrics": gate.get("metrics"),
-        "gate": {"passed": gate["passed"], "reasons": gate["reasons"], "k": run.config.gate.k}
+        "metrics": gate.metrics.as_json() if gate else None,
+        "gate": {"passed": gate.passed, "reasons": gate.reasons, "k": run.config.gate.k}
         if gate
         else None,
         "rows": done["split_by_time"].rows if "split_by_time" in done else None,

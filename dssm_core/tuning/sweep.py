@@ -25,9 +25,8 @@ from dssm_core.aliases import JSON
 from dssm_core.config import Config, read_config
 from dssm_core.data.splits.days import Days
 from dssm_core.errors import ConfigError, DataError
-from dssm_core.gate.judge import metric
 from dssm_core.runs.files import digest
-from dssm_core.runs.manifest import Manifest
+from dssm_core.runs.gate_report import GateReport, find_gate_report
 from dssm_core.runs.run import Run, create_run
 from dssm_core.tuning.proposals import MOST_TRIALS, Axes, Chosen, Range, propose
 
@@ -101,15 +100,15 @@ class Tried:
     failed: bool = False
 
     @property
-    def judged(self) -> Manifest | None:
-        """What the gate has measured; None where the trial failed."""
-        return None if self.failed else self.run.manifest(LAST_STEP)
+    def judged(self) -> GateReport | None:
+        """The report of the gate; None where the trial failed."""
+        return None if self.failed else find_gate_report(self.run)
 
     @property
     def recall(self) -> float | None:
         """Recall of the served index; None where the trial failed."""
         judged = self.judged
-        return judged.info["metrics"]["served"][metric(self.run.config.gate)] if judged else None
+        return judged.metrics.served.value(self.run.config.gate.metric) if judged else None
 
 
 def read_axes(texts: Sequence[str]) -> dict[str, list[Any] | Range]:
@@ -251,7 +250,7 @@ def results(tried: Sequence[Tried]) -> list[JSON]:
 
 
 def _result(tried: Tried) -> JSON:
-    key = metric(tried.run.config.gate)
+    key = tried.run.config.gate.metric
     row: JSON = {
         "label": tried.trial.label,
         "run": str(tried.run.root),
@@ -262,11 +261,9 @@ def _result(tried: Tried) -> JSON:
     }
     row |= {"train_seconds": None, "ms_per_query": None, "chosen": dict(tried.trial.chosen)}
     if judged := tried.judged:
-        served, rate = (
-            judged.info["metrics"]["served"],
-            tried.run.need("build_index").info.get("queries_per_s"),
-        )
-        row |= {"low": served[f"{key}_low"], "high": served[f"{key}_high"]}
+        served = judged.metrics.served
+        rate = tried.run.need("build_index").info.get("queries_per_s")
+        row |= {"low": served.value(f"{key}_low"), "high": served.value(f"{key}_high")}
         row |= {
             "train_seconds": tried.run.need("train_towers").seconds,
             "ms_per_query": 1000 / rate if rate else None,

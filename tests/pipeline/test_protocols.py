@@ -5,10 +5,9 @@ seconds.
 import pytest
 
 from dssm_core.config import parse_config
-from dssm_core.evaluation import evaluate
 from dssm_core.runs.run import create_run
 from dssm_core.runs.transaction import execute
-from tests.conftest import small_config
+from tests.conftest import measured, small_config
 
 
 @pytest.mark.parametrize(
@@ -39,7 +38,7 @@ def test_a_split_without_a_cutoff_trains_and_is_judged(split, tmp_path, monkeypa
     ):
         execute(run, name)
     rows = run.need("split_by_time").rows
-    metrics = evaluate.evaluate(run).metrics
+    metrics = measured(run)
     assert run.root.parent.name == split["kind"]
     assert metrics["served"] == metrics["exact"]
     assert metrics["queries"]["all"] == (

@@ -17,9 +17,10 @@ from dssm_core.columns import HOUR_MS, ITEM, USER
 from dssm_core.config import Gate, Rolling, parse_config
 from dssm_core.data import landing
 from dssm_core.errors import ConfigError, ConflictError, DataError
-from dssm_core.evaluation import evaluate, rolling
-from dssm_core.evaluation.queries import read_window
-from dssm_core.gate.judge import Champion, decide, measure_champion, stands_out
+from dssm_core.evaluation import rolling
+from dssm_core.evaluation.queries import read_evaluation_data
+from dssm_core.gate.champion import measure_champion
+from dssm_core.gate.rules import Champion, decide, promotion_reason
 from dssm_core.operation import refresh
 from dssm_core.registry import versions
 from dssm_core.registry.versions import FetchedVersion
@@ -28,9 +29,10 @@ from dssm_core.retrieval.bundle import assemble, content_hash, open_bundle
 from dssm_core.retrieval.reloading import ReloadingBundle
 from dssm_core.retrieval.snapshots import LatestTables, Timeline
 from dssm_core.runs.files import sha256
+from dssm_core.runs.gate_report import GateMetrics
 from dssm_core.runs.run import Run, create_run
 from dssm_core.runs.transaction import execute
-from tests.conftest import small_config
+from tests.conftest import measured, small_config
 
 DAY = 24 * HOUR_MS
 T0 = 1_709_251_200_000  # 2024-03-01 00:00 UTC
@@ -237,18 +239,19 @@ def test_what_newcomers_are_served_moves_with_the_clock(by_place, log, tmp_path)
 
 
 def test_newcomers_are_measured_as_they_are_served(by_place, tmp_path):
-    base, window = assemble(by_place, tmp_path / "bundle"), read_window(by_place)
-    rolled, daily = (
-        rolling.roll(by_place, window, base),
-        evaluate.evaluate(by_place, window).metrics,
-    )
+    base = assemble(by_place, tmp_path / "bundle")
+    data = read_evaluation_data(by_place)
+    rolled = rolling.roll(by_place, data, open_bundle(base))
+    daily = measured(by_place, data)
     for which, scores in (("warm", daily["served"]), ("all", daily["all"]["served"])):
         assert rolled.scores("daily", which, by_place.config)["recall@20"] == pytest.approx(
             scores["recall@20"], abs=1e-12
         )
     first = np.flatnonzero((rolled.rows.users == "stranger") & (rolled.rows.items == "i3"))
     listed = open_bundle(base).items.decode(open_bundle(base).hot.rows[:20] + 1).tolist()
-    assert rolled.places["daily"][first].tolist() == [listed.index("i3") if "i3" in listed else 20]
+    assert rolled.positions["daily"][first].tolist() == [
+        listed.index("i3") if "i3" in listed else 20
+    ]
 
 
 def test_where_the_table_is_the_catalogue_an_item_comes_when_it_is_created(log, tmp_path):
@@ -298,11 +301,11 @@ def test_where_the_table_is_the_catalogue_an_item_comes_when_it_is_created(log, 
 
 @pytest.fixture(scope="module")
 def rolled(run, base):
-    return rolling.roll(run, read_window(run), base)
+    return rolling.roll(run, read_evaluation_data(run), open_bundle(base))
 
 
 def test_the_rows_are_the_daily_protocols_and_so_are_the_answers_without_a_refresh(run, rolled):
-    daily = evaluate.evaluate(run).metrics
+    daily = measured(run)
     for which, scores in (("warm", daily["served"]), ("all", daily["all"]["served"])):
         again = rolled.scores("daily", which, run.config)
         for key in ("recall@5", "recall@20", "micro_recall@5", "micro_recall@20"):
@@ -315,11 +318,11 @@ def test_a_newcomer_is_found_after_the_refresh_and_not_before(rolled):
     new = (rolled.rows.items == "new").to_numpy()
     early, late = (new & (rolled.rows.part == hour) for hour in (10, 12))
     assert (early.sum(), late.sum()) == (60, 60)
-    assert (rolled.places["served"][early] == 20).all()  # not in the catalogue yet
-    assert (rolled.places["daily"][new] == 20).all()
-    assert (rolled.places["served"][late] < 20).mean() > 0.5
-    assert (rolled.places["recent_hot/3h"][late] < 20).all()
-    assert (rolled.places["recent_hot/3h"][early] == 20).all()
+    assert (rolled.positions["served"][early] == 20).all()  # not in the catalogue yet
+    assert (rolled.positions["daily"][new] == 20).all()
+    assert (rolled.positions["served"][late] < 20).mean() > 0.5
+    assert (rolled.positions["recent_hot/3h"][late] < 20).all()
+    assert (rolled.positions["recent_hot/3h"][early] == 20).all()
 
 
 def test_hourly_recent_hot_by_hand(rolled, log):
@@ -345,7 +348,7 @@ def test_hourly_recent_hot_by_hand(rolled, log):
         maybe = set(counts[(counts.hour == least.hour) & (counts.every == least.every)].index)
         at = own.part == part
         found, asked = (
-            set(own.items[at & (rolled.places["recent_hot/1h"] < 20)]),
+            set(own.items[at & (rolled.positions["recent_hot/1h"] < 20)]),
             set(own.items[at]),
         )
         assert asked & surely <= found <= asked & (surely | maybe)
@@ -355,7 +358,7 @@ def test_recall_by_hand():
     users, items = pd.Series(["a", "a", "b", "c"]), pd.Series(["x", "y", "x", "z"])
     warm, new = np.array([1, 1, 1, 0], bool), np.array([0, 0, 0, 1], bool)
     found = rolling.Rolled(
-        rolling.Rows(users, items, np.array([0, 2, 2, 2]), warm, new),
+        rolling.RollingRows(users, items, np.array([0, 2, 2, 2]), warm, new),
         {"served": np.array([0, 20, 7, 3])},
     )
     config = config_of("nowhere")
@@ -380,7 +383,7 @@ def test_the_index_that_is_refreshed_on_disk_answers_as_measured(run, rolled, ba
         ids.index(item) if item in ids else 20
         for ids, item in zip(lists, rolled.rows.items.iloc[rows], strict=True)
     ]
-    assert places == rolled.places["served"][rows].tolist()
+    assert places == rolled.positions["served"][rows].tolist()
 
 
 def test_seen_items_are_left_out_as_of_the_hour(run, base):
@@ -389,12 +392,12 @@ def test_seen_items_are_left_out_as_of_the_hour(run, base):
     )
     again = Run(run.root)
     again.__dict__["config"] = config
-    found = rolling.roll(again, read_window(run), base, beside=False)
+    found = rolling.roll(again, read_evaluation_data(run), open_bundle(base), beside=False)
     taken = pd.read_parquet(run.step("split_by_time") / "train.parquet")
     seen = set(zip(taken[USER], taken[ITEM], strict=True))
     again_clicked = [pair in seen for pair in zip(found.rows.users, found.rows.items, strict=True)]
     assert 0 < sum(again_clicked) < len(again_clicked)
-    assert (found.places["served"][again_clicked] == 20).all()
+    assert (found.positions["served"][again_clicked] == 20).all()
 
 
 def test_rarer_refreshes_are_another_figure(run, base, rolled):
@@ -407,34 +410,42 @@ def test_rarer_refreshes_are_another_figure(run, base, rolled):
     )
     again = Run(run.root)
     again.__dict__["config"] = config
-    daily = rolling.roll(again, read_window(run), base, beside=False)
+    daily = rolling.roll(again, read_evaluation_data(run), open_bundle(base), beside=False)
     assert np.array_equal(
-        daily.places["served"], rolled.places["daily"]
+        daily.positions["served"], rolled.positions["daily"]
     )  # one refresh, at the start
-    assert not np.array_equal(rolled.places["served"], rolled.places["daily"])
+    assert not np.array_equal(rolled.positions["served"], rolled.positions["daily"])
 
 
 def test_the_gate_judges_what_it_is_told_to():
     inner, outer = ({"recall@20": value} for value in (0.8, 0.6))
     metrics = {"served": outer, "exact": outer, "baselines": {"recent_hot": {"recall@20": 0.5}}}
     metrics["rolling"] = {
-        "warm": {"served": inner, "exact": inner, "baselines": {"recent_hot": {"recall@20": 0.9}}}
+        "refresh_h": 1,
+        "warm": {"served": inner, "exact": inner, "baselines": {"recent_hot": {"recall@20": 0.9}}},
     }
-    assert all(check.passed for check in decide(metrics, Gate(k=20)))
-    checks = decide(metrics, Gate(k=20, protocol="rolling"), Champion("2", 0.79))
+    assert all(check.passed for check in decide(GateMetrics.model_validate(metrics), Gate(k=20)))
+    checks = decide(
+        GateMetrics.model_validate(metrics), Gate(k=20, protocol="rolling"), Champion("2", 0.79)
+    )
     assert [check.passed for check in checks] == [True, False, True, True]
     margin = Gate(k=20, protocol="rolling", promote_margin=0.05)
-    assert stands_out(metrics, margin) is None  # the hourly baseline is above it
+    assert (
+        promotion_reason(GateMetrics.model_validate(metrics), margin) is None
+    )  # the hourly baseline is above it
     metrics["champion"] = {"version": "2", "recall@20": 0.9, "rolling": {"recall@20": 0.7}}
     assert (
-        stands_out(metrics, margin)
-        == "served rolling recall@20 0.800 is 0.100 above champion version 2, at least gate.promote_margin 0.050"
+        promotion_reason(GateMetrics.model_validate(metrics), margin)
+        == "served rolling recall@20 is 0.800, 0.100 above champion version 2; "
+        "gate.promote_margin is 0.050"
     )
     metrics["champion"] = {"version": "2", "recall@20": None}
-    assert stands_out(metrics, margin) is None  # it could not be measured
+    assert (
+        promotion_reason(GateMetrics.model_validate(metrics), margin) is None
+    )  # it could not be measured
     assert (
         checks[1].reason
-        == "served rolling recall@20 0.800 is not at least the best baseline, recent_hot, at 0.900"
+        == "served rolling recall@20 is 0.800, below the best baseline, recent_hot, with 0.900"
     )
 
 
@@ -443,13 +454,13 @@ def test_a_champion_is_refreshed_too_before_it_is_compared(run, base, rolled, mo
     again = Run(run.root)
     again.__dict__["config"] = run.config.model_copy(update={"gate": gate})
     monkeypatch.setattr(versions, "fetch_champion", lambda run, folder: FetchedVersion("7", base))
-    champion, _ = measure_champion(again, read_window(run))
+    champion = measure_champion(again, read_evaluation_data(run))
     assert (
-        champion.recall
-        == champion.rolling["recall@20"]
+        champion.compared.recall
+        == champion.report.rolling.value("recall@20")
         == rolled.scores("served", "warm", run.config)["recall@20"]
     )
-    assert champion.scores["recall@20"] == pytest.approx(
+    assert champion.report.scores.value("recall@20") == pytest.approx(
         rolled.scores("daily", "warm", run.config)["recall@20"]
     )
 

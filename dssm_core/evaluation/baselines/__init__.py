@@ -1,1 +1,4 @@
-"""Baselines: one member a file, listed in dssm_core/families.py. See docs/extending.md to add one."""
+"""Baselines: one file for each member, listed in dssm_core/families.py.
+
+docs/extending.md says how to add one.
+"""

@@ -1,5 +1,5 @@
 """Matrix factorisation of implicit feedback by alternating least squares (Hu, Koren and Volinsky
-2008), by the library `implicit`.
+2008), as the library `implicit` computes it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from dssm_core.features.popularity import Clicks, popular
 
 
 class Als(BaseModel):
-    """alpha: a click's confidence above that of no click: 1 + alpha * clicks. threads: 0 takes
-    every core.
+    """Settings of ALS.
 
-    history: newest items that a user's vector is solved from, the a-th newest weighing decay**a of
-    a click.
+    alpha: confidence of a pair of user and item, 1 + alpha * clicks. threads: 0 means every core
+    that OpenMP may use. seed: of the first vectors; None follows the seed of the run.
+    history: number of newest items from which a user's vector is solved; the a-th newest weighs
+    decay**a of a click.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,33 +36,33 @@ class Als(BaseModel):
     iterations: Annotated[int, Field(ge=1)] = 15
     history: Annotated[int, Field(ge=1)] = 20
     decay: Annotated[float, Field(gt=0, le=1)] = 0.7
-    seed: int = 0
+    seed: int | None = None
     threads: Annotated[int, Field(ge=0)] = 0
 
     def variants(self, clicks: Clicks, as_of_ms: int) -> dict[str, Ints]:
         """None."""
         return {}
 
-    def fit(self, clicks: Clicks, as_of_ms: int) -> Factors:
+    def fit(self, clicks: Clicks, as_of_ms: int, seed: int = 0) -> Factors:
         """Item vectors from clicks before `as_of_ms`."""
-        known = clicks.between(0, as_of_ms)
-        per_user = click_matrix(known)
-        with threadpool_limits(1, "blas"):  # implicit has threads of its own, and warns of BLAS's
+        past = clicks.between(0, as_of_ms)
+        per_user = click_matrix(past)
+        with threadpool_limits(1, "blas"):  # implicit starts its own threads
             from implicit.cpu.als import AlternatingLeastSquares
 
             model = AlternatingLeastSquares(
                 self.factors,
                 self.regularization,
                 iterations=self.iterations,
-                random_state=self.seed,
+                random_state=seed if self.seed is None else self.seed,
                 num_threads=self.threads,
             )
             if per_user.nnz:
                 model.fit(self.confidence(per_user), show_progress=False)
-        return Factors(model, self, known.counts() > 0, popular(known))
+        return Factors(model, self, past.counts() > 0, popular(past))
 
     def confidence(self, clicks: Csr) -> Csr:
-        """1 + alpha * clicks wherever there are some."""
+        """1 + alpha * clicks of each pair that has a click."""
         confidence = clicks.astype(np.float32)
         confidence.data = 1 + self.alpha * confidence.data
         return confidence
@@ -69,8 +70,9 @@ class Als(BaseModel):
 
 @dataclass(frozen=True)
 class Factors:
-    """Item vectors; a user's vector is the least squares' answer to its history. clicked [N] bool:
-    which items were fitted.
+    """Item vectors; the vector of a user is the least-squares solution for the user's history.
+
+    clicked [N] bool: items that were fitted.
     """
 
     model: Any
@@ -80,7 +82,7 @@ class Factors:
     info: JSON = field(default_factory=dict)
 
     def lists(self, histories: Histories, k: int) -> Ints:
-        """See Fitted."""
+        """See Ranker."""
         n = len(self.clicked)
         if not self.clicked.any():
             return np.full((len(histories), k), -1)
@@ -89,7 +91,7 @@ class Factors:
             past = recency(part, n, self.settings.history, self.settings.decay)
             scores = self._scores(past)
             scores[:, ~self.clicked] = -np.inf
-            scores[np.diff(past.indptr) == 0] = -np.inf  # nothing to go by: the popular ones
+            scores[np.diff(past.indptr) == 0] = -np.inf  # no history: popular items follow
             return best(scores, k)
 
         return ranked(histories, k, n, rank, self.popular)

@@ -1,4 +1,6 @@
-"""EASE: a linear model of each item by all others, in closed form (Steck 2019, arXiv:1905.03375)."""
+"""EASE: a linear model of each item given all others, in closed form (Steck 2019,
+arXiv:1905.03375).
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,11 @@ GIB = 2**30
 
 
 class Ease(BaseModel):
-    """`regularization`: lambda of the paper. max_gib: of one matrix of clicked items squared; three
-    are alive at once.
+    """Settings of EASE.
 
-    history: newest items that are asked about, the a-th newest weighing decay**a.
+    regularization: lambda of the paper. max_gib: memory of one matrix of clicked items squared;
+    three of them are alive at once. history: number of newest items that are scored; the a-th
+    newest weighs decay**a.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,12 +47,12 @@ class Ease(BaseModel):
         """None."""
         return {}
 
-    def fit(self, clicks: Clicks, as_of_ms: int) -> Linear:
-        """Weights from clicks before `as_of_ms`; DataError where they would not fit in `max_gib`."""
-        known = clicks.between(0, as_of_ms)
-        items = np.flatnonzero(known.counts())
+    def fit(self, clicks: Clicks, as_of_ms: int, seed: int = 0) -> LinearWeights:
+        """Weights from clicks before `as_of_ms`; DataError where they do not fit in `max_gib`."""
+        past = clicks.between(0, as_of_ms)
+        items = np.flatnonzero(past.counts())
         self._check_size(len(items))
-        per_user = distinct(click_matrix(known))[:, items]
+        per_user = distinct(click_matrix(past))[:, items]
         gram = (per_user.T @ per_user).toarray()
         gram[np.diag_indices(len(items))] += self.regularization
         weights = (
@@ -59,22 +62,23 @@ class Ease(BaseModel):
         )
         weights /= -np.diag(weights).copy()
         np.fill_diagonal(weights, 0)
-        return Linear(weights, items, clicks.n_items, self.history, self.decay, popular(known))
+        return LinearWeights(
+            weights, items, clicks.n_items, self.history, self.decay, popular(past)
+        )
 
     def _check_size(self, n: int) -> None:
         needed = n * n * 8 / GIB
         if needed > self.max_gib:
             raise DataError(
-                f"baseline ease needs {needed:.1f} GiB a matrix for {n:,} items squared and may take {self.max_gib:g}: "
-                "set its max_gib higher where three such fit in memory, or take itemcf"
+                f"baseline ease needs {needed:.1f} GiB for each matrix of {n:,} x {n:,} items, and "
+                f"max_gib is {self.max_gib:g}: raise max_gib if three such matrices fit in memory, "
+                "or use itemcf"
             )
 
 
 @dataclass(frozen=True)
-class Linear:
-    """weights [n, n] from item of the history to item; items [n]: the catalogue's rows that were
-    clicked.
-    """
+class LinearWeights:
+    """weights [n, n]: from an item of the history to each item; items [n]: rows with a click."""
 
     weights: Floats
     items: Ints
@@ -85,13 +89,13 @@ class Linear:
     info: JSON = field(default_factory=dict)
 
     def lists(self, histories: Histories, k: int) -> Ints:
-        """See Fitted."""
+        """See Ranker."""
         names = np.append(self.items, -1)  # its row -1 stays -1
 
         def rank(part: Histories) -> Ints:
             past = recency(part, self.n_items, self.length, self.decay)[:, self.items]
             scores = past @ self.weights  # [b, n]
-            scores[np.diff(past.indptr) == 0] = -np.inf  # nothing to go by: the popular ones
+            scores[np.diff(past.indptr) == 0] = -np.inf  # no history: popular items follow
             return names[best(scores, k)]
 
         return ranked(histories, k, len(self.items), rank, self.popular)

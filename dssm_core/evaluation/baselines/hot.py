@@ -1,4 +1,4 @@
-"""Most clicked in the whole training window."""
+"""The items with most clicks in the training set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dssm_core.features.popularity import Clicks, hottest_overall
 
 
 class Hot(BaseModel):
-    """No settings. Equal counts are ordered by the last day's clicks."""
+    """No settings. Equal counts are ordered by the clicks of the last day."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     needs_time: ClassVar[bool] = False
@@ -22,6 +22,6 @@ class Hot(BaseModel):
         """None."""
         return {}
 
-    def fit(self, clicks: Clicks, as_of_ms: int) -> OneList:
+    def fit(self, clicks: Clicks, as_of_ms: int, seed: int = 0) -> OneList:
         """Every item clicked before `as_of_ms`, most clicked first."""
         return OneList(hottest_overall(clicks, as_of_ms))

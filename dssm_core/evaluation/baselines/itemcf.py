@@ -1,5 +1,5 @@
-"""Item-based collaborative filtering: items that the same users click, or click close to one
-another.
+"""Item-based collaborative filtering: items are similar if the same users click them, or click them
+close to each other.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ MINUTE_MS = 60_000
 
 
 class ItemCf(BaseModel):
-    """Similarity of i and j: what their common users weigh, over n_i**0.5 * n_j**`popularity` (n:
-    users; 0.5 is the cosine).
+    """Similarity of items i and j: the weights of their common users, divided by
+    n_i**0.5 * n_j**`popularity` (n: number of users; 0.5 gives the cosine).
 
-    weighting: a common user counts 1 (`cosine`), or the less the more items it has, 1 / log(1 +
-    items) (`iuf`, the inverse user frequency of Breese et al. 1998).
-    window: none counts a user's items as one set; a number only pairs of clicks at most so many
-    places apart in the user's sequence, each weighing distance_decay**(distance - 1); `directed`: j
-    after i only; `max_gap_min`: and at most so many minutes apart, which makes it a session's.
-    neighbours: similar items that are kept an item; history: newest items that are asked about, the
-    a-th newest weighing decay**a.
+    weighting: a common user weighs 1 (`cosine`), or 1 / log(1 + number of its items) (`iuf`, the
+    inverse user frequency of Breese et al. 1998).
+    window: None takes the items of a user as one set. A number counts only pairs of clicks at most
+    that many positions apart in the user's sequence; a pair weighs distance_decay**(distance - 1).
+    directed: only j after i. max_gap_min: only clicks at most that many minutes apart, which keeps
+    pairs within a session.
+    neighbours: number of similar items that are kept for each item. history: number of newest items
+    that are scored; the a-th newest weighs decay**a.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,11 +54,11 @@ class ItemCf(BaseModel):
     decay: Annotated[float, Field(gt=0, le=1)] = 0.7
 
     @model_validator(mode="after")
-    def _places(self) -> ItemCf:
+    def _pairs_need_a_window(self) -> ItemCf:
         of_pairs = {"distance_decay", "directed", "max_gap_min"} & self.model_fields_set
         if self.window is None and of_pairs:
             raise ValueError(
-                f"{', '.join(sorted(of_pairs))} is about pairs in a sequence: set window too, such as window: 5"
+                f"{', '.join(sorted(of_pairs))} needs window: set it too, such as window: 5"
             )
         return self
 
@@ -65,16 +66,17 @@ class ItemCf(BaseModel):
         """None."""
         return {}
 
-    def fit(self, clicks: Clicks, as_of_ms: int) -> Neighbours:
+    def fit(self, clicks: Clicks, as_of_ms: int, seed: int = 0) -> Neighbours:
         """Similarities from clicks before `as_of_ms`."""
-        known = in_time_order(clicks.between(0, as_of_ms))
-        per_user = distinct(click_matrix(known))
+        past = in_time_order(clicks.between(0, as_of_ms))
+        per_user = distinct(click_matrix(past))
         users = self._user_weights(per_user)
-        by_item, weighted = per_user.T.tocsr(), (sparse.diags(users) @ per_user).tocsr()
-        pairs = None if self.window is None else self._close_pairs(known, users)
+        by_item = per_user.T.tocsr()
+        weighted = (sparse.diags(users) @ per_user).tocsr()
+        pairs = None if self.window is None else self._close_pairs(past, users)
         count = np.maximum(per_user.sum(0).A1, 1)
-        parts = [sparse.csr_matrix((0, known.n_items))]
-        for first, last in blocks(known.n_items, known.n_items):
+        parts = [sparse.csr_matrix((0, past.n_items))]
+        for first, last in blocks(past.n_items, past.n_items):
             rows = by_item[first:last] @ weighted if pairs is None else pairs[first:last]
             similar = (
                 sparse.diags(count[first:last] ** -0.5)
@@ -83,22 +85,24 @@ class ItemCf(BaseModel):
             )
             parts.append(keep_best(_without_itself(similar.tocsr(), first), self.neighbours))
         return Neighbours(
-            sparse.vstack(parts, format="csr"), self.history, self.decay, popular(known)
+            sparse.vstack(parts, format="csr"), self.history, self.decay, popular(past)
         )
 
     def _user_weights(self, per_user: Csr) -> Floats:
-        """[U]"""
+        """The weight of each user: [U]."""
         items = np.diff(per_user.indptr)
         return 1 / np.log1p(items) if self.weighting == "iuf" else np.ones(len(items))
 
     def _close_pairs(self, clicks: Clicks, users: Floats) -> Csr:
-        """Summed weights of (click, later click of the same user within the window), CSR [N, N];
-        both ways unless directed.
+        """Summed weights of each click and a later click of the same user within the window: CSR
+        [N, N], in both directions unless `directed`.
         """
         assert self.window is not None
         _, codes = np.unique(clicks.users, return_inverse=True)
         order = np.argsort(codes, kind="stable")
-        user, item, time = codes[order], clicks.items[order], clicks.times_ms[order]
+        user = codes[order]
+        item = clicks.items[order]
+        time = clicks.times_ms[order]
         total = sparse.csr_matrix((clicks.n_items, clicks.n_items))
         for distance in range(1, min(self.window, len(item) - 1) + 1):
             near = user[distance:] == user[:-distance]
@@ -112,7 +116,7 @@ class ItemCf(BaseModel):
 
 
 def _without_itself(rows: Csr, first: int) -> Csr:
-    """Row i of the block is item first + i: its own column is no neighbour."""
+    """Remove each item from its own neighbours; row i of the block is item first + i."""
     row = np.repeat(np.arange(rows.shape[0]) + first, np.diff(rows.indptr))
     rows.data[row == rows.indices] = 0
     return rows

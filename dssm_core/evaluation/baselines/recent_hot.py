@@ -1,4 +1,6 @@
-"""Most clicked in the last hours; how many hours is chosen on the last train day."""
+"""The items with most clicks in the last hours; the number of hours is chosen on the last training
+day.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,10 @@ from dssm_core.features.popularity import (
 
 
 class RecentHot(BaseModel):
-    """`windows_h`: the candidate windows; the choice is by recall in the first `places`.
+    """windows_h: candidate windows in hours; the one with the best recall in the first `places`
+    positions is used.
 
-    Items without a click in the window follow in order of all their clicks.
+    Items without a click in the window follow, ordered by all their clicks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,16 +35,15 @@ class RecentHot(BaseModel):
     places: Annotated[int, Field(ge=1)] = HOT_PLACES
 
     def variants(self, clicks: Clicks, as_of_ms: int) -> dict[str, Ints]:
-        """The list of each window, by `HOURSh`."""
+        """The list of each candidate window, by `HOURSh`."""
         return {
             f"{hours}h": recent(clicks, as_of_ms, hours, clicks.n_items) for hours in self.windows_h
         }
 
-    def fit(self, clicks: Clicks, as_of_ms: int) -> OneList:
-        """Most clicked in the hours before `as_of_ms`; info: the window, and each candidate's
-        recall on the last day.
+    def fit(self, clicks: Clicks, as_of_ms: int, seed: int = 0) -> OneList:
+        """The items with most clicks in the hours before `as_of_ms`.
 
-        The choice is made as if a day earlier: lists as of 24 hours before, judged on those 24
-        hours' clicks.
+        The window is chosen as if a day earlier: lists as of 24 hours before, judged on the clicks
+        of those 24 hours. info: the window, and each candidate's recall on that day.
         """
         return OneList(*hottest_recently(clicks, as_of_ms, self.windows_h, self.places))

@@ -54,13 +54,18 @@ class Sample:
         return self.recall(rows), len(self.queries) / min(seconds)
 
 
-def sample(vectors: Floats, queries: Floats | None, k: int, count: int, seed: int) -> Sample:
+def sample(
+    vectors: Floats, queries: Floats | None, k: int, count: int, seed: int, exact: Any = None
+) -> Sample:
     """At most `count` of the queries, drawn by `seed`, and what exact search finds; without
     queries, vectors ask.
+
+    exact: the exact index of the vectors, where the caller has built one.
     """
     source = vectors if queries is None or not len(queries) else queries
     drawn = np.random.default_rng(seed).permutation(len(source))[:count]
     asked, k = np.array(source[np.sort(drawn)], dtype=np.float32), min(k, len(vectors))
-    exact = faiss_flat.FaissFlat()
-    scores = exact.search(exact.build(vectors, seed), asked, k)[1]
+    flat = faiss_flat.FaissFlat()
+    index = flat.build(vectors, seed) if exact is None else exact
+    scores = flat.search(index, asked, k)[1]
     return Sample(vectors, asked, k, scores[:, -1])

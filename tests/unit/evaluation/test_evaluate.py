@@ -3,29 +3,31 @@
 import numpy as np
 import pytest
 
-from dssm_core.evaluation import evaluate
-from dssm_core.evaluation.evaluate import answer, measure, one_list, pad
-from dssm_core.evaluation.queries import make_slice, read_window, users_frame
+from dssm_core.evaluation import answers
+from dssm_core.evaluation.answers import answer, one_list, pad
+from dssm_core.evaluation.measure import mean_and_error, measure
+from dssm_core.evaluation.queries import make_slice, read_evaluation_data, users_frame
+from tests.conftest import evaluated, measured
 
 
 def test_warm_holds_users_and_items_of_train_positives(fabricate):
-    window = read_window(fabricate())
+    data = read_evaluation_data(fabricate())
     # user 3's only click is on an unseen item, user 7 is new: users 1 (items 10, 20) and 2 (item
     # 20) remain
-    assert window.warm.users.tolist() == [1, 2]
-    assert window.warm.codes.tolist() == [1, 2]
-    assert window.warm.relevant.counts.tolist() == [2, 1]
+    assert data.warm.users.tolist() == [1, 2]
+    assert data.warm.codes.tolist() == [1, 2]
+    assert data.warm.relevant.counts.tolist() == [2, 1]
 
 
 def test_all_holds_everyone_and_new_users_ask_as_the_unknown(fabricate):
-    window = read_window(fabricate())
-    assert window.all.users.tolist() == [1, 2, 3, 7]
-    assert window.all.codes.tolist() == [1, 2, 3, 0]
-    assert window.all.relevant.counts.tolist() == [2, 1, 1, 1]
+    data = read_evaluation_data(fabricate())
+    assert data.all.users.tolist() == [1, 2, 3, 7]
+    assert data.all.codes.tolist() == [1, 2, 3, 0]
+    assert data.all.relevant.counts.tolist() == [2, 1, 1, 1]
 
 
 def test_numbers_by_hand(fabricate):
-    metrics = evaluate.evaluate(fabricate()).metrics
+    metrics = measured(fabricate())
     served = metrics["served"]
     # user 1 points at item 10 (1 of 2), user 2 at item 20 (1 of 1)
     assert served["recall@1"] == pytest.approx((1 / 2 + 1) / 2)
@@ -42,7 +44,7 @@ def test_numbers_by_hand(fabricate):
 
 
 def test_baselines_and_ceiling_by_hand(fabricate):
-    metrics = evaluate.evaluate(fabricate()).metrics
+    metrics = measured(fabricate())
     hot, recent = metrics["baselines"]["hot"], metrics["baselines"]["recent_hot"]
     assert hot["recall@1"] == 0  # item 30 for all
     assert hot["recall@2"] == pytest.approx(
@@ -54,9 +56,10 @@ def test_baselines_and_ceiling_by_hand(fabricate):
 
 
 def test_curve_ends_where_the_metric_is(fabricate):
-    report = evaluate.evaluate(fabricate())
+    report = evaluated(fabricate())
+    metrics = report.metrics.as_json()
     for name, curve in report.curves.items():
-        scores = report.metrics.get(name) or report.metrics["baselines"][name]
+        scores = metrics.get(name) or metrics["baselines"][name]
         assert len(curve.mean) == len(curve.error) == 200
         assert curve.mean[[0, 1, 199]].tolist() == pytest.approx(
             [scores[f"recall@{k}"] for k in (1, 2, 200)]
@@ -67,18 +70,16 @@ def test_standard_error_by_hand():
     values = np.array(
         [0.0, 0.5, 1.0, 1.0]
     )  # mean 0.625, variance (0.390625 + 0.015625 + 2 * 0.140625) / 3
-    mean, error = evaluate.mean_and_error(
-        np.array([values.sum()]), np.array([(values**2).sum()]), 4
-    )
+    mean, error = mean_and_error(np.array([values.sum()]), np.array([(values**2).sum()]), 4)
     assert (mean[0], error[0]) == pytest.approx((0.625, (0.6875 / 3 / 4) ** 0.5))
-    assert evaluate.mean_and_error(np.zeros(2), np.zeros(2), 0).error.tolist() == [0, 0]
+    assert mean_and_error(np.zeros(2), np.zeros(2), 0).error.tolist() == [0, 0]
 
 
 def test_chunks_change_nothing(fabricate, monkeypatch):
     run = fabricate()
-    whole = without_seconds(evaluate.evaluate(run).metrics)
-    monkeypatch.setattr(evaluate, "QUERIES_AT_ONCE", 1)
-    assert without_seconds(evaluate.evaluate(run).metrics) == whole
+    whole = without_seconds(measured(run))
+    monkeypatch.setattr(answers, "QUERIES_AT_ONCE", 1)
+    assert without_seconds(measured(run)) == whole
 
 
 def without_seconds(metrics):
@@ -90,9 +91,9 @@ def without_seconds(metrics):
 
 
 def test_a_query_has_its_users_train_clicks_and_the_unknown_none(fabricate):
-    window = read_window(fabricate())
-    assert window.all.codes.tolist() == [1, 2, 3, 0]
-    past = window.all.histories
+    data = read_evaluation_data(fabricate())
+    assert data.all.codes.tolist() == [1, 2, 3, 0]
+    past = data.all.histories
     # rows: item 10 is 0, 20 is 1, 30 is 2; user 3 was shown item 40 and did not take it
     assert [past.part(query, query + 1).items.tolist() for query in range(4)] == [
         [2, 0],
@@ -103,12 +104,12 @@ def test_a_query_has_its_users_train_clicks_and_the_unknown_none(fabricate):
 
 
 def test_a_baselines_cost_is_told(fabricate):
-    for scores in evaluate.evaluate(fabricate()).metrics["baselines"].values():
+    for scores in measured(fabricate())["baselines"].values():
         assert scores["seconds"] >= 0
 
 
 def test_micro_recall_is_hits_over_all_that_was_to_be_found(fabricate):
-    served = evaluate.evaluate(fabricate()).metrics["served"]
+    served = measured(fabricate())["served"]
     # of three relevant items (user 1: 10, 20; user 2: 20) the first place of each finds one
     assert served["micro_recall@1"] == pytest.approx(2 / 3)
     assert served["recall@1"] == pytest.approx(3 / 4)
@@ -117,7 +118,7 @@ def test_micro_recall_is_hits_over_all_that_was_to_be_found(fabricate):
 
 def test_what_a_query_has_taken_is_left_out_of_every_answer(fabricate):
     run = fabricate(exclude_seen=True)
-    metrics = evaluate.evaluate(run).metrics
+    metrics = measured(run)
     # user 1 has taken 30 and 10, user 2 30 and 20: user 1 still finds 20 (of 10 and 20), user 2 can
     # no longer find 20
     for who in (metrics["served"], metrics["exact"], metrics["baselines"]["hot"]):
@@ -127,7 +128,7 @@ def test_what_a_query_has_taken_is_left_out_of_every_answer(fabricate):
 
 
 def test_leaving_out_equals_brute_force(fabricate):
-    asked, rng = read_window(fabricate()).all, np.random.default_rng(3)
+    asked, rng = read_evaluation_data(fabricate()).all, np.random.default_rng(3)
     lists = np.array([rng.permutation(4) for _ in range(4)])
     got = answer(lambda first, last, k: lists[first:last, :k], asked, 1, 4, 2, exclude_seen=True)
     past = [set(asked.histories.part(query, query + 1).items.tolist()) for query in range(4)]
@@ -142,7 +143,7 @@ def test_leaving_out_equals_brute_force(fabricate):
 
 
 def test_pairs_are_judged_where_both_labels_are(fabricate):
-    found = evaluate.evaluate(fabricate()).metrics["pointwise"]
+    found = measured(fabricate())["pointwise"]
     # warm rows: user 1 with 10, 10, 20 (scores 1, 1, 0) and user 2 with 20 (1) as positives; user 2
     # with 10 (0) as negative
     assert (found["rows"], found["positives"]) == (5, 4)
@@ -157,11 +158,11 @@ def test_log_loss_divides_by_the_towers_temperature(fabricate, finish):
     finish(run, "train_towers", info={"temperature": 0.5})
     likely, even = 1 / (1 + np.exp(-2)), 0.5  # scores 1 and 0 over 0.5
     wanted = -(3 * np.log(likely) + 2 * np.log(even)) / 5
-    assert evaluate.evaluate(run).metrics["pointwise"]["log_loss"] == pytest.approx(wanted)
+    assert measured(run)["pointwise"]["log_loss"] == pytest.approx(wanted)
 
 
 def test_the_gates_k_is_a_setting(fabricate):
-    metrics = evaluate.evaluate(fabricate(k=2)).metrics
+    metrics = measured(fabricate(k=2))
     assert metrics["ceiling"].keys() == {"recall@2"}
     assert "recall@2_low" in metrics["served"]
     assert "recall@200_low" not in metrics["served"]
@@ -182,13 +183,18 @@ def test_pad_cuts_and_fills():
 
 def test_users_frame_tells_what_train_knew(fabricate):
     run = fabricate()
-    frame = users_frame(run, read_window(run).all, length=2)
+    frame = users_frame(run, read_evaluation_data(run).all, length=2)
     assert dict(zip(frame.user_id, frame.history, strict=True)) == {
         1: [30, 10],
         2: [30, 20],
         3: [30],
         7: [],
     }
-    short = users_frame(run, read_window(run).all, length=1)
+    short = users_frame(run, read_evaluation_data(run).all, length=1)
     assert short.history.tolist() == [[10], [20], [30], []]
-    assert users_frame(run, read_window(run).all, length=0).history.tolist() == [[], [], [], []]
+    assert users_frame(run, read_evaluation_data(run).all, length=0).history.tolist() == [
+        [],
+        [],
+        [],
+        [],
+    ]

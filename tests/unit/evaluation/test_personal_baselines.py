@@ -134,7 +134,7 @@ def test_only_the_nearest_neighbours_are_kept(log):
 def test_what_is_about_pairs_needs_a_window(settings):
     with pytest.raises(
         ValidationError,
-        match=f"{next(iter(settings))} is about pairs in a sequence: set window too",
+        match=f"{next(iter(settings))} needs window: set it too",
     ):
         ItemCf(**settings)
 
@@ -260,7 +260,7 @@ def test_ease_refuses_what_would_not_fit():
     )  # 400 squared * 8 bytes = 0.0012 GiB
     with pytest.raises(
         DataError,
-        match=r"ease needs 0\.0 GiB a matrix for 400 items squared and may take 0\.001: set its max_gib higher",
+        match=r"ease needs 0\.0 GiB for each matrix of 400 x 400 items, and max_gib is 0\.001: raise",
     ):
         Ease(max_gib=0.001).fit(clicks, END)
     assert Ease(max_gib=0.002).fit(clicks, END).weights.shape == (400, 400)

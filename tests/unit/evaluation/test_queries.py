@@ -9,8 +9,9 @@ import pytest
 from dssm_core.config import parse_config
 from dssm_core.data.splits.last_n import LastN
 from dssm_core.errors import DataError
-from dssm_core.evaluation import evaluate
-from dssm_core.evaluation.queries import make_window, users_frame
+from dssm_core.evaluation import answers
+from dssm_core.evaluation.answers import open_served
+from dssm_core.evaluation.queries import make_evaluation_data, users_frame
 from dssm_core.features.ids import Ids
 
 TRAIN = [("a", 10, 1), ("b", 20, 1), ("a", 30, 0), ("a", 20, 1), ("b", 10, 1)]
@@ -46,19 +47,19 @@ def told(asked):
 
 
 def test_each_positive_row_asks_with_all_that_came_before_it(rolling):
-    window = make_window(*rolling)
-    assert told(window.all) == [
+    data = make_evaluation_data(*rolling)
+    assert told(data.all) == [
         ("a", [0, 1]),
         ("a", [0, 1, 2]),
         ("a", [0, 1, 2]),
         ("b", [1, 0]),
         ("b", [1, 0, 2]),
     ]
-    assert window.all.relevant.counts.tolist() == [1, 1, 1, 1, 1]
-    assert window.all.codes.tolist() == [1, 1, 1, 2, 2]
+    assert data.all.relevant.counts.tolist() == [1, 1, 1, 1, 1]
+    assert data.all.codes.tolist() == [1, 1, 1, 2, 2]
     # 99 and 30 are in no train positive: warm are a's 10 and b's 20
-    assert told(window.warm) == [("a", [0, 1, 2]), ("b", [1, 0, 2])]
-    assert window.test_counts.tolist() == [1, 1, 0, 0]
+    assert told(data.warm) == [("a", [0, 1, 2]), ("b", [1, 0, 2])]
+    assert data.test_counts.tolist() == [1, 1, 0, 0]
 
 
 def test_only_relevant_rows_ask_and_the_others_stay_history(rolling):
@@ -66,7 +67,7 @@ def test_only_relevant_rows_ask_and_the_others_stay_history(rolling):
     file = run.step("split_by_time") / "test.parquet"
     pd.read_parquet(file).assign(rating=[5, 5, 2, 3, 1, 3]).to_parquet(file)
     run.__dict__["config"] = run.config.model_copy(update={"split": LastN(relevant="rating >= 3")})
-    assert told(make_window(run, *vocabularies).all) == [
+    assert told(make_evaluation_data(run, *vocabularies).all) == [
         ("a", [0, 1]),
         ("a", [0, 1, 2]),
         ("b", [1, 0, 2]),
@@ -75,18 +76,18 @@ def test_only_relevant_rows_ask_and_the_others_stay_history(rolling):
     with pytest.raises(
         DataError, match="`stars > 2` needs a column 'stars', but the rows have only"
     ):
-        make_window(run, *vocabularies)
+        make_evaluation_data(run, *vocabularies)
 
 
 def test_a_row_of_label_0_is_judged_with_the_past_before_it(rolling):
-    pairs = make_window(*rolling).pairs
-    assert told(pairs.asked) == [("b", [1, 0]), ("a", [0, 1, 2]), ("b", [1, 0, 2])]
+    pairs = make_evaluation_data(*rolling).pairs
+    assert told(pairs.queries) == [("b", [1, 0]), ("a", [0, 1, 2]), ("b", [1, 0, 2])]
     assert (pairs.items.tolist(), pairs.labels.tolist()) == ([0, 0, 1], [0, 1, 1])
 
 
 def test_the_context_is_that_of_the_latest_positive_before_the_query(rolling):
     run, users, items = rolling
-    frame = users_frame(run, make_window(run, users, items).all, 2, ("device", "unknown"))
+    frame = users_frame(run, make_evaluation_data(run, users, items).all, 2, ("device", "unknown"))
     assert frame["device"].tolist() == ["train3", "test0", "test2", "train4", "test4"]
     assert frame["history"].tolist() == [[10, 20], [20, 30], [20, 30], [20, 10], [10, 30]]
 
@@ -105,18 +106,17 @@ def test_rows_ask_by_the_encoder_and_not_by_the_exported_users(rolling, monkeypa
             ]
 
     monkeypatch.setattr("dssm_core.retrieval.encoder.Encoder", Newest)
-    monkeypatch.setattr(evaluate, "QUERIES_AT_ONCE", 2)
-    window = make_window(run, users, items)
-    with evaluate.query_encoder(run) as encode:
-        vectors = encode(window.all)
-        search = evaluate.vector_search(run, vectors, "served")
+    monkeypatch.setattr(answers, "QUERIES_AT_ONCE", 2)
+    data = make_evaluation_data(run, users, items)
+    with open_served(run) as opened:
+        search = opened.search(opened.served, opened.encode(data.all))
         assert search(0, 5, 1)[:, 0].tolist() == [1, 2, 2, 0, 2]
     assert not list(run.root.glob(".scratch-*"))
 
 
 def test_unknown_users_and_items_have_no_history(fabricate):
     run = fabricate()
-    window = make_window(run, Ids(pd.Index([1, 2, 3])), Ids(pd.Index([20, 30])))
-    past = {int(user): history for user, history in told(window.all)}
+    data = make_evaluation_data(run, Ids(pd.Index([1, 2, 3])), Ids(pd.Index([20, 30])))
+    past = {int(user): history for user, history in told(data.all)}
     assert past == {1: [1], 2: [1, 0], 3: [1], 7: []}
-    assert window.all.latest.tolist() == [3, 4, 2, -1]
+    assert data.all.latest.tolist() == [3, 4, 2, -1]

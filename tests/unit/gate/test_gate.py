@@ -1,28 +1,34 @@
-"""Every rule alone, on numbers; then a whole judgement."""
+"""Each rule alone, on numbers; then the whole step."""
 
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 
 from dssm_core.config import Gate, parse_config
 from dssm_core.features.ids import Ids
 from dssm_core.gate import judge as gate
-from dssm_core.gate.judge import Champion, decide
+from dssm_core.gate.champion import drift_since, overlap_note
+from dssm_core.gate.rules import Champion, Check, decide, promotion_reason
 from dssm_core.registry import versions
 from dssm_core.report import verdict
+from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
+from dssm_core.runs.gate_report import GateMetrics
 
 RULES = Gate(floor=0.5, min_index_ratio=0.98, champion_tolerance=0.01)
 
 
-def metrics(served=0.6, exact=0.6, hot=0.3, recent=0.55):
+def metrics(served=0.6, exact=0.6, hot=0.3, recent=0.55, **more):
     key = "recall@200"
-    return {
+    known = {
         "served": {key: served},
         "exact": {key: exact},
         "baselines": {"hot": {key: hot}, "recent_hot": {key: recent}},
     }
+    return GateMetrics.model_validate(known | more)
 
 
 def failed(checks):
@@ -32,10 +38,12 @@ def failed(checks):
 def test_all_pass_and_say_so():
     checks = decide(metrics(), RULES, Champion("3", 0.605))
     assert [check.reason for check in checks] == [
-        "served recall@200 0.600 is at least the floor 0.500",
-        "served recall@200 0.600 is at least the best baseline, recent_hot, at 0.550",
-        "the served index keeps 1.000 of exact search's recall@200 (0.600 of 0.600), at least 0.980",
-        "served recall@200 0.600 is no worse than champion version 3 on the same queries, 0.605 less the tolerance 0.010",
+        "served recall@200 is 0.600, at least the floor of 0.500",
+        "served recall@200 is 0.600, at least the best baseline, recent_hot, with 0.550",
+        "the index keeps 1.000 of the recall@200 of exact search (0.600 of 0.600), "
+        "at least the required 0.980",
+        "served recall@200 is 0.600, no worse than champion version 3 with 0.605 on the same queries "
+        "(tolerance 0.010)",
     ]
     assert not failed(checks)
 
@@ -45,12 +53,13 @@ def test_all_pass_and_say_so():
     [
         (
             {"served": 0.499, "exact": 0.499, "recent": 0.1},
-            "served recall@200 0.499 is not at least the floor 0.500",
+            "served recall@200 is 0.499, below the floor of 0.500",
         ),
-        ({"hot": 0.7}, "served recall@200 0.600 is not at least the best baseline, hot, at 0.700"),
+        ({"hot": 0.7}, "served recall@200 is 0.600, below the best baseline, hot, with 0.700"),
         (
             {"exact": 0.62},
-            "the served index keeps 0.968 of exact search's recall@200 (0.600 of 0.620), not 0.980",
+            "the index keeps 0.968 of the recall@200 of exact search (0.600 of 0.620), "
+            "below the required 0.980",
         ),
     ],
 )
@@ -64,7 +73,7 @@ def test_exactly_at_the_line_passes():
 
 def test_worse_than_the_champion_refuses_and_the_tolerance_counts():
     assert (
-        "is worse than champion version 3"
+        "is 0.600, worse than champion version 3"
         in failed(decide(metrics(), RULES, Champion("3", 0.62)))[0]
     )
     assert not failed(
@@ -74,7 +83,7 @@ def test_worse_than_the_champion_refuses_and_the_tolerance_counts():
 
 def test_a_champion_that_cannot_be_run_lets_nobody_pass():
     assert failed(decide(metrics(), RULES, Champion("3", None, "why"))) == [
-        "champion version 3 could not be compared (why)"
+        "champion version 3 could not be compared: why"
     ]
 
 
@@ -96,29 +105,29 @@ WITH_MARGIN = RULES.model_copy(update={"promote_margin": 0.05})
         (
             WITH_MARGIN,
             0.54,
-            "served recall@200 0.600 is 0.060 above champion version 3, at least gate.promote_margin 0.050",
+            "served recall@200 is 0.600, 0.060 above champion version 3; gate.promote_margin is 0.050",
         ),
         (WITH_MARGIN, 0.56, None),
         (WITH_MARGIN, None, None),  # a champion that could not be measured: a person decides
     ],
 )
 def test_a_margin_promotes_without_a_person(rules, champion, why):
-    told = {"version": "3", "recall@200": champion}
-    assert gate.stands_out(metrics() | {"champion": told}, rules) == why
+    measured = {"version": "3", "recall@200": champion}
+    assert promotion_reason(metrics(champion=measured), rules) == why
 
 
 def test_without_a_champion_the_margin_is_over_the_best_baseline():
-    assert gate.stands_out(metrics(recent=0.54), WITH_MARGIN).endswith(
-        "0.060 above recent_hot, at least gate.promote_margin 0.050"
+    assert promotion_reason(metrics(recent=0.54), WITH_MARGIN).endswith(
+        "0.060 above the best baseline, recent_hot; gate.promote_margin is 0.050"
     )
-    assert gate.stands_out(metrics(recent=0.56), WITH_MARGIN) is None
-    assert gate.stands_out(metrics() | {"baselines": {}}, WITH_MARGIN) is None
+    assert promotion_reason(metrics(recent=0.56), WITH_MARGIN) is None
+    assert promotion_reason(metrics(baselines={}), WITH_MARGIN) is None
 
 
 def test_overlap_is_said(fabricate):
     early, late = fabricate("a").config, fabricate("b", "2024-01-09").config
-    assert gate.overlap(early, late) == gate.overlap(early, early) == ""
-    assert "up to 2024-01-08" in gate.overlap(late, early)
+    assert overlap_note(early, late) == overlap_note(early, early) == ""
+    assert "up to 2024-01-08" in overlap_note(late, early)
 
 
 def test_overlap_of_other_splits_is_said(fabricate):
@@ -127,19 +136,19 @@ def test_overlap_of_other_splits_is_said(fabricate):
     raw = days.model_dump() | timeless | {"split": {"kind": "last_n"}}
     raw["evaluation"] |= {"baselines": ["hot"]}
     rolling = parse_config(raw)
-    assert gate.overlap(rolling, rolling) == ""
-    assert gate.overlap(days, rolling).startswith(
-        "it was trained on the split 2024-01-07 and may have seen what last_n tests"
+    assert overlap_note(rolling, rolling) == ""
+    assert overlap_note(days, rolling).startswith(
+        "it was trained on the split 2024-01-07, which may include test rows of last_n"
     )
 
 
 def test_judge_writes_the_verdict(fabricate, tmp_path, monkeypatch):
     logged = []
     monkeypatch.setattr(versions, "fetch_champion", lambda run, folder: None)
-    monkeypatch.setattr(verdict, "log_verdict", lambda run, work, info: logged.append(info))
+    monkeypatch.setattr(verdict, "log_verdict", lambda run, work, report: logged.append(report))
     outcome = gate.judge(fabricate(floor=1.0), tmp_path, verdict.publish)
     assert outcome.info["passed"] is True
-    assert json.loads((tmp_path / "gate.json").read_text()) == outcome.info == logged[0]
+    assert json.loads((tmp_path / "gate.json").read_text()) == outcome.info == logged[0].as_json()
     curves = json.loads((tmp_path / "curves.json").read_text())
     assert curves["served"]["mean"][199] == pytest.approx(
         outcome.info["metrics"]["served"]["recall@200"]
@@ -158,9 +167,9 @@ def test_the_champion_answers_the_same_queries(fabricate, tmp_path, monkeypatch)
         versions, "fetch_champion", lambda run, into: versions.FetchedVersion("4", folder)
     )
     monkeypatch.setattr(verdict, "log_verdict", lambda *_: None)
-    asked = Bundle.plan
+    plan = Bundle.plan
     monkeypatch.setattr(
-        Bundle, "plan", lambda self, frame: asked(self, frame.drop(columns="history"))
+        Bundle, "plan", lambda self, frame: plan(self, frame.drop(columns="history"))
     )
     outcome = gate.judge(run, tmp_path, verdict.publish)
     champion, served = outcome.info["metrics"]["champion"], outcome.info["metrics"]["served"]
@@ -168,7 +177,7 @@ def test_the_champion_answers_the_same_queries(fabricate, tmp_path, monkeypatch)
     assert {name: champion[name] for name in served} == served
     assert champion["parts"] == outcome.info["metrics"]["parts"]
     assert outcome.info["reasons"][-1].startswith(
-        "served recall@200 1.000 is no worse than champion version 4"
+        "served recall@200 is 1.000, no worse than champion version 4"
     )
 
 
@@ -183,11 +192,11 @@ def test_how_the_window_has_moved_since_the_champions(fabricate, tmp_path, monke
     run = fabricate()
     bundle = open_bundle(assemble(run, tmp_path / "bundle"))
     bundle = dataclasses.replace(bundle, items=Ids(bundle.items.index[:2]))
-    window = queries.read_window(run)
-    assert gate.since(run, window, bundle, None) == {"unknown_items": pytest.approx(3 / 10)}
+    data = queries.read_evaluation_data(run)
+    assert drift_since(run, data, bundle, None) == {"unknown_items": pytest.approx(3 / 10)}
     run.step("validate_data").mkdir()
     drift.save(drift.Drift([], [30], [], {}, {"os": {"x": 1.0}}), run.step("validate_data"))
-    found = gate.since(run, window, bundle, drift.Drift([], [20], [], {}, {"os": {"y": 1.0}}))
+    found = drift_since(run, data, bundle, drift.Drift([], [20], [], {}, {"os": {"y": 1.0}}))
     assert found == {
         "volume": 0.5,
         "columns": [["os", 1.0]],
@@ -199,7 +208,7 @@ def test_a_refused_run_has_its_report(fabricate, tmp_path, monkeypatch):
     monkeypatch.setattr(versions, "fetch_champion", lambda run, folder: None)
     monkeypatch.setattr(verdict, "log_verdict", lambda *_: None)
     run = fabricate(floor=1.0, min_index_ratio=1.0)
-    monkeypatch.setattr(gate, "decide", lambda *_: [gate.Check(False, "no")])
+    monkeypatch.setattr(gate, "decide", lambda *_: [Check(False, "no")])
     assert gate.judge(run, tmp_path, verdict.publish).info["passed"] is False
     assert "The gate refused" in (tmp_path / "report.html").read_text()
 
@@ -214,3 +223,28 @@ def test_a_broken_champion_is_a_reason_and_no_crash(fabricate, tmp_path, monkeyp
     outcome = gate.judge(fabricate(), tmp_path, verdict.publish)
     assert not outcome.info["passed"]
     assert "remove the alias champion" in outcome.info["reasons"][-1]
+
+
+def test_the_rules_load_no_heavy_library():
+    heavy = ("torch", "faiss", "matplotlib", "mlflow", "pandas", "duckdb")
+    code = f"import sys, dssm_core.gate.rules; print(*set({heavy}) & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_the_index_is_loaded_and_exact_search_built_once(fabricate, tmp_path, monkeypatch):
+    calls = []
+    for name in ("load", "build"):
+        original = getattr(FaissFlat, name)
+
+        def counted(self, *arguments, name=name, original=original, **options):
+            calls.append(name)
+            return original(self, *arguments, **options)
+
+        monkeypatch.setattr(FaissFlat, name, counted)
+    monkeypatch.setattr(versions, "fetch_champion", lambda run, folder: None)
+    monkeypatch.setattr(verdict, "log_verdict", lambda *_: None)
+    run = fabricate()  # builds and saves the index that is served
+    calls.clear()
+    gate.judge(run, tmp_path, verdict.publish)
+    assert sorted(calls) == ["build", "load"]

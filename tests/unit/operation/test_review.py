@@ -106,7 +106,7 @@ def test_newcomers_and_refreshes_have_columns_of_their_own(fabricate, finish):
     assert found["the same queries"] == [
         KEY,
         "refreshed every 2 h",
-        "newcomers too",
+        "with new users and items",
         "ndcg@200",
         "coverage@200",
     ]
@@ -140,13 +140,13 @@ def test_drift_from_the_champions_window_is_told(fabricate, finish):
     assert found["clicks on items the champion does not know"] == ["5.0%", ""]
     assert found["drift of os since the champion's window, bits"] == ["0.300", ""]
     assert found["drift of a/b since the champion's window, bits"] == ["0.010", ""]
-    assert found["index, ms a query"] == ["0.050", ""]
+    assert found["index, ms per query"] == ["0.050", ""]
 
 
 def test_a_champion_of_after_the_gate_was_not_asked(fabricate, finish):
     text = review.body(registered(fabricate, finish, "2"), Store("3"))
     assert (
-        "against champion version 3, tested on ? (promoted since, not asked the same queries)"
+        "against champion version 3, tested on ? (promoted after the gate, not measured on the same queries)"
         in text
     )
     assert rows(text)["champion 3"] == ["", "", ""]

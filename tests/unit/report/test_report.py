@@ -49,13 +49,13 @@ def test_a_run_that_has_not_come_far_says_what_is_missing(fabricate, finish):
         run.need("split_by_time").info,
     )
     page = written(run, run.step("recall_gate"))
-    assert "The gate has not judged this run yet." in page
-    assert "the gate has not judged this run yet" in section(page, "Recall")
-    assert "run `dssm validate_data --run" in section(page, "The data")
+    assert "The gate has not run yet." in page
+    assert "the gate has not run yet" in section(page, "Recall")
+    assert "run `dssm validate_data --run" in section(page, "Data")
     assert "run `dssm sample_negatives --run" in section(
         page, "Calibration of sampling probabilities"
     )
-    assert "14 rows read = 6 train + 7 test + 1 outside" in section(page, "The flow")
+    assert "14 rows read = 6 train + 7 test + 1 outside" in section(page, "Steps")
     assert "train.learning_rate" in section(page, "Settings")
 
 
@@ -69,7 +69,7 @@ def test_a_refusal_is_told_with_its_reasons_and_nothing_is_loaded(fabricate):
     assert all(
         source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]*)"', page)
     )
-    assert "there is no champion yet" in section(page, "Against the champion&#39;s window")
+    assert "there is no champion yet" in section(page, "Data since the champion")
     for title in ("Recall", "Slices", "Scores", "Index: recall against latency"):
         assert "<img" in section(page, title)
     assert "0.500 to 0.700" in section(page, "Recall")
@@ -88,7 +88,7 @@ def test_the_champions_window_stands_beside_it(fabricate):
         },
     }
     page = written(run, judged(run, champion=theirs))
-    told = section(page, "Against the champion&#39;s window")
+    told = section(page, "Data since the champion")
     assert re.findall(r">([-+.%\d]+)</td>", told) == ["-25.0%", "12.5%", "0.500", "0.010"]
     assert "champion, version 3" in section(page, "Recall")
 
@@ -116,7 +116,7 @@ def test_a_part_that_breaks_costs_only_itself(fabricate, monkeypatch):
     run = fabricate()
     monkeypatch.setattr(plots, "intervals", lambda *_: 1 / 0)
     page = written(run, judged(run))
-    assert "could not be made: division by zero" in section(page, "Slices")
+    assert "This section failed: division by zero" in section(page, "Slices")
     assert "<img" in section(page, "Recall")
 
 

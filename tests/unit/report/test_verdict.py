@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dssm_core.report.verdict import log_verdict
+from dssm_core.runs.gate_report import GateReport
 from dssm_core.tracking.client import connect
 from dssm_core.tracking.runs import open_mlflow_run
 from dssm_core.tuning.sweep_run import open_sweep
@@ -22,7 +23,7 @@ def test_a_refusal_finishes_the_run_with_its_reasons(fabricate, tmp_path):
     for name in ("gate.json", "recall_curve.png"):
         (tmp_path / name).write_text("x")
     (tmp_path / "report.html").write_text("page")
-    log_verdict(run, tmp_path, REJECTED)
+    log_verdict(run, tmp_path, GateReport.model_validate(REJECTED))
     found = client(run).get_run(json.loads((run.root / "mlflow.json").read_text())["run_id"])
     assert found.info.status == "FINISHED"
     assert (found.data.tags["gate"], found.data.tags["gate.reasons"]) == ("failed", "bad")
@@ -37,5 +38,5 @@ def test_a_trial_ends_with_its_gate_other_runs_go_on(fabricate, tmp_path, trial,
         open_sweep([run], ["loss=bce"], "a sweep")
     (tmp_path / "gate.json").write_text("{}")
     run_id = open_mlflow_run(run).run_id
-    log_verdict(run, tmp_path, REJECTED | {"passed": True})
+    log_verdict(run, tmp_path, GateReport.model_validate(REJECTED | {"passed": True}))
     assert client(run).get_run(run_id).info.status == status

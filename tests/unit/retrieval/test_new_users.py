@@ -7,10 +7,10 @@ import torch
 
 from dssm_core.columns import DAY_MS, HOUR_MS
 from dssm_core.config import Features, History, parse_config
-from dssm_core.evaluation import evaluate
+from dssm_core.evaluation.answers import open_served
 from dssm_core.evaluation.baselines.hot import Hot
 from dssm_core.evaluation.baselines.recent_hot import RecentHot
-from dssm_core.evaluation.queries import read_window
+from dssm_core.evaluation.queries import read_evaluation_data
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.popularity import Clicks
 from dssm_core.retrieval.embeddings import hot_list, trained_on_empty_histories
@@ -132,10 +132,11 @@ def test_what_is_evaluated_is_what_newcomers_are_served(fabricate, finish):
     assert open_hot_list(folder) is None
     pd.DataFrame({"row": [2], "score": [1.0]}).to_parquet(folder / "hot.parquet")
     finish(run, "export_embeddings")
-    asked = read_window(run).all
+    asked = read_evaluation_data(run).all
     for which in ("served", "exact"):
-        with evaluate.query_encoder(run) as encode:
-            rows = evaluate.vector_search(run, encode(asked), which)(0, len(asked.codes), 4)
+        with open_served(run) as opened:
+            search = opened.search(getattr(opened, which), opened.encode(asked))
+            rows = search(0, len(asked.codes), 4)
         new = asked.codes == 0
         assert new.sum() == 1
         assert rows[new].tolist() == [[2, -1, -1, -1]]

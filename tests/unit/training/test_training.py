@@ -445,7 +445,7 @@ def test_a_served_user_equals_the_exported_one(prepared_run, monkeypatch, tmp_pa
         execute(run, name)
     folder = bundle.assemble(run, tmp_path / "bundle")
     encoder = Encoder(folder)
-    asked = queries.read_window(run).all
+    asked = queries.read_evaluation_data(run).all
     columns = tuple(feature.column for feature in run.config.features.columns.context)
     frame = queries.users_frame(run, asked, run.config.features.history.length, columns)
     exported = np.load(folder / "user_embeddings.npy")

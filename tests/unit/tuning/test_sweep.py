@@ -100,13 +100,15 @@ def reached(plan, wanted, runs, recalls):
     for each, recall in zip(tried, recalls, strict=True):
         if recall is not None:
             info = {
+                "passed": True,
+                "reasons": [],
                 "metrics": {
                     "served": {
                         "recall@200": recall,
                         "recall@200_low": recall - 0.1,
                         "recall@200_high": recall + 0.1,
                     }
-                }
+                },
             }
             for name, told in (
                 ("recall_gate", info),

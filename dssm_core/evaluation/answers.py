@@ -1,0 +1,198 @@
+"""The answerers of a query and the one way to ask them: the served index, exact search, baselines,
+another bundle. Items that a query has already taken are left out by one rule for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dssm_core import families
+from dssm_core.aliases import Bools, Floats, Ints
+from dssm_core.evaluation.baselines.protocol import Ranker
+from dssm_core.evaluation.queries import Slice, users_frame
+from dssm_core.families import INDEXES
+from dssm_core.features.histories import Histories
+from dssm_core.features.ids import Ids
+from dssm_core.retrieval.bundle import Bundle, assemble, open_bundle
+from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
+from dssm_core.retrieval.indexes.protocol import Index
+from dssm_core.retrieval.new_users import HOT, HotList, open_hot_list
+from dssm_core.runs.files import scratch
+from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE
+from dssm_core.runs.run import Run
+
+QUERIES_AT_ONCE = 4096  # 4096 x 200 rows and hits take tens of MB
+
+# queries [first, last) of a slice, K -> item rows [last - first, K or fewer]
+Search = Callable[[int, int, int], Ints]
+
+
+@dataclass(frozen=True)
+class QueryVectors:
+    """A vector for each query: rows [Q] of a matrix [U, D], which may lie on disk.
+
+    cold [Q]: queries that the hot list of the bundle answers, where it has one (new_users.py).
+    """
+
+    matrix: Floats
+    rows: Ints
+    cold: Bools
+
+    def part(self, first: int, last: int) -> Floats:
+        """The vectors of queries [first, last): [last - first, D]."""
+        return np.asarray(self.matrix[self.rows[first:last]])
+
+
+@dataclass(frozen=True)
+class OpenedIndex:
+    """An index in memory, and the member of the family that searches it."""
+
+    member: Index
+    index: Any
+
+
+@dataclass(frozen=True)
+class ServedRun:
+    """A run up to build_index, opened to be asked: each file is read once, when it is needed.
+
+    resources: closes the temporary folder of the bundle. Use `open_served`.
+    """
+
+    run: Run
+    resources: ExitStack = field(default_factory=ExitStack)
+
+    @cached_property
+    def users(self) -> Floats:
+        """User embeddings [U + 1, D], on disk."""
+        return self._embeddings(USER_EMBEDDINGS_FILE)
+
+    @cached_property
+    def items(self) -> Floats:
+        """Item embeddings [N, D], on disk."""
+        return self._embeddings(ITEM_EMBEDDINGS_FILE)
+
+    @cached_property
+    def hot(self) -> HotList | None:
+        """The list for new users, where the towers do not answer them."""
+        return open_hot_list(self.run.step("export_embeddings"))
+
+    @cached_property
+    def served(self) -> OpenedIndex:
+        """The index as it is served: that of the bundle, where the bundle is opened anyway."""
+        if self.run.config.split.by_row or self.run.config.evaluation.rolling:
+            return OpenedIndex(self.bundle.member, self.bundle.index)
+        member: Index = families.build(INDEXES, self.run.config.index)
+        return OpenedIndex(member, member.load(self.run.step("build_index")))
+
+    @cached_property
+    def exact(self) -> OpenedIndex:
+        """Exact search over the same item embeddings."""
+        member = FaissFlat()
+        return OpenedIndex(member, member.build(np.asarray(self.items), self.run.config.seed))
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The bundle as it would be registered, in a temporary folder."""
+        folder = self.resources.enter_context(scratch(self.run.root))
+        return open_bundle(assemble(self.run, Path(folder) / "bundle"))
+
+    def encode(self, queries: Slice) -> QueryVectors:
+        """The vectors of the queries: as exported, or, where the split is by row, from the history
+        before each row.
+        """
+        if self.run.config.split.by_row:
+            return self._encode_histories(queries)
+        return QueryVectors(self.users, queries.codes, queries.codes == 0)
+
+    def search(self, index: OpenedIndex, vectors: QueryVectors) -> Search:
+        """The nearest items of each query's vector; new users get what they are served."""
+        return nearest(index, vectors, self.hot)
+
+    def _encode_histories(self, queries: Slice) -> QueryVectors:
+        features = self.run.config.features
+        context = tuple(feature.column for feature in features.columns.context)
+        frame = users_frame(self.run, queries, features.history.length, context)
+        parts = [frame.iloc[first:last] for first, last in chunks(len(frame))]
+        rows = np.arange(len(frame))
+        if not parts:
+            return QueryVectors(np.zeros((0, 1), np.float32), rows, np.zeros(0, np.bool_))
+        vectors = [self.bundle.encoder.users(part) for part in parts]
+        cold = [self.bundle.plan(part).source == HOT for part in parts]
+        return QueryVectors(np.concatenate(vectors), rows, np.concatenate(cold))
+
+    def _embeddings(self, file: str) -> Floats:
+        vectors: Floats = np.load(self.run.step("export_embeddings") / file, mmap_mode="r")
+        return vectors
+
+
+@contextmanager
+def open_served(run: Run) -> Iterator[ServedRun]:
+    """Open a run to be asked; its temporary files last as long as the context."""
+    with ExitStack() as resources:
+        yield ServedRun(run, resources)
+
+
+def chunks(n: int) -> Iterator[tuple[int, int]]:
+    """[first, last) over 0..n-1, QUERIES_AT_ONCE or fewer at a time."""
+    for first in range(0, n, QUERIES_AT_ONCE):
+        yield first, min(first + QUERIES_AT_ONCE, n)
+
+
+def nearest(index: OpenedIndex, vectors: QueryVectors, hot: HotList | None) -> Search:
+    """The answers of an index; cold queries get the hot list, where there is one."""
+
+    def search(first: int, last: int, k: int) -> Ints:
+        rows, scores = index.member.search(index.index, vectors.part(first, last), k)
+        if hot is None:
+            return rows
+        return hot.answer(vectors.cold[first:last], rows, scores)[0]
+
+    return search
+
+
+def bundle_search(bundle: Bundle, frame: pd.DataFrame, items: Ids) -> Search:
+    """The answers of another model in the item rows of this run.
+
+    An item that this run does not know becomes -1, a miss.
+    """
+    rows = np.append(items.encode(bundle.items.index) - 1, -1)  # its row -1 stays -1
+    return lambda first, last, k: rows[bundle.search(frame.iloc[first:last], k)[0]]
+
+
+def one_list(rows: Ints) -> Search:
+    """The same list for every query."""
+    return lambda first, last, k: np.broadcast_to(rows[:k], (last - first, len(rows[:k])))
+
+
+def list_search(ranker: Ranker, histories: Histories) -> Search:
+    """The lists of a baseline for the history of each query."""
+    return lambda first, last, k: ranker.lists(histories.part(first, last), k)
+
+
+def answer(
+    search: Search, queries: Slice, first: int, last: int, k: int, exclude_seen: bool
+) -> Ints:
+    """The lists [last - first, k] of some queries, padded by -1.
+
+    exclude_seen: without the items that each query has taken. Such an item stays relevant if it is
+    clicked again in the test set: it can only be missed.
+    """
+    if not exclude_seen:
+        return pad(search(first, last, k), k)
+    past = queries.histories.part(first, last)
+    longest = int(past.counts.max(initial=0))
+    return pad(past.drop_from(search(first, last, k + longest)), k)
+
+
+def pad(rows: Ints, k: int) -> Ints:
+    """The first k positions of each list, -1 where it is shorter. [B, K] -> [B, k]"""
+    missing = max(0, k - rows.shape[1])
+    return np.pad(rows[:, :k], ((0, 0), (0, missing)), constant_values=-1)

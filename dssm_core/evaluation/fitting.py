@@ -1,0 +1,70 @@
+"""The configured baselines, fitted on the training set, and the time that each takes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from dssm_core import families
+from dssm_core.aliases import JSON, Ints
+from dssm_core.config import Config
+from dssm_core.evaluation.answers import one_list
+from dssm_core.evaluation.baselines.protocol import Fitted
+from dssm_core.evaluation.measure import measure, only_gate_metric
+from dssm_core.evaluation.queries import EvaluationData
+from dssm_core.families import BASELINES
+from dssm_core.features.histories import Histories
+from dssm_core.features.popularity import Clicks
+
+RESAMPLES_OF_VARIANTS = 10  # their intervals are not shown
+
+
+@dataclass
+class TimedBaseline:
+    """A fitted baseline, and the lists from which it chose one, by name.
+
+    seconds: what fitting it and its lists took so far.
+    """
+
+    fitted: Fitted
+    variants: dict[str, Ints]
+    seconds: float
+
+    def lists(self, histories: Histories, k: int) -> Ints:
+        """See Ranker."""
+        started = time.perf_counter()
+        rows = self.fitted.lists(histories, k)
+        self.seconds += time.perf_counter() - started
+        return rows
+
+
+def fit_baselines(config: Config, clicks: Clicks, as_of_ms: int) -> dict[str, TimedBaseline]:
+    """Fit each baseline of the config on the clicks before `as_of_ms`; by name."""
+    baselines = {}
+    for chosen in config.evaluation.baselines:
+        member = families.build(BASELINES, chosen)
+        started = time.perf_counter()
+        fitted = member.fit(clicks, as_of_ms)
+        seconds = time.perf_counter() - started
+        variants = member.variants(clicks, as_of_ms)
+        baselines[chosen.name] = TimedBaseline(fitted, variants, seconds)
+    return baselines
+
+
+def baseline_info(baseline: TimedBaseline, data: EvaluationData, config: Config) -> JSON:
+    """What a baseline reports beside its scores: its own info, and its cost in seconds.
+
+    by_window: test recall of each variant, where there are some. It is for people: no choice can
+    be made by it.
+    """
+    info: JSON = dict(baseline.fitted.info)
+    if baseline.variants:
+        settings = only_gate_metric(config, RESAMPLES_OF_VARIANTS)
+        by_window = {
+            name: measure(one_list(rows), data.warm, settings)
+            for name, rows in baseline.variants.items()
+        }
+        info["by_window"] = {
+            name: measured.scores[config.gate.metric] for name, measured in by_window.items()
+        }
+    return info | {"seconds": round(baseline.seconds, 3)}

@@ -1,0 +1,101 @@
+"""Ranking metrics of one answerer on a slice: means over queries, intervals, curves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from dssm_core import metrics
+from dssm_core.aliases import JSON, Doubles
+from dssm_core.config import Config
+from dssm_core.evaluation.answers import Search, answer, chunks
+from dssm_core.evaluation.queries import Slice
+from dssm_core.runs.gate_report import SliceScores
+
+
+class Curve(NamedTuple):
+    """Recall of the first 1..K positions: the mean over queries [K], and its standard error [K]."""
+
+    mean: Doubles
+    error: Doubles
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figures by name (`recall@20`, `recall@200_low` …), None without queries; and the curve."""
+
+    scores: dict[str, float | None]
+    curve: Curve
+
+
+def measure(search: Search, queries: Slice, config: Config) -> Measured:
+    """Ask all queries of a slice, a chunk at a time, and average over queries.
+
+    micro_recall: hits over all relevant items of all queries, so that a query counts by the number
+    of its relevant items. coverage: share of the catalogue that was listed for anyone.
+    """
+    ks = config.evaluation.ks
+    n = len(queries.codes)
+    values = {f"{name}@{k}": np.zeros(n) for name in metrics.METRICS for k in ks}
+    listed = {k: np.zeros(queries.relevant.n_items, dtype=np.bool_) for k in ks}
+    curve = np.zeros(max(ks))
+    squares = np.zeros(max(ks))
+    hits_at = np.zeros(max(ks))
+    for first, last in chunks(n):
+        rows = answer(search, queries, first, last, max(ks), config.evaluation.exclude_seen)
+        hits = queries.relevant.hits(rows, first)
+        counts = queries.relevant.counts[first:last]
+        for name, metric in metrics.METRICS.items():
+            for k in ks:
+                values[f"{name}@{k}"][first:last] = metric(hits, counts, k)
+        for k, mask in listed.items():
+            mask[rows[:, :k][rows[:, :k] >= 0]] = True
+        recalls = np.cumsum(hits, 1) / counts[:, None]  # [B, K]
+        curve += recalls.sum(0)
+        squares += np.square(recalls).sum(0)
+        hits_at += np.cumsum(hits.sum(0))
+    total = queries.relevant.counts.sum()
+    scores = {key: float(value.mean()) if n else None for key, value in values.items()}
+    scores |= {f"micro_recall@{k}": float(hits_at[k - 1] / total) if n else None for k in ks}
+    scores |= {f"coverage@{k}": metrics.coverage(mask) for k, mask in listed.items()}
+    scores |= _interval(values[config.gate.metric], config)
+    return Measured(scores, mean_and_error(curve, squares, n))
+
+
+def _interval(values: Doubles, config: Config) -> dict[str, float | None]:
+    rng = np.random.default_rng(config.seed)
+    bounds = metrics.bootstrap(values, config.evaluation.bootstrap, rng)
+    return {
+        f"{config.gate.metric}_{side}": None if math.isnan(bound) else bound
+        for side, bound in zip(("low", "high"), bounds, strict=True)
+    }
+
+
+def mean_and_error(sums: Doubles, squares: Doubles, n: int) -> Curve:
+    """Mean of n values and its standard error, from their sums and sums of squares, [K] each.
+
+    Both are 0 for n = 0.
+    """
+    mean = sums / max(n, 1)
+    variance = np.maximum(squares - n * mean**2, 0) / max(n - 1, 1)
+    return Curve(mean, np.sqrt(variance / max(n, 1)))
+
+
+def only_gate_metric(config: Config, resamples: int | None = None) -> Config:
+    """The config with gate.k as the only list length, and other bootstrap resamples."""
+    settings = {
+        "ks": (config.gate.k,),
+        "bootstrap": resamples or config.evaluation.bootstrap,
+    }
+    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=settings)})
+
+
+def measure_slice(search: Search, queries: Slice, config: Config) -> SliceScores:
+    """The gate's recall on a slice with its interval, and the number of queries."""
+    metric = config.gate.metric
+    scores = measure(search, queries, only_gate_metric(config)).scores
+    kept: JSON = {name: scores[name] for name in (metric, f"{metric}_low", f"{metric}_high")}
+    return SliceScores(kept | {"queries": len(queries.codes)})

@@ -1,0 +1,135 @@
+"""Today's champion on the queries of this run: its own bundle answers them, as it is served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from dssm_core.aliases import JSON
+from dssm_core.config import Config
+from dssm_core.data import drift
+from dssm_core.data.splits.days import Days
+from dssm_core.errors import DssmError
+from dssm_core.evaluation import rolling
+from dssm_core.evaluation.answers import Search, bundle_search
+from dssm_core.evaluation.measure import Curve, measure, measure_slice
+from dssm_core.evaluation.queries import EvaluationData, Slice, users_frame
+from dssm_core.gate.rules import Champion
+from dssm_core.registry import versions
+from dssm_core.retrieval.bundle import Bundle, open_bundle
+from dssm_core.runs.files import scratch
+from dssm_core.runs.gate_report import ChampionReport, Scores
+from dssm_core.runs.run import Run
+
+
+@dataclass(frozen=True)
+class MeasuredChampion:
+    """The champion as the rules compare it and as the report shows it.
+
+    curve: recall by list length on the warm queries; None where it could not be measured.
+    """
+
+    compared: Champion
+    report: ChampionReport
+    curve: Curve | None = None
+
+
+def measure_champion(run: Run, data: EvaluationData) -> MeasuredChampion | None:
+    """Measure the champion's own bundle on this run's queries; None where there is no champion.
+
+    A bundle that cannot be run is an outcome, not an error.
+    """
+    with scratch(run.root) as folder:
+        found = versions.fetch_champion(run, Path(folder))
+        if found is None:
+            return None
+        try:
+            return _measure(run, data, open_bundle(found.folder), found)
+        except (DssmError, RuntimeError) as error:  # RuntimeError: weights of another shape (torch)
+            note = (
+                f"its bundle cannot be run: {error}; promote a version that this code can run, "
+                "or remove the alias champion"
+            )
+            return _unmeasured(found.version, note, run.config.gate.metric)
+
+
+def _measure(
+    run: Run, data: EvaluationData, bundle: Bundle, found: versions.FetchedVersion
+) -> MeasuredChampion:
+    config = run.config
+    warm = measure(search_bundle(run, bundle, data, data.warm), data.warm, config)
+    parts = {
+        name: measure_slice(search_bundle(run, bundle, data, part), part, config)
+        for name, part in data.parts.items()
+    }
+    fields: JSON = {
+        "version": found.version,
+        "parts": parts,
+        "drift": drift_since(run, data, bundle, found.drift),
+    }
+    judged = Scores(warm.scores)
+    if config.gate.protocol == "rolling":
+        judged = rolling.refreshed_scores(run, data, bundle)
+        fields["rolling"] = judged
+    return MeasuredChampion(
+        Champion(
+            found.version,
+            judged.value(config.gate.metric),
+            overlap_note(bundle.config, config),
+        ),
+        ChampionReport.model_validate(fields | warm.scores),
+        warm.curve,
+    )
+
+
+def _unmeasured(version: str, note: str, metric: str) -> MeasuredChampion:
+    fields: JSON = {"version": version, "parts": {}, "drift": {}, metric: None}
+    return MeasuredChampion(Champion(version, None, note), ChampionReport.model_validate(fields))
+
+
+def search_bundle(run: Run, bundle: Bundle, data: EvaluationData, queries: Slice) -> Search:
+    """The answers of a bundle, which gets what is known of each query as its config asks."""
+    features = bundle.config.features
+    context = tuple(feature.column for feature in features.columns.context)
+    frame = users_frame(run, queries, features.history.length, context)
+    return bundle_search(bundle, frame, data.items)
+
+
+def drift_since(
+    run: Run, data: EvaluationData, bundle: Bundle, trained: drift.Drift | None
+) -> JSON:
+    """How this run's days differ from those that the champion was trained on, see drift.compare_windows.
+
+    unknown_items: share of this run's clicks whose item the champion's index lacks.
+    """
+    clicks = data.train.counts() + data.test_counts  # [N]
+    unknown = bundle.items.encode(data.items.index) == 0
+    ours = drift.load(run.step("validate_data"))
+    compared = drift.compare_windows(ours, trained) if ours and trained else {}
+    return compared | {"unknown_items": float(clicks[unknown].sum() / max(clicks.sum(), 1))}
+
+
+def overlap_note(champion: Config, challenger: Config) -> str:
+    """A note where the champion's training set may contain this run's test rows: its figure is then
+    too high. Empty otherwise.
+    """
+    theirs = champion.split
+    ours = challenger.split
+    if isinstance(theirs, Days) and isinstance(ours, Days):
+        if theirs.test_day <= ours.test_day:
+            return ""
+        return (
+            f"it was trained up to {_day_before(theirs.test_day)}, which includes this test day, "
+            f"{ours.test_day}: its figure is too high"
+        )
+    if theirs == ours:
+        return ""
+    return (
+        f"it was trained on the split {theirs.title}, which may include test rows of {ours.title}: "
+        "its figure may be too high"
+    )
+
+
+def _day_before(day: date) -> str:
+    return date.fromordinal(day.toordinal() - 1).isoformat()

@@ -1,0 +1,53 @@
+"""What a section of the report is made of. The template `report.html` turns it into HTML."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+class Absent(Exception):
+    """A section has nothing to show; the message says why."""
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """Rows of cells: text, or a list of (text, marked).
+
+    numbers: all columns but the first hold numbers; folded: closed until it is clicked.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    caption: str = ""
+    numbers: bool = False
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG in base64, and its caption."""
+
+    png: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """A part of the page. says: paragraphs; absent: why there is nothing to show."""
+
+    title: str
+    says: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[ReportTable] = ()
+    absent: str = ""
+
+
+def picture(caption: str, draw: Callable[..., None], *arguments: Any) -> Picture:
+    """Draw into memory. draw: a function of plots, called with the arguments and a file."""
+    buffer = io.BytesIO()
+    draw(*arguments, buffer)
+    return Picture(base64.b64encode(buffer.getvalue()).decode(), caption)

@@ -1,0 +1,1 @@
+"""The sections of the report, one function each: a Subject in, a ReportSection out."""

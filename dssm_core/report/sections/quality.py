@@ -1,0 +1,129 @@
+"""How well the model trained, and how well the served index recalls."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import numpy as np
+
+from dssm_core.aliases import Doubles
+from dssm_core.evaluation.slices import TITLES
+from dssm_core.report import plots
+from dssm_core.report.parts import Absent, Picture, ReportSection, ReportTable, picture
+from dssm_core.report.subject import Subject
+from dssm_core.report.text import interval, share
+from dssm_core.runs.gate_report import Scores
+from dssm_core.runs.layout import CURVES_FILE, HISTORY_FILE
+
+SERVED = "served index"
+TRAINING_INFO = {
+    "best_epoch": "epochs",
+    "parameters": "parameters",
+    "temperature": "temperature",
+    "device": "device",
+}
+
+Dot = tuple[float, float, float]  # value, low, high
+
+
+def training(subject: Subject) -> ReportSection:
+    """Loss and validation metric by step."""
+    info = subject.run.need("train_towers").info
+    file = subject.run.step("train_towers") / HISTORY_FILE
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    history = [json.loads(line) for line in lines if line]
+    if not history:
+        raise Absent("the training step wrote no history")
+    facts = [
+        f"{title}: {info[name]:,}" if isinstance(info[name], int) else f"{title}: {info[name]}"
+        for name, title in TRAINING_INFO.items()
+        if name in info
+    ]
+    caption = (
+        "Training loss and validation metric by step. The number of epochs is selected on the last"
+        " training days; then both towers are trained from scratch on all training days."
+    )
+    drawn = picture(caption, plots.loss_curve, history)
+    return ReportSection("Training", [", ".join(facts)], [drawn])
+
+
+def recall(subject: Subject) -> ReportSection:
+    """Recall of every answerer, by list length."""
+    metrics = subject.metrics
+    gate = subject.run.config.gate
+    others = [f"ndcg@{gate.k}", f"coverage@{gate.k}"]
+    columns = metrics.served.recalls + [name for name in others if name in metrics.served.root]
+    answerers = {SERVED: metrics.served, "exact search": metrics.exact, **metrics.baselines}
+    if champion := metrics.champion:
+        answerers[f"champion, version {champion.version}"] = champion.scores
+    if metrics.all:
+        answerers[f"{SERVED}, with new users and items"] = metrics.all.served
+    answerers["ceiling: the most clicked items of the test set, for every user"] = metrics.ceiling
+    rows = [
+        (name, *(share(scores.value(column)) for column in columns), interval(bounds))
+        for name, scores in answerers.items()
+        for bounds in [scores.interval(gate.metric)]
+    ]
+    head = ("", *columns, f"95 % interval of {gate.metric}")
+    says = [] if champion else ["There is no champion to compare with yet."]
+    table = ReportTable(head, rows, numbers=True)
+    return ReportSection("Recall", says, _recall_picture(subject), [table])
+
+
+def curves(subject: Subject) -> dict[str, tuple[Doubles, Doubles]]:
+    """Recall by list length and its standard error, [K] each, by answerer.
+
+    Empty for a run of an older version that has no curves.
+    """
+    file = subject.gate / CURVES_FILE
+    stored = json.loads(file.read_bytes()) if file.is_file() else {}
+    return {
+        name: (np.array(curve["mean"]), np.array(curve["error"])) for name, curve in stored.items()
+    }
+
+
+def _recall_picture(subject: Subject) -> list[Picture]:
+    by_answerer = curves(subject)
+    if not by_answerer:
+        return []
+    counts = subject.metrics.queries
+    queries = f"{counts.warm:,} queries" if counts else "queries"
+    caption = (
+        f"Recall@k by list length k: mean over {queries}. Users and items are in the training set."
+        " Bands: 95 % intervals of the mean."
+    )
+    draw = partial(plots.recall_curve, mark_k=subject.run.config.gate.k)
+    return [picture(caption, draw, by_answerer)]
+
+
+def slices(subject: Subject) -> ReportSection:
+    """Slices of users and items, which the mean hides."""
+    metrics = subject.metrics
+    if not metrics.parts:
+        raise Absent("the test rows were not divided into slices")
+    champion = metrics.champion
+    names = ["this run", *(["champion"] if champion and champion.parts else [])]
+    count = metrics.queries.warm if metrics.queries else 0
+    whole = [_dot(metrics.served, subject.metric)]
+    whole += [_dot(champion.scores, subject.metric)] if champion else []
+    rows = [(f"users and items in the training set ({count:,})", whole[: len(names)])]
+    for name, scores in metrics.parts.items():
+        theirs = champion.parts.get(name, Scores({})) if champion else Scores({})
+        dots = [_dot(scores, subject.metric), _dot(theirs, subject.metric)]
+        rows.append((f"{TITLES.get(name, name)} ({scores.queries:,})", dots[: len(names)]))
+    caption = (
+        f"{subject.metric} of the served index with its 95 % interval; the number of queries is in"
+        " brackets. Users are grouped by their clicks in the training set."
+    )
+    drawn = picture(caption, plots.intervals, rows, names, subject.metric)
+    return ReportSection("Slices", pictures=[drawn])
+
+
+def _dot(scores: Scores, name: str) -> Dot | None:
+    """The value and its interval, which is widened to hold the value."""
+    value = scores.value(name)
+    bounds = scores.interval(name)
+    if value is None or bounds is None:
+        return None
+    return value, min(bounds.low, value), max(bounds.high, value)

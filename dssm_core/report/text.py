@@ -1,0 +1,29 @@
+"""How figures are written for people: shares, intervals, Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dssm_core.runs.gate_report import Interval, Scores
+
+
+def share(value: float | None) -> str:
+    """Three digits; empty where there is no value."""
+    return "" if value is None else f"{value:.3f}"
+
+
+def interval(bounds: Interval | None) -> str:
+    """`0.500 to 0.700`; empty where there is no interval."""
+    return "" if bounds is None else f"{bounds.low:.3f} to {bounds.high:.3f}"
+
+
+def share_with_interval(scores: Scores, name: str) -> str:
+    """`0.600 (0.500 to 0.700)`; without the interval, or empty, where it was not measured."""
+    bounds = interval(scores.interval(name))
+    return share(scores.value(name)) + (f" ({bounds})" if bounds else "")
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: a line for the head, one for the rule, one for each row."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -1,0 +1,172 @@
+"""The report of the gate as frozen models: what `gate.json` and the manifest of recall_gate hold.
+
+The models read the JSON that older runs have written, and `as_json` returns it with the same keys
+and values: a part that a run did not measure stays absent, a key without a field here is kept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, RootModel
+
+if TYPE_CHECKING:
+    from dssm_core.aliases import JSON
+    from dssm_core.runs.run import Run
+
+STEP = "recall_gate"
+
+
+class Interval(NamedTuple):
+    """The 95 % confidence interval of a mean."""
+
+    low: float
+    high: float
+
+
+class Scores(RootModel[dict[str, Any]]):
+    """Figures of one answerer by name, such as `recall@200` and `recall@200_low`.
+
+    Those of a baseline also hold what it chose when it was fitted (`window_h`, `seconds` …).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    def value(self, name: str) -> float | None:
+        """The figure called `name`; None where it was not measured."""
+        value: float | None = self.root.get(name)
+        return value
+
+    def interval(self, name: str) -> Interval | None:
+        """The confidence interval of the figure called `name`; None where it was not measured."""
+        low = self.value(f"{name}_low")
+        high = self.value(f"{name}_high")
+        return None if low is None or high is None else Interval(low, high)
+
+    @property
+    def recalls(self) -> list[str]:
+        """The names of the recall figures, `recall@k` for each k, in the order of the config."""
+        return [name for name in self.root if name.startswith("recall@") and name[-1].isdigit()]
+
+
+class SliceScores(Scores):
+    """The gate's recall in a slice of the test rows, and `queries`, the number of its queries."""
+
+    @property
+    def queries(self) -> int:
+        """Number of queries in the slice."""
+        return int(self.root["queries"])
+
+
+class Stored(BaseModel):
+    """A model that is stored as JSON: unknown keys are kept, absent ones stay absent."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    def as_json(self) -> JSON:
+        """Plain JSON with the keys that were given, and no others."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class Answers(Stored):
+    """Scores on the same queries by who answered them; `baselines` by name."""
+
+    served: Scores
+    exact: Scores = Scores({})
+    baselines: dict[str, Scores] = {}
+
+    def best_baseline(self, metric: str) -> str | None:
+        """The baseline with the highest `metric`; None where there is no baseline.
+
+        A baseline that was not measured comes last.
+        """
+
+        def height(name: str) -> float:
+            value = self.baselines[name].value(metric)
+            return -1.0 if value is None or value != value else value
+
+        return max(self.baselines, key=height, default=None)
+
+
+class RefreshedAnswers(Answers):
+    """`served`, `exact` and `baselines` are refreshed through the test days, `daily` is not.
+
+    ceiling: the best list that all users could share, per refresh.
+    """
+
+    daily: Scores = Scores({})
+    ceiling: Scores = Scores({})
+
+
+class RollingReport(Stored):
+    """The rolling protocol: a refresh every `refresh_h` hours.
+
+    rows: test rows by slice; by_part: micro recall of all rows between two refreshes, by answerer.
+    """
+
+    refresh_h: int
+    warm: RefreshedAnswers
+    all: RefreshedAnswers | None = None
+    new_items: RefreshedAnswers | None = None
+    rows: dict[str, int] = {}
+    by_part: dict[str, list[float | None]] = {}
+
+
+class QueryCounts(Stored):
+    """Number of queries: users and items in the training set (`warm`), and `all`."""
+
+    warm: int
+    all: int
+
+
+class ChampionReport(Stored):
+    """The champion on the same queries; its figures lie beside the fields, see `scores`.
+
+    slices are called `parts`; drift: of this run's window from the champion's; rolling: its scores
+    when it is refreshed, where the gate judges these.
+    """
+
+    version: str
+    parts: dict[str, SliceScores] = {}
+    drift: dict[str, Any] = {}
+    rolling: Scores = Scores({})
+
+    @property
+    def scores(self) -> Scores:
+        """The figures on the warm queries."""
+        return Scores(self.model_extra or {})
+
+
+class GateMetrics(Answers):
+    """What the gate measured. `served`, `exact` and `baselines` are of the warm queries.
+
+    ceiling: the best list that all users could share; all: with new users and items; parts: slices
+    of the test rows; pointwise: AUC, GAUC and log-loss.
+    """
+
+    ceiling: Scores = Scores({})
+    all: Answers | None = None
+    parts: dict[str, SliceScores] = {}
+    queries: QueryCounts | None = None
+    pointwise: Scores | None = None
+    rolling: RollingReport | None = None
+    champion: ChampionReport | None = None
+
+
+class GateReport(Stored):
+    """The verdict with a sentence for each rule, and what it is based on."""
+
+    passed: bool
+    reasons: list[str]
+    metrics: GateMetrics
+
+
+def read_gate_report(run: Run) -> GateReport:
+    """The report of a run's finished gate; ArtifactError where the gate has not run."""
+    return GateReport.model_validate(run.need(STEP).info)
+
+
+def find_gate_report(run: Run) -> GateReport | None:
+    """The report of a run's gate; None where the gate has not run."""
+    manifest = run.manifest(STEP)
+    return GateReport.model_validate(manifest.info) if manifest else None
