@@ -8,8 +8,9 @@ from tasks.settings import audiences_folder, data_path, model_name, run_folder, 
 
 
 def find_audience() -> dict[str, Any]:
-    """Write the audience that the form asks for, and say where it lies; a retry writes the same
-    file again.
+    """Write the audience of the form's seed users or item. Returns its file and its numbers.
+
+    A retry writes the same file again.
     """
     from airflow.sdk import get_current_context
 
@@ -18,14 +19,14 @@ def find_audience() -> dict[str, Any]:
     from dssm_core.runs.run import open_run, safe_run_id
 
     context = get_current_context()
-    params, run = context["params"], context["params"]["run"]
-    of = (
-        open_run(run_folder(run))
-        if run
-        else open_model(model_name(params["config"]), runs_folder())
-    )
-    file = data_path(params["seeds_file"])
-    seeds = [*params["seeds"], *(lookalike.read_seeds(file) if file else [])]
+    params = context["params"]
+    if params["run"]:
+        of = open_run(run_folder(params["run"]))
+    else:
+        of = open_model(model_name(params["config"]), runs_folder())
+    seeds = list(params["seeds"])
+    if file := data_path(params["seeds_file"]):
+        seeds += lookalike.read_seeds(file)
     name = f"{safe_run_id(context['dag_run'].run_id)}.{params['format']}"
     with lookalike.opened(of, params["version"]) as (bundle, about):
         target = audiences_folder() / bundle.config.model_name / name

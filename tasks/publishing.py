@@ -9,24 +9,25 @@ from tasks.settings import model_name, publish_target, runs_folder
 
 
 def notice_champion() -> dict[str, Any]:
-    """Write down a champion that somebody set in MLflow itself, and say whom to publish."""
+    """Record a champion that was set in MLflow directly. Returns the model and its champion's
+    version, None if there is no champion.
+    """
     from airflow.sdk import get_current_context
 
     from dssm_core.operation import promotion
     from dssm_core.registry.versions import CHAMPION, open_model
 
     model = model_name(get_current_context()["params"]["config"])
-    if made := promotion.notice(model, runs_folder(), datetime.now(UTC)):
-        print(f"noticed: {made.action}, champion is {made.champion}, by {made.by}")
-    return {
-        "model": model,
-        "version": open_model(model, runs_folder()).aliases().get(CHAMPION),
-    }
+    if decision := promotion.notice(model, runs_folder(), datetime.now(UTC)):
+        print(f"recorded: {decision.action}, champion is {decision.champion}, by {decision.by}")
+    aliases = open_model(model, runs_folder()).aliases()
+    return {"model": model, "version": aliases.get(CHAMPION)}
 
 
-def publish_champion(found: dict[str, Any]) -> dict[str, Any]:
-    """Publish today's champion, also where the task is cleared later. Skipped without one; what
-    readers see is not written again.
+def publish_champion(champion: dict[str, Any]) -> dict[str, Any]:
+    """Publish the current champion, which is a later one if the task is cleared later.
+
+    Skipped if there is no champion. A version that readers already see is not written again.
     """
     from airflow.sdk import get_current_context
     from airflow.sdk.exceptions import AirflowSkipException
@@ -34,22 +35,24 @@ def publish_champion(found: dict[str, Any]) -> dict[str, Any]:
     from dssm_core.operation import publish
     from dssm_core.registry.versions import open_model
 
-    if not found["version"]:
-        raise AirflowSkipException(f"{found['model']} has no champion")
+    if not champion["version"]:
+        raise AirflowSkipException(f"{champion['model']} has no champion")
     target = get_current_context()["params"]["target"] or publish_target()
-    return publish.publish_registered(open_model(found["model"], runs_folder()), None, target)
+    store = open_model(champion["model"], runs_folder())
+    return publish.publish_registered(store, None, target)
 
 
 def roll_back() -> dict[str, Any]:
-    """Make the previous champion, or the version of the form, champion again."""
+    """Promote the previous champion, or the version that the form names, to champion again."""
     from airflow.sdk import get_current_context
 
     from dssm_core.operation import promotion
     from dssm_core.registry.check import check_version
 
     context = get_current_context()
-    params, run = context["params"], context["dag_run"]
-    made = promotion.decide(
+    params = context["params"]
+    run = context["dag_run"]
+    decision = promotion.decide(
         "rollback",
         model_name(params["config"]),
         runs_folder(),
@@ -59,4 +62,8 @@ def roll_back() -> dict[str, Any]:
         params["version"],
         check=lambda store, version: check_version(store.name, version, runs_folder()),
     )
-    return {"version": made.version, "champion": made.champion, "previous": made.previous}
+    return {
+        "version": decision.version,
+        "champion": decision.champion,
+        "previous": decision.previous,
+    }

@@ -8,8 +8,9 @@ from tasks.settings import config_file, data_path, days_folder, refreshed_folder
 
 
 def refresh_champion() -> dict[str, Any]:
-    """Swap in the champion's bundle as of the run's moment; its lineage. Skipped where there is no
-    champion to refresh.
+    """Refresh the champion's bundle as of the form's time, or the end of the run's data interval.
+
+    Returns the lineage of the refreshed bundle. Skipped if there is no champion.
     """
     from datetime import UTC, datetime
 
@@ -21,18 +22,18 @@ def refresh_champion() -> dict[str, Any]:
     from dssm_core.registry.versions import CHAMPION, open_model
 
     context = get_current_context()
-    params, run = context["params"], context["dag_run"]
+    params = context["params"]
+    run = context["dag_run"]
     config = read_config(config_file(params["config"]), data_path(params["data"]))
     store = open_model(config.model_name, runs_folder())
     if CHAMPION not in store.aliases():
         raise AirflowSkipException(f"{store.name} has no champion")
-    given = (
-        datetime.fromisoformat(params["as_of"])
-        if params["as_of"]
-        else run.data_interval_end or run.run_after
+    if params["as_of"]:
+        as_of = datetime.fromisoformat(params["as_of"])
+    else:
+        as_of = run.data_interval_end or run.run_after
+    as_of_ms = refresh.past_ms(as_of, datetime.now(UTC))
+    lineage = refresh.refresh_registered(
+        store, None, config, as_of_ms, refreshed_folder(), days_folder()
     )
-    moment = refresh.passed_ms(given, datetime.now(UTC))
-    made = refresh.refresh_registered(
-        store, None, config, moment, refreshed_folder(), days_folder()
-    )
-    return refresh.brief(made)
+    return refresh.without_file_names(lineage)

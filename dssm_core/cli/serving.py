@@ -95,8 +95,8 @@ def refresh(
         open_model(settings.model_name, runs_folder),
         version,
         settings,
-        refreshing.passed_ms(as_of or at, at),
+        refreshing.past_ms(as_of or at, at),
         target.resolve(),
         days.resolve() if days else None,
     )
-    click.echo(json.dumps(refreshing.brief(lineage)))
+    click.echo(json.dumps(refreshing.without_file_names(lineage)))

@@ -30,7 +30,7 @@ from dssm_core.features.histories import Histories
 from dssm_core.features.ids import Ids
 from dssm_core.features.popularity import Clicks
 from dssm_core.metrics import Relevant
-from dssm_core.retrieval.bundle import HISTORY
+from dssm_core.retrieval.requests import HISTORY
 from dssm_core.runs.layout import ITEM_IDS_FILE, TEST_FILE, TRAIN_FILE, USER_IDS_FILE, table_file
 from dssm_core.runs.run import Run
 

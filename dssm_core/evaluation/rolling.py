@@ -219,12 +219,12 @@ def _queries(snapshot: Snapshot, users: pd.Series[Any]) -> tuple[Ints, Slice]:
     before the snapshot.
     """
     query, names = pd.factorize(users)
-    codes = snapshot.of.users.encode(names)
-    seen = snapshot.of.clicks_before(snapshot.log.end)
-    query_of_user = np.full(len(snapshot.of.users), -1)
+    codes = snapshot.timeline.users.encode(names)
+    seen = snapshot.timeline.clicks_before(snapshot.log.end)
+    query_of_user = np.full(len(snapshot.timeline.users), -1)
     query_of_user[codes] = np.arange(len(codes))
-    asking = query_of_user[snapshot.of.user[:seen].numpy()]
-    items = snapshot.of.item[:seen].numpy() - 1
+    asking = query_of_user[snapshot.timeline.user[:seen].numpy()]
+    items = snapshot.timeline.item[:seen].numpy() - 1
     past = Histories.of(asking[asking >= 0], items[asking >= 0], len(codes))
     none = np.zeros(0, np.int64)
     nothing = Relevant.of(none, none, len(codes), snapshot.n_items - 1)
@@ -236,9 +236,9 @@ def _searches(
     snapshot: Snapshot, bundle: Bundle, queries: Slice, exported: Floats, beside: bool
 ) -> dict[str, Search]:
     """The refreshed index; with `beside` also exact search and the bundle as it was exported."""
-    items = snapshot.items(exported)
-    users = _vectors(snapshot.all_users(bundle.user_vectors), queries.codes)
-    hot = snapshot.hot(bundle.hot)
+    items = snapshot.embed_items(exported)
+    users = _vectors(snapshot.embed_all_users(bundle.user_vectors), queries.codes)
+    hot = snapshot.hot_list(bundle.hot)
     searches = {"served": _nearest(bundle, bundle.member, items, users, hot)}
     if beside:
         codes = np.where(queries.codes < len(bundle.user_vectors), queries.codes, 0)
@@ -264,10 +264,10 @@ def _nearest(
 def _baselines(snapshot: Snapshot, queries: Slice, config: Config) -> dict[str, Search]:
     """Each baseline as of the snapshot, and each of its variants as `name/variant`."""
     as_of_ms = snapshot.log.end
-    seen = snapshot.of.clicks_before(as_of_ms)
-    user = snapshot.of.user[:seen].numpy()
-    item = snapshot.of.item[:seen].numpy()
-    time = snapshot.of.time[:seen].numpy()
+    seen = snapshot.timeline.clicks_before(as_of_ms)
+    user = snapshot.timeline.user[:seen].numpy()
+    item = snapshot.timeline.item[:seen].numpy()
+    time = snapshot.timeline.time[:seen].numpy()
     clicks = Clicks(user, item - 1, time, snapshot.n_items - 1)
     searches = {}
     for name, baseline in fit_baselines(config, clicks, as_of_ms).items():

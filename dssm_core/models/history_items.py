@@ -1,5 +1,5 @@
-"""What a history shows of each item: its id's embedding, a linear map of its columns, or the sum of
-both.
+"""The vector of an item in a history: the embedding of its id, a linear map of its columns, or the
+sum of both.
 """
 
 from __future__ import annotations
@@ -13,59 +13,61 @@ from dssm_core.models.fields import Fields
 
 
 class HistoryItems(nn.Module):
-    """Item codes [...] → [..., features.id_dim], zeros where there is no item.
+    """Item codes [...] → [..., features.id_dim], zeros for code 0.
 
-    The columns' embeddings are those of the item tower, lent: what is learned of an interest counts
-    on both sides.
+    The embeddings of the columns are those of the item tower (`borrowed`), so that what is learned
+    about a column's value counts on both sides.
     """
 
     def __init__(
         self,
         features: Features,
         ids: nn.Embedding,
-        side: TowerColumns,
-        lent: dict[str, nn.Embedding],
+        columns: TowerColumns,
+        borrowed: dict[str, nn.Embedding],
         items: ColumnTable | None,
     ) -> None:
+        """items: the items' own columns, needed with features.history.fields. Raises ValueError
+        without them.
+        """
         super().__init__()
-        self._lent = (
-            {"ids": ids} if features.item_ids else {}
-        )  # in a dict: they are the two towers' parameter, not this module's
-        self._items = items  # no buffer: it is data, which the folder of the model holds once
-        self.fields = self.project = None
+        # A dict hides the module: the ids are a parameter of the two towers, not of this module.
+        self._ids = {"ids": ids} if features.item_ids else {}
+        self._items = items  # not a buffer: the model's folder already holds this table once
+        self.fields = None
+        self.project = None
         if features.history.fields:
             if items is None:
                 raise ValueError("features.history.fields needs the table of items' columns")
-            self.fields = Fields(own_columns(side, items), lent)
+            self.fields = Fields(own_columns(columns, items), borrowed)
             self.project = nn.Linear(sum(self.fields.dims), features.id_dim, bias=False)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """codes: [...] int64, 0 = none → [..., width]."""
-        parts = [ids(codes) for ids in self._lent.values()]
+        """codes: [...] int64, 0 = no item → [..., width]."""
+        parts = [ids(codes) for ids in self._ids.values()]
         if self.fields is not None and self.project is not None and self._items is not None:
-            distinct, place = codes.unique(return_inverse=True)
+            distinct, row = codes.unique(return_inverse=True)
             table = self._items
             fields = self.fields(
                 table.categorical[distinct], table.multi[distinct], table.numeric[distinct]
             )
-            told = (
-                self.project(cat(fields, dim=-1)).float().index_select(0, place.flatten())
-            )  # its gradient is summed in one order
-            parts.append(told.view(*codes.shape, -1))
+            projected = self.project(cat(fields, dim=-1)).float()
+            # index_select: its gradient is summed in a fixed order.
+            projected = projected.index_select(0, row.flatten())
+            parts.append(projected.view(*codes.shape, -1))
         out: Tensor = sum(parts[1:], start=parts[0])
         return out
 
 
-def own_columns(side: TowerColumns, items: ColumnTable) -> TowerColumns:
-    """The item tower's columns that are the items' own, without activity and audience, each using
-    its table there.
+def own_columns(columns: TowerColumns, items: ColumnTable) -> TowerColumns:
+    """The item tower's columns without activity and audience, each with its table in the item
+    tower.
     """
-    several = side.multi[: items.multi.shape[1]]
+    multi = columns.multi[: items.multi.shape[1]]
     borrowed = [
         tuple(
-            column.model_copy(update={"shares": column.shares or column.column})
-            for column in columns
+            column.model_copy(update={"shares": column.shares or column.column}) for column in part
         )
-        for columns in (side.categorical, several)
+        for part in (columns.categorical, multi)
     ]
     return TowerColumns(categorical=borrowed[0], multi=borrowed[1], numeric=items.numeric.shape[1])

@@ -1,9 +1,8 @@
-"""Pools of a history: variable-length in, fixed-length out, as of the newest place or as of every
-place at once.
+"""Pooling of a history: variable length in, fixed length out.
 
-A history is left-aligned: oldest first, then padding. A pool is causal: what it says at a place
-depends on that place and those before it, so that training can learn from every prefix of a history
-in one pass.
+A history is left-aligned: the oldest item first, then padding. Pools are causal: the output at a
+position depends on that position and earlier ones, so that one pass trains every prefix of a
+history.
 """
 
 from __future__ import annotations
@@ -16,59 +15,59 @@ from torch import Tensor, nn
 from dssm_core.config import History
 
 
-def newest(values: Tensor, held: Tensor) -> Tensor:
-    """The value at each row's last held place (the first where none is). values: [B, L, E]; held:
-    [B, L] → [B, E].
+def newest(values: Tensor, present: Tensor) -> Tensor:
+    """The value at the last present position of each row, at the first position if none is present.
+
+    values: [B, L, E]; present: [B, L] → [B, E].
     """
-    last = (held.sum(1) - 1).clamp(min=0)
+    last = (present.sum(1) - 1).clamp(min=0)
     return values[torch.arange(len(values), device=values.device), last]
 
 
 def lag_weighted(
-    values: Tensor, held: Tensor, weights: Tensor, mean: bool, every: bool = True
+    values: Tensor, present: Tensor, weights: Tensor, mean: bool, every: bool = True
 ) -> Tensor:
-    """The sum over the past of weights[lag] * value, over the sum of weights for a mean.
+    """The sum over earlier positions of weights[lag] * value; divided by the sum of the weights if
+    `mean`.
 
-    values: [B, L, E]; held: [B, L]; weights: [L], by how many places back → [B, L, E] at every
-    place, else [B, E].
+    values: [B, L, E]; present: [B, L]; weights: [L], by the number of positions back → [B, L, E]
+    for each position if `every`, else [B, E] for the newest.
     """
-    place = torch.arange(values.shape[1], device=values.device)
-    at = place if every else held.sum(1, keepdim=True) - 1  # [L] or [B, 1]
-    lag = at[:, None] - place if every else at - place  # [L, L] or [B, L]
-    by_place = torch.where(lag >= 0, weights[lag.clamp(min=0)], 0.0).to(values.dtype)
-    present = held.to(values.dtype)
+    position = torch.arange(values.shape[1], device=values.device)
+    at = position if every else present.sum(1, keepdim=True) - 1  # [L] or [B, 1]
+    lag = at[:, None] - position if every else at - position  # [L, L] or [B, L]
+    by_position = torch.where(lag >= 0, weights[lag.clamp(min=0)], 0.0).to(values.dtype)
+    mask = present.to(values.dtype)
     if every:
-        total, weight = by_place @ (values * present[..., None]), present @ by_place.T
+        total = by_position @ (values * mask[..., None])
+        weight = mask @ by_position.T
     else:
-        total, weight = (
-            torch.einsum("bl,ble->be", by_place * present, values),
-            (by_place * present).sum(1),
-        )
+        total = torch.einsum("bl,ble->be", by_position * mask, values)
+        weight = (by_position * mask).sum(1)
     return total / weight.clamp(min=1e-6)[..., None] if mean else total
 
 
-def running_max(values: Tensor, held: Tensor) -> Tensor:
-    """The largest so far, by column; 0 where nothing is held yet. values: [B, L, E]; held: [B, L] →
-    [B, L, E].
+def running_max(values: Tensor, present: Tensor) -> Tensor:
+    """The maximum so far, by column; 0 before the first present position.
+
+    values: [B, L, E]; present: [B, L] → [B, L, E].
     """
-    largest = values.masked_fill(~held[..., None], -torch.inf).cummax(1).values
-    return largest.masked_fill(largest == -torch.inf, 0.0)
+    maximum = values.masked_fill(~present[..., None], -torch.inf).cummax(1).values
+    return maximum.masked_fill(maximum == -torch.inf, 0.0)
 
 
-def running_attention(values: Tensor, held: Tensor, scores: Tensor) -> Tensor:
-    """Mean of the values so far, weighted by exp(score). values: [B, L, E]; held, scores: [B, L] →
-    [B, L, E].
+def running_attention(values: Tensor, present: Tensor, scores: Tensor) -> Tensor:
+    """The mean of the values so far, weighted by exp(score).
+
+    values: [B, L, E]; present, scores: [B, L] → [B, L, E].
     """
-    weights = (scores.float().clamp(-15, 15).exp() * held)[
-        ..., None
-    ]  # no shift by the largest: it may lie in the future
+    # Not shifted by the maximum, as a softmax would be: the maximum may lie in the future.
+    weights = (scores.float().clamp(-15, 15).exp() * present)[..., None]
     return (weights * values).cumsum(1) / weights.cumsum(1).clamp(min=1e-9)
 
 
 class Pools(nn.Module):
-    """Every pool of config.features.history, side by side. `dims`: the width of each field it
-    gives.
-    """
+    """All pools of features.history, side by side. `dims`: the width of each field."""
 
     def __init__(self, settings: History, width: int) -> None:
         super().__init__()
@@ -80,47 +79,42 @@ class Pools(nn.Module):
         self.score = nn.Linear(width, 1) if "attention" in self.kinds else None
         self.dims = [width] * sum(len(decays) if kind == "decay" else 1 for kind in self.kinds)
 
-    def forward(self, values: Tensor, held: Tensor, every: bool) -> list[Tensor]:
-        """values: [B, L, E]; held: [B, L] → fields, each [B, L, E] at every place, else [B, E] at
-        the newest.
+    def forward(self, values: Tensor, present: Tensor, every: bool) -> list[Tensor]:
+        """values: [B, L, E]; present: [B, L] → fields, [B, L, E] for each position if `every`, else
+        [B, E] for the newest.
         """
-        return [field for kind in self.kinds for field in self._pool(kind, values, held, every)]
+        return [field for kind in self.kinds for field in self._pool(kind, values, present, every)]
 
-    def _pool(self, kind: str, values: Tensor, held: Tensor, every: bool) -> list[Tensor]:
+    def _pool(self, kind: str, values: Tensor, present: Tensor, every: bool) -> list[Tensor]:
         age = torch.arange(values.shape[1], device=values.device)
         if kind in ("mean", "sum"):
-            return [
-                lag_weighted(
-                    values, held, torch.ones_like(age, dtype=values.dtype), kind == "mean", every
-                )
-            ]
+            ones = torch.ones_like(age, dtype=values.dtype)
+            return [lag_weighted(values, present, ones, kind == "mean", every)]
         if kind == "decay":
-            return [
-                lag_weighted(values, held, decay**age, True, every)
-                for decay in self.log_odds.sigmoid()
-            ]
+            decays = self.log_odds.sigmoid()
+            return [lag_weighted(values, present, decay**age, True, every) for decay in decays]
         if kind == "max":
-            running = running_max(values, held)
+            running = running_max(values, present)
         elif kind == "attention" and self.score is not None:
-            running = running_attention(values, held, self.score(values).squeeze(-1))
+            running = running_attention(values, present, self.score(values).squeeze(-1))
         else:
             running = values
-        return [running if every else newest(running, held)]
+        return [running if every else newest(running, present)]
 
 
 def scan(keep: Tensor, new: Tensor) -> Tensor:
     """h[t] = keep[t] * h[t - 1] + new[t] with h[-1] = 0. keep, new: [B, L, E] → [B, L, E].
 
-    On a GPU log2(L) passes over the whole sequence (Hillis & Steele 1986); on a CPU, where a pass
-    over memory costs more than the L small steps that stay in its cache, step by step.
+    On a GPU, log2(L) passes over the whole sequence (Hillis & Steele 1986). On a CPU, where a pass
+    over memory costs more than L small steps in the cache, one position after the other.
     """
     states: Tensor = _Scan.apply(keep, new)  # type: ignore[no-untyped-call]
     return states
 
 
 class _Scan(torch.autograd.Function):
-    """The gradient of a linear recurrence is the same recurrence backwards (Martin & Cundy 2018):
-    nothing but h is kept.
+    """The gradient of a linear recurrence is the same recurrence backwards (Martin & Cundy 2018),
+    so only h is saved.
     """
 
     @staticmethod
@@ -143,21 +137,21 @@ def _recurrence(keep: Tensor, new: Tensor) -> Tensor:
 
 
 def by_step(keep: Tensor, new: Tensor) -> Tensor:
-    """`scan` without its gradient, one place after the other."""
+    """`scan` without its gradient, one position after the other."""
     states = torch.empty_like(new, memory_format=torch.contiguous_format)
     states[:, 0] = new[:, 0]
-    for place in range(1, new.shape[1]):
-        torch.addcmul(new[:, place], keep[:, place], states[:, place - 1], out=states[:, place])
+    for t in range(1, new.shape[1]):
+        torch.addcmul(new[:, t], keep[:, t], states[:, t - 1], out=states[:, t])
     return states
 
 
 def by_doubling(keep: Tensor, new: Tensor) -> Tensor:
-    """`scan` without its gradient, each pass reaching twice as far back."""
-    keep, states = keep.clone(), new.clone()
+    """`scan` without its gradient; each pass reaches twice as far back as the one before."""
+    keep = keep.clone()
+    states = new.clone()
     for power in range(math.ceil(math.log2(max(2, new.shape[1])))):
         step = 2**power
-        states[:, step:] = torch.addcmul(
-            states[:, step:], keep[:, step:], states[:, :-step].clone()
-        )
+        earlier = states[:, :-step].clone()
+        states[:, step:] = torch.addcmul(states[:, step:], keep[:, step:], earlier)
         keep[:, step:] = keep[:, step:] * keep[:, :-step].clone()
     return states

@@ -1,5 +1,6 @@
-"""The model: a user tower and an item tower over shared item-id embeddings, compared by cosine or
-dot product. No loss inside.
+"""The model: a user tower and an item tower over shared item-id embeddings.
+
+Vectors are compared by cosine or dot product. The model has no loss.
 """
 
 from __future__ import annotations
@@ -21,32 +22,41 @@ from dssm_core.models.history_items import HistoryItems
 
 
 class TwoTower(nn.Module):
-    """`users` and `items` give vectors of config.model.dim (of length 1 where similarity is
-    cosine); logits are their dot product over `temperature`. items: the items' own columns, on the
-    model's device, for features.history.fields.
+    """Embeds users and items as vectors of config.model.dim.
+
+    With similarity `cosine`, vectors have length 1. Logits are dot products divided by
+    `temperature`. items: the items' own columns on the model's device, needed with
+    features.history.fields.
     """
 
     def __init__(self, config: Config, schema: Schema, items: ColumnTable | None = None) -> None:
         super().__init__()
-        width, own = config.features.id_dim, config.features.user_id_dim
+        features = config.features
+        width = features.id_dim
         self.cosine = config.model.similarity == "cosine"
-        self.item_ids = config.features.item_ids
-        self.item_id = embedding(schema.items if self.item_ids or schema.lends(ITEM) else 1, width)
-        self.user_id = embedding(schema.users, own) if own else None
+        self.item_ids = features.item_ids
+        has_item_ids = self.item_ids or schema.lends(ITEM)
+        self.item_id = embedding(schema.items if has_item_ids else 1, width)
+        self.user_id = (
+            embedding(schema.users, features.user_id_dim) if features.user_id_dim else None
+        )
         self.item_fields = Fields(schema.item, {ITEM: self.item_id})
-        lent = {ITEM: self.item_id, **self.item_fields.lendable()}
-        self.user_fields = Fields(schema.user, lent)
-        self.history_items = HistoryItems(config.features, self.item_id, schema.item, lent, items)
+        shared = {ITEM: self.item_id, **self.item_fields.own_tables()}
+        self.user_fields = Fields(schema.user, shared)
+        self.history_items = HistoryItems(features, self.item_id, schema.item, shared, items)
         tower = families.build(TOWERS, config.tower)
         item_tower = families.build(TOWERS, config.item_tower) if config.item_tower else tower
-        user_dims = [own, *self.user_fields.dims] if own else self.user_fields.dims
-        self.user_tower = tower.user(config.features.history, width, user_dims, config.model.dim)
-        self.item_tower = item_tower.item(
-            [*([width] if self.item_ids else []), *self.item_fields.dims], config.model.dim
-        )
+        user_dims = self.user_fields.dims
+        item_dims = self.item_fields.dims
+        if self.user_id is not None:
+            user_dims = [features.user_id_dim, *user_dims]
+        if self.item_ids:
+            item_dims = [width, *item_dims]
+        self.user_tower = tower.user(features.history, width, user_dims, config.model.dim)
+        self.item_tower = item_tower.item(item_dims, config.model.dim)
         for module in self.modules():
             if isinstance(module, nn.Embedding):
-                module.weight.data.mul_(config.features.init_std / INIT_STD)
+                module.weight.data.mul_(features.init_std / INIT_STD)
         self.log_temperature = nn.Parameter(
             torch.tensor(math.log(config.model.temperature)),
             requires_grad=config.model.learn_temperature,
@@ -58,22 +68,24 @@ class TwoTower(nn.Module):
         return self.log_temperature.exp()
 
     def users(self, inputs: UserInputs, every: bool = False) -> Tensor:
-        """Vectors of users, [B, dim]; with `every` one for each place of their histories, [B, L,
+        """Vectors of users, [B, dim]; with `every`, at each position of their histories, [B, L,
         dim].
         """
         fields = self.user_fields(inputs.categorical, inputs.multi, inputs.numeric)
         if self.user_id is not None:
             ids = self.user_id(inputs.user)
-            fields = [ids[:, None].expand(*inputs.history.shape, -1) if every else ids, *fields]
-        return self._finish(
-            self.user_tower(self.history_items(inputs.history), inputs.history > 0, fields, every)
-        )
+            if every:
+                ids = ids[:, None].expand(*inputs.history.shape, -1)
+            fields = [ids, *fields]
+        history = self.history_items(inputs.history)
+        return self._normalised(self.user_tower(history, inputs.history > 0, fields, every))
 
     def items(self, inputs: ItemInputs) -> Tensor:
         """Vectors of items. → [N, dim]."""
         fields = self.item_fields(inputs.categorical, inputs.multi, inputs.numeric)
-        ids = [self.item_id(inputs.item)] if self.item_ids else []
-        return self._finish(self.item_tower([*ids, *fields]))
+        if self.item_ids:
+            fields = [self.item_id(inputs.item), *fields]
+        return self._normalised(self.item_tower(fields))
 
-    def _finish(self, vectors: Tensor) -> Tensor:
+    def _normalised(self, vectors: Tensor) -> Tensor:
         return normalize(vectors, dim=-1) if self.cosine else vectors

@@ -1,10 +1,10 @@
-"""An audience: the users most like some seed users, or nearest to an item (an ad), out of an index
-over the users.
+"""Audiences: the users most similar to some seed users, or nearest to an item (an ad).
 
-Seeds ask by the mean of their vectors of length 1, the prototype of Rocchio (1971): a user's score
-is then the mean of the cosines with all seeds. One prototype stands for one taste; for seeds of
-several, ask for each group by itself (RALM, Liu et al. 2019, clusters them). An item asks by its
-own vector, and a score is what the towers say of user and item.
+The query of seed users is the mean of their vectors of length 1, the prototype of Rocchio (1971):
+the score of a user is then the mean cosine similarity to all seeds. One prototype describes one
+taste; for seeds with several tastes, ask for each group of seeds separately (RALM, Liu et al. 2019,
+clusters them). The query of an item is its own vector, and the score of a user is the towers'
+similarity of user and item.
 """
 
 from __future__ import annotations
@@ -25,93 +25,97 @@ from dssm_core.aliases import JSON, Floats, Ints
 from dssm_core.columns import ITEM, USER
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.registry.versions import CHAMPION, RegisteredModel, fetch
-from dssm_core.retrieval.bundle import Bundle, as_ids, assemble, open_bundle
+from dssm_core.retrieval.bundle import Bundle, assemble, open_bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
+from dssm_core.retrieval.requests import as_ids
 from dssm_core.runs.files import write_atomically
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE
 from dssm_core.runs.run import Run
 
 log = logging.getLogger(__name__)
 
-NAMED = 5  # unknown seeds that a message names
+EXAMPLES = 5  # unknown seeds that a message names
 
 
 @dataclass(frozen=True)
 class AudienceQuery:
-    """A question to the users' index. vector [D] is compared with users [U, D] by inner product;
-    seeds: rows of `users` that ask.
+    """A query for users.
 
-    unknown: how many seeds are no users; some: a few of them.
+    vector: [D], compared by inner product with users: [U, D]. seeds: rows of `users` that are
+    seeds. unknown: the number of seeds that the model does not know; examples: some of them.
     """
 
     vector: Floats
     users: Floats
     seeds: Ints
     unknown: int = 0
-    some: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
 
 
 def like_seeds(bundle: Bundle, seeds: Sequence[Any]) -> AudienceQuery:
-    """The seeds' prototype among unit vectors. seeds: user ids, each counted once; those that the
-    model does not know are left out.
+    """The query of the seeds' prototype.
 
-    DataError where none is known.
+    seeds: user ids; duplicates and unknown ids are left out. Raises DataError if all are unknown.
     """
-    given = pd.Series(seeds, dtype=object).drop_duplicates()
-    codes = bundle.users.encode(as_ids(given, bundle.users))
-    known, some = np.unique(codes[codes > 0]) - 1, tuple(given[codes == 0].head(NAMED).astype(str))
-    unknown = len(given) - int((codes > 0).sum())
-    told = (
-        f"{unknown:,} of {len(given):,} seeds are no users of this model, such as {', '.join(some)}"
+    ids = pd.Series(seeds, dtype=object).drop_duplicates()
+    codes = bundle.users.encode(as_ids(ids, bundle.users))
+    rows = np.unique(codes[codes > 0]) - 1
+    examples = tuple(ids[codes == 0].head(EXAMPLES).astype(str))
+    unknown = int((codes == 0).sum())
+    message = (
+        f"{unknown:,} of {len(ids):,} seeds are no users of this model, such as"
+        f" {', '.join(examples)}"
     )
-    if not len(known):
-        raise DataError(f"{told}: give {USER}s that its train window has seen")
+    if not len(rows):
+        raise DataError(f"{message}: give {USER}s that occur in its train window")
     if unknown:
-        log.warning("%s: left out", told)
-    users = _unit(np.array(bundle.user_vectors[1:], dtype=np.float32))
-    return AudienceQuery(users[known].mean(axis=0), users, known, unknown, some)
+        log.warning("%s: left out", message)
+    users = _to_unit_length(np.array(bundle.user_vectors[1:], dtype=np.float32))
+    return AudienceQuery(users[rows].mean(axis=0), users, rows, unknown, examples)
 
 
 def near_item(bundle: Bundle, item: Any) -> AudienceQuery:
-    """An item's vector among the users' own. DataError where the model does not know the item."""
+    """The query of an item. Raises DataError if the model does not know the item."""
     code = int(bundle.items.encode(as_ids(pd.Series([item], dtype=object), bundle.items))[0])
     if code == 0:
         raise DataError(
-            f"item {item!r} is not among the model's {len(bundle.items) - 1:,} items: give an {ITEM} of its catalogue"
+            f"item {item!r} is not among the model's {len(bundle.items) - 1:,} items: give an"
+            f" {ITEM} of its catalogue"
         )
     items: Floats = np.load(bundle.folder / ITEM_EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
     return AudienceQuery(
-        np.array(items[code - 1], dtype=np.float32),
-        np.array(bundle.user_vectors[1:], dtype=np.float32),
-        np.zeros(0, np.int64),
+        vector=np.array(items[code - 1], dtype=np.float32),
+        users=np.array(bundle.user_vectors[1:], dtype=np.float32),
+        seeds=np.zeros(0, np.int64),
     )
 
 
 def audience(
-    bundle: Bundle, asked: AudienceQuery, top: int, exclude_seeds: bool = True
+    bundle: Bundle, query: AudienceQuery, top: int, exclude_seeds: bool = True
 ) -> pd.DataFrame:
-    """The `top` users, or all if there are fewer: columns user_id, score, rank (from 1), best
-    first, equal scores in order of ids.
+    """The `top` users, or all if there are fewer.
 
-    The index lives for one question, so it is an exact one. In memory: the users' vectors twice,
-    float32 [U, D]. DataError where nobody is left.
+    Returns the columns user_id, score and rank (from 1), best first, and equal scores in order of
+    ids. The search is exact, because the index is built for this one query. It holds the users'
+    vectors [U, D] float32 in memory twice. Raises DataError if no user is left.
     """
-    member, n_users = FaissFlat(), len(asked.users)
-    left_out = asked.seeds if exclude_seeds else asked.seeds[:0]
-    index = member.build(asked.users, bundle.config.seed)
-    rows, scores = (
-        found[0]
-        for found in member.search(index, asked.vector[None], min(top + len(left_out), n_users))
-    )
-    kept = ~np.isin(rows, left_out)
-    if not kept.any():
+    member = FaissFlat()
+    n_users = len(query.users)
+    left_out = query.seeds if exclude_seeds else query.seeds[:0]
+    index = member.build(query.users, bundle.config.seed)
+    count = min(top + len(left_out), n_users)
+    (rows,), (scores,) = member.search(index, query.vector[None], count)
+    selected = ~np.isin(rows, left_out)
+    if not selected.any():
         raise DataError(
-            f"nobody is left: all {n_users:,} users of the model are seeds; keep the seeds in, or give fewer"
+            f"no user is left: all {n_users:,} users of the model are seeds. Include the seeds in"
+            " the audience, or give fewer seeds"
         )
-    rows, scores = rows[kept], scores[kept]
+    rows = rows[selected]
+    scores = scores[selected]
     best = np.lexsort((rows, -scores))[:top]
-    found = pd.DataFrame({USER: bundle.users.decode(rows[best] + 1), "score": scores[best]})
-    return found.assign(rank=np.arange(1, len(found) + 1))
+    ids = bundle.users.decode(rows[best] + 1)
+    return pd.DataFrame({USER: ids, "score": scores[best], "rank": np.arange(1, len(best) + 1)})
 
 
 def make_audience(
@@ -122,104 +126,109 @@ def make_audience(
     item: Any = None,
     exclude_seeds: bool = True,
 ) -> JSON:
-    """Ask by seeds or by an item, and write the audience to `file` (.parquet or .csv), all of it or
-    nothing.
+    """Write the audience of seed users or of an item to `file` (.parquet or .csv), atomically.
 
-    Returns file, users, best and last score, and for seeds how many are known, how many are not and
-    some of these. ConfigError on another suffix, a `top` below 1, or unless there are either seeds
-    or an item.
+    Returns the file, the number of users, the best and the last score, and for seeds how many are
+    known, how many are unknown and some of the unknown ones. Raises ConfigError on another suffix,
+    if `top` is below 1, or unless exactly one of `seeds` and `item` is given.
     """
     if file.suffix not in WRITERS:
         raise ConfigError(
             f"audience file {file.name!r}: its name must end in {' or '.join(WRITERS)}"
         )
     if top < 1:
-        raise ConfigError(f"top is {top}: ask for 1 user or more")
+        raise ConfigError(f"top is {top}: give the number of users, 1 or more")
     if (item is None) == (len(seeds) == 0):
-        raise ConfigError(
-            f"give seed users or one item to start from, not {'neither' if item is None else 'both'}"
-        )
-    asked = like_seeds(bundle, seeds) if item is None else near_item(bundle, item)
-    found = audience(bundle, asked, top, exclude_seeds)
-    write_atomically(file, WRITERS[file.suffix](found))
-    best, *_, last = (float(score) for score in found["score"].iloc[[0, -1]])
-    about: JSON = {"file": str(file), "users": len(found), "best": best, "last": last}
+        given = "neither is given" if item is None else "both are given"
+        raise ConfigError(f"give either seed users or one item to start from: {given}")
+    query = like_seeds(bundle, seeds) if item is None else near_item(bundle, item)
+    users = audience(bundle, query, top, exclude_seeds)
+    write_atomically(file, WRITERS[file.suffix](users))
+    about: JSON = {
+        "file": str(file),
+        "users": len(users),
+        "best": float(users["score"].iloc[0]),
+        "last": float(users["score"].iloc[-1]),
+    }
     if item is not None:
         return about | {"item": str(item)}
     return about | {
-        "seeds": len(asked.seeds),
-        "unknown_seeds": asked.unknown,
-        "unknown": list(asked.some),
+        "seeds": len(query.seeds),
+        "unknown_seeds": query.unknown,
+        "unknown": list(query.examples),
     }
 
 
 def read_seeds(file: Path) -> list[Any]:
-    """User ids of a Parquet or CSV file with a column user_id, or of a text file with one id a
-    line. DataError names what is wrong.
+    """The user ids in a Parquet or CSV file with a column user_id, or in a text file with one id a
+    line.
+
+    Raises DataError if the file cannot be read.
     """
     try:
         if file.suffix == ".parquet":
             return list(pd.read_parquet(file, columns=[USER])[USER].dropna())
         if file.suffix == ".csv":
             return list(pd.read_csv(file, dtype=str, usecols=[USER])[USER].dropna())
-        return [
-            line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()
-        ]
+        lines = file.read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in lines if line.strip()]
     except (OSError, ValueError) as error:
-        wanted = f"give a .parquet or .csv with a column {USER}, or a text file with one id a line"
-        raise DataError(f"seeds file {str(file)!r} cannot be read ({error}): {wanted}") from error
+        raise DataError(
+            f"seeds file {str(file)!r} cannot be read ({error}): give a .parquet or .csv file with"
+            f" a column {USER}, or a text file with one id a line"
+        ) from error
 
 
 @contextmanager
 def opened(of: RegisteredModel | Run, version: str | None = None) -> Iterator[tuple[Bundle, JSON]]:
-    """The bundle of a run, or of a version (a number or an alias; None: the champion) of a
-    registered model, and what it is of.
+    """The bundle of a run or of a version of a registered model, and what it is the bundle of.
 
-    ConfigError where there is no such version, or one of a run is asked for.
+    version: a number or an alias; None: the champion. Raises ConfigError if there is no such
+    version, or if a version is given for a run.
     """
     if isinstance(of, Run) and version is not None:
         raise ConfigError(
-            f"version {version!r} is of a registered model, run {of.id!r} has none: give one of the two"
+            f"version {version!r} is of a registered model, but run {of.id!r} has no versions: give"
+            " the run or the version"
         )
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(of, Run):
             yield open_bundle(assemble(of, Path(folder) / "bundle")), {"run": of.id}
         else:
-            number = _number(of, version or CHAMPION)
-            yield (
-                open_bundle(fetch(of, number, Path(folder)).folder),
-                {"model": of.name, "version": number},
-            )
+            number = _version_number(of, version or CHAMPION)
+            bundle = open_bundle(fetch(of, number, Path(folder)).folder)
+            yield bundle, {"model": of.name, "version": number}
 
 
-def _number(store: RegisteredModel, version: str) -> str:
-    """A version's number from a number or an alias."""
+def _version_number(store: RegisteredModel, version: str) -> str:
+    """The number of a version, given by number or alias."""
     if version.isdigit():
-        store.tags(version)  # says which versions there are where this is none
+        store.tags(version)  # raises an error that lists the versions if there is none
         return version
     aliases = store.aliases()
     if version not in aliases:
-        known = ", ".join(sorted(aliases)) or "none"
+        names = ", ".join(sorted(aliases)) or "none"
         raise ConfigError(
-            f"model {store.name!r} in {store.uri} has no {version}: its aliases are {known}; give one, or a number"
+            f"model {store.name!r} in {store.uri} has no {version}: its aliases are {names}. Give"
+            " one of them, or a version number"
         )
     return aliases[version]
 
 
-def _unit(vectors: Floats) -> Floats:
-    """Ints of length 1, in place; a row of zeros stays. [U, D] → [U, D]"""
+def _to_unit_length(vectors: Floats) -> Floats:
+    """Scale vectors to length 1, in place; zero vectors stay. [U, D] → [U, D]"""
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return vectors
 
 
-def _parquet(frame: pd.DataFrame) -> bytes:
-    held = io.BytesIO()
-    frame.to_parquet(held)
-    return held.getvalue()
+def _to_parquet(frame: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer)
+    return buffer.getvalue()
 
 
-def _csv(frame: pd.DataFrame) -> bytes:
+def _to_csv(frame: pd.DataFrame) -> bytes:
     return frame.to_csv(index=False).encode()
 
 
-WRITERS = {".parquet": _parquet, ".csv": _csv}
+WRITERS = {".parquet": _to_parquet, ".csv": _to_csv}

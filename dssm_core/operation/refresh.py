@@ -1,14 +1,20 @@
-"""Between two trainings: the champion's vectors and index as of now, with the same towers, swapped
-in one step.
+"""Refresh the champion between two trainings: its vectors and its index as of a later time.
 
-<refreshed>/<model>/<version>/<as of>-<key>/ is a bundle like the registered one, with lineage.json
-beside; <refreshed>/<model>/current is a link to the one that is served. A refresh is a function of
-the registered bundle and the clicks, never of the refresh before it: nothing drifts, and a click
-that came late is in the next one (of a day that has landed: once that is landed again).
+A refresh keeps the towers and computes again what depends on the log:
 
-What is done anew: vectors of the users who have acted since the training, and of newcomers, or the
-hot list that answers them; with item activity the vectors of all items, as their ages alone have
-moved, without it those of new items; the index. Towers, vocabularies and scales are copied.
+- vectors of the users with a click since the training, and of new users; or the hot list that
+  answers new users
+- vectors of all items if item activity is on (their ages change even without a click), else only
+  those of new items
+- the index
+
+Towers, vocabularies and scales are copied from the registered bundle.
+
+<refreshed>/<model>/<version>/<as of>-<key>/ is a bundle like the registered one, and lineage.json
+in it says where it comes from. <refreshed>/<model>/current is a link to the one that is served. A
+refresh depends only on the registered bundle and the clicks, never on an earlier refresh, so errors
+do not accumulate, and a click that arrives late is in the next refresh. (A late click of a day that
+has landed is in it once that day is landed again.)
 """
 
 from __future__ import annotations
@@ -22,7 +28,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,18 +42,22 @@ from dssm_core.registry.versions import CHAMPION, RegisteredModel, fetch
 from dssm_core.retrieval.bundle import Bundle, content_hash, open_bundle
 from dssm_core.retrieval.index import make_index
 from dssm_core.retrieval.reloading import CURRENT, LINEAGE, current_folder, read_lineage
-from dssm_core.retrieval.snapshots import Snapshot, Timeline, trained_window
+from dssm_core.retrieval.snapshots import LatestTables, Snapshot, Timeline, trained_window
 from dssm_core.runs.code_version import code_version
 from dssm_core.runs.files import digest, disk_errors, locked, write_atomically
-from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE, ids_file
+from dssm_core.runs.layout import (
+    ITEM_EMBEDDINGS_FILE,
+    ITEM_IDS_FILE,
+    USER_EMBEDDINGS_FILE,
+    USER_IDS_FILE,
+)
 from dssm_core.runs.run import SAFE_RUN_ID
 
 log = logging.getLogger(__name__)
 
-CODE = "dssm_core.operation.refresh:refresh"  # whose reach decides whether a refresh is repeated
+CODE = "dssm_core.operation.refresh:refresh"  # the key of a refresh covers the code that it reaches
 LOCK_TIMEOUT_S = 600.0
-CLOCKS_S = 300  # by which machines may differ
-USERS_FILE, ITEMS_FILE = USER_EMBEDDINGS_FILE, ITEM_EMBEDDINGS_FILE
+CLOCK_TOLERANCE_S = 300  # by which the clocks of two machines may differ
 
 
 def refresh_registered(
@@ -59,36 +68,29 @@ def refresh_registered(
     root: Path,
     days: Path | None = None,
 ) -> JSON:
-    """Refresh a registered version (None: the champion) and swap it in; its lineage, with the
-    folder. See `refresh`.
+    """Refresh a registered version (None: the champion). Returns its lineage, see `refresh`.
 
-    ConfigError where there is no such version; ConflictError where another became champion
-    meanwhile.
+    Raises ConfigError if there is no such version, and ConflictError if another version became
+    champion in the meantime.
     """
-    wanted = version or store.aliases().get(CHAMPION)
-    if wanted is None:
+    number = version or store.aliases().get(CHAMPION)
+    if number is None:
         raise ConfigError(
             f"model {store.name!r} in {store.uri} has no champion: promote a version, or give one"
         )
-    store.tags(wanted)  # says which versions there are where this is none
+    store.tags(number)  # raises an error that lists the versions if there is none of this number
 
-    def check() -> None:
-        if version is None and (now := store.aliases().get(CHAMPION)) != wanted:
+    def check_champion() -> None:
+        champion = store.aliases().get(CHAMPION)
+        if version is None and champion != number:
             raise ConflictError(
-                f"champion of {store.name!r} became {now or 'none'} while {wanted} was refreshed: the next refresh is its"
+                f"champion of {store.name!r} became {champion or 'none'} while version {number} was"
+                " refreshed: this refresh is dropped, and the next one uses the new champion"
             )
 
     with tempfile.TemporaryDirectory() as folder:
-        return refresh(
-            fetch(store, wanted, Path(folder)).folder,
-            store.name,
-            wanted,
-            config,
-            as_of_ms,
-            root,
-            days,
-            check,
-        )
+        base = fetch(store, number, Path(folder)).folder
+        return refresh(base, store.name, number, config, as_of_ms, root, days, check_champion)
 
 
 def refresh(
@@ -99,143 +101,150 @@ def refresh(
     as_of_ms: int,
     root: Path,
     days: Path | None = None,
-    check: Callable[[], None] = lambda: None,
+    before_swap: Callable[[], None] = lambda: None,
 ) -> JSON:
-    """Write the bundle in `base` anew as of a moment, below `root`, and let `current` name it; its
-    lineage, with the folder.
+    """Refresh the bundle in `base` as of a time, and let `current` below `root` point to the result.
 
-    config: whose data.source holds the latest clicks; days: the folder of landed days, which are
-    read first. The same bundle, clicks and moment again return what is there. check: called last,
-    raises where the bundle must not be swapped in any more. ConfigError on a moment before the
-    bundle's own; ConflictError where `current` is newer.
+    Returns its lineage, with the folder. If the bundle, the clicks and the time are those of the
+    current refresh, nothing is computed.
+
+    config: its data.source holds the latest clicks. days: the folder of landed days, which are read
+    before data.source. before_swap: called before the link moves; it raises if the link must stay.
+    Raises ConfigError if the time is before the bundle's own cutoff, and ConflictError if `current`
+    is of a later time.
     """
     bundle = open_bundle(base)
     window = _check(bundle, model, config, as_of_ms)
-    settings = bundle.config.model_copy(
-        update={"data": bundle.config.data.model_copy(update={"source": config.data.source})}
-    )
-    found = origins(settings, as_of_ms - (window.cutoff_ms - window.start_ms), as_of_ms, days)
+    data = bundle.config.data.model_copy(update={"source": config.data.source})
+    settings = bundle.config.model_copy(update={"data": data})
+    start_ms = as_of_ms - (window.cutoff_ms - window.start_ms)
+    sources = origins(settings, start_ms, as_of_ms, days)
     about: JSON = {
         "model": model,
         "version": version,
         "as_of": _iso(as_of_ms),
         "bundle": content_hash(base),
+        "read_from": [origin.holds for origin in sources],
     }
-    about |= {"read_from": [origin.holds for origin in found]}
     about["key"] = digest([about, code_version(CODE)])
-    with _alone(root / model) as work:
-        now = read_lineage(root, model)
-        if now and now["key"] == about["key"]:
-            return now
-        if now and now["version"] == version and now["as_of"] > about["as_of"]:
+    name = f"{version}/{about['as_of'].replace(':', '')}-{about['key'][:8]}"
+    with _locked_work_folder(root / model) as work:
+        current = read_lineage(root, model)
+        if current and current["key"] == about["key"]:
+            return current
+        if current and current["version"] == version and current["as_of"] > about["as_of"]:
             raise ConflictError(
-                f"{model} version {version} is refreshed as of {now['as_of']} already, after {about['as_of']}: leave it"
+                f"{model} version {version} is refreshed as of {current['as_of']} already, which is"
+                f" later than {about['as_of']}: there is nothing to do"
             )
-        about |= _make(bundle, settings, as_of_ms, found, work)
+        about |= _write_bundle(bundle, settings, as_of_ms, sources, work)
         write_atomically(work / "bundle" / LINEAGE, json.dumps(about, indent=2).encode())
-        check()
-        _swap(
-            root / model,
-            work / "bundle",
-            f"{version}/{about['as_of'].replace(':', '')}-{about['key'][:8]}",
-        )
+        before_swap()
+        _swap(root / model, work / "bundle", name)
     return about | {"folder": str(current_folder(root, model))}
 
 
-def passed_ms(moment: datetime, now: datetime) -> int:
-    """A moment (without a zone: UTC) as ms; ConfigError where it is to come: ages would be wrong,
-    and the refreshes until then refused.
+def past_ms(time: datetime, now: datetime) -> int:
+    """A time (in UTC if it has no zone) as ms.
+
+    Raises ConfigError if it is in the future: item ages would be wrong, and all refreshes until
+    then would be refused as earlier ones.
     """
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    if (moment - now).total_seconds() > CLOCKS_S:
+    time = time if time.tzinfo else time.replace(tzinfo=UTC)
+    if (time - now).total_seconds() > CLOCK_TOLERANCE_S:
         raise ConfigError(
-            f"{moment:%Y-%m-%dT%H:%M:%S%z} is to come, there are no clicks to refresh by: give it with its zone, or in UTC"
+            f"{time:%Y-%m-%dT%H:%M:%S%z} is in the future: give the time of a past moment, with its"
+            " time zone, or in UTC"
         )
-    return int(moment.timestamp() * 1000)
+    return int(time.timestamp() * 1000)
 
 
-def brief(made: JSON) -> JSON:
-    """A lineage without the names of files, which may be thousands: how many, and one hash of all."""
-    files = [
-        {"files": len(held), "sha256": digest(held)} if (held := part.get("files")) else part
-        for part in made["read_from"]
-    ]
-    return made | {"read_from": files}
+def without_file_names(lineage: JSON) -> JSON:
+    """A lineage with a count and one hash in place of the hash of each file, of which there may be
+    thousands.
+    """
+    sources = []
+    for source in lineage["read_from"]:
+        files = source.get("files")
+        sources.append({"files": len(files), "sha256": digest(files)} if files else source)
+    return lineage | {"read_from": sources}
 
 
 def _check(bundle: Bundle, model: str, config: Config, as_of_ms: int) -> Window:
-    """The bundle's train window. ConfigError where the model, the config and the moment do not go
-    together.
-    """
+    """The bundle's train window. Raises ConfigError if model, config and time do not match."""
     window = trained_window(bundle.config)
     if not SAFE_RUN_ID.fullmatch(model) or config.model_name != bundle.config.model_name:
         raise ConfigError(
-            f"config {config.name!r} is not that of model {model!r}, trained as {bundle.config.name!r}: give its own"
+            f"config {config.name!r} is not that of model {model!r}, which was trained with config"
+            f" {bundle.config.name!r}: give that one"
         )
     if as_of_ms < window.cutoff_ms:
-        made = f"it was trained on everything before {_iso(window.cutoff_ms)}"
         raise ConfigError(
-            f"{model} cannot be refreshed as of {_iso(as_of_ms)}: {made}; give a later moment"
+            f"{model} cannot be refreshed as of {_iso(as_of_ms)}: it was trained on everything"
+            f" before {_iso(window.cutoff_ms)}; give a later time"
         )
     return window
 
 
-def _make(bundle: Bundle, config: Config, as_of_ms: int, found: list[Origin], work: Path) -> JSON:
-    """Write the refreshed bundle to `work`/bundle; how many of what were read and embedded."""
-    window, part = trained_window(config), work / "bundle"
-    latest, rows = read_latest(
-        config, as_of_ms - (window.cutoff_ms - window.start_ms), as_of_ms, found, work / "clicks"
+def _write_bundle(
+    bundle: Bundle, config: Config, as_of_ms: int, sources: list[Origin], work: Path
+) -> JSON:
+    """Write the refreshed bundle to `work`/bundle. Returns the numbers of rows read and embedded."""
+    window = trained_window(config)
+    start_ms = as_of_ms - (window.cutoff_ms - window.start_ms)
+    latest, rows = read_latest(config, start_ms, as_of_ms, sources, work / "clicks")
+    snapshot = Timeline.of(bundle.folder, latest).as_of(as_of_ms)
+    exported: Floats = np.load(
+        bundle.folder / ITEM_EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False
     )
-    moment = Timeline.of(bundle.folder, latest).as_of(as_of_ms)
-    exported: Floats = np.load(bundle.folder / ITEMS_FILE, mmap_mode="r", allow_pickle=False)
+    part = work / "bundle"
     with disk_errors(part):
-        shutil.copytree(bundle.folder, part)  # not linked: the index's files are written over
-        items, users = moment.items(exported), moment.all_users(bundle.user_vectors)
-        for name, vectors, ids, key in (
-            (ITEMS_FILE, items, moment.item_ids, ITEM),
-            (USERS_FILE, users, moment.user_ids, USER),
-        ):
-            np.save(part / name, vectors)
-            ids.save(part / ids_file(key), key)
-        if hot := moment.hot(bundle.hot):
+        shutil.copytree(bundle.folder, part)  # no links: the files of the index are overwritten
+        items = snapshot.embed_items(exported)
+        users = snapshot.embed_all_users(bundle.user_vectors)
+        np.save(part / ITEM_EMBEDDINGS_FILE, items)
+        np.save(part / USER_EMBEDDINGS_FILE, users)
+        snapshot.item_ids.save(part / ITEM_IDS_FILE, ITEM)
+        snapshot.user_ids.save(part / USER_IDS_FILE, USER)
+        if hot := snapshot.hot_list(bundle.hot):
             hot.save(part)
         index = make_index(bundle.config, items, users, part)
-    open_bundle(part).retrieve(pd.DataFrame({USER: [None]}), 1)  # what cannot answer is not served
+    # Fail now if the new bundle cannot answer a request.
+    open_bundle(part).retrieve(pd.DataFrame({USER: [None]}), 1)
     return {
-        "clicks": rows | _since(latest.clicks[TIME], window.cutoff_ms),
-        "embedded": _counts(moment, bundle, exported),
+        "clicks": rows | _count_clicks(latest, window.cutoff_ms),
+        "embedded": _count_embedded(snapshot, bundle, exported),
         "index": index,
     }
 
 
-def _since(times: pd.Series[Any], cutoff_ms: int) -> JSON:
-    """Clicks since the bundle was made, and the newest of all."""
+def _count_clicks(latest: LatestTables, cutoff_ms: int) -> JSON:
+    """The number of clicks since the training, and the time of the newest click."""
+    times = latest.clicks[TIME]
     since = int((times >= cutoff_ms).sum())
     if not since:
-        log.warning("no click since the model's training: does the log still arrive?")
+        log.warning("no click since the training of the model: check that the log still arrives")
     return {"since_training": since, "newest": _iso(int(times.max()))}
 
 
-def _counts(moment: Snapshot, bundle: Bundle, exported: Floats) -> JSON:
-    new_items, new_users = (
-        moment.n_items - 1 - len(exported),
-        moment.n_users - len(bundle.user_vectors),
-    )
-    embedded = moment.n_items - 1 if bundle.config.features.activity.enabled else new_items
+def _count_embedded(snapshot: Snapshot, bundle: Bundle, exported: Floats) -> JSON:
+    """The numbers of items and users that were embedded, and how many of them are new."""
+    new_items = snapshot.n_items - 1 - len(exported)
+    all_items = bundle.config.features.activity.enabled
     return {
-        "items": embedded,
+        "items": snapshot.n_items - 1 if all_items else new_items,
         "new_items": new_items,
-        "users": len(moment.acted),
-        "new_users": new_users,
+        "users": len(snapshot.active_users),
+        "new_users": snapshot.n_users - len(bundle.user_vectors),
     }
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[Path]:
-    """One refresh of a model at a time: an empty folder to work in, gone afterwards."""
+def _locked_work_folder(folder: Path) -> Iterator[Path]:
+    """An empty work folder, removed at the end; a lock allows one refresh of a model at a time."""
     work = folder / ".part"
     with locked(folder / ".lock", LOCK_TIMEOUT_S, "refresh"):
-        shutil.rmtree(work, ignore_errors=True)  # of one that was killed
+        shutil.rmtree(work, ignore_errors=True)  # left by a refresh that was killed
         (work / "clicks").mkdir(parents=True)
         try:
             yield work
@@ -244,23 +253,25 @@ def _alone(folder: Path) -> Iterator[Path]:
 
 
 def _swap(folder: Path, part: Path, name: str) -> None:
-    """Give a written bundle its name and let `current` name it: one rename each. What was current
-    before stays for its readers.
+    """Move a written bundle to `folder`/`name`, and let `current` point to it.
+
+    Each of the two is one rename. The previous bundle stays for those who still read it; older ones
+    are removed.
     """
-    before, link = (folder / CURRENT).resolve(), folder / f".{CURRENT}"
+    target = folder / name
+    previous = (folder / CURRENT).resolve()
+    link = folder / f".{CURRENT}"
     with disk_errors(folder):
-        shutil.rmtree(
-            folder / name, ignore_errors=True
-        )  # of a refresh that was killed before its link moved
-        (folder / name).parent.mkdir(exist_ok=True)
-        os.replace(part, folder / name)
-        os.sync()  # the link must not outlive a power cut that its files do not
+        shutil.rmtree(target, ignore_errors=True)  # left by a refresh killed before its link moved
+        target.parent.mkdir(exist_ok=True)
+        os.replace(part, target)
+        os.sync()  # after a power cut, the link must not point to files that were not written
         link.unlink(missing_ok=True)
         link.symlink_to(name)
         os.replace(link, folder / CURRENT)
-    for old in folder.glob(f"*/*/{LINEAGE}"):
-        if old.parent.resolve() not in (before, (folder / name).resolve()):
-            shutil.rmtree(old.parent, ignore_errors=True)
+    for lineage in folder.glob(f"*/*/{LINEAGE}"):
+        if lineage.parent.resolve() not in (previous, target.resolve()):
+            shutil.rmtree(lineage.parent, ignore_errors=True)
 
 
 def _iso(time_ms: int) -> str:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from dssm_core.errors import ServiceError
-from dssm_core.retrieval.bundle import HISTORY
+from dssm_core.retrieval.requests import HISTORY
 from dssm_core.tracking.client import tracking_uri
 
 TIMEOUT_S = 600

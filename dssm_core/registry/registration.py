@@ -20,7 +20,8 @@ from dssm_core.registry.versions import (
     newer_day,
     open_model,
 )
-from dssm_core.retrieval.bundle import HISTORY, assemble, content_hash, open_bundle
+from dssm_core.retrieval.bundle import assemble, content_hash, open_bundle
+from dssm_core.retrieval.requests import HISTORY
 from dssm_core.runs.files import locked
 from dssm_core.runs.gate_report import GateReport, read_gate_report
 from dssm_core.runs.layout import TRAIN_FILE, ids_file

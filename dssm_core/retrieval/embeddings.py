@@ -1,10 +1,7 @@
-"""The steps `export_embeddings` and `build_index`: every user and item as of the cutoff, and the
-index that is served.
-"""
+"""The step `export_embeddings`: the vector of each user and item as of the cutoff."""
 
 from __future__ import annotations
 
-import logging
 import shutil
 from pathlib import Path
 
@@ -27,7 +24,7 @@ from dssm_core.features.popularity import (
     hottest_recently,
 )
 from dssm_core.models.two_tower import TwoTower
-from dssm_core.retrieval.encoder import load_towers, users_at_once
+from dssm_core.retrieval.encoder import load_towers, users_per_batch
 from dssm_core.retrieval.new_users import HotList
 from dssm_core.runs.layout import (
     ITEM_EMBEDDINGS_FILE,
@@ -40,16 +37,16 @@ from dssm_core.runs.layout import (
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 
-log = logging.getLogger(__name__)
-
-AT_ONCE = 8192  # items embedded at a time
+ITEMS_PER_BATCH = 8192
+NOT_SERVED = (MANIFEST_FILE, LOG_FILE, SAMPLER_FILE)  # files of sample_negatives
 
 
 def export_embeddings(run: Run, work: Path) -> Outcome:
-    """Step function. Writes user_embeddings.npy (row = code, 0 unknown), item_embeddings.npy (row =
-    code - 1), and all else that encoding a user takes, so that this folder and the index together
-    are what is served; hot.parquet where the unknown user's vector was never trained (see
-    new_users.py).
+    """Step function. Write all that is served except the index.
+
+    The files are user_embeddings.npy (row = code, row 0 = the unknown user), item_embeddings.npy
+    (row = code - 1), the towers, and the ids, vocabularies and column tables that encode a user;
+    also hot.parquet if the unknown user's vector was not trained (see new_users.py).
     """
     prepared = load_prepared(run.step("sample_negatives"))
     model = load_towers(run.step("train_towers"), run.config, prepared)
@@ -58,60 +55,62 @@ def export_embeddings(run: Run, work: Path) -> Outcome:
     np.save(work / ITEM_EMBEDDINGS_FILE, items)
     np.save(work / USER_EMBEDDINGS_FILE, users)
     _copy_encoder(run, work)
-    if (listed := hot_list(prepared.log, run.config)) is not None:
-        listed.save(work)
-    info = {"dim": items.shape[1], "newcomers": "context" if listed is None else "hot"}
+    hot = hot_list(prepared.log, run.config)
+    if hot is not None:
+        hot.save(work)
+    info = {"dim": items.shape[1], "newcomers": "context" if hot is None else "hot"}
     return Outcome({"users": len(users) - 1, "items": len(items)}, info)
 
 
 @torch.no_grad()
 def embed_items(model: TwoTower, prepared: Prepared, config: Config, first: int = 1) -> Floats:
-    """Items from code `first` on as of the window's end; one that the towers never saw by its
-    features. → [N, D], row = code - first.
+    """Vectors of the items from code `first` on, as of the end of the window. → [N, D], row = code
+    - first.
+
+    Items without a trained id embedding are embedded by their features.
     """
-    log, table, scale = prepared.log, prepared.items, prepared.scale
+    log = prepared.log
 
-    def embed(part: Tensor) -> Tensor:
-        inputs = item_inputs(log, table, part, log.end, config.features, scale)
-        return model.items(inputs._replace(item=learned(part, prepared.schema.items)))
+    def embed(codes: Tensor) -> Tensor:
+        inputs = item_inputs(log, prepared.items, codes, log.end, config.features, prepared.scale)
+        return model.items(inputs._replace(item=trained_codes(codes, prepared.schema.items)))
 
-    return torch.cat(
-        [embed(part) for part in torch.arange(first, len(log.created)).split(AT_ONCE)]
-    ).numpy()
+    parts = torch.arange(first, len(log.created)).split(ITEMS_PER_BATCH)
+    return torch.cat([embed(part) for part in parts]).numpy()
 
 
-def learned(codes: Tensor, size: int) -> Tensor:
-    """The codes that the towers have learned something of, those below `size`; 0, the unknown one,
-    for ids that came since. [n] → [n].
+def trained_codes(codes: Tensor, size: int) -> Tensor:
+    """The codes below `size`, which have a trained embedding, and 0, the unknown id, for all
+    others. [n] → [n].
     """
     return torch.where(codes < size, codes, 0)
 
 
 @torch.no_grad()
 def embed_users(model: TwoTower, prepared: Prepared, config: Config) -> Floats:
-    """Every known user as of the window's end, after the unknown one. → [U + 1, D], row = code."""
-    log, table = prepared.log, prepared.users
-    codes = torch.arange(len(table.numeric))
+    """Vectors of all users as of the end of the window. → [U + 1, D], row = code."""
+    log = prepared.log
+    table = prepared.users
 
-    def embed(part: Tensor) -> Tensor:
-        return model.users(
-            users_as_of(log, table, part, torch.full_like(part, log.end), config.features)
-        )
+    def embed(codes: Tensor) -> Tensor:
+        as_of = torch.full_like(codes, log.end)
+        return model.users(users_as_of(log, table, codes, as_of, config.features))
 
-    return torch.cat([embed(part) for part in codes.split(users_at_once(config.features))]).numpy()
+    parts = torch.arange(len(table.numeric)).split(users_per_batch(config.features))
+    return torch.cat([embed(part) for part in parts]).numpy()
 
 
 def hot_list(log: Interactions, config: Config) -> HotList | None:
-    """The list (see `hottest`) of a model whose tower has seen no empty history; None where it has
-    seen some.
+    """The list that answers new users (see `most_clicked`); None if the user tower was trained on
+    empty histories and answers them itself.
     """
-    return None if trained_on_empty_histories(log, config) else hottest(log, config)
+    return None if trained_on_empty_histories(log, config) else most_clicked(log, config)
 
 
-def hottest(log: Interactions, config: Config) -> HotList:
-    """What is most clicked at the log's end.
+def most_clicked(log: Interactions, config: Config) -> HotList:
+    """The most clicked items at the end of the log.
 
-    As the baselines: `recent_hot` as of then, or `hot` where the split has no days.
+    They are those of the baseline `recent_hot`, or of `hot` if the split is not by time.
     """
     clicks = Clicks(log.user.numpy(), log.item.numpy() - 1, log.time.numpy(), len(log.created) - 1)
     if config.split.by_time:
@@ -124,20 +123,19 @@ def hottest(log: Interactions, config: Config) -> HotList:
 
 
 def trained_on_empty_histories(log: Interactions, config: Config) -> bool:
-    """Whether training has shown the user tower empty histories beside others."""
+    """Whether the user tower was trained on empty histories beside others."""
     if config.features.history.length == 0:
         return False
     if not config.features.activity.enabled:
         return config.train.target == "rest"
     events = training_events(log, bucket_times(config, log))
-    return bool((log.history(events.user, events.as_of, 1)[0] == 0).any())
+    first_items = log.history(events.user, events.as_of, 1)[0]
+    return bool((first_items == 0).any())
 
 
 def _copy_encoder(run: Run, work: Path) -> None:
-    """Towers, ids, vocabularies and static tables beside the embeddings; the run's settings join
-    them in its bundle.
-    """
+    """Copy towers, ids, vocabularies and column tables; `assemble` adds the run's settings."""
     shutil.copy2(run.step("train_towers") / TOWERS_FILE, work)
     for file in run.step("sample_negatives").iterdir():
-        if file.name not in (MANIFEST_FILE, LOG_FILE, SAMPLER_FILE):
+        if file.name not in NOT_SERVED:
             shutil.copy2(file, work)

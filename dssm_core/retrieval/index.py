@@ -13,19 +13,16 @@ from dssm_core.aliases import JSON, Floats
 from dssm_core.config import Config
 from dssm_core.families import INDEXES
 from dssm_core.retrieval.indexes import measure
+from dssm_core.retrieval.indexes.protocol import Index
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 
 log = logging.getLogger(__name__)
 
-TOO_FEW = "index %s finds %.1f %% of exact search's %d items (%d users asked): raise its settings, or set index.kind to auto or faiss_flat"
-
 
 def build_index(run: Run, work: Path) -> Outcome:
-    """Step function. Builds and saves the configured index over the exported items; info: see
-    make_index.
-    """
+    """Step function. Build the configured index over the exported items and save it into `work`."""
     folder = run.step("export_embeddings")
     vectors: Floats = np.load(folder / ITEM_EMBEDDINGS_FILE)
     users: Floats = np.load(folder / USER_EMBEDDINGS_FILE, mmap_mode="r")
@@ -35,21 +32,30 @@ def build_index(run: Run, work: Path) -> Outcome:
 def make_index(config: Config, vectors: Floats, users: Floats, work: Path) -> JSON:
     """Build the configured index over items [N, D] and save it into `work`.
 
-    Returns what was built, and its recall@k and speed, measured on users [U + 1, D] against exact
-    search.
+    Returns what was built, and its recall@k and queries per second, measured with users [U + 1, D]
+    against exact search.
     """
-    kind, member = config.index.kind, families.build(INDEXES, config.index)
+    kind = config.index.kind
+    member: Index = families.build(INDEXES, config.index)
+    queries = users[1:]  # row 0, the unknown user, is not a realistic query
     started = time.perf_counter()
-    index = member.build(vectors, config.seed, users[1:])  # the unknown user asks like nobody
-    built = time.perf_counter() - started
+    index = member.build(vectors, config.seed, queries)
+    seconds = time.perf_counter() - started
     member.save(index, work)
-    asked = measure.sample(vectors, users[1:], measure.K, measure.QUERIES, config.seed)
-    recall, rate = asked.measure(member, index)
+    sample = measure.sample(vectors, queries, measure.K, measure.QUERIES, config.seed)
+    recall, rate = sample.measure(member, index)
     if recall < measure.ENOUGH:
-        log.warning(TOO_FEW, kind, 100 * recall, measure.K, len(asked.queries))
+        log.warning(
+            "index %s returns only %.1f %% of the top %d items of exact search (measured on %d"
+            " users): raise its settings, or set index.kind to auto or faiss_flat",
+            kind,
+            100 * recall,
+            measure.K,
+            len(sample.queries),
+        )
     measured = {
         f"recall@{measure.K}": round(recall, 4),
         "queries_per_s": round(rate, 1),
-        "queries": len(asked.queries),
+        "queries": len(sample.queries),
     }
-    return {"kind": kind, **member.describe(index), "build_seconds": round(built, 3), **measured}
+    return {"kind": kind, **member.describe(index), "build_seconds": round(seconds, 3), **measured}

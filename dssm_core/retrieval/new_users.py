@@ -1,13 +1,16 @@
-"""Those of whom nothing is known: no id that train has seen, no history, nothing else that the user
-tower was trained on.
+"""Answers for new users: no known id, no known history, and no other input that the user tower was
+trained on.
 
-Whether the unknown user's vector says anything is a fact of the training. With item activity the
-first clicks of a user after a refresh are learned with an empty history, and with train.target
-`rest` a history may be empty: the tower knows what to make of one, and newcomers ask by it, with
-their context columns where they are given. Trained by places, every event has a history; and with
-features.history.length 0 a user is an id and columns. Such a tower was never trained toward an
-answer to nothing: the bundle of that model holds a list of hot items instead, and only that
-model's: where there is no list, the tower answers. docs/log.md has what each finds.
+Whether the vector of the unknown user is useful depends on the training:
+
+- With item activity, the first clicks of a user after a refresh are trained with an empty history,
+  and with train.target `rest` a history may be empty. The user tower then learned empty histories,
+  and answers new users itself, with their context columns if there are any.
+- With activity off and another target, every event has a history; with features.history.length 0 a
+  user is only an id and columns. The unknown user's vector was then never trained, and the bundle
+  holds a list of hot items that answers new users instead.
+
+docs/log.md has the recall of both.
 """
 
 from __future__ import annotations
@@ -23,27 +26,33 @@ from dssm_core.aliases import Bools, Floats, Ints
 from dssm_core.config import Features
 
 FILE = "hot.parquet"
-HISTORY, KNOWN, CONTEXT, HOT = "history", "user", "context", "hot"  # where an answer comes from
+HISTORY, KNOWN, CONTEXT, HOT = "history", "user", "context", "hot"  # values of `source`
 
 
 @dataclass(frozen=True)
 class HotList:
-    """One list for all newcomers. rows [n]: items, best first; scores [n]: each one's share of the
-    clicks in the list's hours.
+    """One list for all new users.
+
+    rows: [n] item rows, best first. scores: [n], each item's share of the clicks in the hours that
+    the list is made of.
     """
 
     rows: Ints
     scores: Floats
 
-    def answer(self, cold: Bools, rows: Ints, scores: Floats) -> tuple[Ints, Floats]:
-        """Answers [B, k] with the list in place of those of the `cold` [B] queries; row -1, score
-        -inf behind its end.
+    def answer(self, new: Bools, rows: Ints, scores: Floats) -> tuple[Ints, Floats]:
+        """Replace the answers to new users by the list. rows, scores: [B, k] → the same shapes.
+
+        new: [B]. Behind the end of the list, rows are -1 and scores -inf.
         """
         k = rows.shape[1]
         missing = max(0, k - len(self.rows))
-        listed = np.pad(self.rows[:k], (0, missing), constant_values=-1)
-        shares = np.pad(self.scores[:k], (0, missing), constant_values=-np.inf)
-        return np.where(cold[:, None], listed, rows), np.where(cold[:, None], shares, scores)
+        hot_rows = np.pad(self.rows[:k], (0, missing), constant_values=-1)
+        hot_scores = np.pad(self.scores[:k], (0, missing), constant_values=-np.inf)
+        return (
+            np.where(new[:, None], hot_rows, rows),
+            np.where(new[:, None], hot_scores, scores),
+        )
 
     def save(self, folder: Path) -> None:
         """Write the list into a folder of exported embeddings or a bundle."""
@@ -51,8 +60,8 @@ class HotList:
 
 
 def open_hot_list(folder: Path) -> HotList | None:
-    """The list in a folder of exported embeddings or a bundle; None where the tower answers
-    newcomers.
+    """The list in a folder of exported embeddings or a bundle; None if the user tower answers new
+    users.
     """
     if not (folder / FILE).is_file():
         return None
@@ -60,17 +69,28 @@ def open_hot_list(folder: Path) -> HotList | None:
     return HotList(frame["row"].to_numpy(dtype=np.int64), frame["score"].to_numpy(dtype=np.float32))
 
 
-def sources(
-    features: Features, known: Bools, told: Bools, context: Bools, has_list: bool
+def answer_sources(
+    features: Features,
+    known_id: Bools,
+    known_history: Bools,
+    known_context: Bools,
+    has_list: bool,
 ) -> npt.NDArray[np.str_]:
-    """Where each query's answer comes from: `history`, `user` (its exported vector), `context` (the
-    unknown user's tower) or `hot`.
+    """What answers each query. → [B].
 
-    known, told, context [n]: whose id, some of whose history, some of whose context train has seen.
-    A model without histories has learned what a context says by itself; another one has not, and
-    its newcomers get the list.
+    `history`: the user tower, from the given history. `user`: the exported vector of the user id.
+    `context`: the user tower for the unknown user, with the given context. `hot`: the hot list.
+
+    known_*: [B], whether the query's id, an item of its history, or a value of its context occurs
+    in the training set. With a hot list, `context` answers only models without histories: they were
+    trained on what a context alone says, and other models were not.
     """
     length = features.history.length
-    tower = context if length == 0 else np.zeros_like(context)
-    chosen = [told & (length > 0), known, tower if has_list else np.ones_like(context)]
-    return np.select(chosen, [HISTORY, KNOWN, CONTEXT], HOT)
+    if not has_list:
+        by_context = np.ones_like(known_context)
+    elif length == 0:
+        by_context = known_context
+    else:
+        by_context = np.zeros_like(known_context)
+    conditions = [known_history & (length > 0), known_id, by_context]
+    return np.select(conditions, [HISTORY, KNOWN, CONTEXT], HOT)

@@ -1,9 +1,9 @@
-"""Which bundle to answer from: the registered one, or what it was refreshed to since.
+"""Which bundle a server answers from: the registered one, or its latest refresh.
 
-<refreshed>/<model>/current is a link that moves in one step (see refresh.py). Only a refresh of the
-very same bundle counts, whatever the
-link names: after a promotion the new version answers by itself until it is refreshed, and never
-with another version's index.
+<refreshed>/<model>/current is a link to the latest refreshed bundle, which a refresh replaces in
+one step (see operation/refresh.py). A server follows the link only to refreshes of the very bundle
+that it was started with. After a promotion, the new version therefore answers from its own bundle
+until it is refreshed, and never from the index of another version.
 """
 
 from __future__ import annotations
@@ -17,59 +17,60 @@ from dssm_core.errors import ArtifactError
 from dssm_core.retrieval.bundle import Bundle, content_hash, open_bundle
 
 log = logging.getLogger(__name__)
-CURRENT, LINEAGE = "current", "lineage.json"
+CURRENT = "current"
+LINEAGE = "lineage.json"
 
 
 def current_folder(root: Path, model: str) -> Path | None:
-    """The folder of the refreshed bundle that is served, None where there is none. Open it, then
-    keep it: the next refresh is another.
+    """The folder of the latest refreshed bundle, None if there is none.
+
+    Resolve it once and keep the result: the next refresh moves the link.
     """
     link = root / model / CURRENT
     return link.resolve() if link.exists() else None
 
 
 def read_lineage(root: Path, model: str) -> JSON | None:
-    """Where the refreshed bundle that is served came from: lineage.json, and its folder. None also
-    where that cannot be read.
+    """The lineage.json of the latest refreshed bundle, with its folder as `folder`.
+
+    None if there is no refreshed bundle, or its lineage cannot be read.
     """
     folder = current_folder(root, model)
+    if folder is None:
+        return None
     try:
-        return (
-            json.loads((folder / LINEAGE).read_bytes()) | {"folder": str(folder)}
-            if folder
-            else None
-        )
+        lineage: JSON = json.loads((folder / LINEAGE).read_bytes())
+        return lineage | {"folder": str(folder)}
     except (OSError, ValueError) as error:
-        log.warning("%s is damaged, the next refresh replaces it: %s", folder, error)
+        log.warning("%s is damaged (%s); the next refresh replaces it", folder, error)
         return None
 
 
 class ReloadingBundle:
-    """A registered bundle in a folder, and its refreshes below `root` (None: it is never
-    refreshed).
-    """
+    """A registered bundle, and its refreshes below `root` (None: it is not refreshed)."""
 
     def __init__(self, folder: Path | str, root: Path | None = None) -> None:
-        self.registered = self.opened = open_bundle(folder)
-        self.root, self.model = root, self.registered.config.model_name
+        self.registered = open_bundle(folder)
+        self.opened = self.registered
+        self.root = root
+        self.model = self.registered.config.model_name
         self.hash = content_hash(self.registered.folder) if root else ""
-        self.found: Path | None = None
+        self.folder: Path | None = None
 
     def current(self) -> Bundle:
-        """The bundle to answer from, opened anew where the link has moved. Where what it names is
-        damaged, the one before goes on.
+        """The bundle to answer from. It is reopened if the link has moved.
+
+        If the new bundle is damaged, the one opened before stays.
         """
-        found = current_folder(self.root, self.model) if self.root else None
-        if found != self.found:
+        folder = current_folder(self.root, self.model) if self.root else None
+        if folder != self.folder:
             try:
-                self.opened = self._open(found) if found else self.registered
+                self.opened = self._open(folder) if folder else self.registered
             except (ArtifactError, OSError, ValueError, KeyError) as error:
-                log.warning(
-                    "%s cannot be opened, what was served before is served on: %s", found, error
-                )
-            self.found = found
+                log.warning("cannot open %s (%s); still serving the bundle before", folder, error)
+            self.folder = folder
         return self.opened
 
-    def _open(self, found: Path) -> Bundle:
-        told = json.loads((found / LINEAGE).read_bytes())
-        return open_bundle(found) if told["bundle"] == self.hash else self.registered
+    def _open(self, folder: Path) -> Bundle:
+        lineage = json.loads((folder / LINEAGE).read_bytes())
+        return open_bundle(folder) if lineage["bundle"] == self.hash else self.registered

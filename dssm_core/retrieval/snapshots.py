@@ -1,10 +1,11 @@
-"""A trained bundle over a log that has gone on since: the same towers and features, as of any later
-moment.
+"""A trained bundle over a log that continues after its training: its vectors as of a later time.
 
-What is known then is what `export_embeddings` would know had the train window ended there, equally
-long: as of the bundle's own cutoff the vectors are the exported ones. Users and items that came
-since have codes behind the bundle's own, in the order in which they came, so that what is known
-earlier is a first part of what is known later. Their features count, their ids are the unknown one.
+The towers and the fitted features stay those of the bundle. A snapshot as of a time t holds what
+`export_embeddings` would know if a train window of the same length ended at t; as of the bundle's
+own cutoff, its vectors are the exported ones. Users and items that first appear after the training
+get codes behind the bundle's own codes, in order of first appearance, so that the codes of an
+earlier snapshot are the first codes of a later one. The towers use the features of these new users
+and items, and embed their ids as the unknown id.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from dssm_core.features.ids import Ids
 from dssm_core.features.inputs import ColumnTable, user_inputs
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.tables import encode_context, extend_table
-from dssm_core.retrieval.embeddings import embed_items, hottest, learned
-from dssm_core.retrieval.encoder import Encoder, users_at_once
+from dssm_core.retrieval.embeddings import embed_items, most_clicked, trained_codes
+from dssm_core.retrieval.encoder import Encoder, users_per_batch
 from dssm_core.retrieval.new_users import HotList
 
 NEVER = torch.iinfo(torch.int64).max
@@ -39,8 +40,10 @@ NEVER = torch.iinfo(torch.int64).max
 
 @dataclass(frozen=True)
 class LatestTables:
-    """Positives in time order (user_id, item_id, timestamp, context columns), and the users and
-    items tables where there are such.
+    """The log up to now, as tables.
+
+    clicks: the positives in time order, with columns user_id, item_id, timestamp and the context
+    columns; users, items: the tables of user and item columns, None where the source has none.
     """
 
     clicks: pd.DataFrame
@@ -50,12 +53,12 @@ class LatestTables:
 
 @dataclass(frozen=True)
 class Timeline:
-    """A bundle's towers, and every click of a longer log in the bundle's codes and new ones behind
-    them.
+    """A bundle's towers, and all clicks of a longer log in the bundle's codes.
 
-    user, item: [n] codes; time: [n] ms, ascending; context: [n, columns] codes; user_since,
-    item_since: [codes] ms, ascending, when each is first known (the bundle's own always were);
-    told: [item codes] ms, when created, NO_CREATION_TIME where nobody says.
+    user, item: [n] codes. time: [n] ms, ascending. context: [n, columns] codes.
+    user_since, item_since: [codes] ms, ascending, the time from which on each code is known; codes
+    of the bundle are known at any time.
+    creation_time: [item codes] ms, from the items table, NO_CREATION_TIME where it has none.
     """
 
     encoder: Encoder
@@ -68,39 +71,32 @@ class Timeline:
     context: Tensor
     user_since: Tensor
     item_since: Tensor
-    told: Tensor
+    creation_time: Tensor
     user_table: ColumnTable
     item_table: ColumnTable
 
     @classmethod
     def of(cls, folder: Path, latest: LatestTables) -> Timeline:
-        """The bundle in `folder`, as it was registered, over the latest clicks. ConfigError where
-        its split has no days.
+        """Open the registered bundle in `folder` over the latest tables.
+
+        Raises ConfigError if the bundle's split is not by days.
         """
         encoder = Encoder(folder)
-        columns, tables, own_users, own_items = (
-            encoder.config.features.columns,
-            encoder.prepared,
-            encoder.user_ids,
-            encoder.item_ids,
-        )
+        columns = encoder.config.features.columns
         listed = latest.items if encoder.config.features.catalogue == "table" else None
-        clicks = (
-            latest.clicks
-            if listed is None
-            else _on_items(latest.clicks, own_items.followed_by(listed[ITEM]))
-        )
-        users, items = (
-            own_users.followed_by(clicks[USER]),
-            own_items.followed_by(clicks[ITEM] if listed is None else _by_age(listed)),
-        )
-        user, item = (
-            torch.from_numpy(ids.encode(clicks[key])) for ids, key in ((users, USER), (items, ITEM))
-        )
-        time, told = (
-            torch.from_numpy(clicks[TIME].to_numpy(np.int64, copy=True)),
-            creation_times(latest.items, items),
-        )
+        clicks = latest.clicks
+        if listed is not None:
+            clicks = _on_items(clicks, encoder.item_ids.followed_by(listed[ITEM]))
+        users = encoder.user_ids.followed_by(clicks[USER])
+        items = encoder.item_ids.followed_by(clicks[ITEM] if listed is None else _by_age(listed))
+        user = torch.from_numpy(users.encode(clicks[USER]))
+        item = torch.from_numpy(items.encode(clicks[ITEM]))
+        time = torch.from_numpy(clicks[TIME].to_numpy(np.int64, copy=True))
+        creation_time = creation_times(latest.items, items)
+        first_seen = _first_click(item, time, len(items)) if listed is None else creation_time
+        new_users = users.after(len(encoder.user_ids))
+        new_items = items.after(len(encoder.item_ids))
+        tables = encoder.prepared
         return cls(
             encoder=encoder,
             window=trained_window(encoder.config),
@@ -110,167 +106,152 @@ class Timeline:
             item=item,
             time=time,
             context=encode_context(columns, clicks, folder),
-            user_since=_since(_first_click(user, time, len(users)), len(own_users)),
-            item_since=_since(
-                _first_click(item, time, len(items)) if listed is None else told, len(own_items)
-            ),
-            told=told,
-            user_table=extend_table(
-                tables.users, columns, "user", latest.users, users.after(len(own_users)), folder
-            ),
-            item_table=extend_table(
-                tables.items, columns, "item", latest.items, items.after(len(own_items)), folder
-            ),
+            user_since=_known_since(_first_click(user, time, len(users)), len(encoder.user_ids)),
+            item_since=_known_since(first_seen, len(encoder.item_ids)),
+            creation_time=creation_time,
+            user_table=extend_table(tables.users, columns, "user", latest.users, new_users, folder),
+            item_table=extend_table(tables.items, columns, "item", latest.items, new_items, folder),
         )
 
     def as_of(self, as_of_ms: int) -> Snapshot:
-        """What is known at a moment: no click at or after it counts."""
+        """What is known at a time: only clicks before it count."""
         start = as_of_ms - (self.window.cutoff_ms - self.window.start_ms)
-        rows = slice(*torch.searchsorted(self.time, torch.tensor([start, as_of_ms])).tolist())
-        n_users, n_items = (
-            int(torch.searchsorted(since, as_of_ms)) for since in (self.user_since, self.item_since)
-        )
-        created = first_known_times(
-            torch.full((n_items,), as_of_ms), self.item[rows], self.time[rows], self.told[:n_items]
-        )
-        if (
-            self.encoder.config.features.catalogue == "positives"
-        ):  # who has no click in the window had one before it
-            created = torch.where(created == as_of_ms, start, created)
         window = torch.tensor([start, as_of_ms])
-        return Snapshot(
-            self,
-            Interactions(
-                self.user[rows],
-                self.item[rows],
-                self.time[rows],
-                self.context[rows],
-                created,
-                window,
-            ),
-            n_users,
+        rows = slice(*torch.searchsorted(self.time, window).tolist())
+        n_users = int(torch.searchsorted(self.user_since, as_of_ms))
+        n_items = int(torch.searchsorted(self.item_since, as_of_ms))
+        otherwise = torch.full((n_items,), as_of_ms)
+        created = first_known_times(
+            otherwise, self.item[rows], self.time[rows], self.creation_time[:n_items]
         )
+        if self.encoder.config.features.catalogue == "positives":
+            # An item without a click in the window was clicked before the window.
+            created = torch.where(created == as_of_ms, start, created)
+        log = Interactions(
+            self.user[rows], self.item[rows], self.time[rows], self.context[rows], created, window
+        )
+        return Snapshot(self, log, n_users)
 
     def clicks_before(self, as_of_ms: int) -> int:
-        """How many of the clicks there are before a moment."""
+        """The number of clicks before a time."""
         return int(torch.searchsorted(self.time, as_of_ms))
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known at the end of `log`'s window; n_users: how many user codes there are, the
-    unknown one included.
+    """What is known at the end of the window of `log`.
+
+    n_users: the number of user codes, including the unknown user.
     """
 
-    of: Timeline
+    timeline: Timeline
     log: Interactions
     n_users: int
 
     @property
     def n_items(self) -> int:
-        """How many item codes there are, the unknown one included."""
+        """The number of item codes, including the unknown item."""
         return len(self.log.created)
 
     @property
     def user_ids(self) -> Ids:
-        """The ids of the users who are known."""
-        return self.of.users.first(self.n_users)
+        """The ids of the known users."""
+        return self.timeline.users.first(self.n_users)
 
     @property
     def item_ids(self) -> Ids:
-        """The ids of the items that are known."""
-        return self.of.items.first(self.n_items)
+        """The ids of the known items."""
+        return self.timeline.items.first(self.n_items)
 
     @cached_property
-    def acted(self) -> Tensor:
-        """Codes of the users who have acted since the bundle was made, ascending. → [B]."""
-        acted: Tensor = self.log.user[self.log.time >= self.of.window.cutoff_ms].unique()
-        return acted
+    def active_users(self) -> Tensor:
+        """Codes of the users with a click since the bundle's training, ascending. → [B]."""
+        since = self.log.time >= self.timeline.window.cutoff_ms
+        codes: Tensor = self.log.user[since].unique()
+        return codes
 
     @cached_property
-    def _learned_items(self) -> Interactions:
-        """The clicks on items that the towers know: a history shows no others."""
-        return self.log.without(self.log.item >= self.of.encoder.prepared.schema.items)
+    def _trained_items(self) -> Interactions:
+        """The clicks on items that the towers were trained on: histories hold only these."""
+        return self.log.without(self.log.item >= self.timeline.encoder.prepared.schema.items)
 
-    def items(self, exported: Floats) -> Floats:
-        """Every known item's vector. exported: the bundle's own [N, D] → [N or more, D], row = code
-        - 1.
+    def embed_items(self, exported: Floats) -> Floats:
+        """The vector of each known item. exported: the bundle's own [N, D] → [N or more, D], row =
+        code - 1.
 
-        Item activity moves with the clock, so with it every item is embedded anew; without it those
-        that came since.
+        With item activity, features depend on the time, so all items are embedded; without it, only
+        the items that are new since the bundle.
         """
-        encoder, prepared = self.of.encoder, self.of.encoder.prepared
-        state = Prepared(
-            self.log, prepared.users, self.of.item_table, prepared.scale, prepared.schema
-        )
+        encoder = self.timeline.encoder
+        own = encoder.prepared
+        prepared = Prepared(self.log, own.users, self.timeline.item_table, own.scale, own.schema)
         if encoder.config.features.activity.enabled:
-            return embed_items(encoder.model, state, encoder.config)
-        new = len(exported) + 1
-        return (
-            np.concatenate([exported, embed_items(encoder.model, state, encoder.config, new)])
-            if self.n_items > new
-            else exported
-        )
+            return embed_items(encoder.model, prepared, encoder.config)
+        first = len(exported) + 1
+        if self.n_items <= first:
+            return exported
+        new = embed_items(encoder.model, prepared, encoder.config, first)
+        return np.concatenate([exported, new])
 
     @torch.no_grad()
-    def users(self, codes: Tensor) -> Floats:
-        """Vectors of users by what they have done by now; the context is that of their newest click
-        on any item. codes: [B] → [B, D].
+    def embed_users(self, codes: Tensor) -> Floats:
+        """Vectors of users from their clicks so far. codes: [B] → [B, D].
+
+        The context is that of a user's latest click, on any item.
         """
-        encoder, length = self.of.encoder, self.of.encoder.config.features.history.length
+        features = self.timeline.encoder.config.features
+        parts = codes.split(users_per_batch(features))
+        return torch.cat([self._embed_users(part) for part in parts]).numpy()
 
-        def embed(part: Tensor) -> Tensor:
-            now = torch.full_like(part, self.log.end)
-            history, context = (
-                self._learned_items.history(part, now, length)[0],
-                self.log.history(part, now, 1)[1],
-            )
-            inputs = user_inputs(self.of.user_table, part, history, context, now)
-            return encoder.model.users(
-                inputs._replace(user=learned(part, encoder.prepared.schema.users))
-            )
+    def _embed_users(self, codes: Tensor) -> Tensor:
+        encoder = self.timeline.encoder
+        now = torch.full_like(codes, self.log.end)
+        length = encoder.config.features.history.length
+        history = self._trained_items.history(codes, now, length)[0]
+        context = self.log.history(codes, now, 1)[1]
+        inputs = user_inputs(self.timeline.user_table, codes, history, context, now)
+        ids = trained_codes(codes, encoder.prepared.schema.users)
+        return encoder.model.users(inputs._replace(user=ids))
 
-        return torch.cat(
-            [embed(part) for part in codes.split(users_at_once(encoder.config.features))]
-        ).numpy()
+    def hot_list(self, exported: HotList | None) -> HotList | None:
+        """The hot list as of now for new users, None if the bundle has no list."""
+        return most_clicked(self.log, self.timeline.encoder.config) if exported else None
 
-    def hot(self, exported: HotList | None) -> HotList | None:
-        """What newcomers get by now, where the bundle has a list for them."""
-        return hottest(self.log, self.of.encoder.config) if exported else None
+    def embed_all_users(self, exported: Floats) -> Floats:
+        """The vector of each known user, the unknown user first. exported: [U + 1, D] → [n_users,
+        D].
 
-    def all_users(self, exported: Floats) -> Floats:
-        """Every known user's vector, the unknown one first: anew for those who have acted.
-        exported: [U + 1, D] → [n_users, D].
+        Only users with a click since the training are embedded; the others keep the exported
+        vector.
         """
-        vectors = np.concatenate(
-            [exported, np.zeros((self.n_users - len(exported), exported.shape[1]), np.float32)]
-        )
-        if len(self.acted):
-            vectors[self.acted.numpy()] = self.users(self.acted)
+        new = np.zeros((self.n_users - len(exported), exported.shape[1]), np.float32)
+        vectors = np.concatenate([exported, new])
+        if len(self.active_users):
+            vectors[self.active_users.numpy()] = self.embed_users(self.active_users)
         return vectors
 
 
 def trained_window(config: Config) -> Window:
-    """When a bundle's train window began and ended. ConfigError where its split has no days."""
+    """The train window of a bundle. Raises ConfigError if its split is not by days."""
     if not isinstance(config.split, Days):
         raise ConfigError(
-            f"split {config.split.kind!r} has no moment that everything is known up to: refreshing needs split.kind days"
+            f"a model with split.kind {config.split.kind!r} cannot be refreshed: this split has no"
+            " cutoff time. Train with split.kind 'days'"
         )
     window: Window = config.split.window(config.data.zone)
     return window
 
 
 def _on_items(clicks: pd.DataFrame, items: Ids) -> pd.DataFrame:
+    """The clicks on known items."""
     return clicks[items.encode(clicks[ITEM]) > 0].reset_index(drop=True)
 
 
 def _by_age(items: pd.DataFrame) -> pd.Series[Any]:
-    """The table's ids, oldest first, those of unknown age before them."""
-    return (
-        items.sort_values(CREATED, kind="stable", na_position="first")[ITEM]
-        if CREATED in items
-        else items[ITEM]
-    )
+    """The ids of the items table, oldest first; items of unknown age come before all others."""
+    if CREATED not in items:
+        return items[ITEM]
+    return items.sort_values(CREATED, kind="stable", na_position="first")[ITEM]
 
 
 def _first_click(code: Tensor, time: Tensor, codes: int) -> Tensor:
@@ -278,6 +259,8 @@ def _first_click(code: Tensor, time: Tensor, codes: int) -> Tensor:
     return torch.full((codes,), NEVER).scatter_reduce(0, code, time, "amin")
 
 
-def _since(known: Tensor, own: int) -> Tensor:
-    """When each code is first known; the first `own` always were. [codes] → [codes]."""
-    return known.index_fill(0, torch.arange(own), NO_CREATION_TIME)
+def _known_since(first: Tensor, own: int) -> Tensor:
+    """The time from which on each code is known; the first `own` codes always are. [codes] →
+    [codes].
+    """
+    return first.index_fill(0, torch.arange(own), NO_CREATION_TIME)

@@ -1,11 +1,12 @@
 """Batches of training events, in one of three ways.
 
-With item activity on, every event is a row: all events of a batch share one refresh, so that they
-can share candidates, and its user is seen as of that refresh. With activity off nothing but the
-order of a history matters: a batch is some stretches of histories, and every place of a stretch is
-an event, trained toward what followed, in one pass. Where the order says nothing either
-(train.target `rest`), a batch is some users, each with a random part of what they took as their
-history and every other item as an event.
+- `EventExamples` (item activity on): each event is a row, and its user is embedded as of the
+  event's refresh. All events of a batch have the same refresh, so that they can share candidates.
+- `SequenceExamples` (item activity off): only the order of a history matters. A batch holds
+  stretches of histories, and each position of a stretch is an event whose target comes later, so
+  that one pass trains all positions.
+- `UserExamples` (train.target `rest`): not even the order matters. A batch holds users, each with a
+  random part of their items as the history, and each other item as an event.
 """
 
 from __future__ import annotations
@@ -32,51 +33,57 @@ from dssm_core.training.epoch_order import epoch_batches, filled, length_batches
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch's users and its n events, all of one bucket (a place in the refreshes).
+    """The users of a batch, and its n events, all of the same refresh.
 
-    places: [n] of each event's vector among the flattened [B * L] ones; rows: [n] of each event's
-    user among the B, where several events share one. Neither where a user is an event's own.
+    bucket: the number of the refresh. positions: [n], the row of each event's user vector among the
+    flattened [B * L] ones, if a user has a vector at each position of the history. rows: [n], the
+    user of each event among the B users, if several events share one. Both are None if each event
+    has its own user.
     """
 
     inputs: UserInputs
     events: Events
     bucket: int
-    places: Tensor | None = None
+    positions: Tensor | None = None
     rows: Tensor | None = None
 
 
 class Examples(Protocol):
-    """A log's training events in batches. `count`: how many events there are."""
+    """The training events of a log in batches. `count`: the number of events."""
 
     count: int
 
     def batches(self, size: int, seed: int) -> list[Tensor]:
-        """Rows of each batch of one epoch, of about `size` events; the same seed gives the same."""
+        """Rows of each batch of an epoch, of about `size` events. The same seed gives the same
+        batches.
+        """
         ...
 
     def take(self, rows: Tensor, generator: torch.Generator) -> Batch:
-        """The batch at `rows`."""
+        """The batch of these rows."""
         ...
 
 
 def examples(config: Config, log: Interactions, users: ColumnTable, times: Tensor) -> Examples:
-    """How this config sees a log. times: [buckets] ms, see prepare.bucket_times."""
+    """The training events of a log as the config needs them. times: [buckets] ms, see
+    `bucket_times`.
+    """
     if config.features.activity.enabled:
         return EventExamples(config, log, users, times)
-    return (
-        UserExamples(config, log, users)
-        if config.train.target == "rest"
-        else SequenceExamples(config, log, users)
-    )
+    if config.train.target == "rest":
+        return UserExamples(config, log, users)
+    return SequenceExamples(config, log, users)
 
 
 class EventExamples:
-    """An event a row, as of its refresh."""
+    """One row for each event, as of its refresh."""
 
     def __init__(
         self, config: Config, log: Interactions, users: ColumnTable, times: Tensor
     ) -> None:
-        self.features, self.log, self.users = config.features, log, users
+        self.features = config.features
+        self.log = log
+        self.users = users
         self.events = training_events(log, times.to(log.time.device))
         self.buckets = self.events.bucket.cpu()
         self.count = len(self.buckets)
@@ -93,15 +100,17 @@ class EventExamples:
 
 
 class SequenceExamples:
-    """Stretches of histories of at most features.history.length places; long histories are cut into
-    several.
+    """Stretches of histories, of at most features.history.length positions; longer histories are
+    cut into several stretches.
 
     Each stretch but a user's first begins with the last event of the one before, so that every
-    event but the first is learned toward once.
+    event except for a user's first is a target once.
     """
 
     def __init__(self, config: Config, log: Interactions, users: ColumnTable) -> None:
-        self.log, self.users, self.future = log, users, config.train.target == "future"
+        self.log = log
+        self.users = users
+        self.future = config.train.target == "future"
         self.length = config.features.history.length
         self.order, ptr = log.sequences()
         self.begin, self.end = stretches(ptr, max(1, self.length))
@@ -115,49 +124,42 @@ class SequenceExamples:
     def take(self, rows: Tensor, generator: torch.Generator) -> Batch:
         """See Examples."""
         rows = rows.to(self.order.device)
-        begin, last = self.begin[rows, None], self.end[rows, None] - 1
-        place = begin + torch.arange(
-            int(self.lengths[rows.cpu()].max()), device=begin.device
-        )  # [B, L]
-        held = place < last
-        seen = self.order[torch.minimum(place, last)]
-        places = held.flatten().nonzero().squeeze(1)
-        ahead = place + 1
+        last = self.end[rows, None] - 1
+        longest = int(self.lengths[rows.cpu()].max())
+        position = self.begin[rows, None] + torch.arange(longest, device=last.device)  # [B, L]
+        present = position < last
+        shown = self.order[torch.minimum(position, last)]
+        target = position + 1
         if self.future:
-            ahead = (
-                ahead
-                + (
-                    torch.rand(place.shape, generator=generator, device=place.device)
-                    * (last - place)
-                ).long()
-            )
-        toward = self.order[torch.minimum(ahead, last)].flatten()[places]
-        history = (
-            torch.where(held, self.log.item[seen], 0) if self.length else torch.zeros_like(place)
-        )
+            noise = torch.rand(position.shape, generator=generator, device=position.device)
+            target = target + (noise * (last - position)).long()
+        events = present.flatten().nonzero().squeeze(1)
+        targets = self.order[torch.minimum(target, last)].flatten()[events]
+        history = torch.zeros_like(position)
+        if self.length:
+            history = torch.where(present, self.log.item[shown], 0)
         inputs = sequence_inputs(
-            self.users, self.log.user[seen[:, 0]], history, self.log.context[seen]
+            self.users, self.log.user[shown[:, 0]], history, self.log.context[shown]
         )
-        return Batch(inputs, timeless(self.log, toward), 0, places)
+        return Batch(inputs, events_without_refresh(self.log, targets), 0, events)
 
 
 class UserExamples:
-    """Whole users, whose vector is trained toward all that is not in their history at once: the
-    order does not count.
+    """Users whose vector is trained toward all items that are not in their history, in any order.
 
-    A random share of a user's items is the history, so that it never holds what is learned toward,
-    as in denoising autoencoders (Liang et al. 2018). With features.history.length 0 every item is
-    learned toward.
+    A random part of a user's items is the history, so that it never holds a target, as in denoising
+    autoencoders (Liang et al. 2018). With features.history.length 0, every item is a target.
     """
 
     def __init__(self, config: Config, log: Interactions, users: ColumnTable) -> None:
-        self.log, self.users, self.length = log, users, config.features.history.length
+        self.log = log
+        self.users = users
+        self.length = config.features.history.length
         self.order, self.ptr = log.sequences()
         lengths = self.ptr.diff()
-        self.known = (
-            (lengths > (1 if self.length else 0)).nonzero().squeeze(1)
-        )  # a history leaves an item to learn
-        self.lengths = lengths[self.known].cpu()
+        fewest = 2 if self.length else 1  # a history leaves at least one item as a target
+        self.codes = (lengths >= fewest).nonzero().squeeze(1)
+        self.lengths = lengths[self.codes].cpu()
         self.count = int(self.lengths.sum())
 
     def batches(self, size: int, seed: int) -> list[Tensor]:
@@ -167,51 +169,49 @@ class UserExamples:
 
     def take(self, rows: Tensor, generator: torch.Generator) -> Batch:
         """See Examples."""
-        user = self.known[rows.to(self.known.device)]
+        user = self.codes[rows.to(self.codes.device)]
         row, at = ranges(self.ptr[user], self.ptr[user + 1])
         taken = self.order[at]
-        shown = random_part(row, len(user), self.length, generator)
+        position = random_part(row, len(user), self.length, generator)
+        shown = position >= 0
         history = torch.zeros(len(user), max(1, self.length), dtype=torch.int64, device=user.device)
-        held = shown >= 0
-        history[row[held], shown[held]] = self.log.item[taken[held]]
-        context = self.log.context[
-            self.order[self.ptr[user]]
-        ]  # of no columns: config.py refuses them
+        history[row[shown], position[shown]] = self.log.item[taken[shown]]
+        # The context has no columns here: the config refuses context columns with this target.
+        context = self.log.context[self.order[self.ptr[user]]]
         inputs = user_inputs(self.users, user, history, context)
-        return Batch(inputs, timeless(self.log, taken[~held]), 0, rows=row[~held])
+        events = events_without_refresh(self.log, taken[~shown])
+        return Batch(inputs, events, 0, rows=row[~shown])
 
 
-def timeless(log: Interactions, rows: Tensor) -> Events:
-    """The log's rows [n] as events of the only bucket there is without item activity."""
+def events_without_refresh(log: Interactions, rows: Tensor) -> Events:
+    """The rows [n] of the log as events of bucket 0, the only one without item activity."""
     return Events(log.user[rows], log.item[rows], torch.zeros_like(rows), log.time[rows])
 
 
 def random_part(row: Tensor, users: int, length: int, generator: torch.Generator) -> Tensor:
-    """The place of each of the users' items in a random part of them, -1 for the rest, which is
-    never empty.
+    """A random part of each user's items: each item's position in it, -1 if it is not in it. [n] →
+    [n].
 
-    row: [n] ascending, whose item it is; at most `length` of a user's are in the part; its share is
-    uniform in [0, 1).
+    row: [n] ascending, the user of each item. At most `length` items of a user are in the part; its
+    share of the user's items is uniform in [0, 1), so at least one item is left.
     """
     if not length:
         return torch.full_like(row, -1)
-    counts, nth = row.bincount(minlength=users), torch.empty_like(row)
-    nth[shuffled_within(row, generator)] = ranges(torch.zeros_like(counts), counts)[1]
-    size = (
-        (torch.rand(users, generator=generator, device=row.device) * counts)
-        .long()
-        .clamp(max=length)
-    )
-    return torch.where(nth < size[row], nth, -1)
+    counts = row.bincount(minlength=users)
+    rank = torch.empty_like(row)
+    rank[shuffled_within(row, generator)] = ranges(torch.zeros_like(counts), counts)[1]
+    share = torch.rand(users, generator=generator, device=row.device)
+    size = (share * counts).long().clamp(max=length)
+    return torch.where(rank < size[row], rank, -1)
 
 
 def stretches(ptr: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Where to cut every user's events, the newest stretch whole: `length` + 1 events at most, 2 at
-    least.
+    """Cut the events of every user into stretches of 2 to `length` + 1 events.
 
-    ptr: [users + 1], where each user's events begin → begin, end: 2 x [stretches].
+    The newest stretch of a user has the full length. ptr: [users + 1], where each user's events
+    begin → begin, end: [stretches] each.
     """
     pieces = ((ptr.diff() - 1).clamp(min=0) + length - 1) // length
-    user, nth = ranges(torch.zeros_like(pieces), pieces)
-    end = ptr[1:][user] - nth * length
+    user, number = ranges(torch.zeros_like(pieces), pieces)
+    end = ptr[1:][user] - number * length
     return torch.maximum(ptr[:-1][user], end - length - 1), end

@@ -1,4 +1,4 @@
-"""Tensors on disk: written whole or not at all, read without unpickling."""
+"""Checkpoints: tensors and plain values in one file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(file: Path) -> dict[str, Any] | None:
-    """What the last save wrote, on the CPU; None where there is none."""
+    """The state of the last save, on the CPU; None if there is no file. It is read without
+    unpickling objects.
+    """
     if not file.is_file():
         return None
     state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)

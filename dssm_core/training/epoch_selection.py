@@ -1,5 +1,7 @@
-"""How well towers in training rank what was held out of the train days, as an index made without it
-would have answered.
+"""The validation metric: how well the towers rank interactions held out of the train window.
+
+The metric chooses the number of epochs. Exact search is used, as if an index had been built without
+the held-out interactions.
 """
 
 from __future__ import annotations
@@ -20,85 +22,85 @@ from dssm_core.metrics import METRICS, Relevant
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.training.logits import similarity
 
-MOST_USERS = 20_000  # an even sample of the users is enough to choose an epoch by
-AT_ONCE = 1024  # queries scored at a time
+MAX_USERS = 20_000  # an evenly spaced sample of users is enough to choose an epoch
+QUERIES_PER_BATCH = 1024
 
 
 class HeldOutQueries:
-    """The queries held out, found once, asked after each epoch. Warm users and items only: in the
-    log that is `known`.
+    """The held-out queries of a training, prepared once and used after each epoch.
 
-    log: the whole train window; what `prepare.selection_log` leaves out of it is relevant.
+    Only users and items with an interaction before the validation slice count. log: the whole train
+    window; `selection_log` says which of its interactions are held out.
     """
 
     def __init__(self, config: Config, log: Interactions) -> None:
-        self.features, self.exclude_seen = config.features, config.evaluation.exclude_seen
-        self.name, _, k = config.train.metric.partition("@")
-        self.k, self.known = int(k), selection_log(config, log)
+        self.features = config.features
+        self.exclude_seen = config.evaluation.exclude_seen
+        self.metric, _, k = config.train.metric.partition("@")
+        self.k = int(k)
+        self.known = selection_log(config, log)
         self.as_of = self.known.end
         held_out = log.time >= self.as_of if config.split.by_time else log.last_of_each()
-        seen = torch.zeros_like(log.created, dtype=torch.bool).index_fill_(0, self.known.item, True)
-        if config.features.catalogue == "table" or not seen[log.item[held_out]].any():
-            seen = torch.ones_like(
-                seen
-            )  # items are served that nobody took, or nothing held out was taken before: rank them all
-        known = (log.created < self.as_of) if config.split.by_time else seen
-        self.items = known[1:].nonzero().squeeze(1) + 1
-        pairs = np.unique(
-            torch.stack([log.user[held_out], log.item[held_out]], 1).cpu().numpy(), axis=0
-        )
-        rows = np.searchsorted(self.items.cpu().numpy(), pairs[:, 1])
-        held = np.isin(pairs[:, 0], self.known.user.cpu().numpy()) & np.isin(
-            pairs[:, 1], self.items.cpu().numpy()
-        )
-        users = np.unique(pairs[held, 0])
+        self.items = self._candidate_items(config, log, held_out)
+        items = self.items.cpu().numpy()
+        pairs = torch.stack([log.user[held_out], log.item[held_out]], 1).cpu().numpy()
+        pairs = np.unique(pairs, axis=0)  # [n, 2] user and item codes
+        warm = np.isin(pairs[:, 0], self.known.user.cpu().numpy()) & np.isin(pairs[:, 1], items)
+        users = np.unique(pairs[warm, 0])
         if not len(users):
             raise DataError(
-                "no user of the validation slice was seen before it: give more split.train_days to validate on"
+                "no user of the validation slice has an interaction before it: give more"
+                " split.train_days"
             )
-        users = users[np.linspace(0, len(users) - 1, min(MOST_USERS, len(users))).astype(np.int64)]
-        held &= np.isin(pairs[:, 0], users)
-        query = np.searchsorted(users, pairs[held, 0])
-        self.relevant = Relevant.of(query, rows[held], len(users), len(self.items))
+        sample = np.linspace(0, len(users) - 1, min(MAX_USERS, len(users))).astype(np.int64)
+        users = users[sample]
+        pairs = pairs[warm & np.isin(pairs[:, 0], users)]
+        query = np.searchsorted(users, pairs[:, 0])
+        rows = np.searchsorted(items, pairs[:, 1])
+        self.relevant = Relevant.of(query, rows, len(users), len(items))
         self.users = torch.from_numpy(users).to(log.user.device)
+
+    def _candidate_items(self, config: Config, log: Interactions, held_out: Tensor) -> Tensor:
+        """Codes of the items that are ranked, ascending. → [N]."""
+        if config.split.by_time:
+            known = log.created < self.as_of
+        else:
+            known = torch.zeros_like(log.created, dtype=torch.bool)
+            known = known.index_fill_(0, self.known.item, True)
+            # Rank all items if items without interactions are served, or if every held-out
+            # interaction is the first with its item.
+            if config.features.catalogue == "table" or not known[log.item[held_out]].any():
+                known = torch.ones_like(known)
+        return known[1:].nonzero().squeeze(1) + 1
 
     @torch.no_grad()
     def score(self, model: TwoTower, prepared: Prepared) -> float:
-        """Mean of train.metric over the users by exact search; NaN where the towers give no
-        numbers.
-        """
+        """The mean of train.metric over the users; NaN if the item vectors are not finite."""
         inputs = item_inputs(
             self.known, prepared.items, self.items, self.as_of, self.features, prepared.scale
         )
         vectors = model.items(inputs)
         if not vectors.isfinite().all():
             return math.nan
+        parts = self.users.split(QUERIES_PER_BATCH)
+        top = torch.cat([self._top_rows(model, prepared, part, vectors) for part in parts])
+        hits = self.relevant.hits(top.cpu().numpy())
+        return float(METRICS[self.metric](hits, self.relevant.counts, self.k).mean())
 
-        def top(part: Tensor) -> Tensor:
-            queries = model.users(
-                users_as_of(
-                    self.known,
-                    prepared.users,
-                    part,
-                    torch.full_like(part, self.as_of),
-                    self.features,
-                )
-            )
-            scores = similarity(queries, vectors)
-            return (
-                (self._without_seen(scores, part) if self.exclude_seen else scores)
-                .topk(min(self.k, len(vectors)), dim=1)
-                .indices
-            )
+    def _top_rows(
+        self, model: TwoTower, prepared: Prepared, users: Tensor, vectors: Tensor
+    ) -> Tensor:
+        """Rows of the k best items of each user. users: [B] codes; vectors: [N, D] → [B, k]."""
+        as_of = torch.full_like(users, self.as_of)
+        inputs = users_as_of(self.known, prepared.users, users, as_of, self.features)
+        scores = similarity(model.users(inputs), vectors)
+        if self.exclude_seen:
+            scores = self._mask_seen(scores, users)
+        return scores.topk(min(self.k, len(vectors)), dim=1).indices
 
-        found = torch.cat([top(part) for part in self.users.split(AT_ONCE)]).cpu().numpy()
-        return float(
-            METRICS[self.name](self.relevant.hits(found), self.relevant.counts, self.k).mean()
-        )
-
-    def _without_seen(self, scores: Tensor, users: Tensor) -> Tensor:
-        """-inf for what each user took before. scores: [B, N]; users: [B] codes."""
+    def _mask_seen(self, scores: Tensor, users: Tensor) -> Tensor:
+        """Set the score of each user's known items to -inf. scores: [B, N]; users: [B] codes."""
         order, ptr = self.known.sequences()
-        query, place = ranges(ptr[users], ptr[users + 1])
-        column = torch.searchsorted(self.items, self.known.item[order[place]])
+        query, position = ranges(ptr[users], ptr[users + 1])
+        column = torch.searchsorted(self.items, self.known.item[order[position]])
         return scores.index_put_((query, column), torch.tensor(-torch.inf, device=scores.device))

@@ -89,8 +89,8 @@ class Objective:
         events, features = batch.events, self.config.features
         users = (
             model.users(batch.inputs)
-            if batch.places is None
-            else model.users(batch.inputs, True).flatten(0, 1)[batch.places]
+            if batch.positions is None
+            else model.users(batch.inputs, True).flatten(0, 1)[batch.positions]
         )
         distinct, place = torch.cat([events.item, candidates.items.flatten()]).unique(
             return_inverse=True

@@ -288,8 +288,11 @@ def test_a_wrong_form_fails_without_a_retry_and_says_why(airflow, champion, tmp_
     (tmp_path / "seeds.csv").write_text("user_id\nu1\n")
     wrong = {
         "item 'nothing' is not among the model's": {"item": "nothing"},
-        "give seed users or one item to start from, not neither": {},
-        "give seed users or one item to start from, not both": {"item": "a1", "seeds": ["u1"]},
+        "give either seed users or one item to start from: neither is given": {},
+        "give either seed users or one item to start from: both are given": {
+            "item": "a1",
+            "seeds": ["u1"],
+        },
         "1 of 1 seeds are no users of this model, such as nobody": {"seeds": ["nobody"]},
         "only these folders may be read": {"seeds_file": str(tmp_path / "seeds.csv")},
         "run 'served/2024-03-07/none' is not in": {"item": "a1", "run": "served/2024-03-07/none"},

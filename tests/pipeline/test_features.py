@@ -163,20 +163,20 @@ def test_who_comes_later_is_seen_by_every_kind_of_column(served):
             "device": ["phone"] * 2,
         }
     )
-    moments = Timeline.of(
+    timeline = Timeline.of(
         encoder.folder, LatestTables(pd.concat([clicks, rows], ignore_index=True), *tables)
     )
     for table, ids, twin in (
-        (moments.user_table, moments.users, "5"),
-        (moments.item_table, moments.items, "3"),
+        (timeline.user_table, timeline.users, "5"),
+        (timeline.item_table, timeline.items, "3"),
     ):
         code, new = ids.encode([twin, "twin"])
         for part in (table.categorical, table.multi, table.numeric):
             assert part[code].equal(part[new])
         assert table.means.as_of(torch.tensor([new]), torch.tensor([cutoff])).abs().sum() == 0
     exported = [np.load(encoder.folder / f"{side}_embeddings.npy") for side in ("item", "user")]
-    moment = moments.as_of(cutoff + DAY)
-    items, users = moment.items(exported[0]), moment.all_users(exported[1])
+    snapshot = timeline.as_of(cutoff + DAY)
+    items, users = snapshot.embed_items(exported[0]), snapshot.embed_all_users(exported[1])
     assert (len(items), len(users)) == (len(exported[0]) + 1, len(exported[1]) + 1)
     assert np.isfinite(items).all()
     assert np.isfinite(users).all()

@@ -132,10 +132,10 @@ def exported(base):
 
 def test_as_of_the_cutoff_the_vectors_are_the_exported_ones(base, log):
     items, users = exported(base)
-    moment = Timeline.of(base, latest(log)).as_of(CUTOFF)
-    assert np.array_equal(moment.items(items), items)
-    assert np.array_equal(moment.all_users(users), users)
-    everyone = moment.users(np_codes(1, len(users)))
+    snapshot = Timeline.of(base, latest(log)).as_of(CUTOFF)
+    assert np.array_equal(snapshot.embed_items(items), items)
+    assert np.array_equal(snapshot.embed_all_users(users), users)
+    everyone = snapshot.embed_users(np_codes(1, len(users)))
     assert np.array_equal(everyone, users[1:])  # also where they are computed anew
 
 
@@ -152,23 +152,25 @@ def test_nothing_at_or_after_the_moment_changes_anything(base, log, hour):
     full, cut = (
         Timeline.of(base, clicks).as_of(as_of) for clicks in (latest(log), latest(log, as_of))
     )
-    assert np.array_equal(full.items(items), cut.items(items))
-    assert np.array_equal(full.all_users(users), cut.all_users(users))
+    assert np.array_equal(full.embed_items(items), cut.embed_items(items))
+    assert np.array_equal(full.embed_all_users(users), cut.embed_all_users(users))
     assert (full.n_users, full.n_items) == (cut.n_users, cut.n_items)
 
 
 def test_only_those_who_acted_have_other_vectors(base, log):
     users = exported(base)[1]
-    moments = Timeline.of(base, latest(log))
-    moment = moments.as_of(CUTOFF + HOUR_MS)
+    timeline = Timeline.of(base, latest(log))
+    snapshot = timeline.as_of(CUTOFF + HOUR_MS)
     acted = set(
         log[1][(log[1].timestamp >= CUTOFF) & (log[1].timestamp < CUTOFF + HOUR_MS)].user_id
     )
-    assert set(moments.users.decode(moment.acted.numpy())) == acted
-    same = (moment.all_users(users)[: len(users)] == users).all(1)
+    assert set(timeline.users.decode(snapshot.active_users.numpy())) == acted
+    same = (snapshot.embed_all_users(users)[: len(users)] == users).all(1)
     changed = {
         name
-        for name, kept in zip(moments.users.decode(np.arange(1, len(users))), same[1:], strict=True)
+        for name, kept in zip(
+            timeline.users.decode(np.arange(1, len(users))), same[1:], strict=True
+        )
         if not kept
     }
     assert same[0]
@@ -180,28 +182,32 @@ def test_only_those_who_acted_have_other_vectors(base, log):
 
 def test_newcomers_have_codes_behind_the_bundles_own_from_their_first_click_on(base, log):
     own = open_bundle(base)
-    moments = Timeline.of(base, latest(log))
-    assert moments.items.index[: len(own.items) - 1].equals(own.items.index)
+    timeline = Timeline.of(base, latest(log))
+    assert timeline.items.index[: len(own.items) - 1].equals(own.items.index)
     first = log[1].groupby(ITEM).timestamp.min()
     for hour in (0, 6, 10, 11, 24):
-        moment = moments.as_of(CUTOFF + hour * HOUR_MS)
-        known = set(moments.items.decode(np.arange(1, moment.n_items)))
+        snapshot = timeline.as_of(CUTOFF + hour * HOUR_MS)
+        known = set(timeline.items.decode(np.arange(1, snapshot.n_items)))
         assert known == set(first[first < CUTOFF + hour * HOUR_MS].index)
         assert ("new" in known) == (hour >= 11)
-        assert ("stranger" in set(moments.users.decode(np.arange(1, moment.n_users)))) == (hour > 5)
+        assert ("stranger" in set(timeline.users.decode(np.arange(1, snapshot.n_users)))) == (
+            hour > 5
+        )
 
 
 def test_a_window_as_long_as_the_trained_one(base, log):
-    moment = Timeline.of(base, latest(log)).as_of(CUTOFF + 5 * HOUR_MS)
-    assert (moment.log.start, moment.log.end) == (T0 + 5 * HOUR_MS, CUTOFF + 5 * HOUR_MS)
-    inside = log[1][(log[1].timestamp >= moment.log.start) & (log[1].timestamp < moment.log.end)]
-    assert len(moment.log.item) == len(inside)
+    snapshot = Timeline.of(base, latest(log)).as_of(CUTOFF + 5 * HOUR_MS)
+    assert (snapshot.log.start, snapshot.log.end) == (T0 + 5 * HOUR_MS, CUTOFF + 5 * HOUR_MS)
+    inside = log[1][
+        (log[1].timestamp >= snapshot.log.start) & (log[1].timestamp < snapshot.log.end)
+    ]
+    assert len(snapshot.log.item) == len(inside)
     first = inside.groupby(ITEM).timestamp.min()
-    names = moment.of.items.decode(np.arange(1, moment.n_items))
+    names = snapshot.timeline.items.decode(np.arange(1, snapshot.n_items))
     wanted = [
-        first.get(name, moment.log.start) for name in names
+        first.get(name, snapshot.log.start) for name in names
     ]  # who has left the window is as old as it is
-    assert moment.log.created[1:].tolist() == wanted
+    assert snapshot.log.created[1:].tolist() == wanted
 
 
 @pytest.fixture(scope="module")
@@ -214,8 +220,8 @@ def by_place(log, tmp_path_factory):
 def test_without_item_activity_known_items_keep_their_vectors(log, by_place, tmp_path):
     folder = assemble(by_place, tmp_path / "bundle")
     items = exported(folder)[0]
-    moment = Timeline.of(folder, latest(log)).as_of(CUTOFF + DAY)
-    anew = moment.items(items)
+    snapshot = Timeline.of(folder, latest(log)).as_of(CUTOFF + DAY)
+    anew = snapshot.embed_items(items)
     assert len(anew) > len(items)
     assert anew[: len(items)].tobytes() == items.tobytes()
     assert np.isfinite(anew).all()
@@ -526,7 +532,7 @@ def test_again_is_the_same_and_an_older_moment_is_refused(run, base, tmp_path):
     assert {file: file.stat().st_mtime_ns for file in before} == before
     with pytest.raises(
         ConflictError,
-        match="is refreshed as of 2024-03-04T11:00:00Z already, after 2024-03-04T09:00:00Z",
+        match="is refreshed as of 2024-03-04T11:00:00Z already, which is later than 2024-03-04T09:00:00Z",
     ):
         at(tmp_path, base, run, 9)
     assert reloading.read_lineage(tmp_path, "dssm-made") == made
@@ -596,7 +602,7 @@ def test_landed_days_and_the_log_give_the_same(run, base, log, tmp_path):
 
 def test_what_cannot_be_refreshed_is_said(run, base, tmp_path):
     with pytest.raises(
-        ConfigError, match="trained on everything before 2024-03-04T00:00:00Z; give a later moment"
+        ConfigError, match="trained on everything before 2024-03-04T00:00:00Z; give a later time"
     ):
         at(tmp_path, base, run, -1)
     with pytest.raises(
@@ -606,11 +612,11 @@ def test_what_cannot_be_refreshed_is_said(run, base, tmp_path):
     noon = datetime(2024, 3, 4, 12, tzinfo=UTC)
     with pytest.raises(
         ConfigError,
-        match=r"2024-03-04T15:00:00\+0000 is to come, .*give it with its zone, or in UTC",
+        match=r"2024-03-04T15:00:00\+0000 is in the future: .*with its time zone, or in UTC",
     ):
-        refresh.passed_ms(datetime(2024, 3, 4, 15), noon)  # three o'clock in Moscow
+        refresh.past_ms(datetime(2024, 3, 4, 15), noon)  # three o'clock in Moscow
     assert (
-        refresh.passed_ms(datetime.fromisoformat("2024-03-04T15:00:00+03:00"), noon)
+        refresh.past_ms(datetime.fromisoformat("2024-03-04T15:00:00+03:00"), noon)
         == CUTOFF + 12 * HOUR_MS
     )
     other = run.config.model_copy(update={"name": "other"})
@@ -693,7 +699,7 @@ def test_a_champion_that_was_replaced_meanwhile_is_not_swapped_in(run, base, tmp
     )
     with pytest.raises(
         ConflictError,
-        match="champion of 'dssm-made' became 4 while 3 was refreshed: the next refresh is its",
+        match="champion of 'dssm-made' became 4 while version 3 was refreshed",
     ):
         refresh.refresh_registered(store, None, run.config, CUTOFF + HOUR_MS, tmp_path)
     assert reloading.current_folder(tmp_path, "dssm-made") is None

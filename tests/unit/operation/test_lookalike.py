@@ -121,9 +121,9 @@ def test_unknown_seeds_are_counted_and_named(crowd, tmp_path, caplog):
 
 def test_bad_questions_are_named(made, tmp_path):
     file = tmp_path / "a.parquet"
-    with pytest.raises(ConfigError, match="not both"):
+    with pytest.raises(ConfigError, match="both are given"):
         make_audience(made, file, 3, seeds=[1], item=10)
-    with pytest.raises(ConfigError, match="not neither"):
+    with pytest.raises(ConfigError, match="neither is given"):
         make_audience(made, file, 3)
     with pytest.raises(ConfigError, match="top is 0"):
         make_audience(made, file, 0, item=10)
@@ -131,7 +131,7 @@ def test_bad_questions_are_named(made, tmp_path):
         make_audience(made, tmp_path / "a.txt", 3, item=10)
     with pytest.raises(DataError, match="item 77 is not among the model's 4 items"):
         make_audience(made, file, 3, item=77)
-    with pytest.raises(DataError, match="nobody is left: all 3 users"):
+    with pytest.raises(DataError, match="no user is left: all 3 users"):
         make_audience(made, file, 3, seeds=[1, 2, 3])
 
 
@@ -192,7 +192,7 @@ def test_what_is_not_there_is_named(fabricate):
     run = fabricate()
     with (
         pytest.raises(
-            ConfigError, match="version '1' is of a registered model, run 'one' has none"
+            ConfigError, match="version '1' is of a registered model, but run 'one' has no versions"
         ),
         lookalike.opened(run, "1"),
     ):

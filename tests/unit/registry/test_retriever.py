@@ -66,13 +66,13 @@ def test_k_over_the_catalogue_gives_all(bundle):
 @pytest.mark.parametrize("k", [0, -1, 1.5, "3", True, None, 10_001])
 def test_bad_k_is_named(bundle, k):
     with pytest.raises(
-        DataError, match=f"k is {k!r}: ask for a whole number of items, 1 to 10,000"
+        DataError, match=f"k is {k!r}, but it must be a whole number from 1 to 10,000"
     ):
         bundle.retrieve(pd.DataFrame({"user_id": [1]}), k)
 
 
 def test_nobody_asking_is_named(bundle):
-    with pytest.raises(DataError, match="input has no rows: give one for each user who asks"):
+    with pytest.raises(DataError, match="the input has no rows: give one row for each user"):
         bundle.retrieve(pd.DataFrame({"user_id": []}), 5)
 
 
@@ -110,7 +110,9 @@ def test_an_id_that_is_no_scalar_is_refused(bundle, cell):
     """As MLflow's server makes of the form `inputs`: without this it would be somebody unknown, and
     answered as such.
     """
-    with pytest.raises(DataError, match="is no id: give one a row"):
+    with pytest.raises(
+        DataError, match=r"user_id in row 1 is .* not a single id: give one id in each row"
+    ):
         bundle.retrieve(pd.DataFrame({"user_id": [1, cell]}), 5)
 
 
@@ -118,7 +120,7 @@ def test_an_id_that_is_no_scalar_is_refused(bundle, cell):
     ("cell", "kind"), [("10,20", "text"), (10, "of type int"), ({"a": 1}, "of type dict")]
 )
 def test_a_history_that_is_no_list_is_refused(bundle, cell, kind):
-    with pytest.raises(DataError, match=f"is {kind}: give a list of item_id"):
+    with pytest.raises(DataError, match=f"history in row 1, .* is {kind}: give a list of item_id"):
         bundle.retrieve(pd.DataFrame({"history": [[10], cell]}), 5)
 
 

@@ -14,7 +14,7 @@ from dssm_core.evaluation.queries import read_evaluation_data
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.popularity import Clicks
 from dssm_core.retrieval.embeddings import hot_list, trained_on_empty_histories
-from dssm_core.retrieval.new_users import HotList, open_hot_list, sources
+from dssm_core.retrieval.new_users import HotList, answer_sources, open_hot_list
 from tests.conftest import small_config
 
 END = 3 * DAY_MS
@@ -122,7 +122,7 @@ def test_sources_by_hand(length, has_list, wanted):
     """Rows: a history alone, an id alone, a context alone, nothing."""
     known, told, context = (np.array([place == row for row in range(4)]) for place in (1, 0, 2))
     features = Features(history=History(length=length))
-    assert sources(features, known, told, context, has_list).tolist() == wanted
+    assert answer_sources(features, known, told, context, has_list).tolist() == wanted
 
 
 def test_what_is_evaluated_is_what_newcomers_are_served(fabricate, finish):

@@ -116,7 +116,7 @@ def test_every_place_is_an_event_toward_the_next():
     ]  # the user's own column, then each event's context
     assert batch.events.user.tolist() == [1, 1, 2]
     assert batch.events.item.tolist() == [2, 3, 5]
-    assert batch.places.tolist() == [0, 1, 2]
+    assert batch.positions.tolist() == [0, 1, 2]
     torch.testing.assert_close(batch.inputs.numeric[0, :, -1], torch.tensor([1.0, 2.0]).log1p())
 
 

@@ -23,7 +23,8 @@ from dssm_core.runs.transaction import execute
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
 from dssm_core.training.epoch_selection import HeldOutQueries
 from dssm_core.training.objective import Objective
-from dssm_core.training.trainer import Trainer, choose_device, learning_rate
+from dssm_core.training.optimizers import learning_rate
+from dssm_core.training.trainer import Trainer, choose_device
 from tests.conftest import small_config
 
 BEFORE_TRAINING = ("ingest_data", "validate_data", "split_by_time", "sample_negatives")
@@ -252,7 +253,7 @@ def test_large_tables_are_updated_by_row_and_left_out_of_the_average(prepared_ru
     assert model.item_id.weight is trainer.model.item_id.weight
     assert trainer.model.item_id.weight.grad.is_sparse
     assert not torch.equal(weights(model.item_tower), weights(trainer.model.item_tower))
-    assert len(trainer.optimizers) == 2
+    assert len(trainer.optimizers.members) == 2
 
 
 def test_a_lazy_step_is_adams_first_step_on_the_rows_it_touches():
@@ -401,7 +402,7 @@ def test_validation_recall_equals_a_loop(plain):
     log, as_of = prepared.log, prepared.log.end - 24 * 3_600_000
     got = HeldOutQueries(config, log).score(model, prepared)
 
-    from dssm_core.features.interactions import item_inputs, users_as_of
+    from dssm_core.features.inputs import item_inputs, users_as_of
 
     known = log.before(as_of)
     catalogue = [code for code in range(1, len(log.created)) if log.created[code] < as_of]
