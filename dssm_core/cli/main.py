@@ -9,6 +9,7 @@ from dssm_core.cli.data import land
 from dssm_core.cli.models import history, promote, rollback
 from dssm_core.cli.run import report, run, runs
 from dssm_core.cli.serving import publish, refresh
+from dssm_core.cli.settings import settings
 from dssm_core.cli.steps import step_commands
 from dssm_core.cli.sweep import sweep
 from dssm_core.cli.terminal import HELP_OPTIONS, Group, log_to_terminal
@@ -16,6 +17,7 @@ from dssm_core.cli.terminal import HELP_OPTIONS, Group, log_to_terminal
 COMMANDS = (
     run,
     sweep,
+    settings,
     land,
     runs,
     report,

@@ -21,7 +21,7 @@ class Section(BaseModel):
 class Member(BaseModel):
     """The choice of one member of a family. The member's own settings stand beside `kind`."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
     kind: str
 
     @property

@@ -23,30 +23,32 @@ MAX_LINE_BYTES = 32_000_000  # of `whole_lines`: a longer line is an error, it i
 
 
 class TextTable(FileTable):
-    """One table of a log in text files.
-
-    names: the columns of files that have no header line. quote: may be empty, for files without
-    quoting.
-    """
+    """One table of a log in text files."""
 
     separator: Annotated[str, Field(min_length=1, max_length=4)] = ","
+    """What separates the columns of a line."""
     quote: Annotated[str, Field(max_length=1)] = '"'
+    """The character that quotes a value; empty for files without quoting."""
     names: tuple[str, ...] | None = None
+    """Names of the columns, for files without a header line; null reads the header."""
     encoding: Literal["utf-8", "utf-16", "latin-1"] = "utf-8"
+    """Encoding of the files."""
 
 
 class Delimited(BaseModel):
-    """path: a folder, or the one file of interactions. A file whose name ends in .gz is read as
-    gzip.
-    """
+    """Text files: CSV, TSV and the like."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     timed: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ()
     path: str
+    """A folder, or the one file of interactions. Files whose name ends in .gz are read as gzip."""
     interactions: TextTable
+    """The files of interactions."""
     users: TextTable | None = None
+    """The files of users."""
     items: TextTable | None = None
+    """The files of items."""
 
     def files(self) -> dict[str, Path]:
         """Every file of every table, by relative name; DataError when a pattern matches no file."""

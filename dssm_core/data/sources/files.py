@@ -37,18 +37,17 @@ Pattern = Annotated[str, AfterValidator(_relative)]
 
 
 class FileTable(BaseModel):
-    """One table of a log in files.
+    """One table of a log in files."""
 
-    files: glob pattern relative to the source's path. columns: canonical or chosen name → the
-    file's column; a column that is not listed keeps its name. time_unit: unit of `timestamp` and
-    `created_at`. timezone: time zone of ISO times without a UTC offset.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     files: Pattern
+    """Glob pattern relative to the source's path."""
     columns: dict[str, str] = {}
+    """Canonical or chosen name → the file's column. A column that is not listed keeps its name."""
     time_unit: TimeUnit = "ms"
+    """Unit of `timestamp` and `created_at`."""
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    """Time zone of ISO times without a UTC offset, an IANA name."""
 
 
 def find_files(base: str, patterns: Sequence[str]) -> dict[str, Path]:

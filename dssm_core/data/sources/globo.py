@@ -25,15 +25,13 @@ CLICKS = TextTable(
 
 
 class Globo(BaseModel):
-    """path: the folder of clicks_hour_000.csv.gz and so on.
+    """The log of Globo.com: interactions only, with six context columns named click_*."""
 
-    The log has interactions only, with six context columns named click_*.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     timed: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ()
     path: str
+    """The folder of clicks_hour_000.csv.gz and so on."""
 
     def files(self) -> dict[str, Path]:
         """The hourly files in order; DataError when the folder has none."""

@@ -16,17 +16,17 @@ from dssm_core.data.sql import parquet
 
 
 class LandedDays(BaseModel):
-    """path: the dataset's folder of landed days. days: each day of the window, with the key of its
-    content.
-
-    `landing.use_landed_days` writes these settings. Users and items are those of the newest day.
+    """Days that `landing` has kept. `landing.use_landed_days` writes these settings. Users and
+    items are those of the newest day.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     timed: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ()
     path: str
+    """The dataset's folder of landed days."""
     days: Annotated[dict[date, str], Field(min_length=1)]
+    """Each day of the window, with the key of its content."""
 
     def files(self) -> dict[str, Path]:
         """The interactions of each day, then the users and items of the newest day; DataError

@@ -38,15 +38,13 @@ TABLES = {
 
 
 class MovieLens(BaseModel):
-    """path: the folder of the three files.
+    """`genres` is multi-valued with separator "|"; `rating` is 1 to 5."""
 
-    `genres` is multi-valued with separator "|"; `rating` is 1 to 5.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     timed: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ()
     path: str
+    """The folder of the three files."""
 
     def files(self) -> dict[str, Path]:
         """The three files; DataError naming the one that is missing."""

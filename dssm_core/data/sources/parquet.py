@@ -16,18 +16,19 @@ from dssm_core.data.sql import literal
 
 
 class Parquet(BaseModel):
-    """path: a folder, or the one file of interactions.
+    """Parquet files. Columns keep their types; ids become text."""
 
-    Columns keep their types; ids become text.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     timed: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ()
     path: str
+    """A folder, or the one file of interactions."""
     interactions: FileTable
+    """The files of interactions."""
     users: FileTable | None = None
+    """The files of users."""
     items: FileTable | None = None
+    """The files of items."""
 
     def files(self) -> dict[str, Path]:
         """Every file of every table, by relative name; DataError when a pattern matches no file."""

@@ -30,33 +30,36 @@ TRAIN, TEST = "train", "test"
 class PartPatterns(BaseModel):
     """The two glob patterns of a published split: training lines and test lines."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     train: Pattern
+    """Glob pattern of the training lines."""
     test: Pattern
+    """Glob pattern of the test lines."""
 
 
 class Sequences(BaseModel):
-    """Give either `lines`, a glob pattern below `path`, or `parts`: then a column `part` is 'train'
-    or 'test' for each interaction.
-
-    path: a folder, or the one file of lines. Words are separated by blanks or tabs. A second line
-    of a user continues the first one; a line that has only a user holds no interaction; empty lines
-    are ignored. With `parts` every position in test is after every position in train.
-    users, items: optional tables as in `delimited`.
-    shuffle: a seed, for files whose lines are in no order of time (many published lists are sorted
-    by id): positions then follow a hash of seed, user and item, so that any item may be a user's
-    last one.
+    """Lines of a user and the user's items, separated by blanks or tabs: either `lines`, or
+    `parts`, which give each interaction a column `part` of 'train' or 'test'. A second line of a
+    user continues the first one; a line that has only a user holds no interaction; empty lines are
+    ignored. With `parts` every position in test is after every position in train.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     timed: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     path: str
+    """A folder, or the one file of lines."""
     lines: Pattern | None = None
+    """Glob pattern of the files of lines, below `path`."""
     parts: PartPatterns | None = None
+    """Glob patterns of the files of train and of test, instead of `lines`."""
     users: TextTable | None = None
+    """The files of users."""
     items: TextTable | None = None
+    """The files of items."""
     shuffle: Annotated[int, Field(ge=0)] | None = None
+    """Seed by which the items of each user are shuffled, for lines without an order; null keeps the
+    order."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:

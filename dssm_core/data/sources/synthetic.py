@@ -40,22 +40,29 @@ class Articles:
 
 
 class Synthetic(BaseModel):
-    """Sizes of the log. half_life_h: hours in which an article loses half of its appeal. start: the
-    first day, UTC.
-    """
+    """A generated log of news articles and their readers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     timed: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ()
     users: Annotated[int, Field(ge=1)] = 10_000
+    """Number of users."""
     items: Annotated[int, Field(ge=1)] = 3_000
+    """Number of articles."""
     clicks: Annotated[int, Field(ge=1)] = 300_000
+    """Number of clicks."""
     days: Annotated[int, Field(ge=1)] = 7
+    """Number of days."""
     start: date = date(2024, 3, 1)
+    """The first day, UTC."""
     categories: Annotated[int, Field(ge=1)] = 20
+    """Number of categories of articles."""
     segments: Annotated[int, Field(ge=1)] = 8
+    """Number of segments of users."""
     half_life_h: Annotated[float, Field(gt=0)] = 24.0
+    """Hours in which an article loses half of its appeal."""
     seed: Annotated[int, Field(ge=0)] = 7
+    """Seed of the log; it does not follow the config's seed."""
 
     def files(self) -> dict[str, Path]:
         """Empty: the log is generated."""

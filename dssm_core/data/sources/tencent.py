@@ -33,21 +33,24 @@ PERSON_KEYS = (
 
 
 class Tencent(BaseModel):
-    """path: the folder of the files, or train.csv itself. ads, people: patterns of optional files.
-
-    direction: with `lookalike` the ad is the user and the person is the item, so that an ad
-    retrieves people by the people it already has; `recall` is the other way round. The keys of a
-    person become columns of their names; several values in a cell are separated by blanks.
+    """The log of the Tencent lookalike contest. The keys of a person become columns of their names;
+    several values in a cell are separated by blanks.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     timed: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ()
     path: str
+    """The folder of the files, or train.csv itself."""
     direction: Literal["lookalike", "recall"] = "lookalike"
+    """With `lookalike` the ad is the user and the person is the item, so that an ad retrieves
+    people by the people it already has; `recall` is the other way round."""
     train: Pattern = "train*.csv*"
+    """Glob pattern of the files of pairs."""
     ads: Pattern = "adFeature.csv*"
+    """Glob pattern of the files of ads, which may be absent."""
     people: Pattern = "userFeature.data*"
+    """Glob pattern of the files of people, which may be absent."""
 
     def files(self) -> dict[str, Path]:
         """The existing files by relative name; DataError when there is no train file."""

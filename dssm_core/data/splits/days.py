@@ -13,23 +13,25 @@ from dssm_core.data.splits.protocol import Window
 
 
 class Days(BaseModel):
-    """`train_days` whole days before the `test_days`; `test_day` is the first test day.
-
-    With many days on both sides this is a split by one global cutoff date. The last
-    `validation_days` of train choose the number of epochs; the final model is trained on all of
-    train.
+    """Whole local days: `train_days` days before the test days. With many days on both sides this
+    is a split by one global cutoff date.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     by_time: ClassVar[bool] = True
     by_row: ClassVar[bool] = False
     relevant: ClassVar[None] = None
     ignores: ClassVar[tuple[str, ...]] = ()
     kind: Literal["days"] = "days"
     test_day: date
+    """The first test day."""
     train_days: Annotated[int, Field(ge=2)] = 6
+    """Number of days before the first test day to train on."""
     test_days: Annotated[int, Field(ge=1)] = 1
+    """Number of test days."""
     validation_days: Annotated[int, Field(ge=1)] = 1
+    """Number of the last train days that choose the number of epochs; then all train days are
+    trained on."""
 
     @model_validator(mode="after")
     def _check_validation_days(self) -> Self:

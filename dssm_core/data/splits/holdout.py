@@ -12,21 +12,21 @@ from dssm_core.data.splits.protocol import CLEAN, NO_DAYS, POSITIVE, Window
 
 
 class Holdout(BaseModel):
-    """`share` of each user's positives, and of the user's negatives, is in test; at least one row
-    of each sort stays in train.
-
-    A hash of `seed`, user and item chooses the rows, so that the same log always gives the same
-    split.
+    """A random share of each user's positives, and of the user's negatives, is the test set; at
+    least one row of each stays in train. A hash of seed, user and item chooses the rows, so that
+    the same log gives the same split everywhere.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     by_time: ClassVar[bool] = False
     by_row: ClassVar[bool] = False
     relevant: ClassVar[None] = None
     ignores: ClassVar[tuple[str, ...]] = NO_DAYS
     kind: Literal["holdout"] = "holdout"
     share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of a user's rows in the test set, 0 to 1."""
     seed: Annotated[int, Field(ge=0)] = 42
+    """Seed of the choice; it does not follow the config's seed."""
 
     @property
     def title(self) -> str:

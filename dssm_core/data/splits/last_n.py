@@ -15,23 +15,22 @@ from dssm_core.data.splits.protocol import CLEAN, NO_DAYS, Window
 
 
 class LastN(BaseModel):
-    """The newest `n` rows of each user are in test, whatever their label; users with `n` rows or
-    fewer are in train only.
-
-    Each positive test row is a query with one relevant item. Its history holds the positives up to
-    the row before, earlier test rows included (the protocol of MetaSpore's MovieLens benchmark,
-    with n = 3).
-    relevant: a comparison such as `rating > 2` that a positive test row must meet to be a query;
-    other test rows are history only.
+    """The newest `n` rows of each user are the test set, whatever their label; users with `n` rows
+    or fewer are only in train. Each positive test row is a query: one item is relevant, and the
+    history holds the positives before it, earlier test rows too (the protocol of MetaSpore's
+    MovieLens benchmark, with n = 3).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     by_time: ClassVar[bool] = False
     by_row: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = NO_DAYS
     kind: Literal["last_n"] = "last_n"
     n: Annotated[int, Field(ge=1)] = 3
+    """Number of test rows of a user."""
     relevant: str | None = None
+    """A comparison such as `rating > 2` that a positive test row must meet to be a query; other
+    rows are only history. Null makes all of them queries."""
 
     @field_validator("relevant")
     @classmethod

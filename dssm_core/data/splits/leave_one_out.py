@@ -12,17 +12,16 @@ from dssm_core.data.splits.protocol import CLEAN, NO_DAYS, POSITIVE, Window
 
 
 class LeaveOneOut(BaseModel):
-    """Users with fewer than `min_positives` positives are in train only. Rows after a user's last
-    positive are outside.
-    """
+    """Each user's last positive is the test set. Rows after it are outside the window."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     by_time: ClassVar[bool] = False
     by_row: ClassVar[bool] = False
     relevant: ClassVar[None] = None
     ignores: ClassVar[tuple[str, ...]] = NO_DAYS
     kind: Literal["leave_one_out"] = "leave_one_out"
     min_positives: Annotated[int, Field(ge=2)] = 2
+    """Number of positives below which a user is only in train."""
 
     @property
     def title(self) -> str:

@@ -19,25 +19,27 @@ from dssm_core.features.popularity import Clicks, popular
 
 
 class Als(BaseModel):
-    """Settings of ALS.
+    """Factors of users and items by alternating least squares."""
 
-    alpha: confidence of a pair of user and item, 1 + alpha * clicks. threads: 0 means every core
-    that OpenMP may use. seed: of the first vectors; None follows the seed of the run.
-    history: number of newest items from which a user's vector is solved; the a-th newest weighs
-    decay**a of a click.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     needs_time: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     factors: Annotated[int, Field(ge=1)] = 128
+    """Length of the factors."""
     regularization: Annotated[float, Field(gt=0)] = 0.1
+    """Weight of the factors' norms."""
     alpha: Annotated[float, Field(gt=0)] = 3.0
+    """Confidence of a click: 1 + alpha * clicks."""
     iterations: Annotated[int, Field(ge=1)] = 15
+    """Number of passes over users and items."""
     history: Annotated[int, Field(ge=1)] = 20
+    """Number of newest items from which a user's vector is solved."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Weight of the a-th newest item: decay ** a of a click."""
     seed: int | None = None
+    """Seed of the first factors; null follows the config's seed."""
     threads: Annotated[int, Field(ge=0)] = 0
+    """Number of threads; 0 takes every core that OpenMP may use."""
 
     def variants(self, clicks: Clicks, as_of_ms: int) -> dict[str, Ints]:
         """None."""

@@ -28,20 +28,20 @@ GIB = 2**30
 
 
 class Ease(BaseModel):
-    """Settings of EASE.
+    """A linear item-to-item model with a closed form."""
 
-    regularization: lambda of the paper. max_gib: memory of one matrix of clicked items squared;
-    three of them are alive at once. history: number of newest items that are scored; the a-th
-    newest weighs decay**a.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     needs_time: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     regularization: Annotated[float, Field(gt=0)] = 500.0
+    """Lambda of the paper."""
     max_gib: Annotated[float, Field(gt=0)] = 2.0
+    """Largest matrix of (clicked items) squared that is accepted, in GiB; three of them are in
+    memory at once."""
     history: Annotated[int, Field(ge=1)] = 20
+    """Number of a user's newest items that are looked up."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Weight of the a-th newest item: decay ** a."""
 
     def variants(self, clicks: Clicks, as_of_ms: int) -> dict[str, Ints]:
         """None."""

@@ -27,31 +27,33 @@ MINUTE_MS = 60_000
 
 
 class ItemCf(BaseModel):
-    """Similarity of items i and j: the weights of their common users, divided by
-    n_i**0.5 * n_j**`popularity` (n: number of users; 0.5 gives the cosine).
-
-    weighting: a common user weighs 1 (`cosine`), or 1 / log(1 + number of its items) (`iuf`, the
-    inverse user frequency of Breese et al. 1998).
-    window: None takes the items of a user as one set. A number counts only pairs of clicks at most
-    that many positions apart in the user's sequence; a pair weighs distance_decay**(distance - 1).
-    directed: only j after i. max_gap_min: only clicks at most that many minutes apart, which keeps
-    pairs within a session.
-    neighbours: number of similar items that are kept for each item. history: number of newest items
-    that are scored; the a-th newest weighs decay**a.
+    """Item-to-item collaborative filtering. The similarity of i and j is the sum of their common
+    users' weights, over n_i ** 0.5 * n_j ** `popularity` (n: number of users).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     needs_time: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     weighting: Literal["cosine", "iuf"] = "iuf"
+    """A common user counts 1 (`cosine`), or 1 / log(1 + the user's items) (`iuf`, the inverse user
+    frequency of Breese et al. 1998)."""
     popularity: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Exponent of the other item's number of users in the similarity; 0.5 is the cosine."""
     window: Annotated[int, Field(ge=1)] | None = None
+    """Only pairs of clicks at most this many positions apart count; null counts a user's items as
+    one set."""
     distance_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Weight of a pair of clicks: distance_decay ** (distance - 1), the distance in positions."""
     directed: bool = False
+    """Whether only the later item of a pair is a neighbour of the earlier one."""
     max_gap_min: Annotated[float, Field(gt=0)] | None = None
+    """Only pairs of clicks at most this many minutes apart count; null has no limit."""
     neighbours: Annotated[int, Field(ge=1)] = 200
+    """Number of neighbours that are kept for each item."""
     history: Annotated[int, Field(ge=1)] = 20
+    """Number of a user's newest items that are looked up."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Weight of the a-th newest item: decay ** a."""
 
     @model_validator(mode="after")
     def _pairs_need_a_window(self) -> ItemCf:

@@ -20,19 +20,19 @@ from dssm_core.features.popularity import (
 
 
 class RecentHot(BaseModel):
-    """windows_h: candidate windows in hours; the one with the best recall in the first `places`
-    positions is used.
-
-    Items without a click in the window follow, ordered by all their clicks.
+    """Most clicked in the last hours. Items without a click in these hours follow in order of all
+    their clicks.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     needs_time: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ()
     windows_h: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (
         HOT_WINDOWS_H
     )
+    """Windows in hours to choose from, by recall a day earlier."""
     places: Annotated[int, Field(ge=1)] = HOT_PLACES
+    """Number of first list positions that the choice looks at."""
 
     def variants(self, clicks: Clicks, as_of_ms: int) -> dict[str, Ints]:
         """The list of each candidate window, by `HOURSh`."""

@@ -20,23 +20,26 @@ from dssm_core.features.popularity import Clicks, popular
 
 
 class Swing(BaseModel):
-    """Similarity of items i and j: w_u * w_v / (alpha + number of items that u and v share), summed
-    over the pairs of users u, v who have both.
-
-    w_u = 1 / sqrt(number of items of u). users_per_item: maximum number of users of an item whose
-    pairs are counted, drawn at random; it bounds the cost, which grows with its square. seed: of
-    the draw; None follows the seed of the run. neighbours, history, decay: as for `itemcf`.
+    """Swing similarity of i and j: the sum over pairs of users u, v of both items of w_u * w_v /
+    (`alpha` + number of items that u and v share), with w_u = 1 / sqrt(items of u).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     needs_time: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     alpha: Annotated[float, Field(ge=0)] = 1.0
+    """Smoothing: a pair of users counts 1 / (alpha + the items that they share)."""
     users_per_item: Annotated[int, Field(ge=2)] = 100
+    """Number of an item's users, drawn by `seed`, that make its pairs. It bounds the cost, which
+    grows with its square."""
     seed: int | None = None
+    """Seed of the draw; null follows the config's seed."""
     neighbours: Annotated[int, Field(ge=1)] = 200
+    """Number of neighbours that are kept for each item."""
     history: Annotated[int, Field(ge=1)] = 20
+    """Number of a user's newest items that are looked up."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Weight of the a-th newest item: decay ** a."""
 
     def variants(self, clicks: Clicks, as_of_ms: int) -> dict[str, Ints]:
         """None."""

@@ -20,7 +20,7 @@ from dssm_core.models.towers.protocol import Pooled
 class LinearTower(BaseModel):
     """No settings. An item id of the model's own width is taken as it is, not projected."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     ignores: ClassVar[tuple[str, ...]] = ()
     user_only: ClassVar[tuple[str, ...]] = ()
 

@@ -13,15 +13,15 @@ from dssm_core.models.towers.protocol import Concatenated, Pooled, perceptron
 
 
 class Mlp(BaseModel):
-    """`hidden`: units of each hidden layer, ReLU between them; `dropout`: share of them left out in
-    training.
-    """
+    """All fields side by side through a multi-layer perceptron with ReLU."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     ignores: ClassVar[tuple[str, ...]] = ()
     user_only: ClassVar[tuple[str, ...]] = ()
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128,)
+    """Number of units of each hidden layer."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the units that is zeroed in training."""
 
     def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
         """See Tower."""

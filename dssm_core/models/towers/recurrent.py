@@ -21,19 +21,21 @@ from dssm_core.models.towers.protocol import POOLING
 
 
 class Recurrent(BaseModel):
-    """`blocks` of a recurrence, then a feed-forward layer `expansion` times as wide; `dropout`
-    after each, `embedding_dropout` of the embedded history.
-
-    Each unit remembers for its own time: decays begin spread from 2 to 64 places.
+    """Blocks of a gated linear recurrence and a feed-forward layer. Each unit has its own memory:
+    decays start spread from 2 to 64 positions.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     ignores: ClassVar[tuple[str, ...]] = POOLING
     user_only: ClassVar[tuple[str, ...]] = ("blocks", "expansion", "dropout", "embedding_dropout")
     blocks: Annotated[int, Field(ge=1)] = 2
+    """Number of blocks."""
     expansion: Annotated[float, Field(gt=0)] = 2.0
+    """Width of the feed-forward layers as a multiple of features.id_dim."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of each layer's output that is zeroed in training."""
     embedding_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of the embedded history that is zeroed in training."""
 
     def problems(self, config: Config) -> Iterator[str]:
         """See no_histories."""

@@ -19,16 +19,17 @@ from dssm_core.models.towers.protocol import Pooled, perceptron
 
 
 class Senet(BaseModel):
-    """`hidden` and `dropout` as in mlp; `reduction`: fields a unit of the excitation's hidden layer
-    stands for.
-    """
+    """A perceptron over fields that are first scaled by how much they matter for the row."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     ignores: ClassVar[tuple[str, ...]] = ()
     user_only: ClassVar[tuple[str, ...]] = ()
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128,)
+    """Number of units of each hidden layer."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the units that is zeroed in training."""
     reduction: Annotated[int, Field(ge=1)] = 2
+    """Number of fields for each unit of the excitation's hidden layer."""
 
     def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
         """See Tower."""

@@ -19,13 +19,9 @@ from dssm_core.models.towers.protocol import POOLING
 
 
 class Sequence(BaseModel):
-    """`blocks` of attention with `heads`, then a feed-forward layer `expansion` times as wide.
+    """Blocks of causal self-attention and a feed-forward layer."""
 
-    dropout: after each layer, not on attention weights, which would forbid the fused kernels;
-    embedding_dropout: of the embedded history.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     ignores: ClassVar[tuple[str, ...]] = POOLING
     user_only: ClassVar[tuple[str, ...]] = (
         "blocks",
@@ -35,10 +31,16 @@ class Sequence(BaseModel):
         "embedding_dropout",
     )
     blocks: Annotated[int, Field(ge=1)] = 2
+    """Number of blocks."""
     heads: Annotated[int, Field(ge=1)] = 2
+    """Number of attention heads; it must divide features.id_dim."""
     expansion: Annotated[float, Field(gt=0)] = 2.0
+    """Width of the feed-forward layers as a multiple of features.id_dim."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of each layer's output that is zeroed in training. Attention weights have no dropout,
+    because the fused kernels do not support it."""
     embedding_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of the embedded history that is zeroed in training."""
 
     def problems(self, config: Config) -> Iterator[str]:
         """See no_histories; heads that do not divide the width."""

@@ -17,18 +17,17 @@ from dssm_core.models.towers.protocol import POOLING, Pooled, perceptron
 
 
 class Youtube(BaseModel):
-    """`hidden` and `dropout` as in mlp. The item side is a plain embedding, as the softmax weights
-    of the paper are.
-
-    Pools are the paper's (newest and mean), whatever features.history.pools says; numbers x are
-    also seen as x² and √x.
+    """The user side sees the newest item, the mean of the history, and numbers x also as x² and √x.
+    The item side is a sum of projections.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     ignores: ClassVar[tuple[str, ...]] = POOLING
     user_only: ClassVar[tuple[str, ...]] = ("hidden", "dropout")
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (256, 128)
+    """Number of units of each hidden layer."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the units that is zeroed in training."""
 
     def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:
         """See Tower. The last field holds the numbers."""

@@ -22,17 +22,17 @@ SHAPE = "index.json"  # the file itself does not know its dimension
 
 
 class Annoy(BaseModel):
-    """`trees` in the forest; `search_k` nodes a query looks at (more of either: better recall,
-    slower).
-    """
+    """A forest of random projection trees."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     effort: ClassVar[str | None] = "search_k"
     exact: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     requirements: ClassVar[tuple[str, ...]] = ("annoy",)
     trees: Annotated[int, Field(ge=1)] = 100
+    """Number of trees. More trees: better recall, larger index."""
     search_k: Annotated[int, Field(ge=1)] = 50_000
+    """Number of nodes that a query visits. More nodes: better recall, slower search."""
 
     def problems(self, config: Config) -> Iterator[str]:
         """A ranking by dot products, which it does not have."""

@@ -49,27 +49,29 @@ class Chosen:
 
 
 class Auto(BaseModel):
-    """The fastest of exact search and `kinds` that finds `min_recall` of exact search's `k` items,
-    over `sample` queries.
+    """The fastest of exact search and `kinds` that finds `min_recall` of exact search's `k` items.
 
-    Each kind is built once or twice with sizes that suit the catalogue; then the least effort of
-    searching that reaches `min_recall` is looked for, and the fastest of these is taken. Efforts
-    follow from recall and so from the seed; which kind is fastest is for the machine's clock to say
-    and may differ between machines: the choice is saved with the index. Catalogues up to
-    `flat_below` items are searched exactly, untried. A graph and a forest are tried on request
-    only: a million vectors take them minutes, to be slower than inverted lists at k = 200
-    (docs/benchmarks.md).
+    Each kind is built with sizes that suit the catalogue. For each build, the smallest effort of
+    searching that reaches `min_recall` is found, and the fastest of these is taken. Efforts depend
+    on recall and so on the seed alone. Which kind is the fastest is measured and may differ between
+    machines, so the choice is saved with the index.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     effort: ClassVar[str | None] = None
     exact: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     min_recall: Annotated[float, Field(gt=0, le=1)] = measure.ENOUGH
+    """Smallest share of exact search's items that the index must find."""
     k: Annotated[int, Field(ge=1)] = measure.K
+    """Number of items of each list that recall is measured on."""
     sample: Annotated[int, Field(ge=1)] = measure.QUERIES
+    """Number of queries to measure with."""
     flat_below: Annotated[int, Field(ge=0)] = 20_000
+    """Number of items up to which exact search is taken without measuring."""
     kinds: tuple[str, ...] = ("faiss_ivf",)
+    """The kinds of index to try. A graph (faiss_hnsw) and a forest (annoy) take minutes to build
+    for a million vectors, and are slower than inverted lists at k = 200 (docs/benchmarks.md)."""
 
     @field_validator("kinds")
     @classmethod

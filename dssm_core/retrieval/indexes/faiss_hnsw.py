@@ -15,18 +15,19 @@ from dssm_core.retrieval.indexes.protocol import check_vectors, in_parts
 
 
 class FaissHnsw(BaseModel):
-    """`m` links a vector; candidates kept while building (`ef_construction`) and searching
-    (`ef_search`, k at least).
-    """
+    """A graph of near neighbours."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     effort: ClassVar[str | None] = "ef_search"
     exact: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     requirements: ClassVar[tuple[str, ...]] = ()
     m: Annotated[int, Field(ge=2)] = 32
+    """Number of links of a vector."""
     ef_construction: Annotated[int, Field(ge=1)] = 200
+    """Number of candidates that are kept while building."""
     ef_search: Annotated[int, Field(ge=1)] = 400
+    """Number of candidates that are kept while searching; at least k."""
 
     def least_effort(self, k: int) -> int:
         """A walk keeps no fewer candidates than it returns."""

@@ -26,12 +26,11 @@ from dssm_core.sampling.samplers.protocol import (
 
 
 class Active(BaseModel):
-    """With probability 1 - uniform_share in proportion to clicks ** alpha in the `window_h` hours
-    before the refresh, else uniformly from every item known by then, so that quiet items are
-    negatives too.
+    """Items that were being clicked before the refresh, and with probability `uniform_share` any
+    item that exists by then, so that quiet items are negatives too.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     own: ClassVar[bool] = False
     even: ClassVar[bool] = False
     draws_positives: ClassVar[bool] = True
@@ -39,8 +38,11 @@ class Active(BaseModel):
     same_for_all: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     window_h: Annotated[int, Field(ge=1)] = 24
+    """Hours before the refresh whose clicks count."""
     alpha: Annotated[float, Field(ge=0)] = 0.75
+    """Items are drawn in proportion to clicks ** alpha."""
     uniform_share: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Share of draws that are uniform over all items that exist."""
 
     def problems(self, config: Config) -> Iterator[str]:
         """A config without item activity."""

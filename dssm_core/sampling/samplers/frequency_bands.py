@@ -22,14 +22,11 @@ from dssm_core.sampling.samplers.protocol import (
 
 
 class FrequencyBands(BaseModel):
-    """The most clicked items that together hold `high_clicks` of all clicks are the high band, all
-    others the low one.
-
-    high_draws: share of draws from the high band; within a band every item alike. Where one band is
-    empty, all draws are from the other.
+    """Items in two bands by number of clicks. Within a band all items have the same probability; if
+    one band is empty, all draws are from the other.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     own: ClassVar[bool] = False
     even: ClassVar[bool] = False
     draws_positives: ClassVar[bool] = True
@@ -37,7 +34,9 @@ class FrequencyBands(BaseModel):
     same_for_all: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ()
     high_clicks: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    """Share of all clicks that the most clicked items of the high band hold together."""
     high_draws: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of draws from the high band."""
 
     def files(self) -> dict[str, Path]:
         """None: only the log is read."""

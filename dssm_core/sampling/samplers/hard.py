@@ -25,16 +25,12 @@ SCORES_AT_ONCE = 16_000_000  # scores held at a time: 64 MB
 
 
 class Hard(BaseModel):
-    """Evenly from `per_user` items of each user's band; evenly from all items for a user whom the
-    model does not know.
-
-    bundle: folder of a bundle, or of a run that got as far as export_embeddings. band: ranks
-    [first, last) of the exact search over all that model's items, 0 the best. The user's own train
-    items are no negatives and are left out, as is what the present data does not know; per_user of
-    the rest, spread evenly over the band.
+    """Items that a previous model ranks high for the user, but not at the top; uniform over all
+    items for a user outside of that model. The user's own train items are left out, and items that
+    the present data does not have.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     own: ClassVar[bool] = True
     even: ClassVar[bool] = False
     draws_positives: ClassVar[bool] = False
@@ -42,8 +38,11 @@ class Hard(BaseModel):
     same_for_all: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     bundle: str
+    """Folder of the previous model's bundle, or of a run that finished export_embeddings."""
     band: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] = (100, 500)
+    """Ranks [first, last) in exact search over that model's items; 0 is the best."""
     per_user: Annotated[int, Field(ge=1)] = 100
+    """Number of items of the band that are kept for each user, spread evenly over it."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -17,30 +17,24 @@ from dssm_core.sampling.samplers.protocol import FittedIds, Tables, categorical,
 
 
 class Streaming(BaseModel):
-    """How the streaming estimate runs (Yi et al. 2019, algorithm 2): each item keeps a moving
-    average of the gap between its events, and its probability is one over that gap. One event is
-    one step.
-
-    step: weight of the newest gap (their alpha); an item's first gaps are averaged evenly, until 1
-    / their number is below it, so that no first guess lingers. slots: items share so many cells by
-    a hash of their code; left out: a cell each.
+    """The streaming estimate of an item's frequency (Yi et al. 2019, algorithm 2): one over a
+    moving average of the gap between its events. One event is one step.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     step: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Weight of the newest gap. An item's first gaps are averaged evenly, until 1 / (their number)
+    is below this."""
     slots: Annotated[int, Field(ge=1)] | None = None
+    """Number of cells that items share by a hash; null gives each item its own cell."""
 
 
 class InBatch(BaseModel):
     """The batch's own positives (Yi et al. 2019), each with its share of the bucket's events as
     probability.
-
-    streaming: that probability from the streaming estimate instead, as it stands after the bucket's
-    last event. It runs over the events in time order when tables are fitted, so that training has
-    no state to lose.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     own: ClassVar[bool] = False
     even: ClassVar[bool] = False
     draws_positives: ClassVar[bool] = True
@@ -48,6 +42,9 @@ class InBatch(BaseModel):
     same_for_all: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ("train.negatives",)
     streaming: Streaming | None = None
+    """Take the probability from the streaming estimate instead, as it is after the bucket's last
+    event; null takes exact counts. The estimate runs over the events in time order when tables are
+    fitted."""
 
     def problems(self, config: Config) -> Iterator[str]:
         """Targets for which the batch's distribution is not known."""

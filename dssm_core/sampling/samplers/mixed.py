@@ -21,19 +21,21 @@ from dssm_core.sampling.samplers.protocol import FittedIds, Sampler, Tables, sid
 
 
 class Part(Member):
-    """A sampler with its settings, and the share of draws that it makes."""
+    """A sampler with its settings, and its share of the draws."""
 
     share: Annotated[float, Field(gt=0, le=1)]
+    """Share of the draws that this sampler makes; all shares add up to 1."""
 
 
 class Mixed(BaseModel):
-    """Each draw is made by one of `parts`, chosen by the shares, which add up to 1."""
+    """Each draw is made by one of several samplers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     from_batch: ClassVar[bool] = False
     same_for_all: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     parts: Annotated[tuple[Part, ...], Field(min_length=2)]
+    """The samplers, two or more: `{kind: uniform, share: 0.5}`."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

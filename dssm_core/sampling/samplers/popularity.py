@@ -21,11 +21,9 @@ from dssm_core.sampling.samplers.protocol import (
 
 
 class Popularity(BaseModel):
-    """In proportion to clicks ** alpha (Mikolov et al. 2013 use 0.75; 1 is popularity itself, 0 is
-    uniform).
-    """
+    """In proportion to clicks ** alpha in the train window (Mikolov et al. 2013)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     own: ClassVar[bool] = False
     even: ClassVar[bool] = False
     draws_positives: ClassVar[bool] = True
@@ -33,6 +31,7 @@ class Popularity(BaseModel):
     same_for_all: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ()
     alpha: Annotated[float, Field(ge=0)] = 0.75
+    """Exponent of the clicks: 1 is popularity itself, 0 is uniform."""
 
     def files(self) -> dict[str, Path]:
         """None: only the log is read."""

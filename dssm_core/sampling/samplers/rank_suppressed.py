@@ -25,13 +25,11 @@ from dssm_core.sampling.samplers.ralm import log_uniform
 
 
 class RankSuppressed(BaseModel):
-    """log((rank + 2) / (rank + 1)) / log(items + 1). favour: whether rank 0 is the item with the
-    most clicks or the fewest.
-
-    With `popular` this is `ralm`: tutorials know the one distribution by two names.
+    """In proportion to log((rank + 2) / (rank + 1)). With `popular` this is the same distribution
+    as `ralm`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     own: ClassVar[bool] = False
     even: ClassVar[bool] = False
     draws_positives: ClassVar[bool] = True
@@ -39,6 +37,7 @@ class RankSuppressed(BaseModel):
     same_for_all: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ()
     favour: Literal["popular", "rare"] = "popular"
+    """Whether rank 0 is the item with the most clicks (`popular`) or with the fewest (`rare`)."""
 
     def files(self) -> dict[str, Path]:
         """None: only the log is read."""

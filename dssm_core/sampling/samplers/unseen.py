@@ -31,20 +31,19 @@ ROUNDS = 32  # of rejection, before what is left is drawn from the rest of the d
 
 
 class Unseen(BaseModel):
-    """From the distribution of another sampler (`of`: its kind and settings), without the user's
-    own train items.
-
-    Exactly: draws that hit one are made again, so an item's probability is its share of what the
-    user has left. A user who has clicked all that can be drawn gets it all the same.
+    """From the distribution of another sampler, without the user's own train items: exactly,
+    because draws of own items are repeated. A user who has clicked everything that can be drawn
+    gets own items.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     own: ClassVar[bool] = True
     draws_positives: ClassVar[bool] = False
     from_batch: ClassVar[bool] = False
     same_for_all: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     of: Member = Member(kind="uniform")
+    """The other sampler, with its settings. It must have one distribution for all events."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

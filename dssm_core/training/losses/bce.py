@@ -16,16 +16,16 @@ from dssm_core.training.logits import Comparison, Logits, noise_contrastive
 
 
 class Bce(BaseModel):
-    """Clicks against candidates. log_q: noise-contrastive estimation, so that popular candidates
-    are not pushed too far.
-    """
+    """Each click against each candidate as a pair of its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     batch: ClassVar[None] = None
     whole_catalogue: ClassVar[bool] = False
     on_scores: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     log_q: bool = True
+    """Whether logits are corrected for how candidates were drawn (noise-contrastive estimation), so
+    that popular candidates are not pushed too far."""
 
     def __call__(self, batch: Logits) -> Tensor:
         """Sum over an event's pairs, mean over events. → []."""

@@ -13,19 +13,17 @@ from dssm_core.training.logits import Comparison, Logits
 
 
 class Ccl(BaseModel):
-    """Positives toward cosine 1; candidates below `margin` are easy and left alone, the others
-    pushed down to it.
+    """Positives are pulled toward cosine 1; candidates above `margin` are pushed down to it."""
 
-    negative_weight: weight of an event's mean over its candidates beside its one positive.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     batch: ClassVar[None] = None
     whole_catalogue: ClassVar[bool] = False
     on_scores: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ("model.temperature", "model.learn_temperature")
     margin: Annotated[float, Field(ge=-1, lt=1)] = 0.4
+    """Cosine below which a candidate is ignored."""
     negative_weight: Annotated[float, Field(gt=0)] = 50.0
+    """Weight of the mean over an event's candidates, beside its one positive."""
 
     def __call__(self, batch: Logits) -> Tensor:
         """Mean over events. → []."""

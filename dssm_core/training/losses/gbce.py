@@ -18,19 +18,18 @@ from dssm_core.training.logits import Comparison, Logits
 
 
 class Gbce(BaseModel):
-    """Positives count `beta` times: sigmoid(positive) ** beta is their likelihood. For uniform
-    negatives only.
-
-    calibration: t; 0 is plain binary cross-entropy, 1 makes sigmoid(logit) a calibrated
-    probability.
+    """Binary cross-entropy with sigmoid(positive) ** beta as the likelihood of a positive. For
+    uniform negatives only.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     batch: ClassVar[None] = None
     whole_catalogue: ClassVar[bool] = False
     on_scores: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
+    """0 is plain binary cross-entropy; 1 makes sigmoid(logit) a calibrated probability. The paper
+    calls it t."""
 
     def beta(self, candidates: int, catalogue: int) -> float:
         """Weight of the positive, from the sampling rate alpha = candidates / negatives there are."""

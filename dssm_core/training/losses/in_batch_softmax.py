@@ -15,14 +15,13 @@ from dssm_core.training.losses.sampled_softmax import SampledSoftmax
 
 
 class InBatchSoftmax(SampledSoftmax):
-    """With `sampler: in_batch` the in-batch softmax of Yi et al. 2019; with another sampler its
-    candidates join the batch's: mixed negative sampling (Yang et al. 2020).
-
-    streaming: log-Q of the batch's items from the streaming frequency estimate; left out: from
-    exact counts.
+    """With sampler `in_batch` the in-batch softmax of Yi et al. 2019. With another sampler its
+    candidates join those of the batch: mixed negative sampling (Yang et al. 2020).
     """
 
     streaming: Streaming | None = None
+    """Take log-Q of the batch's items from the streaming estimate of their frequency; null takes
+    exact counts."""
 
     @property
     def batch(self) -> InBatch:

@@ -16,15 +16,14 @@ if TYPE_CHECKING:
 
 
 class SampledSoftmax(BaseModel):
-    """Cross-entropy of the positive against the sampler's candidates. log_q: correct for how they
-    were drawn.
-    """
+    """Cross-entropy of the positive against the sampler's candidates."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     whole_catalogue: ClassVar[bool] = False
     on_scores: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     log_q: bool = True
+    """Whether logits are corrected for how candidates were drawn."""
 
     @property
     def batch(self) -> InBatch | None:

@@ -15,17 +15,17 @@ from dssm_core.training.logits import Comparison, Logits
 
 
 class Triplet(BaseModel):
-    """margin: in cosines. over: every candidate of an event, or only the `hardest`, which is the
-    most similar one.
-    """
+    """Each positive must be closer than each candidate by a margin."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     batch: ClassVar[None] = None
     whole_catalogue: ClassVar[bool] = False
     on_scores: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ("model.temperature", "model.learn_temperature")
     margin: Annotated[float, Field(gt=0, le=2)] = 0.3
+    """The margin, in cosines."""
     over: Literal["all", "hardest"] = "all"
+    """Whether all candidates of an event count, or only the `hardest` (the most similar one)."""
 
     def __call__(self, batch: Logits) -> Tensor:
         """Mean over triplets. → []."""
