@@ -100,8 +100,8 @@ def auc(scores: Doubles, labels: Ints) -> float:
 
 
 def gauc(scores: Doubles, labels: Ints, users: Ints) -> float | None:
-    """Mean of the AUC of each user, weighted by the number of rows (Zhu et al. 2017, "Optimized cost
-    per click").
+    """Mean of the AUC of each user, weighted by the number of rows (Zhu et al. 2017,
+    "Optimized cost per click").
 
     All [n]. Users with rows of one label only have no AUC and are left out; None without others.
     """

@@ -1,4 +1,4 @@
-"""The review of a registered version: a person's, or none where there is nothing to decide."""
+"""The review of a registered version by a person, or without one if there is nothing to decide."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 
 
 class Review(HITLOperator):
-    """Waits for a person, unless `register_model` found that none is needed: then it answers in the
-    gate's name.
+    """Waits for a person, unless `register_model` pushed an answer that needs none.
 
-    That is so where `gate.promote_margin` is reached, and for a past day's version, which may not
-    replace the champion: sixteen that wait would keep the next day from training.
+    That is so if `gate.promote_margin` is reached, and for the version of a past day, which may not
+    replace the champion: if 16 runs wait for reviews, Airflow starts no further run.
     """
 
     def execute(self, context: Any) -> Any:
-        """The answer to apply, as a person's would come."""
+        """The answer to apply, in the format of a person's answer."""
         alone = context["ti"].xcom_pull(task_ids="register_model", key="review")["alone"]
         answer = next(((option, reason) for option, reason in alone.items() if reason), None)
         if answer is None:
             return super().execute(context)
         option, reason = answer
-        self.log.info("nobody is asked: %s", reason)
+        self.log.info("no review needed: %s", reason)
         by, at = {"id": "gate", "name": "gate"}, datetime.now(UTC).isoformat()
         return {
             "chosen_options": [option],

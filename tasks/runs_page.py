@@ -1,9 +1,8 @@
-"""The page "MLflow runs" inside Airflow's pages of a Dag and of a Dag run: what MLflow knows of
-them, with links.
+"""The tab "MLflow runs" on Airflow's pages of a Dag and of a Dag run: a table of MLflow runs.
 
-MLflow's own pages cannot stand there: they refuse to be framed by another address, and they ask for
-an experiment's number, which Airflow does not know. So this small web application asks MLflow by
-the tags that every run carries. Imported by a plugin, so light.
+Airflow cannot frame MLflow's own pages: they forbid it, and they need the id of an experiment,
+which Airflow does not know. This small web application therefore queries MLflow by the tags of the
+runs. A plugin imports it, so it imports little at the top.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ VIEWS = {"dag": "dssm/runs?dag_id={DAG_ID}", "dag_run": "dssm/runs?dag_id={DAG_I
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """ASGI: GET /runs?dag_id=…&run_id=… for whoever may read the Dag's runs in Airflow."""
+    """ASGI: GET /runs?dag_id=…&run_id=… for users who may read the runs of the Dag in Airflow."""
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
     from starlette.responses import HTMLResponse, PlainTextResponse
@@ -42,8 +41,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def authorize(request: Any, dag_id: str) -> None:
-    """HTTPException unless the request's user may read the runs of a Dag: Airflow guards its own
-    pages only, not a plugin's.
+    """Raise HTTPException unless the user of the request may read the runs of a Dag.
+
+    Airflow checks permissions on its own pages only, not on those of a plugin.
     """
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.models.resource_details import (
@@ -62,13 +62,13 @@ async def authorize(request: Any, dag_id: str) -> None:
 
 
 def wanted(dag_id: str, run_id: str) -> str:
-    """MLflow's filter for the runs of a Dag, or of one of its runs."""
+    """The MLflow filter for the runs of a Dag, or of one Dag run."""
     of_run = f" AND tags.`{RUN_TAG}` = '{run_id}'" if run_id else ""
     return f"tags.`{DAG_TAG}` = '{dag_id}'{of_run}"
 
 
 async def found(dag_id: str, run_id: str) -> dict[str, Any]:
-    """The newest MLflow runs of a Dag as rows, newest first; and what went wrong, if anything did."""
+    """The newest MLflow runs of a Dag as rows, newest first; and the problem, if there is one."""
     import httpx
 
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
@@ -104,7 +104,7 @@ async def _ask(client: Any, path: str, **asked: Any) -> dict[str, Any]:
 
 
 def row(run: dict[str, Any], uri: str) -> dict[str, Any]:
-    """What people want to see of an MLflow run, from its JSON as the REST interface gives it."""
+    """The cells of an MLflow run, from its JSON in the format of the REST API."""
     from datetime import UTC, datetime
 
     info, data = run["info"], run.get("data", {})

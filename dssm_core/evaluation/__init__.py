@@ -1,3 +1,3 @@
-"""Offline evaluation. In: a run's bundle and its test part; out: metrics of the served index, exact
-search and baselines. Read evaluate.py first.
+"""Offline evaluation. In: a run up to build_index and its test set. Out: metrics of the served
+index, exact search and baselines. Read evaluate.py first.
 """

@@ -17,6 +17,7 @@ from dssm_core.features.histories import Histories
 from dssm_core.features.popularity import Clicks
 
 RESAMPLES_OF_VARIANTS = 10  # their intervals are not shown
+DEFAULT_SEED: int = Config.model_fields["seed"].default
 
 
 @dataclass
@@ -39,12 +40,17 @@ class TimedBaseline:
 
 
 def fit_baselines(config: Config, clicks: Clicks, as_of_ms: int) -> dict[str, TimedBaseline]:
-    """Fit each baseline of the config on the clicks before `as_of_ms`; by name."""
+    """Fit each baseline of the config on the clicks before `as_of_ms`; by name.
+
+    A baseline that draws follows `seed` of the config, unless its own settings have a seed. It gets
+    the distance from the default: 0 at the default seed.
+    """
+    seed = (config.seed - DEFAULT_SEED) % 2**32
     baselines = {}
     for chosen in config.evaluation.baselines:
         member = families.build(BASELINES, chosen)
         started = time.perf_counter()
-        fitted = member.fit(clicks, as_of_ms)
+        fitted = member.fit(clicks, as_of_ms, seed)
         seconds = time.perf_counter() - started
         variants = member.variants(clicks, as_of_ms)
         baselines[chosen.name] = TimedBaseline(fitted, variants, seconds)

@@ -1,3 +1,3 @@
-"""The recall gate. In: what evaluation measured, and the champion; out: passed or refused, with
-reasons. Read judge.py first.
+"""The recall gate. In: the metrics of the evaluation, and the champion. Out: passed or rejected,
+with a sentence for each rule. Read rules.py first.
 """

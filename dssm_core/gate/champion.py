@@ -99,7 +99,9 @@ def search_bundle(run: Run, bundle: Bundle, data: EvaluationData, queries: Slice
 def drift_since(
     run: Run, data: EvaluationData, bundle: Bundle, trained: drift.Drift | None
 ) -> JSON:
-    """How this run's days differ from those that the champion was trained on, see drift.compare_windows.
+    """How this run's days differ from those that the champion was trained on.
+
+    See drift.compare_windows.
 
     unknown_items: share of this run's clicks whose item the champion's index lacks.
     """

@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dssm_core import families
 from dssm_core.columns import DAY_MS, HOUR_MS
 from dssm_core.evaluation.baselines.hot import Hot
 from dssm_core.evaluation.baselines.protocol import OneList, fill
 from dssm_core.evaluation.baselines.recent_hot import RecentHot
+from dssm_core.evaluation.fitting import fit_baselines
 from dssm_core.features.histories import Histories
 from dssm_core.features.popularity import Clicks, popular, recent, top, warm_recall
 
@@ -129,3 +131,23 @@ def test_globo_figures():
             wanted, abs=5e-3
         )
     assert ranking.info["window_h"] == 3  # the day before, three hours were the best by a little
+
+
+class Drawing:
+    """A member that keeps the seed with which it was fitted."""
+
+    def fit(self, clicks, as_of_ms, seed=0):
+        return OneList(np.array([seed]))
+
+    def variants(self, clicks, as_of_ms):
+        return {}
+
+
+def test_baselines_follow_the_seed_of_the_run(fabricate, monkeypatch):
+    config = fabricate().config
+    monkeypatch.setattr(families, "build", lambda family, member: Drawing())
+    none = np.zeros(0, dtype=np.int64)
+    for seed, passed in ((42, 0), (43, 1), (41, 2**32 - 1)):
+        of_seed = config.model_copy(update={"seed": seed})
+        fitted = fit_baselines(of_seed, Clicks(none, none, none, 1), 0)["hot"].fitted
+        assert fitted.rows.tolist() == [passed]
