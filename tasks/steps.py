@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.settings import make_run
 
 if TYPE_CHECKING:
-    from dssm_core.operation.promotion import Action
+    from dssm_core.operation.history import Action
 
 ANSWERS: dict[str, Action] = {
     "Promote": "promote",

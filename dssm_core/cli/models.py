@@ -11,7 +11,7 @@ from dssm_core.cli import screen
 from dssm_core.cli.terminal import BY, RUNS, console, now
 
 if TYPE_CHECKING:
-    from dssm_core.operation.promotion import Action
+    from dssm_core.operation.history import Action
     from dssm_core.registry.versions import RegisteredModel
 
 MODEL = click.argument("model")
@@ -93,10 +93,10 @@ def history(model: str, decisions: bool, as_json: bool, runs_folder: Path) -> No
       dssm history dssm-demo
       dssm history dssm-demo --decisions
     """
-    from dssm_core.operation import promotion
+    from dssm_core.operation.history import reigns
+    from dssm_core.operation.promotion import current_history
 
-    promotion.notice(model, runs_folder, now())
-    rows = promotion.history(model, runs_folder)
+    rows = current_history(model, runs_folder, now())
     if as_json:
         for decision in rows:
             click.echo(decision.model_dump_json())
@@ -108,4 +108,4 @@ def history(model: str, decisions: bool, as_json: bool, runs_folder: Path) -> No
     elif decisions:
         screen.print_table(screen.decisions_table(rows))
     else:
-        screen.print_table(screen.reigns_table(promotion.reigns(rows)))
+        screen.print_table(screen.reigns_table(reigns(rows)))

@@ -14,7 +14,7 @@ from dssm_core.cli.terminal import console
 
 if TYPE_CHECKING:
     from dssm_core.aliases import JSON
-    from dssm_core.operation.promotion import Decision, Reign
+    from dssm_core.operation.history import Decision, Reign
     from dssm_core.runs.gate_report import GateMetrics, Scores
     from dssm_core.runs.manifest import Manifest
     from dssm_core.runs.run import Run

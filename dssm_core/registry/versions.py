@@ -63,6 +63,18 @@ class RegisteredModel:
                 return {}
         return {alias: str(version) for alias, version in aliases.items()}
 
+    def created_ms(self) -> int | None:
+        """When the model was created in MLflow, in ms since 1970; None if it does not exist."""
+        from mlflow.exceptions import MlflowException
+
+        with mlflow_errors(self.uri):
+            try:
+                return int(self.client.get_registered_model(self.name).creation_timestamp)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+        return None
+
     def tags(self, version: str) -> dict[str, str]:
         """The tags of a version; ConfigError with the existing versions if it does not exist."""
         with mlflow_errors(self.uri):

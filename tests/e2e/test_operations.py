@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from mlflow import MlflowClient
 
-from dssm_core.operation import promotion
+from dssm_core.operation import history
 from dssm_core.runs.run import open_run
 from local import servers
 from tests.conftest import DAYS, EARLIER, PATIENCE_S, TRAINING, complete, wait_until
@@ -207,7 +207,7 @@ def test_a_large_margin_promotes_without_a_person(airflow, mlflow, root):
     task = airflow.tasks(TRAINING, run_id)["promote"]
     assert task["state"] == "success", airflow.log_text(TRAINING, run_id, "recall_gate", 1)
     assert alias(mlflow, "champion") == version(airflow, run_id)
-    last = promotion.history(MODEL, root / "runs")[-1]
+    last = history.history(MODEL, root / "runs")[-1]
     assert last.by == "gate"
     assert "at least gate.promote_margin 0.001" in last.reason
     wait_until(lambda: published(root) == last.champion, "it is published")
@@ -246,17 +246,17 @@ def test_an_alias_moved_by_hand_is_recorded_and_published(airflow, mlflow, root)
     mlflow.set_registered_model_alias(MODEL, "champion", by_hand)
     moved = time.monotonic()
     wait_until(
-        lambda: promotion.history(MODEL, root / "runs")[-1].action == "moved",
+        lambda: history.history(MODEL, root / "runs")[-1].action == "moved",
         "the move is in the history",
     )
-    assert promotion.history(MODEL, root / "runs")[-1].champion == by_hand
+    assert history.history(MODEL, root / "runs")[-1].champion == by_hand
     wait_until(lambda: published(root) == by_hand, "it is published")
     assert time.monotonic() - moved < 60
 
 
 def test_a_rollback_makes_the_previous_champion_the_champion(airflow, mlflow, root):
     """A move by hand in MLflow does not change `previous_champion`, so the history decides."""
-    decisions = promotion.history(MODEL, root / "runs")
+    decisions = history.history(MODEL, root / "runs")
     previous = next(
         decision.champion for decision in reversed(decisions) if decision.action != "moved"
     )
@@ -265,9 +265,9 @@ def test_a_rollback_makes_the_previous_champion_the_champion(airflow, mlflow, ro
     assert ended(airflow, ROLLBACK, run_id) == {"roll_back": "success"}
     assert alias(mlflow, "champion") == previous
     wait_until(lambda: published(root) == previous, "it is published")
-    last = promotion.history(MODEL, root / "runs")[-1]
+    last = history.history(MODEL, root / "runs")[-1]
     assert (last.action, last.by, last.reason) == ("rollback", "admin", "moved by mistake")
-    assert promotion.reigns(promotion.history(MODEL, root / "runs"))[-1].version == previous
+    assert history.reigns(history.history(MODEL, root / "runs"))[-1].version == previous
 
 
 def test_a_rollback_without_a_reason_is_refused(airflow):

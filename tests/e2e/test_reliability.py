@@ -25,7 +25,7 @@ import yaml
 from mlflow import MlflowClient
 
 from dssm_core.errors import ConfigError, ConflictError
-from dssm_core.operation import promotion
+from dssm_core.operation import history, promotion
 from dssm_core.operation.promotion import decide
 from dssm_core.registry.versions import open_model
 from local import processes, servers
@@ -214,7 +214,7 @@ def test_a_promotion_survives_an_outage_and_is_made_once(server, survivor):
         server.outage()
         status, out, err = ended(process, folder)
     assert status == 0, err[-3000:]
-    (line,) = promotion.history_file("dssm-small", folder / "runs").read_text().splitlines()
+    (line,) = history.history_file("dssm-small", folder / "runs").read_text().splitlines()
     assert json.loads(line) == json.loads(out) | {
         "action": "promote",
         "version": "1",
@@ -344,7 +344,7 @@ def test_promotions_and_rollbacks_by_four_processes_leave_a_history_that_replays
         # Raises an error if the model has no champion.
         champions.append(contested.client.get_model_version_by_alias(MODEL, "champion").version)
         time.sleep(0.05)
-    decisions = promotion.history(MODEL, tmp_path)
+    decisions = history.history(MODEL, tmp_path)
     assert [worker.exitcode for worker in workers] == [0] * PROCESSES
     assert {decision.by for decision in decisions} == {
         "first",
@@ -356,17 +356,17 @@ def test_promotions_and_rollbacks_by_four_processes_leave_a_history_that_replays
 
 def test_killed_at_any_moment_the_history_still_replays(contested, tmp_path):
     for seed in range(KILLS):
-        before = len(promotion.history(MODEL, tmp_path))
+        before = len(history.history(MODEL, tmp_path))
         worker = start_worker(tmp_path, seed, OPERATIONS)
         wait_until(
-            lambda before=before: len(promotion.history(MODEL, tmp_path)) > before + 1, "it decides"
+            lambda before=before: len(history.history(MODEL, tmp_path)) > before + 1, "it decides"
         )
         time.sleep(random.Random(seed).uniform(0, 0.5))
         worker.kill()
         worker.join()
         assert worker.exitcode == -signal.SIGKILL
         promotion.notice(MODEL, tmp_path, datetime.now(UTC))
-        assert contested.aliases() == replayed(promotion.history(MODEL, tmp_path))
+        assert contested.aliases() == replayed(history.history(MODEL, tmp_path))
 
 
 def replayed(decisions) -> dict[str, str | None]:

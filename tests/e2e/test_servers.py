@@ -17,7 +17,7 @@ import yaml
 from mlflow import MlflowClient
 
 from dssm_core.families import TOWERS
-from dssm_core.operation import promotion
+from dssm_core.operation import history
 from dssm_core.registry.versions import CONTENT_HASH_TAG, RegisteredModel, fetch
 from dssm_core.retrieval.bundle import content_hash
 from dssm_core.runs.run import open_run
@@ -208,7 +208,7 @@ def test_a_run_that_is_killed_in_each_step_registers_the_same_version(
         "challenger": version.version,
         "champion": version.version,
     }
-    assert [decision.action for decision in promotion.history("dssm-killed", runs)] == ["promote"]
+    assert [decision.action for decision in history.history("dssm-killed", runs)] == ["promote"]
 
 
 def registered(run):

@@ -14,8 +14,10 @@ from click.testing import CliRunner
 
 from dssm_core.cli.main import main
 from dssm_core.errors import ConfigError, ConflictError, ServiceError
+from dssm_core.operation import history as histories
 from dssm_core.operation import promotion
-from dssm_core.operation.promotion import Decision, Reign, decide, history, notice, reigns
+from dssm_core.operation.history import Decision, Reign, history, reigns
+from dssm_core.operation.promotion import decide, notice
 from dssm_core.registry import check
 from dssm_core.registry.versions import RegisteredModel, open_model
 from dssm_core.runs import files
@@ -174,22 +176,22 @@ def killed(runs, store, monkeypatch):
 
     def kill(moment, *decision):
         def dies(*arguments):
-            if moment in ("tag", "_append") or moment in arguments:
+            if moment in ("tag", "append") or moment in arguments:
                 raise KeyboardInterrupt
             point(*arguments)
 
         point = RegisteredModel.point
         with monkeypatch.context() as patch:
-            where = promotion if moment == "_append" else RegisteredModel
-            patch.setattr(where, moment if moment in ("tag", "_append") else "point", dies)
+            where = promotion if moment == "append" else RegisteredModel
+            patch.setattr(where, moment if moment in ("tag", "append") else "point", dies)
             with pytest.raises(KeyboardInterrupt):
                 decide(*decision)
-        return moment in ("previous_champion", "_append")  # once `champion` has moved
+        return moment in ("previous_champion", "append")  # once `champion` has moved
 
     return kill
 
 
-MOMENTS = pytest.mark.parametrize("moment", ["tag", "champion", "previous_champion", "_append"])
+MOMENTS = pytest.mark.parametrize("moment", ["tag", "champion", "previous_champion", "append"])
 
 
 @MOMENTS
@@ -249,7 +251,7 @@ def assert_the_history_replays(store, runs):
 
 def test_a_line_that_a_power_cut_left_half_written_makes_room(runs, store):
     decide("promote", MODEL, runs, at(0), "ann", "first", 1)
-    file = promotion.history_file(MODEL, runs)
+    file = histories.history_file(MODEL, runs)
     whole = file.read_bytes()
     file.write_bytes(whole + whole[:50])
     assert len(history(MODEL, runs)) == 1
@@ -302,13 +304,13 @@ def test_a_reason_of_any_signs_is_kept_and_one_that_no_tag_holds_is_refused(runs
         decide("promote", MODEL, runs, at(0), "ann", "x" * 1001, 1)
     made = decide("promote", MODEL, runs, at(0), "ann", '"\u2028\n' + 997 * '"', 1)
     assert history(MODEL, runs) == [made]
-    assert Decision.model_validate_json(store.tags("1")[promotion.DECISION]) == made
+    assert Decision.model_validate_json(store.tags("1")[promotion.DECISION_TAG]) == made
 
 
 def test_a_lock_that_is_held_or_cannot_be_had_is_told(runs, monkeypatch):
-    monkeypatch.setattr(promotion, "LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(histories, "LOCK_TIMEOUT_S", 0.1)
     with (
-        promotion.decision_lock(MODEL, runs),
+        histories.history_lock(MODEL, runs),
         pytest.raises(
             ServiceError, match=r"dssm-made\.lock has been held for 0 s: another promotion hangs"
         ),
@@ -348,6 +350,60 @@ def test_four_processes_at_random_leave_a_history_that_replays(runs, store):
     assert (known[-1].champion, known[-1].previous) == (now["champion"], now["previous_champion"])
     assert all(after.previous == before.champion for before, after in itertools.pairwise(known))
     assert {made.by for made in known} == {"ann", *(f"process {seed}" for seed in range(4))}
+
+
+def lines(runs):
+    file = histories.history_file(MODEL, runs)
+    return file.read_bytes() if file.is_file() else b""
+
+
+def dssm(runs, *arguments):
+    return CliRunner().invoke(main, [*arguments, "--runs", str(runs)])
+
+
+def test_showing_the_history_writes_nothing(runs, store):
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    store.point("champion", "2")
+    before = lines(runs)
+    shown = dssm(runs, "history", MODEL, "--json").stdout.splitlines()
+    assert [json.loads(line)["action"] for line in shown] == ["promote", "moved"]
+    assert lines(runs) == before
+    assert store.aliases().get("previous_champion") is None
+    assert notice(MODEL, runs, at(1)).champion == "2"
+
+
+def test_another_server_is_refused_and_the_history_stays(runs, store, monkeypatch, tmp_path):
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    assert history(MODEL, runs)[0].server == f"sqlite:///{runs}/mlflow.db"
+    before = lines(runs)
+    other = f"sqlite:///{tmp_path}/other.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
+    for call in (
+        lambda: notice(MODEL, runs, at(1)),
+        lambda: decide("promote", MODEL, runs, at(1), "bob", "second", 2),
+    ):
+        with pytest.raises(ConfigError, match=r"is of MLflow at sqlite.*set MLFLOW_TRACKING_URI"):
+            call()
+    assert dssm(runs, "history", MODEL).exit_code != 0
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert dssm(runs, "history", MODEL).exit_code == 0
+    assert lines(runs) == before
+
+
+def test_the_same_server_at_another_address_is_accepted(runs, store, monkeypatch):
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    moved = runs / "moved.db"
+    shutil.copyfile(runs / "mlflow.db", moved)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{moved}")
+    assert decide("promote", MODEL, runs, at(1), "bob", "second", 2).champion == "2"
+
+
+def test_a_line_of_an_earlier_version_of_the_code_names_no_server_and_is_read(runs, store):
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    line = json.loads(lines(runs))
+    del line["server"], line["created_ms"]
+    histories.history_file(MODEL, runs).write_text(json.dumps(line) + "\n")
+    assert decide("promote", MODEL, runs, at(1), "bob", "second", 2).previous == "1"
 
 
 def test_the_commands(runs, monkeypatch):
