@@ -1,5 +1,5 @@
-"""The tasks of the Dag dssm_sweep: make the trials of a round, share what is the same, compare all
-so far, hand on.
+"""The tasks of the Dag dssm_sweep: plan the trials of a round, share what is equal, run them,
+compare all trials so far, and start what follows.
 """
 
 from __future__ import annotations
@@ -20,75 +20,83 @@ from tasks.settings import (
 )
 
 if TYPE_CHECKING:
-    from dssm_core.tuning.sweep import Plan, Tried
+    from dssm_core.tuning.sweep import Plan
+    from dssm_core.tuning.trials import Trial
 
-FORM = ("config", "data", *SETTINGS)  # what the winner's training takes over
+FORM = ("config", "data", *SETTINGS)  # the fields that the winner's training gets too
+SHARED_STEPS = ("ingest_data", "validate_data", "split_by_time")
 
 
 def _plan(params: Mapping[str, Any]) -> Plan:
-    from dssm_core.tuning.sweep import Plan, read_axes
+    from dssm_core.tuning.axes import read_axes
+    from dssm_core.tuning.sweep import Plan
 
-    settings = (*overrides(params), *further_settings(params["settings"]))
-    axes, total = read_axes(further_settings(params["axes"])), params["trials"]
     return Plan(
         config_file(params["config"]),
         data_path(params["data"]),
-        settings,
-        axes,
+        (*overrides(params), *further_settings(params["settings"])),
+        read_axes(further_settings(params["axes"])),
         params["search"],
-        total,
+        params["trials"],
     )
 
 
-def _before(params: Mapping[str, Any]) -> list[Tried]:
-    """The trials of the rounds before this one."""
+def _earlier_trials(params: Mapping[str, Any]) -> list[Trial]:
+    """The trials of earlier rounds."""
     from dssm_core.runs.run import open_run
-    from dssm_core.tuning.sweep import from_json
+    from dssm_core.tuning.trials import from_json
 
-    return [from_json(told, open_run(run_folder(told["run"]))) for told in params["tried"]]
+    return [from_json(raw, open_run(run_folder(raw["run"]))) for raw in params["tried"]]
 
 
 def plan_trials() -> dict[str, Any]:
-    """Choose this round's trials, check them at once, and make a run folder for each."""
+    """Choose the trials of this round, check their settings, and create their run folders."""
     from airflow.sdk import get_current_context
 
     from dssm_core.runs.run import note_origin
     from dssm_core.tuning import sweep
     from dssm_core.tuning.sweep_run import open_sweep
+    from dssm_core.tuning.trials import to_json
 
-    params, dag_run = get_current_context()["params"], get_current_context()["dag_run"]
-    plan, name = _plan(params), params["sweep"] or dag_run.run_id
-    made = sweep.prepare(plan, sweep.next_round(plan, _before(params)), runs_folder())
-    for each in made:
-        note_origin(each.run, origin(dag_run))
-    parent = open_sweep([each.run for each in made], [each.trial.label for each in made], name)
-    return {"sweep": name, "parent": parent, "trials": [sweep.as_json(each) for each in made]}
+    context = get_current_context()
+    params = context["params"]
+    dag_run = context["dag_run"]
+    plan = _plan(params)
+    name = params["sweep"] or dag_run.run_id
+    chosen = sweep.next_round(plan, _earlier_trials(params))
+    trials = sweep.prepare(plan, chosen, runs_folder())
+    for trial in trials:
+        note_origin(trial.run, origin(dag_run))
+    labels = [trial.combination.label for trial in trials]
+    parent = open_sweep([trial.run for trial in trials], labels, name)
+    return {"sweep": name, "parent": parent, "trials": [to_json(trial) for trial in trials]}
 
 
 def share_data(planned: dict[str, Any]) -> list[dict[str, Any]]:
-    """Read, check and split the log once: every trial reuses it. Where the first trial's settings
-    cannot, the others try for themselves.
+    """Read, validate and split the log once; every trial reuses it.
+
+    If the settings of the first trial fail here, the other trials execute these steps themselves.
     """
     trials: list[dict[str, Any]] = planned["trials"]
     try:
         begin_trial(trials[0])
     except (ConfigError, DataError) as error:
-        print(f"not shared, {trials[0]['label']} fails: {error}")
+        print(f"no data is shared, because {trials[0]['label']} fails: {error}")
     return trials
 
 
-def begin_trial(trial: dict[str, Any]) -> str:
-    """The steps that trials share: executed by the first, taken over by the others."""
+def begin_trial(planned: dict[str, Any]) -> str:
+    """Execute the steps that trials share. Trials after the first one reuse their results."""
     from tasks.steps import run_step
 
-    for name in ("ingest_data", "validate_data", "split_by_time"):
-        run_step(trial["run"], name)
-    return str(trial["run"])
+    for name in SHARED_STEPS:
+        run_step(planned["run"], name)
+    return str(planned["run"])
 
 
 def judge_trial(run: str) -> str:
-    """Measure the trial's index. Whether it would pass a gate is not asked: it is compared with the
-    other trials.
+    """Measure the index of a trial. A refusal by the gate does not matter: trials are compared
+    with each other.
     """
     from tasks.steps import run_step
 
@@ -96,43 +104,52 @@ def judge_trial(run: str) -> str:
 
 
 def compare_trials(planned: dict[str, Any] | None) -> dict[str, Any]:
-    """The Dag run that follows: the search's next round, or, with all trials side by side in
-    MLflow, the winner's training.
+    """Log all trials side by side, and return the Dag run to start: the next round of the search,
+    or the training of the winner.
 
-    Fails where no trial came to its end. A trial that was cleared and judged anew may make another
-    one the winner, whose training is then another Dag run.
+    DataError if all trials failed. If a trial is cleared and judged again, another trial may win;
+    its training is then another Dag run.
     """
     from airflow.sdk import get_current_context
 
-    from dssm_core.runs.files import digest
     from dssm_core.runs.run import open_run
-    from dssm_core.tuning import sweep
+    from dssm_core.tuning.sweep import next_round
     from dssm_core.tuning.sweep_run import close_sweep
+    from dssm_core.tuning.trials import from_json, results, winner
 
     if planned is None:
         raise DataError("no trial was planned: the log of plan_trials says why")
     context = get_current_context()
-    params, trials = context["params"], planned["trials"]
-    ended = context["ti"].xcom_pull(task_ids="trial.judge_trial", map_indexes=range(len(trials)))
-    told = [trial | {"failed": trial["run"] not in ended} for trial in trials]
-    tried = [
-        *_before(params),
-        *(sweep.from_json(each, open_run(each["run"])) for each in told),
-    ]
-    for row in (found := sweep.results(tried)):
+    params = context["params"]
+    indexes = range(len(planned["trials"]))
+    finished = context["ti"].xcom_pull(task_ids="trial.judge_trial", map_indexes=indexes)
+    trials = _earlier_trials(params)
+    for raw in planned["trials"]:
+        ended = raw | {"failed": raw["run"] not in finished}
+        trials.append(from_json(ended, open_run(raw["run"])))
+    rows = results(trials)
+    for row in rows:
         print(row)
-    if sweep.next_round(_plan(params), tried):
-        conf = {
-            **params,
-            "sweep": planned["sweep"],
-            "tried": [sweep.as_json(each) for each in tried],
-        }
-        return {"dag": "dssm_sweep", "run_id": f"{planned['sweep']}__{len(tried)}", "conf": conf}
-    close_sweep(runs_folder(), planned["parent"], found)
-    form = {name: params[name] for name in FORM if params[name] is not None}
-    conf = form | {"settings": [*params["settings"], *sweep.winner(tried).settings]}
-    return {
-        "dag": "dssm_training",
-        "run_id": f"sweep__{planned['sweep']}__{digest(conf)[:6]}",
-        "conf": conf,
-    }
+    if next_round(_plan(params), trials):
+        return _round_to_start(params, planned["sweep"], trials)
+    close_sweep(runs_folder(), planned["parent"], rows)
+    return _training_to_start(params, planned["sweep"], winner(trials).settings)
+
+
+def _round_to_start(params: Mapping[str, Any], sweep: str, trials: list[Trial]) -> dict[str, Any]:
+    """The Dag run of the next round, which gets all trials so far."""
+    from dssm_core.tuning.trials import to_json
+
+    conf = {**params, "sweep": sweep, "tried": [to_json(trial) for trial in trials]}
+    return {"dag": "dssm_sweep", "run_id": f"{sweep}__{len(trials)}", "conf": conf}
+
+
+def _training_to_start(
+    params: Mapping[str, Any], sweep: str, settings: tuple[str, ...]
+) -> dict[str, Any]:
+    """The Dag run that trains with the winner's settings."""
+    from dssm_core.runs.files import digest
+
+    conf = {name: params[name] for name in FORM if params[name] is not None}
+    conf["settings"] = [*params["settings"], *settings]
+    return {"dag": "dssm_training", "run_id": f"sweep__{sweep}__{digest(conf)[:6]}", "conf": conf}

@@ -102,8 +102,10 @@ def history(model: str, decisions: bool, as_json: bool, runs_folder: Path) -> No
             click.echo(decision.model_dump_json())
     elif not rows:
         console.print(
-            f"nothing was decided on {model!r} yet: answer its review in Airflow, or `dssm promote`",
+            f"nothing was decided on {model!r} yet: answer its review in Airflow, "
+            "or use `dssm promote`",
             highlight=False,
+            soft_wrap=True,
         )
     elif decisions:
         screen.print_table(screen.decisions_table(rows))

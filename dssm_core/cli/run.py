@@ -1,4 +1,4 @@
-"""`dssm run`, and what it leaves: `dssm runs` lists the runs, `dssm report` regenerates a report."""
+"""`dssm run` runs the pipeline, `dssm runs` lists the runs, `dssm report` regenerates a report."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ from dssm_core.errors import DssmError
 from dssm_core.tuning.proposals import MOST_TRIALS, SEARCHES
 
 if TYPE_CHECKING:
-    from dssm_core.tuning.sweep import Plan, Tried
+    from dssm_core.tuning.sweep import Plan
+    from dssm_core.tuning.trials import Trial
 
 
 @click.command(short_help="Try combinations of settings, then run the best one.")
@@ -74,13 +75,15 @@ def sweep(
     from dssm_core.config import read_config
     from dssm_core.runs.files import digest
     from dssm_core.runs.pipeline import run_pipeline
-    from dssm_core.tuning import sweep as sweeps
+    from dssm_core.tuning.axes import read_axes
+    from dssm_core.tuning.sweep import Plan
+    from dssm_core.tuning.trials import results, winner
 
-    plan = sweeps.Plan(config, data, overrides, sweeps.read_axes(axes), search, total)
+    plan = Plan(config, data, overrides, read_axes(axes), search, total)
     name = f"cli-{digest([str(config), data, overrides, axes, search, total])[:10]}"
-    tried = _run_trials(plan, name, runs_folder)
-    screen.print_table(screen.trials_table(sweeps.results(tried)))
-    best = sweeps.winner(tried)
+    trials = _run_trials(plan, name, runs_folder)
+    screen.print_table(screen.trials_table(results(trials)))
+    best = winner(trials)
     settings = read_config(config, data, [*overrides, *best.settings])
     run = create_cli_run(settings, runs_folder)
     console.print(
@@ -91,34 +94,33 @@ def sweep(
     finish(run, run_pipeline(run, screen.print_step_start, screen.print_step_end))
 
 
-def _run_trials(plan: Plan, name: str, runs_folder: Path) -> list[Tried]:
+def _run_trials(plan: Plan, name: str, runs_folder: Path) -> list[Trial]:
     """Run all trials, round by round, as child runs of one MLflow run."""
     from dssm_core.tuning import sweep
     from dssm_core.tuning.sweep_run import close_sweep, open_sweep
+    from dssm_core.tuning.trials import results
 
-    done: list[Tried] = []
-    while trials := sweep.next_round(plan, done):
-        prepared = sweep.prepare(plan, trials, runs_folder)
-        parent = open_sweep(
-            [tried.run for tried in prepared], [trial.label for trial in trials], name
-        )
-        for tried in prepared:
-            number = len(done) + 1
-            console.print(f"[bold]trial {number}[/]: {escape(tried.trial.label)}", highlight=False)
-            done.append(replace(tried, failed=not _succeeds(tried)))
-    close_sweep(runs_folder, parent, sweep.results(done))
+    done: list[Trial] = []
+    while chosen := sweep.next_round(plan, done):
+        trials = sweep.prepare(plan, chosen, runs_folder)
+        labels = [trial.combination.label for trial in trials]
+        parent = open_sweep([trial.run for trial in trials], labels, name)
+        for trial, label in zip(trials, labels, strict=True):
+            console.print(f"[bold]trial {len(done) + 1}[/]: {escape(label)}", highlight=False)
+            done.append(replace(trial, failed=not _succeeds(trial)))
+    close_sweep(runs_folder, parent, results(done))
     return done
 
 
-def _succeeds(tried: Tried) -> bool:
+def _succeeds(trial: Trial) -> bool:
     """Run a trial, and return whether it reached the gate. Any error fails this trial only, such
     as a GPU with too little memory for it.
     """
     from dssm_core.runs.pipeline import run_pipeline
-    from dssm_core.tuning.sweep import LAST_STEP
+    from dssm_core.tuning.trials import LAST_STEP
 
     try:
-        run_pipeline(tried.run, screen.print_step_start, screen.print_step_end, LAST_STEP)
+        run_pipeline(trial.run, screen.print_step_start, screen.print_step_end, LAST_STEP)
     except Exception as error:
         message = str(error) if isinstance(error, DssmError) else repr(error)
         console.print(f"[red]failed[/]: {escape(message)}", highlight=False, soft_wrap=True)

@@ -1,111 +1,78 @@
-"""An Optuna search over a sweep's axes: each round is proposed by what the trials before it have
-reached.
+"""A search by Optuna over the axes of a sweep: each round is proposed from the results so far.
 
-The study is built anew from those results, so that nothing is kept beside the runs themselves, and
-the same results and seed propose the
-same. Method: tree-structured Parzen estimator (Bergstra et al., 2011), with the others of a round
-taken for bad until they are known.
+The study is rebuilt from these results, so that nothing is stored beside the runs. Equal results
+and seeds give equal proposals. Method: tree-structured Parzen estimator (Bergstra et al., 2011);
+within a round, combinations that are not run yet count as bad.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dssm_core.errors import ConfigError
+from dssm_core.tuning.axes import Axes, Axis, Range, Values
 
-Chosen = tuple[tuple[str, Any], ...]  # the value on each axis
 SEARCHES = ("grid", "optuna")
 MOST_TRIALS = 200
-ASKS = 20  # a proposal, at most, until one is neither known nor impossible
-DIGITS = 3  # of a number that is proposed: more would only make settings that nobody can read
+MOST_ATTEMPTS = 20  # to find a proposal that is neither a repetition nor impossible
+DIGITS = 3  # significant digits of a proposed number; more make settings that are hard to read
 
-
-@dataclass(frozen=True)
-class Range:
-    """All numbers from low to high, whole ones where both are; log: by ratio. ValueError where
-    there are none, or a ratio has no sense.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high or (self.log and self.low <= 0):
-            raise ValueError(
-                f"{self.low}..{self.high} must rise{', from above 0' if self.log else ''}"
-            )
-
-    @property
-    def whole(self) -> bool:
-        """Whether only whole numbers are meant."""
-        return isinstance(self.low, int) and isinstance(self.high, int)
-
-
-Axes = Mapping[str, Sequence[Any] | Range]
+Result = tuple[Values, float | None]  # values that were tried, and their recall; None: failed
 
 
 def propose(
     axes: Axes,
-    told: Sequence[tuple[Chosen, float | None]],
+    results: Sequence[Result],
     count: int,
     seed: int,
-    works: Callable[[Chosen], bool] = lambda chosen: True,
-) -> list[Chosen]:
-    """At most `count` combinations to try next, none of them told or impossible; fewer where the
-    space is spent.
+    is_possible: Callable[[Values], bool] = lambda values: True,
+) -> list[Values]:
+    """At most `count` combinations to try next, none of them tried before or impossible. Fewer if
+    no others are left.
 
-    told: what was tried, with what it reached; None where it failed. ConfigError where Optuna is
-    not installed.
+    ConfigError if Optuna is not installed.
     """
-    study, space = _study(axes, told, seed)
-    known: set[str] = {json.dumps(chosen) for chosen, _ in told}
-    found: list[Chosen] = []
-    for _ in range(ASKS * count):
-        if len(found) == count:
+    study, space = _study(axes, results, seed)
+    known = {json.dumps(values) for values, _ in results}
+    proposals: list[Values] = []
+    for _ in range(MOST_ATTEMPTS * count):
+        if len(proposals) == count:
             break
-        asked = study.ask(space)
-        chosen = tuple((key, _value(axis, asked.params[key])) for key, axis in axes.items())
-        if (name := json.dumps(chosen)) in known:
+        trial = study.ask(space)
+        values = tuple((key, _value(axis, trial.params[key])) for key, axis in axes.items())
+        name = json.dumps(values)
+        if name in known:
             continue
         known.add(name)
-        if works(chosen):
-            found.append(chosen)
+        if is_possible(values):
+            proposals.append(values)
         else:
-            study.tell(asked, state=_optuna().trial.TrialState.FAIL)
-    return found
+            study.tell(trial, state=_optuna().trial.TrialState.FAIL)
+    return proposals
 
 
-def _study(
-    axes: Axes, told: Sequence[tuple[Chosen, float | None]], seed: int
-) -> tuple[Any, dict[str, Any]]:
-    """A study that knows what was told, and its space."""
+def _study(axes: Axes, results: Sequence[Result], seed: int) -> tuple[Any, dict[str, Any]]:
+    """A study that holds the results, and its search space."""
     optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = {key: _distribution(optuna, axis) for key, axis in axes.items()}
-    sampler = optuna.samplers.TPESampler(seed=seed + len(told), n_startup_trials=max(1, len(axes)))
-    study, state = (
-        optuna.create_study(direction="maximize", sampler=sampler),
-        optuna.trial.TrialState,
+    sampler = optuna.samplers.TPESampler(
+        seed=seed + len(results), n_startup_trials=max(1, len(axes))
     )
-    for chosen, reached in told:
-        params = {
-            key: value if isinstance(axes[key], Range) else json.dumps(value)
-            for key, value in chosen
-        }
-        ended = (
-            {"state": state.FAIL}
-            if reached is None
-            else {"state": state.COMPLETE, "value": reached}
-        )
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=space, **ended))
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for values, recall in results:
+        params = {key: _parameter(axes[key], value) for key, value in values}
+        state = optuna.trial.TrialState
+        end = {"state": state.FAIL}
+        if recall is not None:
+            end = {"state": state.COMPLETE, "value": recall}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=space, **end))
     return study, space
 
 
-def _distribution(optuna: Any, axis: Sequence[Any] | Range) -> Any:
+def _distribution(optuna: Any, axis: Axis) -> Any:
     if not isinstance(axis, Range):
         return optuna.distributions.CategoricalDistribution([json.dumps(value) for value in axis])
     if axis.whole:
@@ -113,11 +80,18 @@ def _distribution(optuna: Any, axis: Sequence[Any] | Range) -> Any:
     return optuna.distributions.FloatDistribution(axis.low, axis.high, log=axis.log)
 
 
-def _value(axis: Sequence[Any] | Range, asked: Any) -> Any:
-    """What Optuna proposes, as a setting."""
+def _parameter(axis: Axis, value: Any) -> Any:
+    """A setting as a parameter of Optuna, whose categories are JSON texts."""
+    return value if isinstance(axis, Range) else json.dumps(value)
+
+
+def _value(axis: Axis, parameter: Any) -> Any:
+    """A parameter of Optuna as a setting."""
     if not isinstance(axis, Range):
-        return json.loads(asked)
-    return asked if axis.whole else min(max(float(f"{asked:.{DIGITS}g}"), axis.low), axis.high)
+        return json.loads(parameter)
+    if axis.whole:
+        return parameter
+    return min(max(float(f"{parameter:.{DIGITS}g}"), axis.low), axis.high)
 
 
 def _optuna() -> Any:

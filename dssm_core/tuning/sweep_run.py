@@ -40,7 +40,7 @@ def open_sweep(trials: Sequence[Run], labels: Sequence[str], name: str) -> str:
 
 
 def close_sweep(runs: Path, run_id: str, results: Sequence[JSON]) -> None:
-    """Log the results of a sweep's trials, as sweep.results returns them, and finish its MLflow run.
+    """Log the results of a sweep, as `trials.results` returns them, and finish its MLflow run.
 
     Logs a table, pictures and the winner.
     """

@@ -86,7 +86,7 @@ def test_a_trial_that_fails_does_not_win_by_what_an_earlier_sweep_left(called):
     called(ended=runs[1:], **axes)
     assert sweep.compare_trials(planned) == second
     called(**axes)
-    with pytest.raises(DataError, match="no trial came to its end"):
+    with pytest.raises(DataError, match="all trials failed"):
         sweep.compare_trials(planned)
 
 

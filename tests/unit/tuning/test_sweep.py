@@ -10,42 +10,41 @@ from dssm_core.config import parse_config
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.runs.manifest import Manifest
 from dssm_core.tuning import sweep
-from dssm_core.tuning.proposals import Range
+from dssm_core.tuning.axes import Range, read_axes
+from dssm_core.tuning.trials import Trial, from_json, results, to_json, winner
 from tests.conftest import small_config
 
 
 def test_every_combination_in_order():
-    axes = sweep.read_axes(["loss=bce,sampled_softmax", "train.epochs=2,4"])
+    axes = read_axes(["loss=bce,sampled_softmax", "train.epochs=2,4"])
     assert axes == {"loss": ["bce", "sampled_softmax"], "train.epochs": [2, 4]}
-    assert sweep.read_axes(["train.learning_rate=1e-3,0.002"]) == {
-        "train.learning_rate": [0.001, 0.002]
-    }
-    found = sweep.trials(axes)
-    assert [trial.label for trial in found] == [
+    assert read_axes(["train.learning_rate=1e-3,0.002"]) == {"train.learning_rate": [0.001, 0.002]}
+    grid = sweep.combinations(axes)
+    assert [trial.label for trial in grid] == [
         "loss=bce, train.epochs=2",
         "loss=bce, train.epochs=4",
         "loss=sampled_softmax, train.epochs=2",
         "loss=sampled_softmax, train.epochs=4",
     ]
-    assert found[0].settings == ('loss.kind="bce"', "train.epochs=2")
+    assert grid[0].settings == ('loss.kind="bce"', "train.epochs=2")
 
 
 @pytest.mark.parametrize(
     "text", ["loss", "=bce", "loss=", "loss=[bce", "split.test_day=2024-03-06,2024-03-07"]
 )
-def test_what_is_no_axis_is_said(text):
+def test_a_text_that_is_no_axis_is_refused(text):
     with pytest.raises(ConfigError, match="axis"):
-        sweep.read_axes([text])
+        read_axes([text])
 
 
 def test_too_many_and_none_are_refused():
     with pytest.raises(ConfigError, match="0 trials"):
-        sweep.trials({})
+        sweep.combinations({})
     with pytest.raises(ConfigError, match=r"400 trials.* at most 200"):
-        sweep.trials({"seed": range(20), "train.epochs": range(20)})
+        sweep.combinations({"seed": range(20), "train.epochs": range(20)})
 
 
-def test_a_trial_tests_on_the_last_train_days():
+def test_a_trial_tests_on_the_last_training_days():
     config = parse_config(small_config(split={"test_day": "2024-03-07", "train_days": 6}))
     split = sweep.on_validation_days(config).split
     assert (split.test_day, split.train_days, split.test_days) == (date(2024, 3, 6), 5, 1)
@@ -62,12 +61,12 @@ def test_a_trial_tests_on_the_last_train_days():
 
 @pytest.fixture
 def plan(tmp_path):
-    """A function axes -> what a grid tries on a small config."""
+    """A function from axes to a plan on a small config."""
     (tmp_path / "small.json").write_text(parse_config(small_config()).model_dump_json())
     return lambda axes, **more: sweep.Plan(tmp_path / "small.json", None, (), axes, **more)
 
 
-def test_trials_that_cannot_work_are_told_all_at_once(plan, tmp_path):
+def test_all_invalid_trials_are_listed_at_once(plan, tmp_path):
     wanted = plan({"loss": ["bce", "bcee", "gbce"], "train.epochs": [0, 1]})
     with pytest.raises(ConfigError) as told:
         sweep.prepare(wanted, sweep.next_round(wanted, []), tmp_path / "runs")
@@ -77,8 +76,8 @@ def test_trials_that_cannot_work_are_told_all_at_once(plan, tmp_path):
     assert "loss=bce, train.epochs=1: " not in lines
 
 
-def test_ranges_are_read_and_are_for_searches_alone():
-    axes = sweep.read_axes(
+def test_ranges_are_read_and_a_grid_refuses_them():
+    axes = read_axes(
         ["train.learning_rate=0.0005..0.01 log", "train.epochs=2..8", "train.weight_decay=-1e-3..1"]
     )
     assert axes == {
@@ -87,15 +86,17 @@ def test_ranges_are_read_and_are_for_searches_alone():
         "train.weight_decay": Range(-0.001, 1),
     }
     assert [axis.whole for axis in axes.values()] == [False, True, False]
-    with pytest.raises(ConfigError, match=r"train\.epochs, .*a range has no end"):
-        sweep.trials(axes)
+    with pytest.raises(
+        ConfigError, match=r"train\.epochs, .*a grid cannot combine all values of a range"
+    ):
+        sweep.combinations(axes)
     for wrong in ("train.epochs=8..2", "train.epochs=0..2 log"):
         with pytest.raises(ConfigError, match="must rise"):
-            sweep.read_axes([wrong])
+            read_axes([wrong])
 
 
 def reached(plan, wanted, runs, recalls):
-    """Trials as if they had been run: a recall each, None where it failed."""
+    """Trials with the files of finished runs: a recall for each, None if it failed."""
     tried = sweep.prepare(plan, wanted, runs)
     for each, recall in zip(tried, recalls, strict=True):
         if recall is not None:
@@ -123,11 +124,11 @@ def reached(plan, wanted, runs, recalls):
     return tried
 
 
-def test_the_best_wins_and_a_failed_trial_is_told_last(plan, tmp_path):
+def test_the_best_wins_and_failed_trials_come_last(plan, tmp_path):
     grid = plan({"loss": ["bce", "bpr", "sampled_softmax"]})
     tried = reached(grid, sweep.next_round(grid, []), tmp_path / "runs", [None, 0.25, 0.75])
-    assert sweep.winner(tried).label == "loss=sampled_softmax"
-    found = sweep.results(tried)
+    assert winner(tried).label == "loss=sampled_softmax"
+    found = results(tried)
     assert [(row["label"], row["recall"]) for row in found] == [
         ("loss=sampled_softmax", 0.75),
         ("loss=bpr", 0.25),
@@ -140,39 +141,37 @@ def test_the_best_wins_and_a_failed_trial_is_told_last(plan, tmp_path):
     )
     assert found[0]["chosen"] == {"loss": "sampled_softmax"}
     assert sweep.next_round(grid, tried) == []
-    again = [
-        sweep.from_json(json.loads(json.dumps(sweep.as_json(each))), each.run) for each in tried
-    ]
+    again = [from_json(json.loads(json.dumps(to_json(each))), each.run) for each in tried]
     assert again == tried
 
 
-def test_what_an_earlier_sweep_left_is_not_this_ones(plan, tmp_path):
-    """The trial failed this time, on another log: its recall of then does not count."""
+def test_the_results_of_an_earlier_sweep_do_not_count(plan, tmp_path):
+    """The trial failed this time, on another log: its earlier recall does not count."""
     grid = plan({"loss": ["bce", "bpr"]})
     before = reached(grid, sweep.next_round(grid, []), tmp_path / "runs", [0.75, 0.25])
     now = [replace(before[0], failed=True), before[1]]
-    assert sweep.winner(before).label == "loss=bce"
-    assert sweep.winner(now).label == "loss=bpr"
-    assert [(row["label"], row["recall"]) for row in sweep.results(now)] == [
+    assert winner(before).label == "loss=bce"
+    assert winner(now).label == "loss=bpr"
+    assert [(row["label"], row["recall"]) for row in results(now)] == [
         ("loss=bpr", 0.25),
         ("loss=bce", None),
     ]
-    assert [sweep.from_json(sweep.as_json(each), each.run) for each in now] == now
+    assert [from_json(to_json(each), each.run) for each in now] == now
 
 
-def test_a_search_ends_where_a_whole_first_round_fails(plan, tmp_path):
+def test_a_search_ends_if_its_whole_first_round_fails(plan, tmp_path):
     search = plan({"train.learning_rate": Range(0.0005, 0.01)}, search="optuna", total=8)
     tried = reached(search, sweep.next_round(search, []), tmp_path / "runs", [None, None])
     assert sweep.next_round(search, tried) == []
 
 
-def test_a_search_goes_in_rounds_until_its_trials_are_made(plan, tmp_path):
+def test_a_search_runs_in_rounds_until_its_trials_are_used(plan, tmp_path):
     search = plan(
         {"loss": ["bce", "sampled_softmax"], "train.learning_rate": Range(0.0005, 0.01, True)},
         search="optuna",
         total=6,
     )
-    tried: list[sweep.Tried] = []
+    tried: list[Trial] = []
     for count in (2, 2, 2):
         wanted = sweep.next_round(search, tried)
         assert len(wanted) == count
@@ -186,6 +185,6 @@ def test_a_search_goes_in_rounds_until_its_trials_are_made(plan, tmp_path):
         sweep.next_round(plan({"loss": ["bce"]}, search="optuna", total=0), [])
 
 
-def test_nobody_wins_where_all_failed():
-    with pytest.raises(DataError, match="no trial came to its end"):
-        sweep.winner([])
+def test_without_a_successful_trial_there_is_no_winner():
+    with pytest.raises(DataError, match="all trials failed"):
+        winner([])
