@@ -108,7 +108,7 @@ def test_a_first_trial_whose_days_are_not_there_sinks_nobody(called, monkeypatch
     monkeypatch.setattr("tasks.steps.run_step", lambda run, name: run_step(open_run(run), name))
     assert sweep.share_data(planned) == planned["trials"]
     assert (
-        "not shared, split.train_days=30 fails: 2024-02-06 has no rows" in capsys.readouterr().out
+        "because split.train_days=30 fails: 2024-02-06 has no rows" in capsys.readouterr().out
     )
     with pytest.raises(DataError):
         sweep.begin_trial(planned["trials"][0])
