@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from dssm_core.config.base import Section
-from dssm_core.metrics import METRICS
 
 
 class Model(Section):
@@ -79,6 +78,8 @@ class Train(Section):
     @field_validator("metric")
     @classmethod
     def _check_metric(cls, value: str) -> str:
+        from dssm_core.metrics import METRICS  # imports numpy; Airflow parses Dags without it
+
         name, _, k = value.partition("@")
         if name not in METRICS or not k.isdecimal() or int(k) < 1:
             raise ValueError(

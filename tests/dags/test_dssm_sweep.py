@@ -107,9 +107,7 @@ def test_a_first_trial_whose_days_are_not_there_sinks_nobody(called, monkeypatch
 
     monkeypatch.setattr("tasks.steps.run_step", lambda run, name: run_step(open_run(run), name))
     assert sweep.share_data(planned) == planned["trials"]
-    assert (
-        "because split.train_days=30 fails: 2024-02-06 has no rows" in capsys.readouterr().out
-    )
+    assert "because split.train_days=30 fails: 2024-02-06 has no rows" in capsys.readouterr().out
     with pytest.raises(DataError):
         sweep.begin_trial(planned["trials"][0])
     assert sweep.begin_trial(planned["trials"][1]) == planned["trials"][1]["run"]
