@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dssm_core.cli.terminal import console
+from dssm_core.runs.layout import REPORT_FILE
 
 if TYPE_CHECKING:
     from dssm_core.aliases import JSON
@@ -127,6 +129,8 @@ def print_summary(result: JSON, out: Console = console) -> None:
         out.print(f"  {reason}", markup=False, highlight=False, soft_wrap=True)
     version = result["version"]
     out.print(f"registered version: {version}" if version else "nothing was registered")
+    report = Path(result["run"]) / "recall_gate" / REPORT_FILE
+    out.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
 
 
 def metrics_table(result: JSON) -> Table:

@@ -65,7 +65,7 @@ def write(
         text = render(Subject(opened, gate, data))
     write_atomically(file, text.encode())
     seconds = time.perf_counter() - started
-    log.info("report: %s, %.1f MB in %.1f s", file, len(text) / 1e6, seconds)
+    log.info("%s: %.1f MB in %.1f s", file.name, len(text) / 1e6, seconds)
     return file
 
 
