@@ -13,7 +13,7 @@ DATA     ?=
 TEST_DAY ?=
 comma    := ,
 
-# Tests run on two processes; each computes on one core.
+# Two processes run the tests, each on one core. tests/conftest.py says which tests share a process.
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .PHONY: help install demo up status shell down test e2e ui soak lint format
@@ -51,16 +51,16 @@ down: ## stop the servers
 	@test ! -x $(BIN)/python || $(BIN)/python -m local.servers down
 
 test: install ## run the quick tests: units, contracts, pipeline, Dag
-	$(PYTEST) --dist loadscope -m 'not e2e and not ui and not soak'
+	$(PYTEST) -m 'not e2e and not ui and not soak'
 
 e2e: install ## run the Dags on real servers and check them through their APIs and in a browser
-	$(PYTEST) --dist loadgroup -m '(e2e or ui) and not soak' tests/e2e tests/ui
+	$(PYTEST) -m '(e2e or ui) and not soak' tests/e2e tests/ui
 
 ui: install ## run the browser tests only; they take the README's screenshots
 	$(BIN)/python -m pytest -m ui tests/ui
 
 soak: install ## run the long tests, before a release (needs DSSM_DATA)
-	$(PYTEST) --dist loadgroup -m soak tests/e2e
+	$(PYTEST) -m soak tests/e2e
 
 lint: install ## run ruff, import-linter (layers), and mypy strict on dssm_core
 	$(BIN)/ruff check .

@@ -23,6 +23,21 @@ from dssm_core.data.sources.synthetic import Synthetic
 from local.airflow_api import DONE, WAITS
 
 REPO = Path(__file__).resolve().parent.parent
+OWN_SERVERS = ("test_reliability.py", "test_globo_days.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
+    """Give each process whole modules, and one process all modules that share `site`."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = Path(nodeid.partition("::")[0])
+            shares_site = module.parent.name in ("e2e", "ui") and module.name not in OWN_SERVERS
+            return "site" if shares_site else str(module)
+
+    return Scheduling(config, log)
 
 
 def evaluated(run: Any, data: Any = None) -> Any:

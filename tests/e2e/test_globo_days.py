@@ -12,13 +12,13 @@ from mlflow import MlflowClient
 
 from dssm_core.runs.run import open_run
 from tests.conftest import REPO, TRAINING, complete, running_site, wait_until
-from tests.e2e.test_operations import INGEST, ended, windows
+from tests.e2e.airflow_runs import INGEST, ended
+from tests.e2e.test_operations import windows
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.soak,
     pytest.mark.data,
-    pytest.mark.xdist_group("globo"),
 ]
 CONFIG = "globo-days"
 DAYS = [f"2017-10-0{day}" for day in range(1, 10)]

@@ -1,5 +1,5 @@
 """What docs/operations.md describes, on real servers: days land, windows train, people decide, the
-champion is published and rolled back, and sweeps find settings.
+champion is published and rolled back.
 """
 
 from __future__ import annotations
@@ -11,45 +11,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from mlflow import MlflowClient
 
 from dssm_core.operation import history
 from dssm_core.runs.run import open_run
 from local import servers
-from tests.conftest import DAYS, EARLIER, PATIENCE_S, TRAINING, complete, wait_until
+from tests.conftest import DAYS, EARLIER, TRAINING, complete, wait_until
+from tests.e2e.airflow_runs import INGEST, ended, review, settle, version
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("site")]
-INGEST = "ingest_interactions"
+pytestmark = pytest.mark.e2e
 PUBLISH = "dssm_publish"
 ROLLBACK = "dssm_rollback"
-SWEEP = "dssm_sweep"
 MODEL = "dssm-daily"
-
-
-@pytest.fixture(scope="module")
-def airflow(site):
-    client = site.airflow()
-    wait_until(
-        lambda: client.offers(TRAINING, "daily") and client.offers(INGEST, "daily"),
-        "the Dags are parsed",
-    )
-    return client
-
-
-@pytest.fixture(scope="module")
-def mlflow(site):
-    return MlflowClient(tracking_uri=site.mlflow_url)
-
-
-@pytest.fixture(scope="module")
-def root(site):
-    return site.state.parent
-
-
-def ended(airflow, dag, run_id):
-    """Wait until a run without a review has ended; returns the states of its tasks."""
-    airflow.wait(dag, run_id, PATIENCE_S)
-    return {name: task["state"] for name, task in airflow.tasks(dag, run_id).items()}
 
 
 def land(airflow, day):
@@ -70,24 +42,6 @@ def windows(airflow):
     return runs
 
 
-def settle(airflow, run_id):
-    wait_until(lambda: airflow.settled(TRAINING, run_id), f"{run_id} waits for its review")
-    assert airflow.tasks(TRAINING, run_id)["review"]["state"] == "awaiting_input", airflow.tasks(
-        TRAINING, run_id
-    )
-    return run_id
-
-
-def review(airflow, run_id, option, reason):
-    """Answer a review as on its page; returns the state and the log of the task that applies the
-    answer.
-    """
-    settle(airflow, run_id)
-    complete(airflow, run_id, option, reason)
-    task = airflow.tasks(TRAINING, run_id)["promote"]
-    return task["state"], airflow.log_text(TRAINING, run_id, "promote", max(1, task["try_number"]))
-
-
 def assert_kept(airflow, run_id):
     """The run of a past day asks for no review, and its version stays the challenger."""
     assert ended(airflow, TRAINING, run_id)["promote"] == "success"
@@ -97,15 +51,6 @@ def assert_kept(airflow, run_id):
         "gate",
     )
     assert "was tested on" in answer["params_input"]["reason"]
-
-
-def winners_training(airflow, run_id):
-    """The id of the run that trains the winner of a sweep."""
-    return airflow.xcom(SWEEP, run_id, "compare_trials")["run_id"]
-
-
-def version(airflow, run_id):
-    return str(airflow.xcom(TRAINING, run_id, "register_model", "review")["version"])
 
 
 def alias(mlflow, name):
@@ -342,84 +287,3 @@ def test_backfilled_days_train_their_windows_and_change_no_alias(airflow, mlflow
             == [*EARLIER, *DAYS][: DAYS.index(key) + 3][-7:]
         )
     assert mlflow.get_registered_model(MODEL).aliases == before
-
-
-def test_a_sweep_registers_its_winner(airflow, mlflow):
-    axes = ["loss=sampled_softmax,bce", "sampler=popularity,uniform"]
-    run_id = airflow.trigger(SWEEP, {"config": "swept", "epochs": 1, "axes": axes})
-    ended(airflow, SWEEP, run_id)
-    assert airflow.state(SWEEP, run_id) == "success"
-    trials = airflow.get(f"dags/{SWEEP}/dagRuns/{run_id}/taskInstances", limit=100)[
-        "task_instances"
-    ]
-    labels = {
-        task["rendered_map_index"] for task in trials if task["task_id"] == "trial.train_towers"
-    }
-    assert labels == {
-        f"loss={loss}, sampler={sampler}"
-        for loss in ("sampled_softmax", "bce")
-        for sampler in ("popularity", "uniform")
-    }
-    training = winners_training(airflow, run_id)
-    wait_until(lambda: airflow.settled(TRAINING, training), "the winner waits for its review")
-    assert review(airflow, training, "Keep as challenger", "a sweep's winner")[0] == "success"
-    winner = airflow.xcom(SWEEP, run_id, "compare_trials")["conf"]["settings"]
-    trained = open_run(airflow.xcom(TRAINING, training, "ingest_data")).config
-    assert winner == [f'loss.kind="{trained.loss.kind}"', f'sampler.kind="{trained.sampler.kind}"']
-    (registered,) = mlflow.search_model_versions("name='dssm-swept'")
-    assert (
-        registered.version
-        == version(airflow, training)
-        == mlflow.get_model_version_by_alias("dssm-swept", "challenger").version
-    )
-
-
-def test_a_failed_trial_does_not_stop_the_others(airflow):
-    run_id = airflow.trigger(
-        SWEEP, {"config": "swept", "epochs": 1, "axes": ["train.learning_rate=0.002,1e30"]}
-    )
-    ended(airflow, SWEEP, run_id)
-    trials = airflow.get(f"dags/{SWEEP}/dagRuns/{run_id}/taskInstances", limit=100)[
-        "task_instances"
-    ]
-    states = {
-        task["map_index"]: task["state"]
-        for task in trials
-        if task["task_id"] == "trial.train_towers"
-    }
-    assert states == {0: "success", 1: "failed"}
-    assert airflow.xcom(SWEEP, run_id, "compare_trials")["conf"]["settings"] == [
-        "train.learning_rate=0.002"
-    ]
-    review(airflow, winners_training(airflow, run_id), "Keep as challenger", "a sweep's winner")
-
-
-def test_a_search_runs_in_rounds_and_trains_the_best_trial(airflow, mlflow):
-    """Two trials in two rounds: the first run of the Dag starts the second, and both trials are
-    children of one MLflow run.
-    """
-    axes = ["train.learning_rate=0.001..0.004 log"]
-    first = airflow.trigger(
-        SWEEP, {"config": "swept", "epochs": 1, "axes": axes, "search": "optuna", "trials": 2}
-    )
-    second = f"{first}__1"
-    for run_id in (first, second):
-        wait_until(lambda run_id=run_id: airflow.started(SWEEP, run_id), f"{run_id} has begun")
-        ended(airflow, SWEEP, run_id)
-        assert airflow.state(SWEEP, run_id) == "success"
-    training = winners_training(airflow, second)
-    assert review(airflow, training, "Keep as challenger", "a search's winner")[0] == "success"
-    (parent,) = mlflow.search_runs(
-        [mlflow.get_experiment_by_name("swept").experiment_id], f"tags.`dssm.sweep` = '{first}'"
-    )
-    assert (
-        parent.info.status,
-        parent.data.metrics["trials"],
-        parent.data.metrics["trials_failed"],
-    ) == ("FINISHED", 2, 0)
-    assert {"trials.json", "trials.png", "parallel.png"} <= {
-        file.path for file in mlflow.list_artifacts(parent.info.run_id)
-    }
-    assert open_run(
-        airflow.xcom(TRAINING, training, "ingest_data")
-    ).config.train.learning_rate == float(parent.data.tags["dssm.winner"].partition("=")[2])

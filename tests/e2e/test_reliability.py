@@ -31,7 +31,7 @@ from dssm_core.registry.versions import open_model
 from local import processes, servers
 from tests.conftest import REPO, small_config, wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("reliability")]
+pytestmark = pytest.mark.e2e
 OUTAGE_S = 30
 PROCESSES = 4
 KILLS = 6

@@ -24,20 +24,8 @@ from dssm_core.runs.run import open_run
 from dssm_core.runs.table import STEPS
 from tests.conftest import PATIENCE_S, TRAINING, complete, small_config, wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("site")]
+pytestmark = pytest.mark.e2e
 DAG = TRAINING
-
-
-@pytest.fixture(scope="module")
-def airflow(site):
-    client = site.airflow()
-    wait_until(lambda: client.offers(DAG, "small"), "the Dag is parsed")
-    return client
-
-
-@pytest.fixture(scope="module")
-def mlflow(site):
-    return MlflowClient(tracking_uri=site.mlflow_url)
 
 
 def finish(airflow, run_id):

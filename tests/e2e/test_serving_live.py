@@ -18,33 +18,16 @@ from mlflow import MlflowClient
 from dssm_core.retrieval.bundle import open_bundle
 from dssm_core.runs.run import open_run
 from local import servers
-from tests.conftest import DAYS, TRAINING, complete, served_model, wait_until
-from tests.e2e.test_operations import INGEST, ended, version
+from tests.conftest import DAYS, TRAINING, complete, served_model
+from tests.e2e.airflow_runs import INGEST, LOOKALIKE, REFRESH, ended, version
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("site")]
+pytestmark = pytest.mark.e2e
 CONFIG = "served"
 MODEL = "dssm-served"
-LOOKALIKE = "dssm_lookalike"
-REFRESH = "dssm_refresh"
 # The champion is trained on the first six days; the ninth has not landed.
 LANDED = DAYS[:8]
 CUTOFF = DAYS[6]
 MOMENT = f"{DAYS[8]}T12:00:00Z"
-
-
-@pytest.fixture(scope="module")
-def airflow(site):
-    client = site.airflow()
-    wait_until(
-        lambda: all(client.offers(dag, CONFIG) for dag in (TRAINING, INGEST, LOOKALIKE, REFRESH)),
-        "the Dags are parsed",
-    )
-    return client
-
-
-@pytest.fixture(scope="module")
-def root(site):
-    return site.state.parent
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,4 @@
-"""Every kind of feature through the steps on a log of a few hundred clicks: trained, exported,
-served.
-"""
+"""Every kind of feature in a run on a log of some hundred clicks: trained, exported and served."""
 
 from __future__ import annotations
 
@@ -109,7 +107,7 @@ def served(tmp_path_factory):
     return run, Encoder(bundle.assemble(run, folder / "bundle"))
 
 
-def test_the_served_user_is_the_exported_one(served):
+def test_the_served_vector_of_a_user_equals_the_exported_one(served):
     run, encoder = served
     train = pd.read_parquet(run.step("split_by_time") / "train.parquet").query("label == 1")
     last = train.groupby(USER).agg(history=(ITEM, list), device=("device", "last")).reset_index()
@@ -120,32 +118,28 @@ def test_the_served_user_is_the_exported_one(served):
     )
 
 
-def test_a_bundle_codes_new_rows_as_its_own(served):
-    """The items table coded again by the bundle alone gives what the towers were trained on."""
+def test_a_bundle_encodes_new_rows_as_the_rows_of_the_training(served):
+    """The bundle alone encodes the items table to the tensors on which the towers were trained."""
     run, encoder = served
     rows = (
         pd.read_parquet(run.step("validate_data") / "items.parquet")
         .set_index(ITEM)
         .reindex(encoder.item_ids.index)
     )
-    again, trained = (
-        encode_table(run.config.features.columns, "item", rows, encoder.folder),
-        encoder.prepared.items,
-    )
+    again = encode_table(run.config.features.columns, "item", rows, encoder.folder)
+    trained = encoder.prepared.items
     assert again.categorical.equal(trained.categorical[1:])
     assert again.multi.equal(trained.multi[1:])
     assert again.numeric.equal(trained.numeric[1:])
 
 
-def test_who_comes_later_is_seen_by_every_kind_of_column(served):
-    """A newcomer that is described like a known item, or user, has its columns; its id, and what
-    train measured, is the unknown one's.
+def test_every_kind_of_column_describes_users_and_items_that_appear_later(served):
+    """A new user or item with the attributes of a trained one gets the same columns. Its id and its
+    target means are those of the unknown one.
     """
     run, encoder = served
-    clicks, tables = (
-        pd.read_parquet(run.step("split_by_time") / "train.parquet").query("label == 1"),
-        [],
-    )
+    clicks = pd.read_parquet(run.step("split_by_time") / "train.parquet").query("label == 1")
+    tables = []
     for side, twin in (("user", "5"), ("item", "3")):
         rows = pd.read_parquet(run.step("validate_data") / f"{side}s.parquet")
         tables.append(
@@ -176,14 +170,14 @@ def test_who_comes_later_is_seen_by_every_kind_of_column(served):
         assert table.means.as_of(torch.tensor([new]), torch.tensor([cutoff])).abs().sum() == 0
     exported = [np.load(encoder.folder / f"{side}_embeddings.npy") for side in ("item", "user")]
     snapshot = timeline.as_of(cutoff + DAY)
-    items, users = snapshot.embed_items(exported[0]), snapshot.embed_all_users(exported[1])
+    items = snapshot.embed_items(exported[0])
+    users = snapshot.embed_all_users(exported[1])
     assert (len(items), len(users)) == (len(exported[0]) + 1, len(exported[1]) + 1)
     assert np.isfinite(items).all()
     assert np.isfinite(users).all()
-    told = pd.DataFrame({USER: [None], "history": [["3"]], "device": ["phone"]})
-    assert not np.allclose(
-        users[-1], encoder.users(told)[0], atol=1e-3
-    )  # the columns of the newcomer count
+    unknown = pd.DataFrame({USER: [None], "history": [["3"]], "device": ["phone"]})
+    # The columns of the new user have an effect.
+    assert not np.allclose(users[-1], encoder.users(unknown)[0], atol=1e-3)
 
 
 def test_shared_tables_are_saved_once_and_hashed_columns_have_no_file(served):
@@ -193,9 +187,8 @@ def test_shared_tables_are_saved_once_and_hashed_columns_have_no_file(served):
         column.column for column in (*prepared.schema.user.categorical, *prepared.schema.user.multi)
     ]
     assert names == ["country", "device", "interests", "saved", "query"]
-    assert (
-        len(encoder.model.user_fields.tables) == 2
-    )  # country and device; the others are the item side's
+    # Country and device; the item side has the tables of the others.
+    assert len(encoder.model.user_fields.tables) == 2
     files = {
         file.name
         for file in encoder.folder.iterdir()

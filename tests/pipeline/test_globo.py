@@ -1,4 +1,4 @@
-"""The Globo config, untouched, on one window of the real log (needs $DSSM_DATA; minutes)."""
+"""The config of Globo without changes on one window of the real log (needs $DSSM_DATA; minutes)."""
 
 import json
 
@@ -10,7 +10,7 @@ from tests.conftest import REPO
 
 
 @pytest.mark.data
-def test_the_served_index_recalls_what_readers_click_next_day(data_root, tmp_path, monkeypatch):
+def test_the_served_index_recalls_the_clicks_of_the_next_day(data_root, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     clicks = data_root / "globo" / "clicks"
     arguments = [
@@ -36,7 +36,7 @@ def test_the_served_index_recalls_what_readers_click_next_day(data_root, tmp_pat
         == 2_073_175
     )
     assert rows["train"] == 1_294_842
-    # what is known of these baselines on this window, counted independently of this code
+    # The recall of these baselines on this window, counted without the code of the project.
     assert metrics["baselines"]["hot"]["recall@200"] == pytest.approx(0.277, abs=0.002)
     assert metrics["baselines"]["recent_hot"]["by_window"]["1h"] == pytest.approx(0.514, abs=0.01)
     assert metrics["ceiling"]["recall@200"] == pytest.approx(0.944, abs=0.002)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from dssm_core.cli.main import main
@@ -27,19 +24,20 @@ from dssm_core.operation import lookalike
 from dssm_core.retrieval.bundle import assemble, open_bundle
 from dssm_core.runs import pipeline
 from dssm_core.runs.files import sha256
-from dssm_core.runs.run import create_run, find_runs, open_run
+from dssm_core.runs.run import create_run, open_run
 from dssm_core.runs.step_key import step_key
 from dssm_core.runs.table import STEPS
 from dssm_core.runs.transaction import execute
 from dssm_core.tracking.client import connect, tracking_uri
 from dssm_core.tracking.runs import open_mlflow_run
 from tests.conftest import small_config
+from tests.pipeline.conftest import tiny
 
 TO_TRAIN = list(STEPS)[: list(STEPS).index("train_towers")]
 
 
 def unchanged(run, step):
-    """Whether a finished step's folder holds exactly the files of its manifest."""
+    """Whether the folder of a finished step holds exactly the files of its manifest."""
     folder = run.step(step)
     files = {
         str(file.relative_to(folder)): sha256(file) for file in folder.rglob("*") if file.is_file()
@@ -48,27 +46,9 @@ def unchanged(run, step):
     return files == run.need(step).files
 
 
-def tiny(**changes):
-    raw = small_config(**changes)
-    raw["data"]["source"] |= {"users": 600, "clicks": 12_000}
-    return parse_config(raw)
-
-
 @pytest.fixture(autouse=True)
 def no_server(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(scope="module")
-def first(runs):
-    """One run of everything, and its summary."""
-    run = create_run(tiny(), runs, "first")
-    return run, pipeline.run_pipeline(run)
 
 
 def test_every_row_is_accounted_for(first):
@@ -77,7 +57,7 @@ def test_every_row_is_accounted_for(first):
     assert rows["read"] == rows["train"] + rows["test"] + rows["outside"] + rows["quarantined"]
 
 
-def test_the_summary_is_plain_and_whole(first):
+def test_the_summary_is_plain_json_with_all_results(first):
     _, result = first
     assert json.loads(json.dumps(result)) == result
     assert set(result) == {"run", "test_day", "metrics", "gate", "rows", "seconds", "version"}
@@ -88,7 +68,7 @@ def test_the_summary_is_plain_and_whole(first):
     assert 0 < result["metrics"]["served"]["recall@200"] <= 1
 
 
-def test_the_run_has_a_whole_report(first):
+def test_the_run_has_a_complete_report(first):
     run, _ = first
     page = (run.step("recall_gate") / "report.html").read_text()
     assert "The gate passed" in page
@@ -109,19 +89,19 @@ def test_the_run_has_a_whole_report(first):
     assert "report.html" in [file.path for file in logged]
 
 
-def test_a_flat_index_serves_what_exact_search_finds(first):
+def test_a_flat_index_serves_the_results_of_exact_search(first):
     metrics = first[1]["metrics"]
     assert metrics["served"]["recall@200"] == metrics["exact"]["recall@200"]
 
 
-def test_again_returns_at_once_and_registers_nothing_new(first):
+def test_a_repeated_run_returns_at_once_and_registers_nothing(first):
     run, result = first
     before = {name: (run.step(name) / "manifest.json").stat().st_mtime_ns for name in STEPS}
     assert pipeline.run_pipeline(run) == result
     assert {name: (run.step(name) / "manifest.json").stat().st_mtime_ns for name in STEPS} == before
 
 
-def test_another_run_of_the_window_reuses_what_is_the_same(first, runs):
+def test_another_run_of_the_same_window_reuses_equal_steps(first, runs):
     _, result = first
     other = create_run(tiny(gate__floor=0.001), runs, "other")
     got = pipeline.run_pipeline(other)
@@ -131,9 +111,9 @@ def test_another_run_of_the_window_reuses_what_is_the_same(first, runs):
     assert other.step("train_towers").joinpath("towers.safetensors").is_file()
 
 
-def test_a_reused_export_is_registered_with_this_run_s_index(first, runs):
-    """The index's settings travel with the run that chose them, not with the run whose embeddings
-    it reuses.
+def test_a_reused_export_is_registered_with_the_index_of_the_new_run(first, runs):
+    """The bundle has the index settings of the new run, not those of the run whose embeddings it
+    reuses.
     """
     other = create_run(tiny(index={"kind": "faiss_hnsw", "ef_search": 256}), runs, "hnsw")
     result = pipeline.run_pipeline(other)
@@ -144,9 +124,9 @@ def test_a_reused_export_is_registered_with_this_run_s_index(first, runs):
     assert len(served.retrieve(pd.DataFrame({"user_id": ["nobody"]}), 5)["item_ids"][0]) == 5
 
 
-def test_a_registered_model_says_what_each_answer_comes_from(first):
-    """Loaded by MLflow, with the real towers: a known user, a history, and newcomers with and
-    without a context.
+def test_a_registered_model_names_the_source_of_each_answer(first):
+    """The model that MLflow loads is asked for a user of the training set, for a history, and for
+    new users with and without a context.
     """
     import mlflow
 
@@ -162,25 +142,21 @@ def test_a_registered_model_says_what_each_answer_comes_from(first):
     answer = model.predict(frame.assign(device=[None, None, device, None]), params={"k": 5})
     assert answer["source"].tolist() == ["user", "history", "context", "context"]
     assert answer["item_ids"].map(len).tolist() == [5] * 4
-    assert answer["scores"][2] != answer["scores"][3]  # the context counts
+    assert answer["scores"][2] != answer["scores"][3]  # the context has an effect
     assert answer["scores"][3] == pytest.approx(
         model.predict(frame, params={"k": 5})["scores"][3], abs=1e-5
     )
 
 
-def test_newcomers_of_a_tower_that_never_saw_an_empty_history_get_recent_hot(runs):
-    """The list that is served is the baseline that the gate compares with, and what the gate
-    measures of newcomers.
-    """
+def test_new_users_get_recent_hot_if_the_tower_was_not_trained_on_empty_histories(runs):
+    """The served list equals the baseline of the gate, and the gate measures new users by it."""
     raw = small_config(
         features__activity={"enabled": False}, sampler={"kind": "uniform"}, train__epochs=1
     )
-    raw["data"]["source"] |= {
-        "users": 9000,
-        "clicks": 12_000,
-    }  # so that some users come on the test day only
+    # With so many users, some appear on the test day only.
+    raw["data"]["source"] |= {"users": 9000, "clicks": 12_000}
     config = parse_config(raw)
-    run = create_run(config, runs, "by-place")
+    run = create_run(config, runs, "new-users")
     for name in list(STEPS)[: list(STEPS).index("recall_gate")]:
         if STEPS[name].reusable:
             execute(run, name)
@@ -188,12 +164,12 @@ def test_newcomers_of_a_tower_that_never_saw_an_empty_history_get_recent_hot(run
     data = read_evaluation_data(run)
     baselines = fit_baselines(config, data.train, data.cutoff_ms)
     baseline = baselines["recent_hot"].fitted.rows
-    wanted = bundle.items.decode(baseline[:20] + 1).tolist()
+    recent_hot = bundle.items.decode(baseline[:20] + 1).tolist()
     answer = bundle.retrieve(
         pd.DataFrame({"user_id": ["new", bundle.users.index[0]], "device": ["any", "any"]}), 20
     )
     assert answer["source"].tolist() == ["hot", "user"]
-    assert answer["item_ids"][0] == wanted
+    assert answer["item_ids"][0] == recent_hot
     new = data.all.codes == 0
     with open_served(run) as opened:
         search = opened.search(opened.served, opened.encode(data.all))
@@ -204,8 +180,8 @@ def test_newcomers_of_a_tower_that_never_saw_an_empty_history_get_recent_hot(run
 
 
 def test_seed_users_of_a_segment_find_users_of_that_segment(first):
-    """The generated log's users of a segment prefer the same categories, which the towers learn
-    from clicks.
+    """Users of a segment of the generated log prefer the same categories, and the towers learn
+    this from their clicks.
     """
     run = first[0]
     segment = (
@@ -214,25 +190,26 @@ def test_seed_users_of_a_segment_find_users_of_that_segment(first):
         .dropna()
     )
     with lookalike.opened(run) as (bundle, _):
-        known = segment[segment.index.isin(bundle.users.index)]
-        seeds = known.groupby(known).head(10)
-        asked = {
+        train_users = segment[segment.index.isin(bundle.users.index)]
+        seeds = train_users.groupby(train_users).head(10)
+        queries_by_segment = {
             name: lookalike.like_seeds(bundle, list(part.index))
             for name, part in seeds.groupby(seeds)
         }
-        found = {
-            name: lookalike.audience(bundle, question, 20)["user_id"]
-            for name, question in asked.items()
+        audiences = {
+            name: lookalike.audience(bundle, query, 20)["user_id"]
+            for name, query in queries_by_segment.items()
         }
-    alike = [(segment.reindex(users) == name).mean() for name, users in found.items()]
-    chance = known.value_counts(normalize=True).mean()
-    assert sum(alike) / len(alike) > 2 * chance
+    shares = [(segment.reindex(users) == name).mean() for name, users in audiences.items()]
+    chance = train_users.value_counts(normalize=True).mean()
+    assert sum(shares) / len(shares) > 2 * chance
 
 
-def test_the_key_of_a_step_holds_its_inputs_content_and_facts_but_no_report(first):
+def test_the_key_of_a_step_covers_the_data_and_facts_of_its_inputs_but_no_report(first):
     run = first[0]
     step = STEPS["sample_negatives"]
-    before, file = step_key(run, step), run.step("split_by_time") / "manifest.json"
+    before = step_key(run, step)
+    file = run.step("split_by_time") / "manifest.json"
     manifest = json.loads(file.read_text())
     moved = manifest | {"info": manifest["info"] | {"start_ms": 0}}
     reported = manifest | {"files": manifest["files"] | {"data_docs/index.html": "other"}}
@@ -245,7 +222,7 @@ def test_the_key_of_a_step_holds_its_inputs_content_and_facts_but_no_report(firs
         file.write_text(json.dumps(manifest))
 
 
-def test_what_a_killed_write_left_is_not_published(tmp_path):
+def test_the_rest_of_a_killed_write_is_not_published(tmp_path):
     run = create_run(tiny(), tmp_path, "run")
     part = run.root / ".ingest_data.part"
     part.mkdir()
@@ -268,7 +245,7 @@ def test_damage_in_another_run_does_not_stop_this_one(tmp_path):
                 execute(run, "ingest_data")
 
 
-def test_another_setting_trains_anew(first, runs):
+def test_another_seed_trains_other_towers(first, runs):
     other = create_run(tiny(seed=1), runs, "reseeded")
     for name in [*TO_TRAIN, "train_towers"]:
         execute(other, name)
@@ -280,14 +257,12 @@ def test_another_setting_trains_anew(first, runs):
 
 
 def test_a_step_reads_only_the_settings_of_its_key(runs, monkeypatch):
-    """A knob outside `reads` could change a result that is then wrongly reused."""
+    """A setting outside `reads` could change a result that another run then reuses."""
     run = create_run(tiny(seed=3), runs, "watched")
     config, seen = run.config, set()
 
     class Watched:
-        """Notes what is read: a section, or the setting in it where the step declares settings of
-        that section.
-        """
+        """Records which sections are read, and which settings of the sections in `opened`."""
 
         def __init__(self, watched, opened, prefix=""):
             self.watched, self.opened, self.prefix = watched, opened, prefix
@@ -318,7 +293,7 @@ def test_a_step_reads_only_the_settings_of_its_key(runs, monkeypatch):
         execute(run, name)
 
 
-def test_a_refused_model_is_not_registered(runs):
+def test_a_model_that_the_gate_refuses_is_not_registered(runs):
     run = create_run(tiny(gate__floor=0.99), runs, "refused")
     result = pipeline.run_pipeline(run)
     assert result["version"] is None
@@ -327,18 +302,18 @@ def test_a_refused_model_is_not_registered(runs):
     assert run.manifest("register_model") is None
 
 
-def test_killed_training_goes_on_to_the_same_towers(tmp_path, runs):
-    """SIGKILL in the middle, then again: the towers equal those of a run left alone, to the last
-    bit.
+def test_a_killed_training_resumes_and_ends_with_the_same_towers(tmp_path, runs):
+    """After SIGKILL during training and a second start, the towers equal those of an undisturbed
+    run bit by bit.
     """
     settings = {"train__checkpoint_every_s": 0.0, "train__epochs": 6, "seed": 11}
-    alone, killed = (
-        create_run(tiny(**settings), tmp_path / name, "run") for name in ("alone", "killed")
+    undisturbed, killed = (
+        create_run(tiny(**settings), tmp_path / name, "run") for name in ("undisturbed", "killed")
     )
-    for run in (alone, killed):
+    for run in (undisturbed, killed):
         for name in TO_TRAIN:
             execute(run, name)
-    execute(alone, "train_towers")
+    execute(undisturbed, "train_towers")
     checkpoint = killed.root / ".train_towers.part" / "checkpoint.pt"
     child = subprocess.Popen(
         [sys.executable, "-m", "dssm_core.cli", "train_towers", "--run", str(killed.root)]
@@ -349,13 +324,13 @@ def test_killed_training_goes_on_to_the_same_towers(tmp_path, runs):
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert checkpoint.is_file()
-    assert killed.manifest("train_towers") is None, "nothing half-written has the step's name"
-    manifest = execute(killed, "train_towers")
-    assert (
-        manifest.files["towers.safetensors"]
-        == alone.need("train_towers").files["towers.safetensors"]
+    assert killed.manifest("train_towers") is None, (
+        "no half-written folder has the name of the step"
     )
-    assert manifest.files["history.jsonl"] == alone.need("train_towers").files["history.jsonl"]
+    resumed = execute(killed, "train_towers").files
+    files = undisturbed.need("train_towers").files
+    assert resumed["towers.safetensors"] == files["towers.safetensors"]
+    assert resumed["history.jsonl"] == files["history.jsonl"]
 
 
 def test_a_step_that_fails_leaves_nothing_and_can_run_again(runs, tmp_path, monkeypatch):
@@ -370,180 +345,3 @@ def test_a_step_that_fails_leaves_nothing_and_can_run_again(runs, tmp_path, monk
 
 def _full_disk(run, work):
     raise OSError(28, "No space left on device")
-
-
-def cli(*arguments):
-    return CliRunner().invoke(main, list(map(str, arguments)))
-
-
-def test_cli_lists_runs_and_runs_a_step(first, runs):
-    listed = cli("runs", "--runs", runs)
-    assert listed.exit_code == 0
-    assert "small/first" in listed.stdout
-    done = cli("build_index", "--run", first[0].root)
-    assert json.loads(done.stdout)["step"] == "build_index"
-
-
-def test_cli_lists_the_steps_in_their_order():
-    commands = [
-        line.split()[0]
-        for line in cli("--help").stdout.split("Commands:")[1].splitlines()
-        if line.startswith("  ") and line[2] != " "
-    ]
-    people = [
-        "run",
-        "sweep",
-        "land",
-        "runs",
-        "report",
-        "promote",
-        "rollback",
-        "history",
-        "publish",
-        "refresh",
-        "lookalike",
-    ]
-    assert commands == [*people, *STEPS]
-
-
-def test_a_run_may_end_at_a_step(first, runs, tmp_path):
-    file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(tiny().model_dump(mode="json")))
-    judged = cli(
-        "run", file, "--runs", runs, "--run-id", "judged", "--until", "recall_gate", "--json"
-    )
-    assert judged.exit_code == 0, judged.stderr
-    result = json.loads(judged.stdout)
-    assert list(result["seconds"])[-1] == "recall_gate"
-    assert result["metrics"]["served"] == first[1]["metrics"]["served"]
-    assert result["gate"]["passed"]
-    assert result["version"] is None
-    split = cli("run", file, "--runs", runs, "--run-id", "split", "--until", "split_by_time")
-    assert "done: ingest_data, validate_data, split_by_time" in " ".join(split.stderr.split())
-    wrong = cli("run", file, "--runs", runs, "--run-id", "wrong", "--until", "recal_gate")
-    assert "unknown step 'recal_gate': did you mean 'recall_gate'?" in wrong.stderr
-    assert not (runs / "small" / "2024-03-07" / "wrong").exists()
-
-
-def test_cli_says_what_is_wrong_in_a_sentence(runs, tmp_path):
-    missing = cli("run", tmp_path / "no.yaml")
-    assert missing.exit_code == 1
-    assert "is not a file: give a YAML" in missing.stderr
-    not_a_run = cli("train_towers", "--run", tmp_path)
-    assert not_a_run.exit_code == 1
-    assert "`dssm runs` lists them" in " ".join(not_a_run.stderr.split())
-
-
-def test_cli_promotes(first, runs):
-    done = cli(
-        "promote",
-        "dssm-small",
-        "--version",
-        first[1]["version"],
-        "--runs",
-        runs,
-        "--reason",
-        "looks right",
-    )
-    made = json.loads(done.stdout)
-    assert (made["action"], made["champion"], made["previous"], made["reason"]) == (
-        "promote",
-        first[1]["version"],
-        None,
-        "looks right",
-    )
-    again = cli(
-        "promote",
-        "dssm-small",
-        "--version",
-        first[1]["version"],
-        "--runs",
-        runs,
-        "--reason",
-        "once more",
-    )
-    assert "is champion already: nothing was changed" in again.stderr
-    assert json.loads(again.stdout) == made
-    listed = cli("history", "dssm-small", "--runs", runs)
-    assert "looks right" in listed.stdout
-    assert os.environ.get("MLFLOW_TRACKING_URI") is None
-
-
-def test_cli_searches_and_trains_the_best(tmp_path):
-    """Three trials, of which the one with an impossible rate fails; MLflow's parent run compares
-    them.
-    """
-    file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(tiny(name="swept", train__epochs=1).model_dump(mode="json")))
-    done = cli(
-        "sweep",
-        file,
-        "--axis",
-        "train.learning_rate=0.002,0.004,1e30",
-        "--search",
-        "optuna",
-        "--trials",
-        3,
-        "--runs",
-        tmp_path / "runs",
-    )
-    assert done.exit_code == 0, done.stderr[-3000:]
-    client = connect(tmp_path / "runs")
-    (parent,) = client.search_runs(
-        [client.get_experiment_by_name("swept").experiment_id], "tags.dssm.sweep != ''"
-    )
-    table = json.loads(
-        Path(
-            client.download_artifacts(parent.info.run_id, "trials.json", str(tmp_path))
-        ).read_text()
-    )
-    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-    assert [row["state"] for row in rows] == ["done", "done", "failed"]
-    assert rows[2]["train.learning_rate"] == "1e+30"
-    assert rows[0]["recall"] >= rows[1]["recall"]
-    assert (
-        parent.data.metrics
-        | {"trials": 3, "trials_failed": 1, "best/recall_at_200": rows[0]["recall"]}
-        == parent.data.metrics
-    )
-    assert parent.data.tags["dssm.winner"] == rows[0]["label"]
-    assert (
-        f"**{rows[0]['label']}** is best of 3 trials, 1 failed"
-        in parent.data.tags["mlflow.note.content"]
-    )
-    assert {"trials.json", "trials.png", "parallel.png"} <= {
-        found.path for found in client.list_artifacts(parent.info.run_id)
-    }
-    children = client.search_runs(
-        [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
-    )
-    assert sorted(child.info.run_name for child in children) == sorted(row["label"] for row in rows)
-    (winner,) = [run for run in find_runs(tmp_path / "runs") if run.id.startswith("cli-")]
-    assert winner.config.train.learning_rate == float(rows[0]["train.learning_rate"])
-    assert winner.need("register_model").info["version"] == "1"
-
-
-def test_cli_refreshes_the_champion(first, runs, tmp_path):
-    file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(tiny().model_dump(mode="json")))
-    cli("promote", "dssm-small", "--version", first[1]["version"], "--runs", runs)
-    arguments = ["refresh", file, "--runs", runs, "--to", tmp_path / "refreshed"]
-    done = cli(*arguments, "--as-of", "2024-03-07T12:00")
-    assert done.exit_code == 0, done.stderr
-    made = json.loads(done.stdout)
-    assert (made["model"], made["version"], made["as_of"]) == (
-        "dssm-small",
-        first[1]["version"],
-        "2024-03-07T12:00:00Z",
-    )
-    assert made["bundle"] == first[0].need("register_model").info["content_hash"]
-    assert made["embedded"]["users"] > made["embedded"]["new_users"] >= 0
-    bundle = open_bundle(tmp_path / "refreshed" / "dssm-small" / "current")
-    assert len(bundle.retrieve(pd.DataFrame({"user_id": ["1"]}), 5).item_ids[0]) == 5
-    late = cli(*arguments, "--as-of", "2025-03-07T12:00")
-    assert late.exit_code == 1
-    assert "has no click from 2025-03-01" in " ".join(late.stderr.split())
-    other = tmp_path / "other.yaml"
-    other.write_text(yaml.safe_dump(tiny(name="other").model_dump(mode="json")))
-    nobody = cli("refresh", other, "--runs", runs, "--to", tmp_path / "refreshed")
-    assert "has no champion: promote a version, or give one" in " ".join(nobody.stderr.split())

@@ -1,6 +1,4 @@
-"""Each protocol that knows no cutoff, from the log to the evaluated index, on a log that trains in
-seconds.
-"""
+"""Each split without a cutoff, from the log to the evaluated index, on a small log."""
 
 import pytest
 
@@ -15,7 +13,7 @@ from tests.conftest import measured, small_config
     [{"kind": "leave_one_out"}, {"kind": "last_n", "n": 2}, {"kind": "holdout"}],
     ids=lambda split: split["kind"],
 )
-def test_a_split_without_a_cutoff_trains_and_is_judged(split, tmp_path, monkeypatch):
+def test_a_split_without_a_cutoff_trains_and_is_evaluated(split, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     raw = small_config(
         split=split,

@@ -14,7 +14,7 @@ from playwright.sync_api import Locator, Page, expect
 from dssm_core.runs.run import open_run
 from tests.conftest import ANSWER_AFTER_S, TRAINING, complete, wait_until
 
-pytestmark = [pytest.mark.ui, pytest.mark.timeout(1200), pytest.mark.xdist_group("site")]
+pytestmark = [pytest.mark.ui, pytest.mark.timeout(1200)]
 SWEEP = "dssm_sweep"
 MODEL = "dssm-small"
 KEY = "recall@200"

@@ -1,5 +1,5 @@
-"""A run folder made by hand: four items on the axes of a plane and its opposite, users who point at
-what they will click.
+"""A run folder made by hand: four items in the four directions of a plane, and users whose vectors
+point at the items that they will click.
 """
 
 import shutil
@@ -19,17 +19,15 @@ from dssm_core.runs.manifest import Manifest
 from dssm_core.runs.run import Run, create_run
 from dssm_core.tracking.client import connect
 
-ITEMS = np.array(
-    [[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=np.float32
-)  # external ids 10, 20, 30, 40
-USERS = np.array(
-    [[0, -1], [1, 0], [0, 1], [-1, 0]], dtype=np.float32
-)  # unknown, then external ids 1, 2, 3
+# External ids 10, 20, 30, 40.
+ITEMS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=np.float32)
+# The unknown user, then external ids 1, 2, 3.
+USERS = np.array([[0, -1], [1, 0], [0, 1], [-1, 0]], dtype=np.float32)
 HOUR = 3_600_000
 
 
 def finish(run: Run, step: str, rows=None, info=None):
-    """Write a step's manifest over what lies in its folder."""
+    """Write the manifest of a step for the files in its folder."""
     folder = run.step(step)
     folder.mkdir(exist_ok=True)
     files = {
@@ -44,7 +42,7 @@ def finish(run: Run, step: str, rows=None, info=None):
 
 
 def clicks(run, rows):
-    """rows: (user, item, hours from the cutoff, label)."""
+    """A table of clicks; rows are (user, item, hours from the cutoff, label)."""
     users, items, hours, labels = zip(*rows, strict=True)
     times = [window_of(run.config).cutoff_ms + int(hour * HOUR) for hour in hours]
     return pd.DataFrame(
@@ -52,8 +50,8 @@ def clicks(run, rows):
     )
 
 
-def fabricated(place, run_id="one", test_day="2024-01-07", exclude_seen=False, **gate):
-    """A Run finished up to build_index, in `runs` below a folder."""
+def fabricated(parent, run_id="one", test_day="2024-01-07", exclude_seen=False, **gate):
+    """A Run whose steps up to build_index are finished, in `runs` below the folder `parent`."""
     data = {"source": {"kind": "synthetic"}}
     evaluation = {
         "ks": [1, 2, 200],
@@ -68,10 +66,11 @@ def fabricated(place, run_id="one", test_day="2024-01-07", exclude_seen=False, *
         "evaluation": evaluation,
         "gate": gate,
     }
-    run = create_run(parse_config(raw), place / "runs", run_id)
+    run = create_run(parse_config(raw), parent / "runs", run_id)
     folder = run.step("split_by_time")
     folder.mkdir()
-    # train: item 30 is hot, item 20 the last hour's; user 3 was shown item 40 and did not take it
+    # Training set: item 30 is hot, item 20 is the hot item of the last hour. User 3 saw item 40 and
+    # did not click it.
     train = [
         (1, 30, -60, 1),
         (2, 30, -50, 1),
@@ -80,8 +79,8 @@ def fabricated(place, run_id="one", test_day="2024-01-07", exclude_seen=False, *
         (3, 40, -20, 0),
         (2, 20, -0.5, 1),
     ]
-    # test: user 1 clicks 10 (twice) and 20, user 2 clicks 20, user 3 the unseen 99, the new user 7
-    # clicks 10
+    # Test set: user 1 clicks 10 (twice) and 20, user 2 clicks 20, user 3 clicks 99, which is not in
+    # the training set, and the new user 7 clicks 10.
     test = [
         (1, 10, 1, 1),
         (1, 10, 2, 1),
