@@ -241,9 +241,10 @@ def answers(call: Callable[[], Any], away: type[Exception]) -> bool:
     return True
 
 
-PARSE_ONCE = {
-    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
+SHORT_WAITS = {
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",  # the Dag files do not change
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "3600",
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
 }
 
 
@@ -268,7 +269,7 @@ def running_site(
         "DSSM_PUBLISH": "published",
     }
     env |= {name: str(root / folder) for name, folder in folders.items()}
-    env |= {"DSSM_CONFIG": config} | PARSE_ONCE
+    env |= {"DSSM_CONFIG": config} | SHORT_WAITS
     try:
         yield servers.up(root / "state", env)
     finally:
