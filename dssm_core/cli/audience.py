@@ -80,7 +80,7 @@ def lookalike(
 
     if (model is None) == (folder is None):
         raise ConfigError(
-            "give the name of a open_model MODEL, or a run's folder with --run: "
+            "give the name of a registered MODEL, or a run's folder with --run: "
             "`dssm runs` lists both"
         )
     source = open_run(folder) if folder else open_model(str(model), runs_folder)

@@ -103,7 +103,7 @@ def refresh(
     days: Path | None = None,
     before_swap: Callable[[], None] = lambda: None,
 ) -> JSON:
-    """Refresh the bundle in `base` as of a time, and let `current` below `root` point to the result.
+    """Refresh the bundle in `base` as of a time, and let `current` below `root` point to it.
 
     Returns its lineage, with the folder. If the bundle, the clicks and the time are those of the
     current refresh, nothing is computed.
@@ -189,7 +189,7 @@ def _check(bundle: Bundle, model: str, config: Config, as_of_ms: int) -> Window:
 def _write_bundle(
     bundle: Bundle, config: Config, as_of_ms: int, sources: list[Origin], work: Path
 ) -> JSON:
-    """Write the refreshed bundle to `work`/bundle. Returns the numbers of rows read and embedded."""
+    """Write the refreshed bundle to `work`/bundle. Returns counts of what was read and embedded."""
     window = trained_window(config)
     start_ms = as_of_ms - (window.cutoff_ms - window.start_ms)
     latest, rows = read_latest(config, start_ms, as_of_ms, sources, work / "clicks")

@@ -1,3 +1,3 @@
-"""What is served. In: trained towers; out: embeddings, an index, the bundle that answers. Read
-bundle.py first.
+"""What is served. In: trained towers; out: embeddings, an index, and the bundle that answers
+requests. Read bundle.py first.
 """

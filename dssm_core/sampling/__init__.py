@@ -1,3 +1,3 @@
-"""Negative sampling. In: the coded dataset; out: tables that candidates are drawn by, with log-Q.
-Read sample_negatives.py first.
+"""Negative sampling. In: the validated and split data; out: the coded dataset, and tables that
+candidates are drawn from, with their probabilities. Read sample_negatives.py first.
 """

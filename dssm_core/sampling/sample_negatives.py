@@ -1,5 +1,6 @@
-"""The step `sample_negatives`: fit ids and scales on train, code the log, tabulate the sampler's
-distribution.
+"""The step `sample_negatives`: the coded dataset, and the tables that negatives are drawn from.
+
+Ids, vocabularies and scales are fitted on the train part only.
 """
 
 from __future__ import annotations
@@ -35,73 +36,60 @@ from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 from dssm_core.sampling.sampler_tables import fit_sampler_tables, samplers_of
 
-SCALE_PAIRS = 100_000  # (item, moment) pairs that the activity's mean and deviation are taken over
+SCALE_PAIRS = 100_000  # (item, refresh) pairs in the mean and deviation of the activity
 
 
 def sample_negatives(run: Run, work: Path) -> Outcome:
-    """Step function. Reads the split's train positives; writes ids, vocabularies, the coded log and
-    sampler tables.
-    """
-    config, split = run.config, run.need("split_by_time")
+    """Step function. Write ids, vocabularies, the coded log of positives and the sampler tables."""
+    config = run.config
+    features = config.features
+    split = run.need("split_by_time")
+    window = (split.info["start_ms"], split.info["cutoff_ms"])
     train = pd.read_parquet(run.step("split_by_time") / TRAIN_FILE)
     positives = train[train[LABEL] == 1]
     tables = {side: _read(run, f"{side}s") for side in ("user", "item")}
-    served = (
-        tables["item"]
-        if config.features.catalogue == "table" and tables["item"] is not None
-        else positives
-    )
+    served = positives
+    if features.catalogue == "table" and tables["item"] is not None:
+        served = tables["item"]
     listed = positives[ITEM].isin(served[ITEM])
-    unlisted, positives = int((~listed).sum()), positives[listed]
+    positives = positives[listed]
     ids = {USER: Ids.fit(positives[USER]), ITEM: Ids.fit(served[ITEM])}
-    for column, fitted in ids.items():
-        fitted.save(work / ids_file(column), column)
-    features = config.features
-    items, item_side = fit_table(features, "item", tables["item"], ids[ITEM], work)
-    users, user_side = fit_table(features, "user", tables["user"], ids[USER], work)
+    for column, vocabulary in ids.items():
+        vocabulary.save(work / ids_file(column), column)
+    items, item_columns = fit_table(features, "item", tables["item"], ids[ITEM], work)
+    users, user_columns = fit_table(features, "user", tables["user"], ids[USER], work)
     context, context_columns = fit_context(features, positives, work)
-    window = (split.info["start_ms"], split.info["cutoff_ms"])
-    items = replace(
-        items,
-        means=fit_target_means(
-            features.columns.item, "item", tables["item"], ids[ITEM], train, window
-        ),
+    item_means = fit_target_means(
+        features.columns.item, "item", tables["item"], ids[ITEM], train, window
     )
-    users = replace(
-        users,
-        means=fit_target_means(
-            features.columns.user, "user", tables["user"], ids[USER], train, window
-        ),
+    user_means = fit_target_means(
+        features.columns.user, "user", tables["user"], ids[USER], train, window
     )
-    log = replace(
-        _log(positives, ids, context, tables["item"], window),
-        **_shown(train[train[LABEL] == 0], ids),
-    )
+    items = replace(items, means=item_means)
+    users = replace(users, means=user_means)
+    log = _log(positives, ids, context, tables["item"], window)
+    log = replace(log, **_shown(train[train[LABEL] == 0], ids))
     scale = _activity_scale(log, config)
-    schema = _schema(config, ids, user_side, item_side, context_columns, scale.shape[1])
+    schema = _schema(config, ids, user_columns, item_columns, context_columns, scale.shape[1])
     check_embedding_sizes(schema, features)
-    save_tensors(
-        work / TABLES_FILE,
-        {**as_named("users", users), **as_named("items", items), "scale": scale},
-    )
+    coded = {**as_named("users", users), **as_named("items", items), "scale": scale}
+    save_tensors(work / TABLES_FILE, coded)
     save_tensors(work / LOG_FILE, as_named("log", log))
     (work / SCHEMA_FILE).write_text(schema.model_dump_json(indent=2))
-    tabulated = fit_sampler_tables(config, log, ids)
-    save_tensors(work / SAMPLER_FILE, tabulated)
+    save_tensors(work / SAMPLER_FILE, fit_sampler_tables(config, log, ids))
     rows = {
         "positives": len(log.item),
         "users": len(ids[USER].index),
         "items": len(ids[ITEM].index),
     }
-    rows |= (
-        {"unlisted": unlisted} if unlisted else {}
-    )  # of an item that the table of items, the catalogue, does not hold
-    return Outcome(
-        rows, {"sampler": config.sampler.kind, "refreshes": len(bucket_times(config, log))}
-    )
+    if not listed.all():  # positives of items that are not in the items table, the catalogue
+        rows["unlisted"] = int((~listed).sum())
+    info = {"sampler": config.sampler.kind, "refreshes": len(bucket_times(config, log))}
+    return Outcome(rows, info)
 
 
 def _read(run: Run, name: str) -> pd.DataFrame | None:
+    """A validated table, None if the source has none."""
     file = run.step("validate_data") / table_file(name)
     return pd.read_parquet(file) if file.is_file() else None
 
@@ -113,6 +101,7 @@ def _log(
     items: pd.DataFrame | None,
     window: tuple[int, int],
 ) -> Interactions:
+    """The positives as codes. context: [n, columns] codes; window: start and end, ms."""
     item = torch.from_numpy(ids[ITEM].encode(rows[ITEM]))
     time = torch.from_numpy(rows[TIME].to_numpy(dtype=np.int64, copy=True))
     created = first_known_times(
@@ -129,27 +118,28 @@ def _log(
 
 
 def _shown(rows: pd.DataFrame, ids: dict[str, Ids]) -> dict[str, Tensor]:
-    """Label 0 rows as the log's `shown_*`; users and items without a positive have no code and are
-    left out.
+    """The rows of label 0 as the log's `shown_*`, without users and items that have no positive and
+    therefore no code.
     """
-    user, item = (torch.from_numpy(ids[column].encode(rows[column])) for column in (USER, ITEM))
-    kept = (user > 0) & (item > 0)
+    user = torch.from_numpy(ids[USER].encode(rows[USER]))
+    item = torch.from_numpy(ids[ITEM].encode(rows[ITEM]))
+    known = (user > 0) & (item > 0)
     time = torch.from_numpy(rows[TIME].to_numpy(dtype=np.int64, copy=True))
-    return {"shown_user": user[kept], "shown_item": item[kept], "shown_time": time[kept]}
+    return {"shown_user": user[known], "shown_item": item[known], "shown_time": time[known]}
 
 
 def _activity_scale(log: Interactions, config: Config) -> Tensor:
-    """Mean and deviation of activity over items and refreshes drawn evenly. → [2, columns]; no
-    columns where it is off.
+    """Mean and standard deviation of item activity over an even sample of items and refreshes. →
+    [2, columns], without columns if activity is off.
     """
     if not config.features.activity.enabled:
         return torch.zeros(2, 0)
     times = bucket_times(config, log)
-    known = len(log.created) - 1
-    pairs = torch.linspace(0, known * len(times) - 1, min(SCALE_PAIRS, known * len(times))).long()
-    raw = activity(
-        log, pairs % known + 1, times[pairs // known], config.features.activity.windows_h
-    )
+    n_items = len(log.created) - 1
+    n_pairs = n_items * len(times)
+    pairs = torch.linspace(0, n_pairs - 1, min(SCALE_PAIRS, n_pairs)).long()
+    windows_h = config.features.activity.windows_h
+    raw = activity(log, pairs % n_items + 1, times[pairs // n_items], windows_h)
     return torch.stack([raw.mean(0), raw.std(0).clamp(min=1e-3)])
 
 
@@ -161,10 +151,13 @@ def _schema(
     context: list[Column],
     activity_columns: int,
 ) -> Schema:
+    """The columns of both towers. The item tower also gets the audience (the contexts of an item's
+    latest clicks) and the activity.
+    """
     latest = config.features.activity.audience if config.features.activity.enabled else 0
-    audience = (
-        [column.model_copy(update={"values": latest}) for column in context] if latest else []
-    )
+    audience = []
+    if latest:
+        audience = [column.model_copy(update={"values": latest}) for column in context]
     return Schema(
         items=len(ids[ITEM]),
         users=len(ids[USER]),
@@ -180,6 +173,8 @@ def _schema(
 
 
 def sampler_files(run: Run) -> dict[str, Path]:
-    """Each file that a sampler reads beside the log, by path: a previous model's vectors."""
-    read: list[dict[str, Path]] = [sampler.files() for sampler in samplers_of(run.config).values()]
-    return {str(file): file for files in read for file in files.values()}
+    """The files that samplers read beside the log, such as a previous model's vectors, by path."""
+    files = [
+        file for sampler in samplers_of(run.config).values() for file in sampler.files().values()
+    ]
+    return {str(file): file for file in files}

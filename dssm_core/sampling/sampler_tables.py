@@ -16,8 +16,10 @@ from dssm_core.sampling.samplers.protocol import FittedIds, Sampler, Tables
 
 
 def samplers_of(config: Config) -> dict[str, Sampler]:
-    """Where candidates come from: `sampler` and, where the loss wants them, `in_batch`; nothing for
-    a loss over all items.
+    """The samplers that candidates come from, by name.
+
+    `sampler` is the configured one; `in_batch` is added if the loss uses the batch's own positives.
+    Empty for a loss over the whole catalogue.
     """
     loss = families.build(LOSSES, config.loss)
     if loss.whole_catalogue:
@@ -30,22 +32,26 @@ def samplers_of(config: Config) -> dict[str, Sampler]:
 
 
 def fit_sampler_tables(config: Config, log: Interactions, ids: FittedIds) -> Tables:
-    """`phase.sampler.table`: for both phases of training, so that selection draws by no click of
-    its validation day.
+    """The tables of all samplers for both phases of training, as `phase.sampler.table`.
+
+    The tables of the phase `select` are fitted without the validation slice.
     """
+    samplers = samplers_of(config)
+    times = bucket_times(config, log)
+    logs = {"select": selection_log(config, log), "refit": log}
     return {
         f"{phase}.{name}.{table}": tensor.contiguous().clone()
-        for phase, known in (("select", selection_log(config, log)), ("refit", log))
-        for name, sampler in samplers_of(config).items()
-        for table, tensor in sampler.fit(known, bucket_times(config, log), ids).items()
+        for phase, known in logs.items()
+        for name, sampler in samplers.items()
+        for table, tensor in sampler.fit(known, times, ids).items()
     }
 
 
 def load_sampler_tables(folder: Path, phase: str, sampler: str) -> Tables:
-    """Tables of one of `samplers_of` in a phase (`select` or `refit`)."""
+    """The tables of a sampler in a phase (`select` or `refit`), on the CPU."""
     prefix = f"{phase}.{sampler}."
     return {
-        name.removeprefix(prefix): t
-        for name, t in load_file(folder / SAMPLER_FILE).items()
+        name.removeprefix(prefix): table
+        for name, table in load_file(folder / SAMPLER_FILE).items()
         if name.startswith(prefix)
     }

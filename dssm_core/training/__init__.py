@@ -1,3 +1,3 @@
-"""Training. In: the coded dataset and sampler tables; out: trained towers and their history. Read
-trainer.py first.
+"""Training. In: the coded dataset and the sampler tables; out: trained towers and the history of
+their training. Read trainer.py first.
 """

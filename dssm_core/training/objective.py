@@ -1,4 +1,4 @@
-"""What training minimises: a batch of events against the candidates they share."""
+"""What training minimises: the loss of a batch of events against their candidates."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from dssm_core.training.logits import Comparison
 
 @dataclass(frozen=True)
 class Candidates:
-    """What every event of a batch is compared with, and how each came there.
+    """The candidates of a batch, and the samplers that they come from.
 
-    items: codes, [C], or [B, C] where each event has its own; samplers: (sampler, its tables, how
-    many of the candidates it gave), one or two of them, none where the candidates are the whole
-    catalogue. users: [C] whose items they are, -1 for drawn ones; None where all are drawn.
+    items: [C] codes, or [B, C] if each event has its own. users: [C], whose items the candidates
+    are, -1 for drawn ones; None if all are drawn. samplers: (sampler, its tables, its number of
+    candidates); empty if the candidates are the whole catalogue.
     """
 
     items: Tensor
@@ -39,83 +39,70 @@ class Candidates:
     samplers: list[tuple[Sampler, Tables, int]]
 
     def log_count(self, items: Tensor, events: Events) -> Tensor:
-        """Log of how often each item is expected among the candidates, log(sum of C * q). items:
-        [n] or [B, n] → the same.
+        """log(sum of C * q): the log of how often each item is expected among the candidates.
+
+        items: [n] or [B, n] → the same shape.
         """
         if not self.samplers:
             return torch.zeros(items.shape, device=items.device)
-        each = [
+        log_counts = [
             math.log(count) + sampler.log_q(tables, self.bucket, items, events)
             for sampler, tables, count in self.samplers
         ]
-        return torch.stack(each).logsumexp(0)
+        return torch.stack(log_counts).logsumexp(0)
 
 
 class Objective:
-    """The loss of a batch, on the events and sampler tables that a phase may know.
+    """The loss of a batch, from the interactions and sampler tables of one phase of training.
 
-    log: the phase's log, on the device; samples: the folder that `sample_negatives` wrote.
+    log: the phase's interactions, on the device. samples: the folder that `sample_negatives` wrote.
     """
 
     def __init__(
         self, config: Config, prepared: Prepared, log: Interactions, samples: Path, phase: str
     ) -> None:
         device = log.user.device
-        self.config, self.log, self.items, self.scale = config, log, prepared.items, prepared.scale
+        self.config = config
+        self.log = log
+        self.items = prepared.items
+        self.scale = prepared.scale
         self.times = bucket_times(config, prepared.log)
         self.examples = examples(config, log, prepared.users, self.times)
-        self.loss, self.samplers = families.build(LOSSES, config.loss), samplers_of(config)
-        tables = {name: load_sampler_tables(samples, phase, name) for name in self.samplers}
-        self.tables = {
-            name: {key: table.to(device) for key, table in of.items()}
-            for name, of in tables.items()
-        }
+        self.loss = families.build(LOSSES, config.loss)
+        self.samplers = samplers_of(config)
+        self.tables: dict[str, Tables] = {}
+        for name in self.samplers:
+            tables = load_sampler_tables(samples, phase, name)
+            self.tables[name] = {key: table.to(device) for key, table in tables.items()}
 
     def __call__(self, model: TwoTower, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Loss of the batch at `rows` (on the CPU, as `examples.batches` gives them). → []."""
+        """The loss of the batch at `rows`, which are on the CPU, as `examples.batches` returns
+        them. → [].
+        """
         batch = self.examples.take(rows, generator)
-        compared = self._compare(
-            model, batch, self._candidates(batch.bucket, batch.events, generator), generator
-        )
+        candidates = self._candidates(batch.bucket, batch.events, generator)
+        compared = self._compare(model, batch, candidates, generator)
         fused = self.loss.fused(compared) if compared.candidate.dim() == 2 else None
         return cast(Tensor, self.loss(compared.logits) if fused is None else fused)
 
     def _compare(
         self, model: TwoTower, batch: Batch, candidates: Candidates, generator: torch.Generator
     ) -> Comparison:
-        """Vectors of every event's user, its own item and the candidates; each distinct item is
-        embedded once.
-        """
-        events, features = batch.events, self.config.features
-        users = (
-            model.users(batch.inputs)
-            if batch.positions is None
-            else model.users(batch.inputs, True).flatten(0, 1)[batch.positions]
-        )
-        distinct, place = torch.cat([events.item, candidates.items.flatten()]).unique(
-            return_inverse=True
-        )
-        inputs = item_inputs(
-            self.log, self.items, distinct, int(self.times[batch.bucket]), features, self.scale
-        )
-        if self.config.train.id_dropout:
-            shown = (
-                torch.rand(distinct.shape, generator=generator, device=distinct.device)
-                >= self.config.train.id_dropout
-            )
-            inputs = inputs._replace(item=torch.where(shown, distinct, 0))
-        embedded = model.items(inputs)
-        vectors = embedded.float().index_select(
-            0, place
-        )  # its gradient is summed in one order, and in full precision
+        """Embed each event's user, its own item and the candidates; each distinct item once."""
+        events = batch.events
+        if batch.positions is None:
+            users = model.users(batch.inputs)
+        else:
+            users = model.users(batch.inputs, True).flatten(0, 1)[batch.positions]
+        codes = torch.cat([events.item, candidates.items.flatten()])
+        vectors = self._embed_items(model, codes, batch.bucket, generator)
         own, others = vectors.split([len(events.item), candidates.items.numel()])
+        temperature = model.temperature
         return Comparison(
             user=users,
             own=own,
             candidate=others.view(*candidates.items.shape, -1),
-            temperature=torch.ones_like(model.temperature)
-            if self.loss.on_scores
-            else model.temperature,
+            temperature=torch.ones_like(temperature) if self.loss.on_scores else temperature,
             own_items=events.item,
             candidate_items=candidates.items,
             log_count_positive=candidates.log_count(events.item[:, None], events).squeeze(1),
@@ -127,33 +114,38 @@ class Objective:
             rows=batch.rows,
         )
 
+    def _embed_items(
+        self, model: TwoTower, codes: Tensor, bucket: int, generator: torch.Generator
+    ) -> Tensor:
+        """Item vectors as of the bucket's refresh. codes: [n] → [n, D] float32."""
+        distinct, row = codes.unique(return_inverse=True)
+        as_of = int(self.times[bucket])
+        features = self.config.features
+        inputs = item_inputs(self.log, self.items, distinct, as_of, features, self.scale)
+        dropout = self.config.train.id_dropout
+        if dropout:
+            noise = torch.rand(distinct.shape, generator=generator, device=distinct.device)
+            inputs = inputs._replace(item=torch.where(noise >= dropout, distinct, 0))
+        # index_select: its gradient is summed in a fixed order, and here in full precision.
+        return model.items(inputs).float().index_select(0, row)
+
     def _candidates(self, bucket: int, events: Events, generator: torch.Generator) -> Candidates:
-        """What the samplers draw (the batch's own items among it, where the loss wants them); every
-        item, where there is none.
-        """
+        """Draw the candidates of a batch from all samplers; without samplers, all items."""
         if not self.samplers:
-            return Candidates(
-                torch.arange(1, len(self.log.created), device=events.item.device), bucket, None, []
-            )
+            items = torch.arange(1, len(self.log.created), device=events.item.device)
+            return Candidates(items, bucket, None, [])
         count = self.config.train.negatives
-        drawn = {
-            name: sampler.draw(self.tables[name], bucket, count, events, generator)
-            for name, sampler in self.samplers.items()
-        }
-        given = [
-            (sampler, self.tables[name], drawn[name].shape[-1])
-            for name, sampler in self.samplers.items()
-        ]
-        users = [
-            events.user
-            if part[0].from_batch
-            else torch.full_like(events.user[:1], -1).expand(part[2])
-            for part in given
-        ]
-        from_batch = any(sampler.from_batch for sampler, _, _ in given)
-        return Candidates(
-            side_by_side(list(drawn.values())),
-            bucket,
-            torch.cat(users) if from_batch else None,
-            given,
-        )
+        parts: list[Tensor] = []
+        users: list[Tensor] = []
+        samplers: list[tuple[Sampler, Tables, int]] = []
+        for name, sampler in self.samplers.items():
+            tables = self.tables[name]
+            items = sampler.draw(tables, bucket, count, events, generator)
+            number = items.shape[-1]
+            nobody = torch.full_like(events.user[:1], -1).expand(number)
+            parts.append(items)
+            users.append(events.user if sampler.from_batch else nobody)
+            samplers.append((sampler, tables, number))
+        from_batch = any(sampler.from_batch for sampler in self.samplers.values())
+        candidate_users = torch.cat(users) if from_batch else None
+        return Candidates(side_by_side(parts), bucket, candidate_users, samplers)

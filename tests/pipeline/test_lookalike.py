@@ -80,7 +80,7 @@ def test_seed_people_find_people_like_them(finished):
 
 
 def test_by_ids_alone_a_sample_whose_people_come_once_runs_and_finds_nobody(tmp_path):
-    """Nothing is known of a person held out: the run says so by its numbers, and the gate refuses."""
+    """Nothing is known of a held-out person: the numbers show it, and the gate rejects the run."""
     write_sample(tmp_path, people=4000, rows=4000)
     for name in ("adFeature.csv", "userFeature.data"):
         (tmp_path / name).unlink()

@@ -1,4 +1,4 @@
-"""A trained bundle as of later moments, on a log of a few thousand clicks with a planted newcomer."""
+"""A trained bundle as of later times, on a log of a few thousand clicks with a planted new user."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def exported(base):
     return np.load(base / "item_embeddings.npy"), np.load(base / "user_embeddings.npy")
 
 
-# --- what is known at a moment --------------------------------------------------------------------------------------
+# --- what is known at a time ---------------------------------------------------------------------
 
 
 def test_as_of_the_cutoff_the_vectors_are_the_exported_ones(base, log):
@@ -302,7 +302,7 @@ def test_where_the_table_is_the_catalogue_an_item_comes_when_it_is_created(log, 
     assert made["embedded"]["new_items"] == len(known) + 2 - len(open_bundle(base).items.index)
 
 
-# --- the protocol ---------------------------------------------------------------------------------------------------
+# --- the protocol --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -471,7 +471,7 @@ def test_a_champion_is_refreshed_too_before_it_is_compared(run, base, rolled, mo
     )
 
 
-# --- on disk --------------------------------------------------------------------------------------------------------
+# --- on disk -------------------------------------------------------------------------------------
 
 
 def at(root, base, run, hour, **more):
@@ -532,7 +532,8 @@ def test_again_is_the_same_and_an_older_moment_is_refused(run, base, tmp_path):
     assert {file: file.stat().st_mtime_ns for file in before} == before
     with pytest.raises(
         ConflictError,
-        match="is refreshed as of 2024-03-04T11:00:00Z already, which is later than 2024-03-04T09:00:00Z",
+        match="is refreshed as of 2024-03-04T11:00:00Z already, which is later than"
+        " 2024-03-04T09:00:00Z",
     ):
         at(tmp_path, base, run, 9)
     assert reloading.read_lineage(tmp_path, "dssm-made") == made
@@ -706,7 +707,7 @@ def test_a_champion_that_was_replaced_meanwhile_is_not_swapped_in(run, base, tmp
     assert not (tmp_path / "dssm-made" / ".part").exists()
 
 
-# --- who is served by it --------------------------------------------------------------------------------------------
+# --- who is served by it -------------------------------------------------------------------------
 
 
 def test_a_server_follows_the_refreshes_of_its_own_bundle_only(run, base, log, tmp_path):

@@ -35,7 +35,7 @@ class LinearTower(BaseModel):
 
 
 class Sum(nn.Module):
-    """fields, each [..., field_dims[i]] → [..., dim]. The first field of width dim stays as it is."""
+    """fields, each [..., field_dims[i]] → [..., dim]. A first field of width dim is used as is."""
 
     def __init__(self, field_dims: list[int], dim: int) -> None:
         super().__init__()

@@ -88,7 +88,7 @@ class Annoy(BaseModel):
         return index
 
     def search(self, index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
-        """Ints and scores [B, k], best first; Annoy's angular distance d of unit vectors is turned
+        """Rows and scores [B, k], best first; Annoy's angular distance d of unit vectors is turned
         back by 1 - d^2/2.
         """
         rows = np.full((len(queries), check_k(k)), -1, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The fastest index over a stated recall, found by trying them on the queries that will be asked."""
+"""The fastest index that reaches a given recall, found by measuring several with real queries."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class Auto(BaseModel):
         return Chosen(choice, member, member.load(folder))
 
     def search(self, index: Chosen, queries: Floats, k: int) -> tuple[Ints, Floats]:
-        """Ints and scores [B, k], best first, as the chosen member finds them."""
+        """Rows and scores [B, k], best first, from the chosen index."""
         return index.member.search(index.index, queries, k)
 
     def _tune(
@@ -175,7 +175,8 @@ class Auto(BaseModel):
         good = least_effort(trial, self.min_recall, beat.queries_per_s, least, len(asked.vectors))
         sizes = ", ".join(f"{name} {value}" for name, value in built.choice.settings.items())
         says = (
-            f"{good.recall:.3f} with {effort} {good.settings[effort]}: {good.queries_per_s:,.0f} queries/s"
+            f"{good.recall:.3f} with {effort} {good.settings[effort]}:"
+            f" {good.queries_per_s:,.0f} queries/s"
             if good
             else "too slow"
         )

@@ -56,5 +56,5 @@ class FaissFlat(BaseModel):
         return faiss_file.load(folder)
 
     def search(self, index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
-        """Ints and scores [B, k], best first."""
+        """Rows and scores [B, k], best first."""
         return faiss_file.search(index, queries, k)

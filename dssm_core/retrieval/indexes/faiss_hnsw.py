@@ -1,4 +1,4 @@
-"""A graph of near neighbours, walked greedily (Malkov & Yashunin, 2016)."""
+"""HNSW: greedy search in a graph of near neighbours (Malkov & Yashunin 2016)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class FaissHnsw(BaseModel):
         return faiss_file.load(folder)
 
     def search(self, index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
-        """Ints and scores [B, k], best first, from a walk that keeps max(ef_search, k) candidates."""
+        """Rows and scores [B, k], best first; the walk keeps max(ef_search, k) candidates."""
         return faiss_file.search(
             index, queries, k, faiss.SearchParametersHNSW(efSearch=max(self.ef_search, k))
         )

@@ -1,4 +1,4 @@
-"""What an index loses against exact search, and how many queries it answers a second."""
+"""The recall of an index against exact search, and its queries per second."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dssm_core.aliases import Floats, Ints
 from dssm_core.retrieval.indexes import faiss_flat
 from dssm_core.retrieval.indexes.protocol import Index
 
-K = 200  # the gate's
-ENOUGH = 0.98  # share of exact search's items that is found, below which a warning is due
-QUERIES = 1000  # measured with: recall to about 0.001
+K = 200  # the default k of the gate
+ENOUGH = 0.98  # recall against exact search below which a warning is logged
+QUERIES = 1000  # sampled queries; they measure recall to about 0.001
 ROUNDING = 1e-6  # of an inner product of unit vectors in single precision
 REPEATS = 3
 
@@ -34,8 +34,8 @@ class Sample:
     least: Floats
 
     def recall(self, rows: Ints) -> float:
-        """The share of the k nearest that is among rows [Q, k], none twice; of equals at the k-th
-        place any counts.
+        """The share of the k nearest items that is in rows [Q, k], which hold no row twice. Of
+        items with the same score as the k-th, any one counts.
         """
         found = np.einsum(
             "qd,qkd->qk", self.queries, self.vectors[rows]
@@ -43,8 +43,8 @@ class Sample:
         return float(((rows >= 0) & (found >= self.least[:, None] - ROUNDING)).mean())
 
     def measure(self, member: Index, index: Any) -> tuple[float, float]:
-        """Recall@k, and queries a second (all at once, on all threads; the best of three, which
-        others disturb least).
+        """Recall@k, and queries per second: all queries at once, on all threads, the best of three
+        runs.
         """
         seconds = []
         for _ in range(REPEATS):

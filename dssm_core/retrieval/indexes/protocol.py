@@ -1,4 +1,4 @@
-"""What every index does: inner products of unit vectors, the largest first."""
+"""What an index is: search for the largest inner products."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dssm_core.errors import DataError
 
 log = logging.getLogger(__name__)
 
-SLOW = 100_000  # vectors from which on a build says what it is doing
+SLOW = 100_000  # builds of this many vectors log their progress
 PART = 50_000  # vectors added at a time
 
 
@@ -38,7 +38,7 @@ class Index(Protocol):
 
     @classmethod
     def sizes(cls, items: int) -> tuple[dict[str, Any], ...]:
-        """Settings that `auto` builds with for a catalogue of `items`; empty if it cannot be tried."""
+        """Settings that `auto` builds with for `items` items; empty if it cannot be tried."""
 
     def inner(self, index: Any) -> tuple[Member, Any] | None:
         """The member and the index that search, if this one only chooses them."""
@@ -46,8 +46,8 @@ class Index(Protocol):
     def build(self, vectors: Floats, seed: int, queries: Floats | None = None) -> Any:
         """Index unit vectors [N, D]; the same vectors and seed give the same index (one thread).
 
-        queries [Q, D]: vectors like those that will ask, for a member that tunes itself by them;
-        the others ignore them.
+        queries [Q, D]: typical query vectors, for a member that tunes itself by them; other members
+        ignore them.
         """
 
     def describe(self, index: Any) -> dict[str, Any]:
@@ -93,20 +93,18 @@ def check_k(k: int) -> int:
 
 
 def mark_missing(rows: Ints, scores: Floats) -> tuple[Ints, Floats]:
-    """Ints and scores with -inf wherever the row is -1 (libraries put a huge finite number there)."""
+    """Rows and scores, with score -inf where the row is -1: libraries return a finite number."""
     return rows.astype(np.int64), np.where(rows < 0, -np.inf, scores).astype(np.float32)
 
 
 def tell(vectors: Floats, doing: str) -> None:
-    """A line for people before something that takes more than a few seconds."""
+    """Log what a build is doing, if it will take more than a few seconds."""
     if len(vectors) >= SLOW:
         log.info("%s: %s vectors", doing, f"{len(vectors):,}")
 
 
 def in_parts(vectors: Floats, doing: str) -> Iterator[tuple[int, Floats]]:
-    """Slices [<= PART, D] in order with their first row; for many vectors, a line at each tenth of
-    the way.
-    """
+    """Slices [<= PART, D] in order, with their first row. Logs each tenth of a slow build."""
     tenth = 0
     for first in range(0, len(vectors), PART):
         yield first, vectors[first : first + PART]

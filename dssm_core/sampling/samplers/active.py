@@ -1,4 +1,4 @@
-"""Items that were being clicked around the event: the sampler that makes a news model."""
+"""Items with recent clicks at the time of the event, for catalogues that change fast, as news."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Active(BaseModel):
         begin, end = tables["ptr"][bucket : bucket + 2].tolist()
         return (
             self.uniform_share if end > begin else 1.0
-        )  # a night without a click: nothing is active
+        )  # no item is active if the window has no click
 
 
 def _recent_clicks(

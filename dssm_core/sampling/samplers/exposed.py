@@ -1,4 +1,4 @@
-"""What the user was shown and did not take: the negatives that a ranking log holds."""
+"""Items that were shown to the user without a click: the negatives in a log of impressions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from dssm_core.sampling.samplers.user_item_pairs import draw_from_lists, pair_ke
 
 
 class Exposed(BaseModel):
-    """Evenly from the user's own label 0 rows before the event's `as_of`; evenly from all items
-    where there is none.
+    """Uniformly from the user's own rows of label 0 before the event's `as_of`; uniformly from all
+    items if there are none.
 
-    A row whose item the user took at another time of the window is no negative and is left out.
+    A row is left out if the user took its item at another time of the window.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,7 +41,8 @@ class Exposed(BaseModel):
         """
         if not len(log.shown_item):
             raise DataError(
-                "sampler 'exposed' draws what users were shown and did not take, but no train row of a known user and item has label 0: "
+                "sampler 'exposed' draws what users were shown and did not take, but no train"
+                " row of a known user and item has label 0: "
                 "give a log with impressions (see data.positive), or take sampler 'uniform'"
             )
         codes, since = len(log.created), log.shown_time - log.start

@@ -1,4 +1,4 @@
-"""Popular and unpopular items in a stated mixture."""
+"""Popular and unpopular items in given shares."""
 
 from __future__ import annotations
 

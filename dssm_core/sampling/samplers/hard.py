@@ -21,7 +21,7 @@ from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE, id
 from dssm_core.sampling.samplers.protocol import FittedIds, Tables
 from dssm_core.sampling.samplers.user_item_pairs import draw_from_lists, pair_keys, place_of
 
-SCORES_AT_ONCE = 16_000_000  # scores held at a time: 64 MB
+SCORES_AT_ONCE = 16_000_000  # scores in memory at a time: 64 MB
 
 
 class Hard(BaseModel):
@@ -48,13 +48,14 @@ class Hard(BaseModel):
     def _ordered(self) -> Self:
         if self.band[0] >= self.band[1]:
             raise ValueError(
-                f"sampler.band is {list(self.band)}: give [first, last) with first below last, such as [100, 500]"
+                f"sampler.band is {list(self.band)}: give [first, last) with first below last, such"
+                " as [100, 500]"
             )
         return self
 
     def files(self) -> dict[str, Path]:
-        """What `fit` reads, by name: it is part of the step's key, so that a model trained anew is
-        seen.
+        """The files that `fit` reads, by name. They are part of the step's key, so that the step
+        runs again after that model is retrained.
         """
         folder = vectors_folder(Path(self.bundle))
         return {
@@ -70,7 +71,8 @@ class Hard(BaseModel):
         users, items, theirs = read_vectors(Path(self.bundle), ids)
         if len(items) <= self.band[0]:
             raise DataError(
-                f"sampler.band begins at rank {self.band[0]}, but {self.bundle} has {len(items)} items: give lower ranks"
+                f"sampler.band begins at rank {self.band[0]}, but {self.bundle} has {len(items)}"
+                " items: give lower ranks"
             )
         codes, positives = len(log.created), pair_keys(log.user, log.item, len(log.created))
         chunks = torch.arange(len(users)).split(max(1, SCORES_AT_ONCE // len(items)))
@@ -115,7 +117,7 @@ class Hard(BaseModel):
 
 
 def vectors_folder(folder: Path) -> Path:
-    """Where a run, or a bundle, keeps its vectors."""
+    """The folder of the vectors of a run or a bundle."""
     return folder / "export_embeddings" if (folder / "export_embeddings").is_dir() else folder
 
 
@@ -132,12 +134,14 @@ def read_vectors(folder: Path, ids: FittedIds) -> tuple[Tensor, Tensor, Tensor]:
         their_users, their_items = (Ids.load(folder / ids_file(column)) for column in (USER, ITEM))
     except (OSError, ValueError) as error:
         raise ArtifactError(
-            f"sampler.bundle {str(folder)!r} cannot be read: {error}; give the folder of a finished run"
+            f"sampler.bundle {str(folder)!r} cannot be read: {error}; give the folder of a finished"
+            " run"
         ) from error
     row = their_users.encode(ids[USER].index)
     if not row.any():
         raise DataError(
-            f"sampler.bundle {str(folder)!r} knows none of the train users: give a run of the same data, or sampler 'uniform'"
+            f"sampler.bundle {str(folder)!r} knows none of the train users: give a run of the same"
+            " data, or sampler 'uniform'"
         )
     present = np.where((row > 0)[:, None], users[row], np.nan)
     vectors = torch.from_numpy(

@@ -1,4 +1,4 @@
-"""The other events' items: no drawing at all, popular items drawn the most."""
+"""The items of the other events of the batch; popular items are candidates most often."""
 
 from __future__ import annotations
 

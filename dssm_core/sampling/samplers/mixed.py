@@ -1,4 +1,4 @@
-"""Several samplers in stated shares."""
+"""Several samplers in given shares."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Mixed(BaseModel):
             return drawn
         return drawn[
             torch.randint(len(drawn), (count,), generator=generator, device=generator.device)
-        ]  # in_batch gives what it has
+        ]  # in_batch returns the batch's items, however many
 
 
 def build_inner(member: Member) -> Any:

@@ -1,5 +1,6 @@
-"""Loops that no array operation does, compiled by Numba. Imported only where one is called:
-compiling takes seconds.
+"""Loops without an equivalent array operation, compiled by Numba.
+
+Import this module only in the function that calls a kernel: compiling takes seconds.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ GOLDEN, ONE, TWO = (
     np.uint64(0x94D049BB133111EB),
 )
 TO_UNIT = 1.0 / (1 << 53)
-TRIES = 64  # rejections in a row, after which the rest of the distribution is summed up instead
+TRIES = 64  # rejections in a row before the draw is made by inversion instead
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -93,8 +94,8 @@ def draw_unseen(
     """Fill out [B, count] from an alias table over codes 1..N, without taken[of_user[u] : of_user[u
     + 1]] of each user u.
 
-    first: number of the first row; the draws of a row hang on the seed and its number, not on who
-    computes it.
+    first: number of the first row. The draws of a row depend on the seed and the number of the row,
+    not on the thread that computes it.
     """
     for row in range(len(user)):
         begin, end = of_user[user[row]], of_user[user[row] + 1]

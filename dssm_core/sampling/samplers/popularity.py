@@ -1,4 +1,4 @@
-"""By popularity in the whole window, flattened: the sampler of word2vec."""
+"""By popularity in the whole window, smoothed by an exponent: the sampler of word2vec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a negative sampler is, and the one categorical distribution most of them share."""
+"""What a negative sampler is, and the categorical distribution that most samplers draw from."""
 
 from __future__ import annotations
 
@@ -62,16 +62,15 @@ class Sampler(Protocol):
     def draw(
         self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
     ) -> Tensor:
-        """Candidates for the batch `events`, all of one bucket: item codes, [count], or [B, count]
-        where they are `own`.
+        """Candidates for the batch `events`, all of one bucket: item codes [count], or [B, count]
+        if each event has its own.
         """
         ...
 
     def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
-        """Log-probability that one draw (for that event, where `own`) gives each item; -inf for one
-        that is never drawn.
+        """Log-probability that one draw returns each item, -inf for an item that is never drawn.
 
-        items: [n], or [B, n] where the candidates are `own` → the same shape, float32.
+        items: [n], or [B, n] if each event has its own candidates → the same shape, float32.
         """
         ...
 
@@ -101,7 +100,7 @@ def categorical(bucket: Tensor, item: Tensor, weight: Tensor, buckets: int) -> T
 
 
 def categorical_of_all(share: Tensor) -> Tables:
-    """One distribution over all items, whatever the bucket. share: [N], of codes 1..N, in any unit."""
+    """One distribution over all items for all buckets. share: [N], of codes 1..N, in any unit."""
     items = torch.arange(1, len(share) + 1)
     return categorical(torch.zeros_like(items), items, share.double(), buckets=1)
 
@@ -118,8 +117,8 @@ def alias_table(share: Tensor) -> tuple[Tensor, Tensor]:
     """Walker's alias table: draw a cell evenly, stay with probability `keep`, else go to `alias`.
     share: [n] → 2 x [n].
 
-    Cells below the mean are filled up by those above it, in order; running sums of what is lacking
-    and of what is over say who fills whom without a loop (Hübschle-Schneider & Sanders 2022,
+    Cells below the mean are filled up by those above it, in order. Running sums of the deficits and
+    of the surpluses say which cell fills which, without a loop (Hübschle-Schneider & Sanders 2022,
     "Parallel Weighted Random Sampling").
     """
     height = share * len(share)
@@ -147,7 +146,7 @@ def draw_categorical(tables: Tables, bucket: int, count: int, generator: torch.G
     at = torch.rand(count, generator=generator, device=generator.device, dtype=torch.double) * (
         end - begin
     )
-    cell = at.long()  # the whole part chooses the cell, the rest decides whether to stay
+    cell = at.long()  # the integer part selects the cell, the fraction decides whether to stay
     cell = torch.where(
         at - cell < tables["keep"][begin:end][cell], cell, tables["alias"][begin:end][cell]
     )
@@ -155,8 +154,8 @@ def draw_categorical(tables: Tables, bucket: int, count: int, generator: torch.G
 
 
 def share_of(tables: Tables, bucket: int, items: Tensor) -> Tensor:
-    """Probability of each item in one bucket's distribution, 0 where it is not in it. items: any
-    shape → the same, float64.
+    """Probability of each item in one bucket's distribution, 0 if it is not in it. items: any shape
+    → the same shape, float64.
     """
     begin, end = tables["ptr"][bucket : bucket + 2].tolist()
     held = tables["items"][begin:end]
@@ -180,8 +179,8 @@ def mean_share(
 
 
 def side_by_side(candidates: list[Tensor]) -> Tensor:
-    """Candidates of several samplers as one: [C] where all are shared, else [B, C], the shared ones
-    said again for each event.
+    """Concatenate the candidates of several samplers: [C] if all are shared, else [B, C] with the
+    shared ones repeated for each event.
     """
     rows = max((part.shape[:-1] for part in candidates), key=len)
     return torch.cat([part.expand(*rows, -1) for part in candidates], dim=-1)

@@ -1,4 +1,4 @@
-"""Every known item alike."""
+"""All items with the same probability."""
 
 from __future__ import annotations
 

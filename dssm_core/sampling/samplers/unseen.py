@@ -1,5 +1,5 @@
-"""n negatives a row: each event gets its own, and none that its user has clicked, as in the
-tutorials' `np.random.choice`.
+"""Candidates of each event without the items that its user has clicked, as tutorials draw them with
+`np.random.choice`.
 """
 
 from __future__ import annotations

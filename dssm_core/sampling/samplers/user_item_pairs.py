@@ -1,4 +1,4 @@
-"""Sets of (user, item) pairs on a device, as sorted keys: what samplers that know the user look up."""
+"""Sets of (user, item) pairs as sorted keys, for samplers whose candidates depend on the user."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ def pair_keys(user: Tensor, item: Tensor, codes: int) -> Tensor:
 
 
 def place_of(keys: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each wanted key is among the sorted keys, and whether it is there at all. wanted: any
-    shape → the same, twice.
+    """The position of each wanted key among the sorted keys, and whether it is there.
+
+    wanted: any shape → two tensors of the same shape.
     """
     if not len(keys):
         return torch.zeros_like(wanted), torch.zeros_like(wanted, dtype=torch.bool)
@@ -32,8 +33,8 @@ def draw_from_lists(
     count: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Evenly from items[begin : begin + length] of each event; evenly from codes 1..known where
-    that is empty.
+    """Draw uniformly from items[begin : begin + length] of each event, or from codes 1..known if
+    that list is empty.
 
     begin, length: [B]; known: [1] → [B, count].
     """

@@ -1,4 +1,4 @@
-"""Binary cross-entropy: each pair of user and item on its own."""
+"""Binary cross-entropy over single pairs of user and item."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-entropy over the whole catalogue: nothing is drawn, so there is nothing to correct."""
+"""Cross-entropy over the whole catalogue; without draws, no log-Q correction is needed."""
 
 from __future__ import annotations
 

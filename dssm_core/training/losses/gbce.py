@@ -1,4 +1,4 @@
-"""Generalised binary cross-entropy: undoes the overconfidence that few negatives give (gSASRec,
+"""Generalised binary cross-entropy: corrects the overconfidence caused by few negatives (gSASRec,
 Petrov & Macdonald 2023).
 """
 
@@ -32,7 +32,7 @@ class Gbce(BaseModel):
     calls it t."""
 
     def beta(self, candidates: int, catalogue: int) -> float:
-        """Weight of the positive, from the sampling rate alpha = candidates / negatives there are."""
+        """Weight of the positive, from the sampling rate alpha = candidates / all negatives."""
         alpha = min(1.0, candidates / max(1, catalogue - 1))
         return alpha * (self.calibration * (1 - 1 / alpha) + 1 / alpha)
 

@@ -32,7 +32,8 @@ class InBatchSoftmax(SampledSoftmax):
     def _used(self) -> Self:
         if self.streaming and not self.log_q:
             raise ValueError(
-                "loss.streaming says where log-Q comes from, but loss.log_q is false: set it to true or remove loss.streaming"
+                "loss.streaming says where log-Q comes from, but loss.log_q is false: set it to"
+                " true or remove loss.streaming"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""Fields of a side by hand arithmetic: every pooling, any leading dimensions, tables that are lent."""
+"""Fields by hand arithmetic: every pooling, any leading dimensions, borrowed tables."""
 
 import copy
 

@@ -314,7 +314,7 @@ def test_an_index_that_loses_much_says_so(vectors, tmp_path, caplog):
     assert info["kind"] == "annoy"
     assert info["trees"] == 10
     assert 0.1 < info["recall@200"] < 0.98
-    assert f"annoy finds {100 * info['recall@200']:.1f} %" in caplog.text
+    assert f"annoy returns only {100 * info['recall@200']:.1f} %" in caplog.text
     assert "auto" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""Who has nothing to go on, and what such a query gets: by hand, and equal to the baselines."""
+"""Answers for new users: by hand, and equal to the baselines."""
 
 import numpy as np
 import pandas as pd
@@ -50,7 +50,7 @@ NEWCOMER, REGULAR = (3, 1, 20.0), (2, 1, 20.0)
 LATE = [(1, 3, 0.5), (2, 3, 0.4)]
 
 
-def test_a_click_after_a_refresh_by_a_user_of_no_earlier_ones_teaches_the_tower_what_a_newcomer_is():
+def test_a_first_click_after_a_refresh_trains_the_tower_on_an_empty_history():
     config = parse_config(small_config())
     assert trained_on_empty_histories(log_of([*OLD, NEWCOMER]), config)
     assert not trained_on_empty_histories(log_of([*OLD, REGULAR]), config)
@@ -94,7 +94,7 @@ def test_the_list_is_the_baselines_with_shares_of_the_same_hours():
     np.testing.assert_allclose(plain.scores, [3 / 6, 2 / 6, 1 / 6])
 
 
-def test_a_tower_that_knows_newcomers_has_no_list():
+def test_a_tower_trained_on_empty_histories_has_no_list():
     assert hot_list(log_of([*OLD, NEWCOMER]), parse_config(small_config())) is None
 
 
@@ -125,7 +125,7 @@ def test_sources_by_hand(length, has_list, wanted):
     assert answer_sources(features, known, told, context, has_list).tolist() == wanted
 
 
-def test_what_is_evaluated_is_what_newcomers_are_served(fabricate, finish):
+def test_the_evaluation_answers_new_users_as_the_server_does(fabricate, finish):
     """User 7 of the test part is new: the list's item stands first for it, and for nobody else."""
     run = fabricate()
     folder = run.step("export_embeddings")

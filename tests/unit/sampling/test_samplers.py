@@ -75,7 +75,7 @@ def test_popularity_by_hand(log):
 @pytest.mark.parametrize("shape", [0.05, 0.5, 5.0])
 @pytest.mark.parametrize("size", [1, 2, 3, 100, 5000])
 def test_an_alias_table_gives_back_the_shares(shape, size):
-    """Summing what each cell keeps and what it passes on is the distribution itself, to rounding."""
+    """The sum of what each cell keeps and passes on is the distribution, up to rounding."""
     share = torch.distributions.Gamma(shape, 1.0).sample((size,)).double() + 1e-12
     share /= share.sum()
     keep, alias = alias_table(share)

@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_towers(plain, trained, tmp_path):
 
 
 def test_gradients_of_a_large_batch_do_not_depend_on_the_threads(prepared_run):
-    """Many events share an item; its gradient is summed in one order, whatever thread comes first."""
+    """Many events share an item; its gradient is summed in the same order on any threads."""
     run = prepared_run(model={"dim": 512}, train={"batch_size": 4096, "device": "cpu"})
     samples = run.step("sample_negatives")
     prepared = load_prepared(samples)
@@ -275,7 +275,8 @@ def test_divergence_is_an_error_that_says_what_to_lower(prepared_run, tmp_path):
     run = prepared_run(train={"epochs": 2, "learning_rate": 1e30, "device": "cpu"})
     with pytest.raises(
         ConfigError,
-        match=r"diverged in the select phase at step .*, learning rate .*: lower train\.learning_rate",
+        match=r"diverged in the select phase at step .*, learning rate .*:"
+        r" lower train\.learning_rate",
     ):
         fit(run, tmp_path)
 
