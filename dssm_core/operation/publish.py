@@ -33,7 +33,7 @@ from dssm_core.runs.run import SAFE_RUN_ID
 ROWS_AT_ONCE = 20_000  # some MB of vectors
 CHECKED = 256  # vectors of each side that are read back
 LOCK_TIMEOUT_S = 1800.0
-LEASE_S = 30.0  # after which the lock of a publisher that was killed is free; a living one renews it with every part
+LEASE_S = 30.0  # a publisher renews its lock with every part; that of a killed one expires
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class Target(Protocol):
 
 
 def publish(bundle: Bundle, model: str, version: str, target: str) -> JSON:
-    """Publish a bundle's users and items to a folder or a `redis://` address. ConfigError on
-    another; ServiceError where it is away.
+    """Publish a bundle's users and items to a folder or a `redis://` address.
 
-    A version that readers see already is not written again, and none of its number with other
-    content over it. Returns model, version, target, dim, counts, content_hash.
+    A version that readers see already is not written again, and never replaced by other content.
+    Returns model, version, target, dim, counts, content_hash. ConfigError for another kind of
+    target or other content; ServiceError if the target does not answer.
     """
     if not SAFE_RUN_ID.fullmatch(model):
         raise ConfigError(f"model name {model!r} must be letters, digits, '.', '_' and '-' only")
@@ -98,9 +98,10 @@ def publish(bundle: Bundle, model: str, version: str, target: str) -> JSON:
     there = chosen.current(model)
     if (
         there and there["version"] == version and there["content_hash"] != about["content_hash"]
-    ):  # such as of an MLflow begun anew
+    ):  # such as of a new MLflow database
         raise ConfigError(
-            f"readers see a version {version} of {model!r} with content {there['content_hash'][:12]}, this one has "
+            f"readers see a version {version} of {model!r} with content "
+            f"{there['content_hash'][:12]}, this one has "
             f"{about['content_hash'][:12]}: publish to another place, or remove that one first"
         )
     if there != about:
@@ -227,7 +228,8 @@ class RedisTarget:
             yield client
         except redis.RedisError as error:
             raise ServiceError(
-                f"Redis at {self.address.rpartition('@')[2]} did not do its part: {error}; start it, then publish again"
+                f"Redis at {self.address.rpartition('@')[2]} did not do its part: {error}; "
+                "start it, then publish again"
             ) from error
         finally:
             client.close()
@@ -254,7 +256,8 @@ def _check(client: Any, prefix: str, side: Side) -> None:
     wanted = np.asarray(side.vectors[rows], dtype=np.float32)
     if wrong := [row for got, row in zip(found, wanted, strict=True) if got != row.tobytes()]:
         raise ServiceError(
-            f"{len(wrong)} of {len(rows)} vectors below {prefix} are not in Redis as they were written: publish again"
+            f"{len(wrong)} of {len(rows)} vectors below {prefix} are not in Redis as they were "
+            "written: publish again"
         )
 
 
@@ -268,7 +271,8 @@ def _about(found: bytes | None) -> JSON | None:
 
 def _faster(now: JSON | None) -> ServiceError:
     return ServiceError(
-        f"another publisher was faster, readers see version {now['version'] if now else 'none'}: publish again"
+        "another publisher was faster, readers see version "
+        f"{now['version'] if now else 'none'}: publish again"
     )
 
 

@@ -1,4 +1,4 @@
-"""The step `register_model`: the bundle of a run that passed its gate becomes a version in MLflow."""
+"""The step `register_model`: a run that passed its gate becomes a version in MLflow."""
 
 from __future__ import annotations
 

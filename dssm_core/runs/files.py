@@ -1,4 +1,4 @@
-"""Files on a shared disk: atomic writes, locks, hard links, hashes, and errors that name the path."""
+"""Files on a shared disk: atomic writes, locks, links, hashes, and errors that name the path."""
 
 from __future__ import annotations
 

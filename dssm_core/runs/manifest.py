@@ -14,7 +14,7 @@ from dssm_core.runs.layout import MANIFEST_FILE
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step's function returns: row counts, and small plain JSON for people and later steps."""
+    """What a step's function returns: row counts, and plain JSON for people and later steps."""
 
     rows: dict[str, int] = field(default_factory=dict)
     info: JSON = field(default_factory=dict)

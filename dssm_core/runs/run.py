@@ -1,4 +1,4 @@
-"""A run's folder: `<runs>/<dataset>/<test day or kind of split>/<run id>/`, a folder a step in it."""
+"""A run's folder, `<runs>/<dataset>/<test day or kind of split>/<run id>/`: one for each step."""
 
 from __future__ import annotations
 

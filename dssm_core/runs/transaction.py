@@ -49,7 +49,7 @@ def execute(run: Run, name: str) -> Manifest:
 
 
 def _twin(run: Run, step: Step, key: str) -> Run | None:
-    """Another run with the same finished step, None if there is none or the step is not reusable."""
+    """Another run with the same finished step; None if the step is not reusable."""
     if not step.reusable:
         return None
     return next((twin for twin in find_twins(run) if _has_finished(twin, step, key)), None)
@@ -123,7 +123,7 @@ def _keep_failed(run: Run, step: Step, part: Path) -> Path | None:
 
 
 def _remove_leftovers(run: Run, step: Step) -> None:
-    """Remove the output of a failed attempt, and temporary folders of processes that were killed."""
+    """Remove a failed attempt's output, and temporary folders of killed processes."""
     for leftover in (run.failed(step.name), *run.root.glob(f"{SCRATCH}*")):
         shutil.rmtree(leftover, ignore_errors=True)
 

@@ -69,7 +69,7 @@ def mlflow_run_url(run: Run) -> str | None:
 def find_or_create(
     client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str], key: str
 ) -> str:
-    """The id of the MLflow run whose tag `key` has the value in `tags`, created if there is none."""
+    """The id of the MLflow run with the same tag `key` as in `tags`, created if there is none."""
     found = client.search_runs([experiment_id], f"tags.`{key}` = '{tags[key]}'")
     entity = found[0] if found else client.create_run(experiment_id, tags=tags, run_name=name)
     return str(entity.info.run_id)
