@@ -13,6 +13,7 @@ from duckdb import DuckDBPyConnection
 
 from dssm_core.columns import (
     CREATED,
+    DAY_MS,
     INTERACTIONS,
     ITEM,
     ITEMS,
@@ -35,6 +36,7 @@ from dssm_core.runs.layout import QUARANTINE_FILE, TEST_FILE, TRAIN_FILE, table_
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 
+EARLIEST_MS = 10 * 365 * DAY_MS  # 1980: a log of days does not end before it
 DUPLICATE = "an earlier row has the same user, item and time"
 
 
@@ -180,6 +182,10 @@ def _check_catalogue(con: DuckDBPyConnection, config: Config, work: Path) -> Non
     (items,) = one_row(
         con, f"SELECT count(DISTINCT {ITEM}) FROM read_parquet({train}) WHERE {LABEL} = 1"
     )
+    if not items:
+        raise DataError(
+            f"no row of train is a positive: check data.positive, which is `{config.data.positive}`"
+        )
     if items < longest:
         smaller = max(1, items // 10)
         raise DataError(
@@ -203,7 +209,10 @@ def log_days(con: DuckDBPyConnection, config: Config) -> str:
     first, last = one_row(con, f"SELECT min({TIME}), max({TIME}) FROM log")
     if first is None:
         return "the log has no row with a time"
-    return f"the log has {_local_day(first, config)} to {_local_day(last, config)}"
+    days = f"the log has {_local_day(first, config)} to {_local_day(last, config)}"
+    if isinstance(config.split, Days) and last < EARLIEST_MS:
+        days += ": days so early mean that time_unit of the timestamp is wrong"
+    return days
 
 
 def _local_day(time_ms: int, config: Config) -> str:

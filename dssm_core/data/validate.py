@@ -40,6 +40,7 @@ from dssm_core.data.verdicts import (
     judged_rows,
     quarantine_share,
     refusals,
+    without_repeats,
 )
 from dssm_core.errors import DataError
 from dssm_core.runs.layout import QUARANTINE_FILE, table_file
@@ -116,7 +117,7 @@ def _problems(verdicts: list[Verdict], config: Config, con: DuckDBPyConnection) 
     limit = config.validation.max_quarantine_share
     share = quarantine_share(verdicts)
     refused = refusals(verdicts, share, limit)
-    problems = [verdict.sentence for verdict in refused]
+    problems = [verdict.sentence for verdict in without_repeats(refused)]
     if any(verdict.table == DAYS for verdict in refused):
         problems.append(f"{log_days(con, config)}.")
     if share > limit:

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from dssm_core.aliases import Ints
 from dssm_core.columns import INTERACTIONS
 from dssm_core.data.rules import Rule
+from dssm_core.data.sources.canonical import RAW
+
+WINDOW_RULE = ("ExpectColumnSumToBeBetween", "rows")
+DAY_RULE = ("ExpectColumnValuesToBeBetween", "rows")
+PRESENT_RULE = "ExpectColumnValuesToNotBeNull"
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,18 @@ def refusals(verdicts: Sequence[Verdict], share: float, limit: float) -> list[Ve
         and not verdict.rule.warns
         and (not verdict.rule.quarantines or share > limit)
     ]
+
+
+def without_repeats(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts without those that only repeat another one: short days of an empty window, and
+    missing values that are the cells which could not be parsed.
+    """
+    failed = {(verdict.rule.kind, verdict.rule.column): verdict for verdict in verdicts}
+    repeats = []
+    if WINDOW_RULE in failed:
+        repeats.append(failed.get(DAY_RULE))
+    for verdict in verdicts:
+        missing = failed.get((PRESENT_RULE, verdict.rule.column.removesuffix(RAW)))
+        if missing and verdict.rule.column.endswith(RAW) and missing.broken == verdict.broken:
+            repeats.append(missing)
+    return [verdict for verdict in verdicts if not any(verdict is repeat for repeat in repeats)]

@@ -12,6 +12,7 @@ from dssm_core.aliases import Ints
 from dssm_core.columns import ITEM, USER
 from dssm_core.features.histories import Histories
 from dssm_core.features.ids import Ids
+from dssm_core.features.ragged import offsets, positions
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Past:
         codes, names = pd.factorize(users)
         order = np.argsort(codes, kind="stable")
         counts = np.bincount(codes, minlength=len(names))
-        ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        ptr = offsets(counts)
         return cls(pd.Index(names), ptr, items[order], order)
 
     @classmethod
@@ -57,8 +58,7 @@ class Past:
         """The known items of each span, and the newest event of each span: [Q], -1 if empty."""
         counts = end - begin
         query = np.repeat(np.arange(len(begin)), counts)
-        offset = np.repeat(begin - np.cumsum(counts) + counts, counts)
-        items = self.items[np.arange(counts.sum()) + offset]
+        items = self.items[np.repeat(begin, counts) + positions(counts)]
         newest = np.full(len(begin), -1, dtype=np.int64)
         newest[counts > 0] = self.events[end[counts > 0] - 1]
         known = items >= 0

@@ -1,5 +1,5 @@
-"""The coded dataset: what training, export and evaluation start from, and the moments that it is
-known at.
+"""The coded dataset: what training, export and evaluation start from, and the refresh times of
+training.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ NO_CREATION_TIME = torch.iinfo(torch.int64).min
 
 @dataclass(frozen=True)
 class Prepared:
-    """What training, export and evaluation start from. scale: [2, activity columns]."""
+    """What training, export and evaluation start from. scale: [2, activity columns], mean and
+    standard deviation on train.
+    """
 
     log: Interactions
     users: ColumnTable
@@ -39,7 +41,7 @@ class Prepared:
     schema: Schema
 
     def to(self, device: torch.device | str) -> Prepared:
-        """The same on another device."""
+        """The same dataset on another device."""
         return Prepared(
             self.log.to(device),
             self.users.to(device),
@@ -50,7 +52,7 @@ class Prepared:
 
 
 def load_prepared(folder: Path, with_log: bool = True) -> Prepared:
-    """What `sample_negatives` wrote, on the CPU; without its log (serving needs none) on request."""
+    """Read what the step `sample_negatives` wrote, on the CPU. Serving needs no log."""
     tensors = load_file(folder / TABLES_FILE)
     schema = Schema.model_validate_json((folder / SCHEMA_FILE).read_bytes())
     log = from_named(Interactions, "log", load_file(folder / LOG_FILE)) if with_log else empty_log()
@@ -64,8 +66,8 @@ def load_prepared(folder: Path, with_log: bool = True) -> Prepared:
 
 
 def bucket_times(config: Config, log: Interactions) -> Tensor:
-    """Each bucket's refresh, ms, ascending. → [buckets]; one bucket, at the start, where activity
-    is off.
+    """The refresh time of each bucket, ms, ascending. → [buckets]; if activity is disabled, one
+    bucket at the start of the window.
     """
     times = (
         refresh_times(log.start, log.end, config.features)
@@ -75,17 +77,18 @@ def bucket_times(config: Config, log: Interactions) -> Tensor:
     if not times:
         hours = (log.end - log.start) // HOUR_MS
         raise ConfigError(
-            f"features.activity.refresh_h is {config.features.activity.refresh_h} but the train window has only {hours} "
-            "hours: no refresh lies inside it; give more split.train_days or a smaller refresh_h"
+            f"features.activity.refresh_h is {config.features.activity.refresh_h} hours, but the"
+            f" train window has only {hours}: no refresh lies inside it. Raise split.train_days, or"
+            " lower refresh_h"
         )
     return torch.tensor(times)
 
 
 def selection_log(config: Config, log: Interactions) -> Interactions:
-    """What is known while the number of epochs is chosen: the log without its validation slice.
+    """The log without its validation slice, for choosing the number of epochs.
 
-    The slice is what follows the latest refresh `split.validation_days` or more before the cutoff;
-    where the split has no days, each user's last interaction.
+    The slice begins at the latest refresh that is `split.validation_days` or more before the
+    cutoff. If the split has no days, it is the last interaction of each user.
     """
     return (
         log.before(_validation_start(config, config.split, log))
@@ -101,7 +104,8 @@ def _validation_start(config: Config, split: Days, log: Interactions) -> int:
     earlier = [time for time in bucket_times(config, log).tolist() if time <= day]
     if not earlier:
         raise ConfigError(
-            "the train window holds no refresh a day before the cutoff: give 2 or more split.train_days"
+            "the train window has no refresh a day before the cutoff: set split.train_days to 2 or"
+            " more"
         )
     return int(earlier[-1])
 
@@ -115,24 +119,23 @@ def empty_log() -> Interactions:
 
 
 def creation_times(items: pd.DataFrame | None, ids: Ids) -> Tensor:
-    """When each code's item was created, ms, as the items table says; NO_CREATION_TIME where it does not. →
-    [codes].
+    """Creation time of each item in the items table, ms; NO_CREATION_TIME where it has none.
+    → [codes]
     """
-    told = torch.full((len(ids),), NO_CREATION_TIME)
+    created = torch.full((len(ids),), NO_CREATION_TIME)
     if items is not None and CREATED in items:
-        told[1:] = torch.from_numpy(
+        created[1:] = torch.from_numpy(
             items.set_index(ITEM)[CREATED]
             .reindex(ids.index)
             .fillna(NO_CREATION_TIME)
             .to_numpy(np.int64, copy=True)
         )
-    return told
+    return created
 
 
-def first_known_times(otherwise: Tensor, item: Tensor, time: Tensor, told: Tensor) -> Tensor:
-    """When items are first known of, ms: as told, else the first click or `otherwise`, the earlier.
-    item, time: [n]; others, →: [codes].
+def first_known_times(fallback: Tensor, item: Tensor, time: Tensor, created: Tensor) -> Tensor:
+    """When each item is first known, ms: its creation time; without one, the first click or
+    `fallback`, whichever is earlier. item, time: [n]; fallback, created: [codes] → [codes]
     """
-    return torch.where(
-        told > NO_CREATION_TIME, told, otherwise.scatter_reduce(0, item, time, "amin")
-    )
+    first_click = fallback.scatter_reduce(0, item, time, "amin")
+    return torch.where(created > NO_CREATION_TIME, created, first_click)

@@ -1,4 +1,4 @@
-"""Training events: who took what, and what was known then."""
+"""Training events: which user took which item, and as of when their features are."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dssm_core.features.interactions import Interactions
 
 @dataclass(frozen=True)
 class Events:
-    """What is learned from: who took what, and what was known then. All [n].
+    """Training events, all [n].
 
-    bucket: the refresh an event belongs to; as_of: ms, when its user's history and its items'
-    activity are taken.
+    bucket: index of the refresh that the event belongs to. as_of: ms, the time of the user's
+    history and of the item activity.
     """
 
     user: Tensor
@@ -25,11 +25,11 @@ class Events:
 
 
 def training_events(log: Interactions, times: Tensor) -> Events:
-    """Events after the first refresh whose item was known at their refresh: a served index holds no
-    other.
+    """Events after the first refresh whose item was known at their refresh, because a served index
+    has no other items.
 
-    times: [buckets] ms, ascending; the log's start alone where activity is off: then every event
-    but a user's first.
+    times: [buckets] ms, ascending. If activity is disabled it is the start of the log only, and the
+    events are all but the first of each user.
     """
     bucket = torch.searchsorted(times, log.time, right=True) - 1
     if times.tolist() == [log.start]:

@@ -1,4 +1,4 @@
-"""Numbers on a common scale: fitted on train, kept as JSON, applied to any row since."""
+"""Scaling of numeric features: fitted on train, stored as JSON, applied to any row."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ class Normaliser(BaseModel):
 
     @classmethod
     def fit(cls, kind: Normalising, values: pd.Series[Any]) -> Self:
-        """From train's values; what is no number is left out."""
+        """Fit on the values of train; values that are no finite number are left out."""
         numbers = _numbers(values)
-        held = numbers[np.isfinite(numbers)]
+        finite = numbers[np.isfinite(numbers)]
         if kind == "none":
             return cls(kind=kind)
-        if not len(held):
-            return cls(kind="rank")  # of no points: 0 for every number
+        if not len(finite):
+            return cls(kind="rank")  # without points every number becomes 0
         if kind == "rank":
-            points, ranks = _distribution(held)
+            points, ranks = _distribution(finite)
             return cls(kind=kind, values=tuple(points.tolist()), ranks=tuple(ranks.tolist()))
-        raw = _logged(held) if kind == "log" else held
+        raw = _logged(finite) if kind == "log" else finite
         deviation = float(raw.std(ddof=1)) if len(raw) > 1 else 0.0
         return cls(kind=kind, mean=float(raw.mean()), deviation=deviation or 1.0)
 
     def apply(self, values: pd.Series[Any]) -> Floats:
-        """Scaled numbers [n], 0 for what is no number."""
+        """Scaled numbers [n]; 0 for values that are no finite number."""
         numbers = _numbers(values)
         if self.kind == "rank":
             scaled = np.interp(numbers, self.values, self.ranks) if self.values else numbers * 0

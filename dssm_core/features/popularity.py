@@ -1,4 +1,4 @@
-"""Most clicked items: of all clicks, and of the last hours."""
+"""The most clicked items, of all time and of the last hours."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 from dssm_core.aliases import JSON, Ints
 from dssm_core.columns import DAY_MS, HOUR_MS
 
-HOT_WINDOWS_H, HOT_PLACES = (
-    (1, 3, 6, 24),
-    200,
-)  # of the list for new users, and by default of the baseline recent_hot
+# of the list for new users, and the defaults of the baseline recent_hot
+HOT_WINDOWS_H = (1, 3, 6, 24)
+HOT_PLACES = 200
 
 
 @dataclass(frozen=True)
@@ -26,18 +25,18 @@ class Clicks:
     n_items: int
 
     def between(self, start_ms: int, end_ms: int) -> Clicks:
-        """Those with start_ms <= time < end_ms."""
+        """The clicks with start_ms <= time < end_ms."""
         kept = (self.times_ms >= start_ms) & (self.times_ms < end_ms)
         return Clicks(self.users[kept], self.items[kept], self.times_ms[kept], self.n_items)
 
     def counts(self) -> Ints:
-        """Clicks an item, [n_items]."""
+        """Number of clicks of each item, [n_items]."""
         return np.bincount(self.items, minlength=self.n_items).astype(np.int64)
 
 
 def top(k: int, *counts: Ints) -> Ints:
-    """The k rows with most counts; ties go to the next counts, then to the lower row. Rows that are
-    0 everywhere are left out.
+    """The k rows with the highest counts; ties are broken by the next counts, then by the lower
+    row. Rows whose counts are all 0 are left out.
     """
     order = np.lexsort((np.arange(len(counts[0])), *(-c for c in reversed(counts))))[:k]
     clicked = np.sum(counts, axis=0)[order] > 0
@@ -50,13 +49,13 @@ def popular(clicks: Clicks) -> Ints:
 
 
 def recent(clicks: Clicks, as_of_ms: int, hours: int, k: int) -> Ints:
-    """The k rows with most clicks in the hours before a moment; ties and the rest by all clicks."""
+    """The k rows with most clicks in the hours before a moment; ties are broken by all clicks."""
     return top(k, clicks.between(as_of_ms - hours * HOUR_MS, as_of_ms).counts(), clicks.counts())
 
 
 def warm_recall(past: Clicks, day: Clicks, rows: Ints, k: int) -> float:
-    """Mean recall@k of one list over the day's users, users and items of the past only; 0 where
-    there are none.
+    """Mean recall@k of one list over the users of a day, with users and items of the past only; 0
+    without such users.
     """
     warm = np.isin(day.users, past.users) & np.isin(day.items, past.items)
     pairs = np.unique(day.users[warm] * day.n_items + day.items[warm])
@@ -71,8 +70,8 @@ def hottest_overall(clicks: Clicks, as_of_ms: int) -> Ints:
     """Every row clicked before a moment, most clicked first; equal counts are ordered by the last
     day's clicks. → [n]
     """
-    known = clicks.between(0, as_of_ms)
-    return top(clicks.n_items, known.counts(), known.between(as_of_ms - DAY_MS, as_of_ms).counts())
+    past = clicks.between(0, as_of_ms)
+    return top(clicks.n_items, past.counts(), past.between(as_of_ms - DAY_MS, as_of_ms).counts())
 
 
 def hottest_recently(

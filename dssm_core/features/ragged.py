@@ -1,14 +1,29 @@
-"""Rows of unequal length, kept one after the other in one array."""
+"""Rows of unequal length, stored one after the other in one array."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from dssm_core.aliases import Ints
+
+
+def offsets(counts: Ints) -> Ints:
+    """Where each row begins, and the end of the last row. counts: [N] → [N + 1]"""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def positions(counts: Ints) -> Ints:
+    """The position of each element in its row. counts: [N] → [sum of counts]"""
+    ends = np.cumsum(counts)
+    return np.asarray(np.arange(counts.sum()) - np.repeat(ends - counts, counts), dtype=np.int64)
+
 
 def ranges(begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """Every number from begin to before end of each row, one row after the other. begin, end: [B] →
-    row, number: 2 x [n].
+    """All numbers from begin to end (excluded) of each row, one row after the other.
+
+    begin, end: [B] → row and number of each, 2 x [n].
     """
     counts = end - begin
     row = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)

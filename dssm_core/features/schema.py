@@ -1,5 +1,5 @@
-"""Sizes that the data gives the model: its columns, the rows of their embedding tables and their
-widths.
+"""Sizes of the model that depend on the data: its columns, and the rows and widths of their
+embedding tables.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dssm_core.config import Pooling
 
 
 class Column(BaseModel):
-    """A categorical or multi-valued column: rows of its embedding table (unknown included) and
-    their width.
+    """A categorical or multi-valued column.
 
-    values: most values a row; pooling: of several values into one field; shares: the column whose
-    table it uses.
+    size: rows of its embedding table, code 0 included. dim: width of the table. values: maximum
+    number of values in a row. pooling: how several values become one field. shares: the column
+    whose table it uses.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -27,7 +27,7 @@ class Column(BaseModel):
 
 
 class TowerColumns(BaseModel):
-    """What one tower sees beside ids and history."""
+    """The columns of one tower, without ids and history."""
 
     model_config = ConfigDict(frozen=True)
     categorical: tuple[Column, ...]
@@ -36,7 +36,7 @@ class TowerColumns(BaseModel):
 
 
 class Schema(BaseModel):
-    """Sizes that the data gave the model; with the config it fixes every parameter's shape."""
+    """Sizes from the data; with the config they define the shape of every parameter."""
 
     model_config = ConfigDict(frozen=True)
     items: int

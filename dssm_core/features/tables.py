@@ -20,6 +20,7 @@ from dssm_core.families import did_you_mean
 from dssm_core.features.ids import Coder, Codes, Hashed, Ids, as_text
 from dssm_core.features.inputs import ColumnTable
 from dssm_core.features.normalise import Normaliser
+from dssm_core.features.ragged import positions
 from dssm_core.features.schema import Column, Schema, TowerColumns
 from dssm_core.features.trigrams import trigrams
 from dssm_core.runs.layout import ids_file
@@ -222,7 +223,8 @@ def _rows_of(
 def _require(features: tuple[Feature, ...], rows: pd.DataFrame, table: str) -> None:
     have = [str(name) for name in rows.columns]
     missing = [
-        f"the {table} table has no column {feature.column!r} that features.columns names: {did_you_mean(feature.column, have)}"
+        f"the {table} table has no column {feature.column!r} that features.columns names:"
+        f" {did_you_mean(feature.column, have)}"
         for feature in features
         if feature.column not in have
     ]
@@ -293,14 +295,14 @@ def _lists(feature: Feature, values: pd.Series[Any]) -> pd.Series[Any]:
 
 def _beside(row: Codes, codes: Codes, rows: int, most: int) -> Codes:
     """Codes [t] of rows [t] (ascending) side by side, the first `most` of each row. → [rows,
-    longest], 0 behind the end.
+    longest], 0 after the end of a row.
     """
     counts = np.bincount(row, minlength=rows)
-    place = np.arange(len(row)) - (counts.cumsum() - counts)[row]
-    kept = place < most
-    out = np.zeros((rows, min(most, max(1, int(counts.max(initial=0))))), dtype=np.int64)
-    out[row[kept], place[kept]] = codes[kept]
-    return out
+    position = positions(counts)
+    used = position < most
+    padded = np.zeros((rows, min(most, max(1, int(counts.max(initial=0))))), dtype=np.int64)
+    padded[row[used], position[used]] = codes[used]
+    return padded
 
 
 def _with_unknown(rows: Tensor) -> Tensor:

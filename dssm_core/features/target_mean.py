@@ -1,10 +1,10 @@
-"""Target means: how well a value did so far, as of a moment, so that no event sees its own outcome
-(or a later one).
+"""Target means: the mean target of a value as of a moment, so that no event sees its own target
+or a later one.
 
-Target encoding (Micci-Barreca 2001) leaks where a row's own label is in its mean. Leaving that one
-row out would give each event another value of the same item, and then a batch's events could not
-share embedded candidates; it would also still know the future. Taking rows strictly before the
-moment excludes the event by construction, on both sides, and is what serving sees.
+Target encoding (Micci-Barreca 2001) leaks if the mean of a row includes its own label. Leaving out
+only that row would give an item another value for each event, so that the events of a batch could
+not share embedded candidates, and it would still use the future. Means of rows strictly before the
+moment exclude the event, for users and items, and are what serving sees.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ KEYS = {"user": USER, "item": ITEM}
 
 @dataclass(frozen=True)
 class TargetMeans:
-    """Targets of train rows by (group, time), for means as of any moment; see target_mean.py. F
-    features.
+    """Targets of train rows by (group, time), for means as of any moment. F features.
 
-    group: [codes, F] int64, 0 = none; everyone: [F], the group of all rows; key: [R] int64 sorted,
-    group * span + ms since the window's start; total: [R + 1] float64, targets before each key;
-    scale: [2, F] smoothing and deviation; window: [2] ms.
+    group: [codes, F] int64, 0 = none. everyone: [F], the group of all rows. key: [R] int64 sorted,
+    group * span + ms since the start of the window. total: [R + 1] float64, sum of the targets
+    before each key. scale: [2, F], smoothing and standard deviation. window: [2] ms.
     """
 
     group: Tensor
@@ -45,7 +44,7 @@ class TargetMeans:
 
     @classmethod
     def none(cls) -> Self:
-        """Of no feature."""
+        """The means of no feature."""
         nothing = torch.zeros(0, dtype=torch.int64)
         return cls(
             nothing.reshape(0, 0),
@@ -57,15 +56,15 @@ class TargetMeans:
         )
 
     def to(self, device: torch.device | str) -> Self:
-        """The same on another device."""
+        """The same means on another device."""
         return type(self)(*(getattr(self, part.name).to(device) for part in fields(self)))
 
     def as_of(self, code: Tensor, moment: Tensor) -> Tensor:
-        """How much better than all rows the code's group did before a moment. code, moment (ms):
-        [n] → [n, F] float32.
+        """How much the mean target of the code's group exceeds the mean of all rows, before a
+        moment. code, moment (ms): [n] → [n, F] float32
 
-        (sum - n * mean of all) / (n + smoothing) / deviation: 0 where nothing is known, shrunk
-        where little is.
+        (sum - n * mean of all) / (n + smoothing) / deviation: 0 without rows, close to 0 with few
+        rows.
         """
         if not len(self.everyone):
             return torch.zeros(len(code), 0, device=code.device)
@@ -76,15 +75,14 @@ class TargetMeans:
         return (excess / (count + self.scale[0]) / self.scale[1]).float()
 
     def _before(self, group: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of each group before a moment, and the sum of their targets. group: [n, F]; moment:
-        [n] → 2 x [n, F].
+        """Number of rows of each group before a moment, and the sum of their targets.
+
+        group: [n, F]; moment: [n] → 2 x [n, F]
         """
         span = self.window[1] - self.window[0] + 1
         since = torch.minimum((moment - self.window[0]).clamp(min=0), span - 1)
-        begin, end = (
-            torch.searchsorted(self.key, group * span),
-            torch.searchsorted(self.key, group * span + since[:, None]),
-        )
+        begin = torch.searchsorted(self.key, group * span)
+        end = torch.searchsorted(self.key, group * span + since[:, None])
         return end - begin, self.total[end] - self.total[begin]
 
 
@@ -96,8 +94,8 @@ def fit_target_means(
     train: pd.DataFrame,
     window: tuple[int, int],
 ) -> TargetMeans:
-    """Target means of a side. rows: its table, if there is one; train: the train rows, label 0 ones
-    too; window: start, end ms.
+    """Fit the target means of users or items (`side`). rows: their table, if there is one. train:
+    the train rows, with label 0 too. window: start and end, ms.
     """
     chosen = [feature for feature in features if feature.kind == "target_mean"]
     if not chosen:
@@ -127,38 +125,39 @@ def fit_target_means(
 
 
 def _groups(feature: Feature, key: str, rows: pd.DataFrame | None, ids: Ids, base: int) -> Ints:
-    """Each code's group: all with one value, base + 1 and on; 0 where there is no value. → [codes]."""
+    """The group of each code: base + 1 and higher by value; 0 without a value. → [codes]"""
     if feature.column == key:
-        place = np.arange(len(ids.index))
+        value = np.arange(len(ids.index))
     else:
-        assert rows is not None  # fit_table has refused it
-        place = pd.factorize(rows.set_index(key)[feature.column].reindex(ids.index))[0].astype(
-            np.int64
-        )
-    return np.concatenate([[0], np.where(place >= 0, place + base + 1, 0)]).astype(np.int64)
+        assert rows is not None  # fit_table checks it
+        values = rows.set_index(key)[feature.column].reindex(ids.index)
+        value = pd.factorize(values)[0].astype(np.int64)
+    return np.concatenate([[0], np.where(value >= 0, value + base + 1, 0)]).astype(np.int64)
 
 
 def _rows_by_group(
     feature: Feature, group: Ints, train: pd.DataFrame, base: int, window: tuple[int, int]
 ) -> tuple[Any, Any, Any]:
-    """(group, time) keys and targets of train rows, once for their group and once for everyone;
-    smoothing and deviation.
+    """(group, time) keys and targets of train rows, once for their group and once for all rows; and
+    (smoothing, standard deviation).
     """
     target = pd.to_numeric(train[feature.target], errors="coerce").to_numpy(
         dtype=np.float64, na_value=np.nan
     )
-    held = np.isfinite(target)
-    if not held.any() or np.ptp(target[held]) == 0:
-        hint = f": the log has no rows that were shown and not taken; name a number such as a rating in `target` of {feature.column!r}"
+    finite = np.isfinite(target)
+    if not finite.any() or np.ptp(target[finite]) == 0:
+        hint = (
+            ": the log has only positives; set `target` of the feature to a number such as a rating"
+            if feature.target == LABEL
+            else ""
+        )
         raise DataError(
-            f"{feature.target!r} never differs in train, its mean says nothing{hint if feature.target == LABEL else ''}"
+            f"the target {feature.target!r} of the target mean of {feature.column!r} has only one"
+            f" value in train, so its mean has no information{hint}"
         )
     since = train[TIME].to_numpy(dtype=np.int64) - window[0]
     span = window[1] - window[0] + 1
-    known = held & (group > 0)
-    key = np.concatenate([group[known] * span + since[known], base * span + since[held]])
-    return (
-        key,
-        np.concatenate([target[known], target[held]]),
-        (feature.smoothing, float(target[held].std())),
-    )
+    grouped = finite & (group > 0)
+    key = np.concatenate([group[grouped] * span + since[grouped], base * span + since[finite]])
+    targets = np.concatenate([target[grouped], target[finite]])
+    return key, targets, (feature.smoothing, float(target[finite].std()))

@@ -1,6 +1,4 @@
-"""Dataclasses of tensors on disk, as safetensors: written whole or not at all, read without
-unpickling.
-"""
+"""Dataclasses of tensors as safetensors files: written atomically, read without unpickling."""
 
 from __future__ import annotations
 
@@ -15,8 +13,8 @@ from dssm_core.runs.files import write_atomically
 
 
 def save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors as safetensors, atomically; ServiceError on a full disk (the library's own
-    error is no OSError).
+    """Write tensors to a safetensors file, atomically. Raises ServiceError on a full disk; the
+    library's own error is no OSError.
     """
     write_atomically(
         file, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
@@ -24,7 +22,7 @@ def save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def as_named(prefix: str, value: Any) -> dict[str, Tensor]:
-    """A dataclass of tensors as `prefix.field` → tensor, ready for safetensors."""
+    """The tensors of a dataclass by `prefix.field`, for safetensors."""
     named: dict[str, Tensor] = {}
     for part in fields(value):
         held = getattr(value, part.name)
@@ -37,7 +35,7 @@ def as_named(prefix: str, value: Any) -> dict[str, Tensor]:
 
 
 def from_named(kind: type[Any], prefix: str, tensors: dict[str, Tensor]) -> Any:
-    """What `as_named` took apart."""
+    """Build the dataclass from the tensors of `as_named`."""
     return kind(
         *(
             from_named(part.metadata["of"], f"{prefix}.{part.name}", tensors)

@@ -10,44 +10,42 @@ import numpy as np
 import pandas as pd
 
 from dssm_core.aliases import Ints
+from dssm_core.features.ragged import offsets, positions
 
-LONGEST = 64  # letters of a word that are read: what is longer is no word but an address or a key
+LONGEST = 64  # letters of a word that are used; longer words are URLs or keys
 
 
 def words(texts: pd.Series[Any]) -> pd.Series[Any]:
-    """Lower-case words (runs of letters and digits), one a row; the index says which of the texts
-    [n] it stands in.
+    """Lower-case words (runs of letters and digits), one a row; the index is the number of the
+    word's text.
     """
-    held = texts.reset_index(drop=True).dropna().astype(str)
-    return held.str.lower().str.findall(r"\w+").explode().dropna()
+    present = texts.reset_index(drop=True).dropna().astype(str)
+    return present.str.lower().str.findall(r"\w+").explode().dropna()
 
 
 def trigrams(texts: pd.Series[Any]) -> tuple[Ints, Ints]:
-    """Letter trigrams of all words, each between two #: good is #go, goo, ood, od#; repeated where
-    they occur again.
+    """Letter trigrams of all words, with # at both ends of a word: good is #go, goo, ood, od#.
+    Repeated trigrams are repeated in the result.
 
-    → row [t] (which of the texts) and trigram [t] (three code points of 21 bits as one number), in
-    the order of the text.
+    → row [t], the number of the text, and trigram [t], three code points of 21 bits as one number,
+    in the order of the text.
     """
-    found = words(texts)
-    place, distinct = pd.factorize(found)
+    word_of_text = words(texts)
+    word, distinct = pd.factorize(word_of_text)
     marked = np.array([f"#{word[:LONGEST]}#" for word in distinct], dtype=np.str_)
     if not len(marked):
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    letters = (
-        marked.view(np.uint32).reshape(len(marked), -1).astype(np.int64)
-    )  # [words, longest word], 0 behind the end
+    # [words, longest word], 0 after the end of a word
+    letters = marked.view(np.uint32).reshape(len(marked), -1).astype(np.int64)
     three = (letters[:, :-2] << 42) | (letters[:, 1:-1] << 21) | letters[:, 2:]
-    held = letters[:, 2:] > 0
-    counts = held.sum(1)
-    flat, first = three[held], np.concatenate([[0], counts.cumsum()[:-1]])
-    times = counts[place]
-    step = np.arange(times.sum()) - np.repeat(times.cumsum() - times, times)
-    return np.repeat(found.index.to_numpy(dtype=np.int64), times), flat[
-        np.repeat(first[place], times) + step
-    ]
+    complete = letters[:, 2:] > 0
+    counts = complete.sum(1)  # trigrams of each distinct word
+    first = offsets(counts)[:-1]
+    repeats = counts[word]
+    row = np.repeat(word_of_text.index.to_numpy(dtype=np.int64), repeats)
+    return row, three[complete][np.repeat(first[word], repeats) + positions(repeats)]
 
 
 def spelled(codes: Ints) -> list[str]:
-    """The letters of trigram numbers, for people and tests."""
+    """The letters of trigram numbers, for tests and for reading."""
     return ["".join(chr(int(code) >> shift & 0x1FFFFF) for shift in (42, 21, 0)) for code in codes]

@@ -70,6 +70,8 @@ def _mapping(
 
 def _missing_column(name: str, column: str, table: str, where: str, columns: list[str]) -> str:
     hint = did_you_mean(column, columns)
+    if len(columns) == 1:
+        hint = f"its only column is {columns[0]!r}, so check `separator`"
     if column == name:
         return (
             f"{where} has no column {column!r}, which {table} need: {hint}. If the column has"

@@ -117,7 +117,12 @@ def read_header(file: Path, spec: TextTable) -> tuple[str, ...]:
     try:
         with opener(file, "rt", encoding=encoding) as stream:
             line = stream.readline().rstrip("\r\n")
-    except (EOFError, gzip.BadGzipFile, UnicodeError) as error:
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"{str(file)!r} cannot be read as gzip ({error}): copy the file again, or rename it if"
+            " it is not compressed"
+        ) from error
+    except UnicodeError as error:
         raise DataError(
             f"{str(file)!r} cannot be read ({error}): copy the file again, or check `encoding`"
             f" ({spec.encoding})"

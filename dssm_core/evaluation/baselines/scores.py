@@ -16,6 +16,7 @@ from dssm_core.aliases import JSON, Ints
 from dssm_core.evaluation.baselines.protocol import fill
 from dssm_core.features.histories import Histories
 from dssm_core.features.popularity import Clicks
+from dssm_core.features.ragged import offsets
 
 CELLS = 2**23  # scores at once: 64 MiB of doubles, and a few more arrays of that shape
 Floats = npt.NDArray[Any]  # of float32 or float64
@@ -145,6 +146,6 @@ def best_of_sparse(matrix: Csr, k: int) -> tuple[Ints, Floats]:
 def keep_best(rows: Csr, neighbours: int) -> Csr:
     """Only the `neighbours` highest entries of each row."""
     columns, values = best_of_sparse(rows, neighbours)
-    held = columns >= 0
-    pointers = np.concatenate([[0], np.cumsum(held.sum(1))])
-    return sparse.csr_matrix((values[held], columns[held], pointers), shape=rows.shape)
+    kept = columns >= 0
+    pointers = offsets(kept.sum(1))
+    return sparse.csr_matrix((values[kept], columns[kept], pointers), shape=rows.shape)

@@ -17,6 +17,7 @@ from scipy import sparse
 from dssm_core.aliases import Ints
 from dssm_core.evaluation.baselines.scores import CELLS, Csr, Neighbours, click_matrix, keep_best
 from dssm_core.features.popularity import Clicks, popular
+from dssm_core.features.ragged import offsets, positions
 
 
 class Swing(BaseModel):
@@ -79,9 +80,8 @@ def sample_users(per_user: Csr, most: int, seed: int) -> tuple[Ints, Ints]:
     users, items = per_user.nonzero()
     order = np.lexsort((np.random.default_rng(seed).random(len(items)), items))
     counts = np.bincount(items, minlength=per_user.shape[1])
-    nth = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    starts = np.concatenate([[0], np.cumsum(np.minimum(counts, most))])
-    return starts.astype(np.int64), users[order][nth < most].astype(np.int64)
+    starts = offsets(np.minimum(counts, most))
+    return starts, users[order][positions(counts) < most].astype(np.int64)
 
 
 @cache

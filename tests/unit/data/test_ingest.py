@@ -170,3 +170,15 @@ def test_a_full_spill_folder_is_told_without_advice_on_sql(tmp_path: Path) -> No
         ).fetchall()
     assert "Possible" not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_wrong_separator_is_suggested(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user_id;item_id;timestamp\n1;2;3\n")
+    with pytest.raises(DataError, match="only column is 'user_id;item_id;timestamp', so check"):
+        ingested(run_on(tmp_path))
+
+
+def test_a_file_that_is_no_gzip_is_named(tmp_path: Path) -> None:
+    (tmp_path / "plain.csv.gz").write_text("user_id,item_id,timestamp\n1,2,3\n")
+    with pytest.raises(DataError, match=r"plain\.csv\.gz' cannot be read as gzip"):
+        ingested(run_on(tmp_path))

@@ -339,3 +339,11 @@ def test_nobody_to_test_says_which_setting_to_change(tmp_path: Path) -> None:
         match=r"no row is left for test: users with 9 positives .* lower split\.min_positives",
     ):
         split(run, work_of(run))
+
+
+def test_a_log_without_positives_names_the_comparison(tmp_path: Path) -> None:
+    run = make_run(tmp_path, LOG, ks=[3])
+    data = run.config.data.model_copy(update={"positive": "timestamp == 7"})
+    run.__dict__["config"] = run.config.model_copy(update={"data": data})
+    with pytest.raises(DataError, match=r"no row of train is a positive: .*`timestamp == 7`"):
+        split(run, work_of(run))

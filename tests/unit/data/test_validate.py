@@ -225,7 +225,25 @@ def test_an_empty_window_names_the_days_there_are(tmp_path: Path) -> None:
     }
     message = refusal(create_run(parse_config(other), tmp_path / "runs", "r"))
     assert "some rows must lie in the window 2025-01-08 to 2025-01-10 (UTC)" in message
+    assert "each day of the window" not in message  # it would only repeat it
     assert "the log has 2024-03-01 to 2024-03-03" in message
+
+
+@pytest.mark.parametrize(
+    ("unit", "sentence"),
+    [
+        ("us", "the log has 1970-01-20 to 1970-01-20: days so early mean that time_unit"),
+        ("s", "a day after the year 9999 (timestamp 1709251200000000 ms: check time_unit)"),
+        ("iso", f"timestamp must be a time, but this fails for 72 of 72 rows (for example '{T0}'"),
+    ],
+)
+def test_a_wrong_time_unit_is_suggested(tmp_path: Path, unit: str, sentence: str) -> None:
+    write_log(tmp_path, [])
+    raw = make_run(tmp_path).config.model_dump(mode="json")
+    raw["data"]["source"]["interactions"]["time_unit"] = unit
+    message = refusal(create_run(parse_config(raw), tmp_path / "runs", unit))
+    assert sentence in message
+    assert "timestamp must not be missing" not in message
 
 
 @pytest.mark.data

@@ -127,7 +127,7 @@ def test_towers_see_them_as_of_the_refresh_on_both_sides():
 
 def test_a_target_that_never_differs_is_refused():
     with pytest.raises(
-        DataError, match=r"'label' never differs in train.*name a number such as a rating"
+        DataError, match=r"'label' of the target mean .* only one value in train.*such as a rating"
     ):
         means(SECTION, train=TRAIN.assign(label=1))
 
