@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dssm_core.training.logits import Comparison
+from dssm_core.training.logits import BatchVectors
 
 LOGITS_AT_ONCE = {"cpu": 2_000_000, "cuda": 64_000_000}  # on a CPU they stay in its cache
 
 
-def softmax_cross_entropy(compared: Comparison, log_count: Tensor | None) -> Tensor:
+def softmax_cross_entropy(compared: BatchVectors, log_count: Tensor | None) -> Tensor:
     """Mean over events of -log of the own item's share of the softmax. → [].
 
     The softmax is over the own item and the shared candidates, without a candidate that is one of
@@ -76,7 +76,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return grad * grad_user, grad_own, grad * grad_candidate, None, None, None
 
 
-def _masked(logits: Tensor, log_count: Tensor | None, compared: Comparison, at: slice) -> Tensor:
+def _masked(logits: Tensor, log_count: Tensor | None, compared: BatchVectors, at: slice) -> Tensor:
     """Subtract log_count, and set candidates that are no negatives to -inf, in place.
 
     logits: [b, C] of the users in the rows `at`.

@@ -24,7 +24,7 @@ class Logits(NamedTuple):
     catalogue: int
 
 
-class Comparison(NamedTuple):
+class BatchVectors(NamedTuple):
     """The vectors that a batch's logits are computed from: n events, their items and candidates.
 
     Items are codes; log_count_* as in `Logits`. rows: the user of each event if several events

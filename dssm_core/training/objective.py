@@ -21,7 +21,7 @@ from dssm_core.models.two_tower import TwoTower
 from dssm_core.sampling.sampler_tables import load_sampler_tables, samplers_of
 from dssm_core.sampling.samplers.protocol import Sampler, Tables, side_by_side
 from dssm_core.training.batches import Batch, examples
-from dssm_core.training.logits import Comparison
+from dssm_core.training.logits import BatchVectors
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Objective:
 
     def _compare(
         self, model: TwoTower, batch: Batch, candidates: Candidates, generator: torch.Generator
-    ) -> Comparison:
+    ) -> BatchVectors:
         """Embed each event's user, its own item and the candidates; each distinct item once."""
         events = batch.events
         if batch.positions is None:
@@ -98,7 +98,7 @@ class Objective:
         vectors = self._embed_items(model, codes, batch.bucket, generator)
         own, others = vectors.split([len(events.item), candidates.items.numel()])
         temperature = model.temperature
-        return Comparison(
+        return BatchVectors(
             user=users,
             own=own,
             candidate=others.view(*candidates.items.shape, -1),

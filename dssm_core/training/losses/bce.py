@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from dssm_core import families
 from dssm_core.config import Config
 from dssm_core.families import SAMPLERS
-from dssm_core.training.logits import Comparison, Logits, noise_contrastive
+from dssm_core.training.logits import BatchVectors, Logits, noise_contrastive
 
 
 class Bce(BaseModel):
@@ -32,7 +32,7 @@ class Bce(BaseModel):
         batch = noise_contrastive(batch) if self.log_q else batch
         return (softplus(-batch.positive) + softplus(batch.negative).sum(1)).mean()
 
-    def fused(self, compared: Comparison) -> None:
+    def fused(self, compared: BatchVectors) -> None:
         """This loss has no form without all logits."""
 
     def problems(self, config: Config) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from dssm_core.training.logits import Comparison, Logits
+from dssm_core.training.logits import BatchVectors, Logits
 
 
 class Bpr(BaseModel):
@@ -26,5 +26,5 @@ class Bpr(BaseModel):
         """Mean over pairs. → []."""
         return softplus(batch.negative - batch.positive[:, None]).mean()
 
-    def fused(self, compared: Comparison) -> None:
+    def fused(self, compared: BatchVectors) -> None:
         """This loss has no form without all logits."""

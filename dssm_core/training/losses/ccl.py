@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dssm_core.config import Config
-from dssm_core.training.logits import Comparison, Logits
+from dssm_core.training.logits import BatchVectors, Logits
 
 
 class Ccl(BaseModel):
@@ -30,7 +30,7 @@ class Ccl(BaseModel):
         negative = (batch.negative - self.margin).relu().mean(1)
         return (1 - batch.positive + self.negative_weight * negative).mean()
 
-    def fused(self, compared: Comparison) -> None:
+    def fused(self, compared: BatchVectors) -> None:
         """This loss has no form without all logits."""
 
     def problems(self, config: Config) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from dssm_core.training.fused_cross_entropy import softmax_cross_entropy
-from dssm_core.training.logits import Comparison, Logits
+from dssm_core.training.logits import BatchVectors, Logits
 from dssm_core.training.losses.sampled_softmax import cross_entropy
 
 
@@ -27,6 +27,6 @@ class FullSoftmax(BaseModel):
         """Mean over events. → []."""
         return cross_entropy(batch)
 
-    def fused(self, compared: Comparison) -> Tensor:
+    def fused(self, compared: BatchVectors) -> Tensor:
         """See Loss. → []."""
         return softmax_cross_entropy(compared, None)

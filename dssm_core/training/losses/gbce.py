@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from dssm_core import families
 from dssm_core.config import Config
 from dssm_core.families import SAMPLERS
-from dssm_core.training.logits import Comparison, Logits
+from dssm_core.training.logits import BatchVectors, Logits
 
 
 class Gbce(BaseModel):
@@ -42,7 +42,7 @@ class Gbce(BaseModel):
         positive = self.beta(candidates, batch.catalogue) * softplus(-batch.positive)
         return ((positive + softplus(batch.negative).sum(1)) / (candidates + 1)).mean()
 
-    def fused(self, compared: Comparison) -> None:
+    def fused(self, compared: BatchVectors) -> None:
         """This loss has no form without all logits."""
 
     def problems(self, config: Config) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from dssm_core.sampling.samplers.in_batch import InBatch
-from dssm_core.training.logits import Comparison, Logits
+from dssm_core.training.logits import BatchVectors, Logits
 
 
 class Loss(Protocol):
@@ -29,7 +29,7 @@ class Loss(Protocol):
         """Mean loss over the batch's events. → []."""
         ...
 
-    def fused(self, compared: Comparison) -> Tensor | None:
+    def fused(self, compared: BatchVectors) -> Tensor | None:
         """The same number, with the same gradients, without holding all logits; None if the loss
         has no such form. Called if all events of a batch share their candidates. → [].
         """

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from dssm_core.training.fused_cross_entropy import softmax_cross_entropy
-from dssm_core.training.logits import Comparison, Logits, importance_weighted
+from dssm_core.training.logits import BatchVectors, Logits, importance_weighted
 
 if TYPE_CHECKING:
     from dssm_core.sampling.samplers.in_batch import InBatch
@@ -34,7 +34,7 @@ class SampledSoftmax(BaseModel):
         """Mean over events. → []."""
         return cross_entropy(importance_weighted(batch) if self.log_q else batch)
 
-    def fused(self, compared: Comparison) -> Tensor:
+    def fused(self, compared: BatchVectors) -> Tensor:
         """See Loss. → []."""
         return softmax_cross_entropy(compared, compared.log_count_negative if self.log_q else None)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dssm_core.config import Config
-from dssm_core.training.logits import Comparison, Logits
+from dssm_core.training.logits import BatchVectors, Logits
 
 
 class Triplet(BaseModel):
@@ -34,7 +34,7 @@ class Triplet(BaseModel):
         )
         return (self.margin - batch.positive[:, None] + negative).relu().mean()
 
-    def fused(self, compared: Comparison) -> None:
+    def fused(self, compared: BatchVectors) -> None:
         """This loss has no form without all logits."""
 
     def problems(self, config: Config) -> Iterator[str]:

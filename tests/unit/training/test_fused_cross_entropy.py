@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dssm_core.training import fused_cross_entropy
-from dssm_core.training.logits import Comparison
+from dssm_core.training.logits import BatchVectors
 from dssm_core.training.losses.full_softmax import FullSoftmax
 from dssm_core.training.losses.sampled_softmax import SampledSoftmax
 
@@ -16,7 +16,7 @@ def compared():
         (torch.randint(20, (50,)), torch.randint(20, (30,))),
         torch.tensor(0.5, requires_grad=True),
     )
-    return Comparison(
+    return BatchVectors(
         user, own, candidate, temperature, *items, torch.zeros(50), torch.randn(30), 20
     )
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dssm_core.training.logits import Comparison, Logits, logits, similarity
+from dssm_core.training.logits import BatchVectors, Logits, logits, similarity
 from dssm_core.training.losses.bce import Bce
 from dssm_core.training.losses.bpr import Bpr
 from dssm_core.training.losses.ccl import Ccl
@@ -58,7 +58,7 @@ def comparison(own_items, candidate_items, **more):
     zeros = torch.zeros(len(own_items), 1)
     shape = (*candidate_items.shape, 1)
     counts = torch.zeros(len(own_items)), torch.zeros(candidate_items.shape)
-    return Comparison(
+    return BatchVectors(
         zeros,
         zeros,
         torch.zeros(shape),
