@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 import click
 
 from dssm_core.cli.terminal import Command
@@ -27,7 +29,6 @@ def settings(key: str, schema: bool, markdown: bool) -> None:
     """
     from dssm_core.config import describe
     from dssm_core.config.schema import schema_text
-    from dssm_core.families import did_you_mean
 
     if schema:
         click.echo(schema_text(), nl=False)
@@ -39,7 +40,8 @@ def settings(key: str, schema: bool, markdown: bool) -> None:
     matches = describe.matching(groups, key) if key else groups
     if not matches:
         paths = sorted({setting.path for group in groups for setting in group.settings})
-        hint = did_you_mean(key, paths) if key else ""
+        close = get_close_matches(key, paths, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "`dssm settings` lists all settings"
         raise ConfigError(f"unknown setting {key!r}: {hint}")
     for line in describe.plain(matches):
         click.echo(line)
