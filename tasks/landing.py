@@ -107,6 +107,7 @@ def stale_windows(landed: dict[str, Any]) -> list[dict[str, Any]]:
     """
     from dssm_core.config import read_config
     from dssm_core.data import landing
+    from dssm_core.data.splits.days import Days
     from dssm_core.runs.run import find_runs
 
     if not landed["replaced"]:
@@ -115,10 +116,11 @@ def stale_windows(landed: dict[str, Any]) -> list[dict[str, Any]]:
     configs = [run.config for run in find_runs(runs_folder()) if run.config.name == config.name]
     trained = {each.split.title for each in configs if each.data.source.kind == "landed"}
     day = date.fromisoformat(landed["day"])
-    windows = [window.isoformat() for window in landing.windows_containing(day, config.split)]
+    split = config.split
+    windows = landing.windows_containing(day, split) if isinstance(split, Days) else []
     mark_announced(landed)
     return [
-        {"config": landed["config"], "test_day": window, "landed": True}
+        {"config": landed["config"], "test_day": window.isoformat(), "landed": True}
         for window in windows
-        if window in trained
+        if window.isoformat() in trained
     ]
