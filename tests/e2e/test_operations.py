@@ -154,7 +154,7 @@ def test_a_large_margin_promotes_without_a_person(airflow, mlflow, root):
     assert alias(mlflow, "champion") == version(airflow, run_id)
     last = history.history(MODEL, root / "runs")[-1]
     assert last.by == "gate"
-    assert "at least gate.promote_margin 0.001" in last.reason
+    assert "gate.promote_margin is 0.001" in last.reason
     wait_until(lambda: published(root) == last.champion, "it is published")
 
 

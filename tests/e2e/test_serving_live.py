@@ -153,7 +153,7 @@ def test_the_button_of_the_report_leads_to_the_page_that_mlflow_serves(
     )
     assert report.status_code == 200
     assert trained(airflow, run_id).id in report.text
-    assert ("the floor 0.999" in report.text) == (which == "refused")
+    assert ("the floor of 0.999" in report.text) == (which == "refused")
 
 
 def browse(url, **request):
@@ -191,7 +191,7 @@ def test_the_page_lists_the_mlflow_runs_of_a_dag_and_of_one_run(
     assert "1 MLflow run of" in one
     assert links[refused] in one
     assert links[champion] not in one
-    assert "the floor 0.999" in one
+    assert "the floor of 0.999" in one
     nothing = browse(f"{site.airflow_url}/dssm/runs", dag_id=LOOKALIKE, cookies=cookie)
     assert f"MLflow has no run of {LOOKALIKE} yet" in nothing.text
 

@@ -45,6 +45,7 @@ def test_the_cli_lists_its_commands_in_the_order_of_the_flow():
     people = [
         "run",
         "sweep",
+        "settings",
         "land",
         "runs",
         "report",
@@ -160,7 +161,7 @@ def test_a_sweep_of_the_cli_trains_the_best_trial(tmp_path):
     )
     assert parent.data.tags["dssm.winner"] == rows[0]["label"]
     assert (
-        f"**{rows[0]['label']}** is best of 3 trials, 1 failed"
+        f"**{rows[0]['label']}** is the best of 3 trials, 1 failed"
         in parent.data.tags["mlflow.note.content"]
     )
     assert {"trials.json", "trials.png", "parallel.png"} <= {

@@ -286,7 +286,8 @@ def test_a_step_reads_only_the_settings_of_its_key(runs, monkeypatch):
         run.__dict__["config"] = Watched(
             config, {name.partition(".")[0] for name in step.reads if "." in name}
         )
-        named(step.function)(run, part)
+        passed = {argument: named(path) for argument, path in step.passes.items()}
+        named(step.function)(run, part, **passed)
         run.__dict__["config"] = config
         assert seen <= {*step.reads, "name", "model_dump", "model_dump_json", "model_name"}, name
         part.rename(run.root / f"{name}.watched")
