@@ -209,7 +209,7 @@ def test_the_report_opens_in_mlflow_and_as_a_file(page, airflow, promoted, shot)
     page.goto((run.step("recall_gate") / "report.html").as_uri())
     expect(page.get_by_text("Nothing to show")).to_have_count(0 if "champion" in metrics else 1)
     expect(page.get_by_text("This section failed")).to_have_count(0)
-    assert row(page, "the index as served")[2] == f"{metrics['served'][KEY]:.3f}"
+    assert row(page, "served index")[2] == f"{metrics['served'][KEY]:.3f}"
     assert all(
         page.locator("img").evaluate_all(
             "pictures => pictures.map(picture => picture.naturalWidth > 300)"
