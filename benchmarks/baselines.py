@@ -37,7 +37,8 @@ DEFAULT = (
     f"{{kind: itemcf, name: itemcf_iuf_whole, {WHOLE}}}",
     "itemcf",
     "{kind: itemcf, name: itemcf_popular_0_7, popularity: 0.7}",
-    "{kind: itemcf, name: itemcf_sequence, window: 10, distance_decay: 0.8, directed: true, popularity: 0.4}",
+    "{kind: itemcf, name: itemcf_sequence, window: 10, distance_decay: 0.8, directed: true,"
+    " popularity: 0.4}",
     f"{{kind: swing, name: swing_whole, {WHOLE}}}",
     "swing",
     f"{{kind: als, name: als_whole, {WHOLE}}}",
@@ -163,7 +164,8 @@ def main() -> None:
         metrics = " | ".join(f"{found[key]:.3f}" for key in ("HR@10", "HR@20", "NDCG@10", "HR@200"))
         name = Named.model_validate(yaml.safe_load(baseline)).name
         print(
-            f"| {name} | {metrics} | {found['fit_s']:.1f} | {found['lists_s']:.1f} | {found['peak_gib']:.1f} |",
+            f"| {name} | {metrics} | {found['fit_s']:.1f} | {found['lists_s']:.1f}"
+            f" | {found['peak_gib']:.1f} |",
             flush=True,
         )
 

@@ -56,7 +56,8 @@ def row(trial: IndexTrial, chosen: bool) -> str:
     """A trial as a Markdown row, the chosen one in bold."""
     mark = "**" if chosen else ""
     settings = ", ".join(f"{name} {value}" for name, value in trial.settings.items())
-    return f"| {mark}{trial.kind}{mark} | {settings} | {trial.recall:.4f} | {mark}{trial.queries_per_s:,.0f}{mark} |"
+    rate = f"{mark}{trial.queries_per_s:,.0f}{mark}"
+    return f"| {mark}{trial.kind}{mark} | {settings} | {trial.recall:.4f} | {rate} |"
 
 
 def annoy(vectors: Floats, queries: Floats, k: int, trees: int = 10) -> IndexTrial:

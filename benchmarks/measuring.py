@@ -144,7 +144,7 @@ def read_run(summary: JSON, peak_gib: float) -> JSON:
 
 
 def origin(run: Run, step: str) -> Run:
-    """The run that executed a step which `run` may have reused; `run` itself if that one is gone."""
+    """The run that executed a step which `run` may have reused; `run` itself if that is gone."""
     while reused := run.need(step).reused_from:
         source = Run(run.root.parent / reused)
         if source.manifest(step) is None:

@@ -34,7 +34,7 @@ NEGATIVES = 10
 
 
 def made_up_log(clicks: int, items: int, users: int, days: int = 6) -> Interactions:
-    """Zipf-like clicks on items, evenly over users and days; only what samplers read is filled in."""
+    """Zipf-like clicks on items, evenly over users and days; only what samplers read is set."""
     generator = torch.Generator().manual_seed(0)
     weights = 1 / torch.arange(1, items + 1).double()
     item = torch.multinomial(weights, clicks, replacement=True, generator=generator) + 1
@@ -58,7 +58,7 @@ def fitted(settings: dict[str, Any], log: Interactions, as_of: Tensor) -> tuple[
 
 
 def seconds(work: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Median wall-clock and CPU time of a call, after one to warm up; CPU time counts all threads."""
+    """Median wall-clock and CPU time of a call after a warm-up; CPU time counts all threads."""
     times = []
     for _ in range(repeats + 1):
         wall, cpu = time.perf_counter(), time.process_time()

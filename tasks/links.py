@@ -18,7 +18,7 @@ def public(url: str) -> str:
 
 
 class MlflowRunLink(BaseOperatorLink):
-    """Opens the MLflow run. The task pushes its address; `train_towers` does so before it trains."""
+    """Opens the MLflow run. The task pushes its address, `train_towers` before it trains."""
 
     name = "MLflow run"
     xcom_key = "mlflow_run"

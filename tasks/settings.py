@@ -49,7 +49,7 @@ def overrides(params: Mapping[str, Any]) -> list[str]:
 
 
 def config_file(name: str) -> Path:
-    """The file of a config, looked up and never built from the name. ConfigError if there is none."""
+    """The file of a config, looked up, never built from the name. ConfigError if there is none."""
     files = config_files()
     if name not in files:
         raise ConfigError(

@@ -247,7 +247,7 @@ def _limits(metadata: Any) -> Iterator[str]:
 
 
 def _ignored() -> dict[str, list[tuple[str, str]]]:
-    """The members that ignore a setting, as (where they are chosen, kind), by the setting's path."""
+    """The members that ignore a setting, as (where chosen, kind), by the setting's path."""
     ignored: dict[str, list[tuple[str, str]]] = {}
     for path, family in FAMILIES.items():
         if path == "item_tower":

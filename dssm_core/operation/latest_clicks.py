@@ -158,7 +158,8 @@ def _clean(
     columns = list(con.table("log").columns)
     con.execute(f"CREATE TABLE sound AS {valid_rows(config, read_ingested(work))}")
     con.execute(
-        f"CREATE OR REPLACE VIEW log AS SELECT * FROM ({rows}) WHERE _row IN (SELECT _row FROM sound)"
+        f"CREATE OR REPLACE VIEW log AS SELECT * FROM ({rows})"
+        " WHERE _row IN (SELECT _row FROM sound)"
     )
     clean(con, config, work, window)
     context = [
@@ -185,13 +186,15 @@ def _check(config: Config, rows: dict[str, int], start_ms: int, end_ms: int) -> 
     )
     if not rows["positive"]:
         raise DataError(
-            f"the log of {config.name!r} has no click from {first} to {last}: check --data, --days and the moment of the refresh"
+            f"the log of {config.name!r} has no click from {first} to {last}:"
+            " check --data, --days and the time of the refresh"
         )
     share, most = 1 - rows["sound"] / rows["read"], config.validation.max_quarantine_share
     if share > most:
         raise DataError(
-            f"{share:.2%} of the clicks of {config.name!r} from {first} to {last} break a rule, more than"
-            f" validation.max_quarantine_share {most:.2%}: run validate_data for their reasons; the index stays as it is"
+            f"{share:.2%} of the clicks of {config.name!r} from {first} to {last} break a rule,"
+            f" more than validation.max_quarantine_share {most:.2%}: run validate_data for the"
+            " reasons; the index is not changed"
         )
 
 

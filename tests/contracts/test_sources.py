@@ -32,7 +32,10 @@ def _parquet(folder: Path) -> dict[str, object]:
 
 
 def _globo(folder: Path) -> dict[str, object]:
-    rest = "click_environment,click_deviceGroup,click_os,click_country,click_region,click_referrer_type"
+    rest = (
+        "click_environment,click_deviceGroup,click_os,click_country,click_region,"
+        "click_referrer_type"
+    )
     head = (
         f"user_id,session_id,session_start,session_size,click_article_id,click_timestamp,{rest}\n"
     )

@@ -18,9 +18,13 @@ from airflow.dag_processing.dagbag import DagBag
 bag = DagBag("dags/dssm_refresh.py")
 dag = bag.dags["dssm_refresh"]
 print(json.dumps({
-    "errors": bag.import_errors, "schedule": dag.schedule, "catchup": dag.catchup, "runs": dag.max_active_runs,
+    "errors": bag.import_errors, "schedule": dag.schedule, "catchup": dag.catchup,
+    "runs": dag.max_active_runs,
     "params": {name: dag.params.get_param(name).schema for name in dag.params},
-    "tasks": {t.task_id: [t.pool, t.retries, len(t.retry_policy.rules), bool(t.doc_md)] for t in dag.tasks},
+    "tasks": {
+        t.task_id: [t.pool, t.retries, len(t.retry_policy.rules), bool(t.doc_md)]
+        for t in dag.tasks
+    },
 }))
 """
 

@@ -26,21 +26,29 @@ with warnings.catch_warnings(record=True) as caught:
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 dag = bag.dags["dssm_training"]
-stored = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))  # what the scheduler reads
+# What the scheduler reads.
+stored = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
 print(json.dumps({
     "errors": bag.import_errors,
     "warnings": ours,
     "modules": sorted({name.partition(".")[0] for name in sys.modules}),
     "stored": {name: sorted(t.downstream_task_ids) for name, t in stored.task_dict.items()},
     "tasks": {t.task_id: {
-        "next": sorted(t.downstream_task_ids), "pool": t.pool, "retries": t.retries, "doc": t.doc_md,
-        "timeout_s": (t.execution_timeout or t.response_timeout).total_seconds(), "links": [link.name for link in t.operator_extra_links],
-        "policy": [[r.action.value, sorted(e if isinstance(e, str) else e.__name__ for e in r.exception)] for r in t.retry_policy.rules],
+        "next": sorted(t.downstream_task_ids), "pool": t.pool, "retries": t.retries,
+        "doc": t.doc_md,
+        "timeout_s": (t.execution_timeout or t.response_timeout).total_seconds(),
+        "links": [link.name for link in t.operator_extra_links],
+        "policy": [
+            [r.action.value, sorted(e if isinstance(e, str) else e.__name__ for e in r.exception)]
+            for r in t.retry_policy.rules
+        ],
     } for t in dag.topological_sort()},
     "defaults": {name: dag.params.get_param(name).value for name in dag.params},
     "params": {name: dag.params.get_param(name).schema for name in dag.params},
-    "timetable": type(stored.timetable).__name__, "window": sorted(stored.timetable.default_partition_mapper.to_upstream("2017-10-07")),
-    "windows": list(stored.timetable.default_partition_mapper.to_downstream("2017-10-07")), "tags": sorted(dag.tags), "doc": dag.doc_md,
+    "timetable": type(stored.timetable).__name__,
+    "window": sorted(stored.timetable.default_partition_mapper.to_upstream("2017-10-07")),
+    "windows": list(stored.timetable.default_partition_mapper.to_downstream("2017-10-07")),
+    "tags": sorted(dag.tags), "doc": dag.doc_md,
 }, default=str))
 """
 

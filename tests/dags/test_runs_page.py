@@ -84,8 +84,8 @@ def test_the_runs_of_a_dag_run_are_shown(mlflow, allowed):
     assert mlflow[0][:2] == ("http://mlflow:5000/api/2.0/mlflow/", "experiments/search")
     assert mlflow[1][2]["experiment_ids"] == ["7"]
     assert (
-        mlflow[1][2]["filter"]
-        == "tags.`airflow.dag_id` = 'dssm_training' AND tags.`airflow.run_id` = 'manual__2024-03-07T00:00:00+00:00'"
+        mlflow[1][2]["filter"] == "tags.`airflow.dag_id` = 'dssm_training'"
+        " AND tags.`airflow.run_id` = 'manual__2024-03-07T00:00:00+00:00'"
     )
     page = answer.text
     assert "&lt;b&gt;one&lt;/b&gt;" in page
@@ -147,7 +147,8 @@ from airflow import plugins_manager
 views = plugins_manager._get_ui_plugins()[0]
 apps = plugins_manager.get_fastapi_plugins()[0]
 modules = sorted({name.partition(".")[0] for name in sys.modules})
-print(json.dumps({"views": views, "apps": [each["url_prefix"] for each in apps], "modules": modules}))
+prefixes = [app["url_prefix"] for app in apps]
+print(json.dumps({"views": views, "apps": prefixes, "modules": modules}))
 """
 
 

@@ -36,16 +36,20 @@ if seed == 13:
 if seed == 14:
     os.kill(os.getpid(), signal.SIGKILL)
 root = runs / "small" / "day" / f"{title}-{seed}"
-for step, info in (("train_towers", {"parameters": 1_500_000, "device": "cpu"}), ("recall_gate", {})):
+trained = {"parameters": 1_500_000, "device": "cpu"}
+for step, info in (("train_towers", trained), ("recall_gate", {})):
     (root / step).mkdir(parents=True)
-    manifest = {"step": step, "key": "k", "files": {}, "rows": {}, "info": info, "seconds": 2.0, "seed": seed}
+    manifest = {"step": step, "key": "k", "files": {}, "rows": {}, "info": info}
+    manifest |= {"seconds": 2.0, "seed": seed}
     (root / step / "manifest.json").write_text(json.dumps(manifest))
 (root / "config.json").write_text("{}")
 served = {"recall@200": seed / 10, "recall@20": seed / 100}
 hot = {"recall@200": 0.05, "seconds": 0.25, "by_window": {"1h": 0.1, "3h": 0.3}}
-metrics = {"served": served, "baselines": {"hot": hot}, "ceiling": {"recall@200": 0.9}, "all": {"served": {"recall@20": 0.01}}}
+metrics = {"served": served, "baselines": {"hot": hot}, "ceiling": {"recall@200": 0.9}}
+metrics |= {"all": {"served": {"recall@20": 0.01}}}
 print("chatter")
-print(json.dumps({"run": str(root), "metrics": metrics, "rows": {}, "seconds": {"train_towers": 2.0, "recall_gate": 2.0}}))
+seconds = {"train_towers": 2.0, "recall_gate": 2.0}
+print(json.dumps({"run": str(root), "metrics": metrics, "rows": {}, "seconds": seconds}))
 """
 
 TABLE = {
@@ -167,7 +171,8 @@ def test_a_table_is_run_recorded_and_written(checkout, ran):
     # s, one of them training
     peak = f"{max(record['peak_gib'] for record in published_records(checkout)):.1f}"
     assert cells(checkout, "ours]") == [
-        "**0.200** ± 0.100", "**0.020** ± 0.010", "**0.010**", "recall@20 0.250", "users 1-9", "Doe 2020", "3", "2", "4", peak, "1.50 M",
+        "**0.200** ± 0.100", "**0.020** ± 0.010", "**0.010**", "recall@20 0.250",
+        "users 1-9", "Doe 2020", "3", "2", "4", peak, "1.50 M",
     ]  # fmt: skip
     assert cells(checkout, "hot ") == ["0.050", "–", "–", "", "", "", "3", "0.2", "–", "–", "–"]
     assert cells(checkout, "hot, best")[:2] == ["0.300", "–"]

@@ -115,15 +115,18 @@ def test_every_shipped_config_is_valid(file):
                 },
                 "train__id_dropout": 0.1,
             },
-            "train.id_dropout hides item ids, which features.item_ids leaves out already: set it to 0",
+            "train.id_dropout hides item ids, which features.item_ids leaves out already:"
+            " set it to 0",
         ),
         (
             {"gate__protocol": "rolling"},
-            "gate.protocol is 'rolling' but nothing rolls: set evaluation.rolling.refresh_h, such as 1",
+            "gate.protocol is 'rolling' but nothing rolls: set evaluation.rolling.refresh_h,"
+            " such as 1",
         ),
         (
             {"split": {"kind": "leave_one_out"}, "evaluation__rolling": {}},
-            "evaluation.rolling goes through test days, which split 'leave_one_out' has not: leave it out",
+            "evaluation.rolling goes through test days, which split 'leave_one_out' has not:"
+            " leave it out",
         ),
         (
             {"split": {"test_day": "2024-03-07", "train_dais": 3}},
@@ -173,7 +176,8 @@ def test_every_shipped_config_is_valid(file):
         ),
         (
             {"loss": {"kind": "bce"}, "sampler": {"kind": "unseen"}},
-            "loss 'bce' corrects a positive by how often sampler 'unseen' draws it, which is never: set loss.log_q to false",
+            "loss 'bce' corrects a positive by how often sampler 'unseen' draws it,"
+            " which is never: set loss.log_q to false",
         ),
         (
             {"sampler": {"kind": "unseen", "of": {"kind": "active"}}},
@@ -445,7 +449,8 @@ def test_a_table_is_shared_with_its_like_only(side, feature):
     columns = {"item": item} | {side: [*(item if side == "item" else []), feature]}
     with pytest.raises(
         ConfigError,
-        match=f"{side} column '{feature['column']}' cannot share the table of '{feature['shares']}'",
+        match=f"{side} column '{feature['column']}' cannot share the table of"
+        f" '{feature['shares']}'",
     ):
         parse_config(small_config(features={"columns": columns}))
 

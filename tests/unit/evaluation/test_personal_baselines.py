@@ -260,7 +260,8 @@ def test_ease_refuses_what_would_not_fit():
     )  # 400 squared * 8 bytes = 0.0012 GiB
     with pytest.raises(
         DataError,
-        match=r"ease needs 0\.0 GiB for each matrix of 400 x 400 items, and max_gib is 0\.001: raise",
+        match=r"ease needs 0\.0 GiB for each matrix of 400 x 400 items,"
+        r" and max_gib is 0\.001: raise",
     ):
         Ease(max_gib=0.001).fit(clicks, END)
     assert Ease(max_gib=0.002).fit(clicks, END).weights.shape == (400, 400)

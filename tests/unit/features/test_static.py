@@ -1,4 +1,4 @@
-"""Static columns by hand: what is fitted on train, what is hashed, what is shared, what is refused."""
+"""Static columns by hand: what is fitted on train, what is hashed, shared and refused."""
 
 import numpy as np
 import pandas as pd
@@ -229,7 +229,8 @@ def test_tables_that_would_not_fit_are_named_at_once():
     )
     with pytest.raises(
         ConfigError,
-        match=r"(?s)'item_id' needs .*100,000,000 x 32 = 11\.9 GiB.*'url' needs .* = 8\.94 GiB.*`buckets`",
+        match=r"(?s)'item_id' needs .*100,000,000 x 32 = 11\.9 GiB"
+        r".*'url' needs .* = 8\.94 GiB.*`buckets`",
     ):
         check_embedding_sizes(schema, Features())
     check_embedding_sizes(schema, Features(max_embedding_gib=12))

@@ -42,7 +42,8 @@ def test_all_pass_and_say_so():
         "served recall@200 is 0.600, at least the best baseline, recent_hot, with 0.550",
         "the index keeps 1.000 of the recall@200 of exact search (0.600 of 0.600), "
         "at least the required 0.980",
-        "served recall@200 is 0.600, no worse than champion version 3 with 0.605 on the same queries "
+        "served recall@200 is 0.600, no worse than champion version 3 with 0.605"
+        " on the same queries "
         "(tolerance 0.010)",
     ]
     assert not failed(checks)
@@ -105,7 +106,8 @@ WITH_MARGIN = RULES.model_copy(update={"promote_margin": 0.05})
         (
             WITH_MARGIN,
             0.54,
-            "served recall@200 is 0.600, 0.060 above champion version 3; gate.promote_margin is 0.050",
+            "served recall@200 is 0.600, 0.060 above champion version 3;"
+            " gate.promote_margin is 0.050",
         ),
         (WITH_MARGIN, 0.56, None),
         (WITH_MARGIN, None, None),  # a champion that could not be measured: a person decides

@@ -35,7 +35,7 @@ def at(minutes):
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory):
-    """An MLflow with three versions of a model, tested on three days; the last is the challenger."""
+    """An MLflow with three versions of a model, tested on three days; the last is challenger."""
     runs = tmp_path_factory.mktemp("template")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)

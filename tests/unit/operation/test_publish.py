@@ -67,7 +67,8 @@ def test_a_version_that_readers_see_is_not_replaced_under_them(bundle, tmp_path,
     monkeypatch.setattr(publishing, "content_hash", lambda folder: "f" * 64)
     with pytest.raises(
         ConfigError,
-        match=r"a version 3 of 'dssm-made' with content \w{12}, this one has f{12}: publish to another",
+        match=r"a version 3 of 'dssm-made' with content \w{12}, this one has f{12}:"
+        " publish to another",
     ):
         publish(bundle, "dssm-made", "3", str(tmp_path / "out"))
     publish(bundle, "dssm-made", "4", str(tmp_path / "out"))
@@ -86,7 +87,7 @@ def test_stopped_in_the_middle_readers_keep_the_old_version(bundle, tmp_path, mo
 
 
 def in_the_middle(act):
-    """Some ids at a time; `act` is called when a part of the items is written, and the rest is not."""
+    """Some ids at a time; `act` is called when only a part of the items is written."""
     parts = Side.parts
 
     def stopped(side):

@@ -62,7 +62,8 @@ def rows(text):
 def test_the_first_version_stands_against_the_baselines_alone(fabricate, finish):
     text = review.body(registered(fabricate, finish), Store())
     assert text.startswith(
-        "**dssm-made version 4**, tested on 2024-01-07: there is no champion yet\n\n- served is fine\n\n|"
+        "**dssm-made version 4**, tested on 2024-01-07: there is no champion yet\n\n"
+        "- served is fine\n\n|"
     )
     found = rows(text)
     assert found["the same queries"] == [KEY, "ndcg@200", "coverage@200"]
@@ -146,8 +147,8 @@ def test_drift_from_the_champions_window_is_told(fabricate, finish):
 def test_a_champion_of_after_the_gate_was_not_asked(fabricate, finish):
     text = review.body(registered(fabricate, finish, "2"), Store("3"))
     assert (
-        "against champion version 3, tested on ? (promoted after the gate, not measured on the same queries)"
-        in text
+        "against champion version 3, tested on ?"
+        " (promoted after the gate, not measured on the same queries)" in text
     )
     assert rows(text)["champion 3"] == ["", "", ""]
     assert rows(text)["new users (1,200)"] == ["0.200 (0.100 to 0.300)", ""]

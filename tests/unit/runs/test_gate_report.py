@@ -1,4 +1,4 @@
-"""The report of the gate as models: older JSON is read, and written with the same keys and values."""
+"""The report of the gate as models: older JSON is read, and written with the same content."""
 
 import json
 from pathlib import Path
