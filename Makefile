@@ -14,7 +14,7 @@ TEST_DAY ?=
 comma    := ,
 
 # Two processes run the tests, each on one core. tests/conftest.py says which tests share a process.
-PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations 10
 
 .PHONY: help install demo up status shell down test e2e ui soak lint format
 
@@ -60,7 +60,7 @@ ui: install ## run the browser tests only; they take the README's screenshots
 	$(BIN)/python -m pytest -m ui tests/ui
 
 soak: install ## run the long tests, before a release (needs DSSM_DATA)
-	$(PYTEST) -m soak tests/e2e
+	$(PYTEST) -m soak
 
 lint: install ## run ruff, import-linter (layers), and mypy strict on dssm_core
 	$(BIN)/ruff check .

@@ -1,0 +1,182 @@
+"""Every setting of a model has an effect or is refused: each leaf is changed, one at a time, and
+either the run's result differs and so does a step's key, or the config is refused.
+"""
+
+import hashlib
+import json
+import typing
+from functools import reduce
+from types import UnionType
+
+import pytest
+import torch
+
+from dssm_core import families
+from dssm_core.config import Config, parse_config
+from dssm_core.config.merge import merge, nested
+from dssm_core.errors import ConfigError
+from dssm_core.families import INDEXES, LOSSES, SAMPLERS, TOWERS
+from dssm_core.runs.run import create_run
+from dssm_core.runs.transaction import execute
+from tests.conftest import small_config
+
+STEPS = (
+    "ingest_data",
+    "validate_data",
+    "split_by_time",
+    "sample_negatives",
+    "train_towers",
+    "export_embeddings",
+    "build_index",
+)
+SECTIONS = ("features", "model", "train")
+MEMBERS = {"sampler": SAMPLERS, "tower": TOWERS, "loss": LOSSES, "index": INDEXES}
+# Settings that decide where and how fast a run computes, or what it refuses, and no number of it.
+NO_NUMBERS = {
+    "train.device": "where it computes",
+    "train.precision": "bf16 needs a GPU",
+    "train.checkpoint_every_s": "how much a killed run repeats",
+    "features.max_embedding_gib": "a limit that refuses",
+    "train.patience": "needs a training that gets worse: tests/unit/training",
+}
+# Changes that reach these few clicks; the automatic one does not.
+VALUES = {
+    "features.history.length": 2,
+    "features.history.pools": ["last"],
+    "features.activity.windows_h": [2],
+    "features.activity.refresh_h": 12,
+    "features.activity.audience": 2,
+    "features.catalogue": "table",
+    "train.sparse_rows": 10,
+    "train.id_dropout": 0.5,
+    "train.judge_every": 2,
+    "train.metric": "recall@5",
+    "train.clip_norm": 0.001,
+    "train.target": "future",
+}
+# What members ignore or forbid: changed under every base config, the others under `default` only.
+DEPENDENT = ("features.history", "model", "train.negatives", "train.target")
+
+
+def base_config(**changes):
+    """Few clicks, three short epochs."""
+    raw = small_config(name="leaves", **changes)
+    raw["data"]["source"] |= {"users": 150, "items": 60, "clicks": 2500}
+    raw["train"] = {"epochs": 3, "batch_size": 256, "negatives": 32, "device": "cpu"} | {
+        "patience": 2,
+        "metric": "recall@10",
+        "learning_rate": 0.02,
+    }
+    raw["evaluation"] = {"bootstrap": 20, "ks": [10]}
+    raw["gate"] |= {"k": 10}
+    return raw
+
+
+BASES = {
+    "default": {},
+    "ccl": {"loss": {"kind": "ccl"}, "model": {"similarity": "cosine"}},
+    "triplet": {"loss": {"kind": "triplet"}},
+    "full_softmax": {"loss": {"kind": "full_softmax"}, "train": {"negatives": 1024}},
+    "in_batch": {
+        "loss": {"kind": "in_batch_softmax"},
+        "sampler": {"kind": "in_batch"},
+        "train": {"negatives": 1024},
+    },
+    "youtube": {"tower": {"kind": "youtube"}},
+    "sequence": {"tower": {"kind": "sequence"}},
+    "recurrent": {"tower": {"kind": "recurrent"}},
+    "no activity": {
+        "features": {"activity": {"enabled": False}},
+        "sampler": {"kind": "uniform"},
+    },
+}
+
+
+def other(value, annotation):
+    """Another valid value of a leaf; None if there is no general one."""
+    if isinstance(value, bool):
+        return not value
+    if typing.get_origin(annotation) is typing.Annotated:
+        return other(value, typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) is typing.Literal:
+        return next(choice for choice in typing.get_args(annotation) if choice != value)
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value / 2 if value else 0.1
+    if value is None and typing.get_origin(annotation) in (typing.Union, UnionType):
+        return {int: 2, float: 0.5}.get(typing.get_args(annotation)[0])
+    return None
+
+
+def leaves(model, path):
+    """(path, changed value) of each setting below a model that the test can change by itself."""
+    for name, field in type(model).model_fields.items():
+        value, at = getattr(model, name), f"{path}.{name}"
+        if name in ("kind", "columns") or at in NO_NUMBERS:
+            continue
+        if hasattr(value, "model_fields") and hasattr(type(value), "model_fields"):
+            yield from leaves(value, at)
+        elif (changed := VALUES.get(at, other(value, field.annotation))) is not None:
+            yield at, changed
+
+
+def cases():
+    """Every leaf of the sections and of the members that each base config chooses."""
+    for base, changes in BASES.items():
+        config = parse_config(merge(base_config(), changes))
+        parts = [(getattr(config, section), section) for section in SECTIONS]
+        for section, family in MEMBERS.items():
+            parts.append((families.build(family, getattr(config, section)), section))
+        for part, section in parts:
+            for path, value in leaves(part, section):
+                if base == "default":
+                    yield base, path, value
+                elif section in changes or path.startswith(DEPENDENT):
+                    yield pytest.param(base, path, value, marks=pytest.mark.soak)
+
+
+def result(config: Config, folder):
+    """What a config gives: hashes of towers, embeddings and index, and the scores of the epochs;
+    and the steps' keys.
+    """
+    torch.manual_seed(0)
+    name = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:12]
+    run = create_run(config, folder, name)
+    manifests = [execute(run, step) for step in STEPS]
+    files = {
+        file: digest
+        for manifest in manifests[3:]
+        for file, digest in manifest.files.items()
+        if file.endswith((".npy", "towers.safetensors", ".faiss"))
+    }
+    lines = (run.step("train_towers") / "history.jsonl").read_text().splitlines()
+    points = [json.loads(line).items() for line in lines]
+    scores = [(key, value) for point in points for key, value in point if key.startswith("valid_")]
+    return (files, scores), [manifest.key for manifest in manifests]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(autouse=True)
+def no_mlflow(monkeypatch):
+    monkeypatch.setattr(
+        "dssm_core.tracking.points.live_logger", lambda run: lambda metrics, step: None
+    )
+
+
+@pytest.mark.parametrize(("base", "path", "value"), cases())
+def test_a_setting_changes_the_result_or_is_refused(base, path, value, folder):
+    raw = merge(base_config(), BASES[base])
+    changed = merge(raw, nested(path.split("."), value))
+    try:
+        config = parse_config(changed)
+    except ConfigError:
+        return
+    before, keys_before = result(parse_config(raw), folder)
+    after, keys_after = result(config, folder)
+    assert keys_after != keys_before
+    assert after != before, f"{path} {reduce(getattr, path.split('.'), config)} changes nothing"
