@@ -33,7 +33,8 @@ class Judge:
         os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported
         import great_expectations as gx  # takes seconds, so it is imported only here
 
-        logging.getLogger("great_expectations").setLevel(logging.WARNING)
+        # This module sets its own level when it is imported, and logs a temporary folder.
+        logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
         self.gx: Any = gx
         self.context: Any = gx.get_context(mode="ephemeral")
         self.context.variables.progress_bars = {"globally": False}
