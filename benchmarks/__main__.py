@@ -114,7 +114,7 @@ def main(
 
 
 def command_of(bench: Bench, seeds: str | None) -> str:
-    """The command that stands above the section in the page, by which a reader can repeat it."""
+    """The command above the section in the page, by which a reader can repeat it."""
     parts = ["python -m benchmarks", bench.name]
     if any(table.data for table in bench.tables):
         parts.append("--data FOLDER")

@@ -52,7 +52,7 @@ def read(file: Path, held_out: int) -> tuple[Clicks, Histories, Ints]:
     """Clicks and histories of all users without their last `held_out` items, and the first of
     those. [U]
 
-    The file has a place in a sequence and no times: the place stands for the time.
+    The file has a place in a sequence and no times: the position is used as the time.
     """
     with gzip.open(file, "rt") as lines:
         sequences = [np.array(line.split()[1:], dtype=np.int64) for line in lines]

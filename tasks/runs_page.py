@@ -99,8 +99,8 @@ async def found(dag_id: str, run_id: str) -> dict[str, Any]:
 async def _ask(client: Any, path: str, **asked: Any) -> dict[str, Any]:
     answer = await client.post(path, json=asked)
     answer.raise_for_status()
-    told: dict[str, Any] = answer.json()
-    return told
+    content: dict[str, Any] = answer.json()
+    return content
 
 
 def row(run: dict[str, Any], uri: str) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class RollingRows:
 
 @dataclass(frozen=True)
 class Rolled:
-    """Where each row's item stands in the list of each answerer.
+    """The position of each row's item in the list of each answerer.
 
     positions: by answerer [P], 0 is the first; the list's length where the item is not listed.
     variants: position of the rows by baseline and variant.
@@ -131,7 +131,7 @@ def _by_answerer(
     fitted: dict[str, JSON] = {name: dict(scores[name]) for name in baselines}
     for name in rolled.positions:
         baseline, _, variant = name.partition("/")
-        if variant:  # for people: nobody could have chosen a variant by it
+        if variant:  # for the report: the test rows choose no variant
             by_window = fitted[baseline].setdefault("by_window", {})
             by_window[variant] = scores[name][config.gate.metric]
     return RefreshedAnswers(

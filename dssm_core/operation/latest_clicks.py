@@ -1,10 +1,11 @@
-"""The latest clicks: of days that have landed, and of the log itself for what came since; cleaned
-by the rules of a training.
+"""The latest clicks: from the landed days, and from the log for later ones; cleaned by the rules of
+a training.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Origin:
-    """A source, the times [start, end) ms of it that are read, and what it holds, with hashes."""
+    """A source, the times [start, end) in ms that are read from it, and the hashes of its files."""
 
     source: Source
     spans: list[tuple[int, int]]
@@ -44,61 +45,65 @@ class Origin:
 
 
 def origins(config: Config, start_ms: int, end_ms: int, days: Path | None) -> list[Origin]:
-    """Where the clicks of [start, end) are.
+    """The origins of the clicks of [start, end).
 
-    days: the folder of landed days. Those that had ended by `end_ms`, and are days of the same time
-    zone, are taken from there; what they do not hold from the config's own source, so that a day
-    that is still going on is never taken for complete.
+    days: the folder of landed days. A day that had ended by `end_ms` is read from there if it has
+    landed in the config's time zone; all other days are read from the config's own source, so that
+    a day which is not over is never taken for complete.
     """
+    spans = _day_spans(config, start_ms, end_ms)
+    ended = [day for day, (_, end) in spans.items() if end <= end_ms]
+    keys = _landed_keys(config, days, ended) if days else {}
+    result = []
+    if days and keys:
+        landed = [spans[day] for day in spans if day in keys]
+        result.append(_landed_origin(days / config.name, keys, landed))
+    if rest := [spans[day] for day in spans if day not in keys]:
+        source = open_source(config)
+        hashes = {name: sha256(file) for name, file in source.files().items()}
+        result.append(Origin(source, rest, {"files": hashes}))
+    return result
+
+
+def _day_spans(config: Config, start_ms: int, end_ms: int) -> dict[date, tuple[int, int]]:
+    """When each local day that [start, end) touches begins and ends, in ms."""
     zone = config.data.zone
-    edges = {
+    return {
         day: (day_start_ms(day, zone), day_start_ms(day + timedelta(days=1), zone))
         for day in _local_days(config, start_ms, end_ms)
     }
-    there = {
-        day: find_day(days, config.name, day)
-        for day, (_, end) in edges.items()
-        if days and end <= end_ms
-    }
-    keys = {
+
+
+def _landed_keys(config: Config, days: Path, wanted: Iterable[date]) -> dict[date, str]:
+    """The keys of the wanted days that have landed in the config's time zone."""
+    landed = {day: find_day(days, config.name, day) for day in wanted}
+    return {
         day: found.key
-        for day, found in there.items()
+        for day, found in landed.items()
         if found and found.timezone == config.data.timezone
     }
-    rest = [edges[day] for day in edges if day not in keys]
-    found = []
-    if days and keys:
-        told = {day.isoformat(): key for day, key in keys.items()}
-        kept = Member.model_validate(
-            {"kind": "landed", "path": str(days / config.name), "days": told}
-        )
-        found.append(
-            Origin(families.build(SOURCES, kept), [edges[day] for day in keys], {"days": told})
-        )
-    if rest:
-        source = open_source(config)
-        found.append(
-            Origin(
-                source,
-                rest,
-                {"files": {name: sha256(file) for name, file in source.files().items()}},
-            )
-        )
-    return found
+
+
+def _landed_origin(folder: Path, keys: dict[date, str], spans: list[tuple[int, int]]) -> Origin:
+    """Landed days as an origin."""
+    by_name = {day.isoformat(): key for day, key in keys.items()}
+    choice = Member.model_validate({"kind": "landed", "path": str(folder), "days": by_name})
+    return Origin(families.build(SOURCES, choice), spans, {"days": by_name})
 
 
 def read_latest(
-    config: Config, start_ms: int, end_ms: int, found: list[Origin], work: Path
+    config: Config, start_ms: int, end_ms: int, sources: list[Origin], work: Path
 ) -> tuple[LatestTables, dict[str, int]]:
-    """The clean positives with start <= time < end, the users and items; rows read, sound (they
-    break no rule), clean (nor come twice, nor before their item) and positive.
+    """The clean positives with start <= time < end, the users and the items; and the number of rows
+    that were read, are sound (break no rule), clean (sound, no duplicate, not before their item is
+    created) and positive.
 
-    work: an empty folder. DataError where there is no positive at all, or more rows break a rule
-    than validation.max_quarantine_share.
+    work: an empty folder. Raises DataError if there is no positive, or if a larger share of the
+    rows than validation.max_quarantine_share breaks a rule.
     """
     try:
         with connect(work) as con:
-            _ingest(con, config, start_ms, end_ms, found, work)
+            _ingest(con, config, start_ms, end_ms, sources, work)
             frame, rows = _clean(con, config, Window(start_ms, end_ms, end_ms), work)
     except UNREADABLE as error:
         raise unreadable(error) from error
@@ -123,14 +128,14 @@ def _ingest(
     config: Config,
     start_ms: int,
     end_ms: int,
-    found: list[Origin],
+    sources: list[Origin],
     work: Path,
 ) -> None:
     """interactions.parquet in time order, users.parquet and items.parquet of the newest origin that
     has them.
     """
     numbers, parts = number_columns(config), []
-    for nth, origin in enumerate(found):
+    for nth, origin in enumerate(sources):
         tables = origin.source.read(con)
         inside = " OR ".join(
             f"({TIME} >= {max(start, start_ms)} AND {TIME} < {min(end, end_ms)})"
@@ -165,18 +170,16 @@ def _clean(
     context = [
         feature.column for feature in config.features.columns.context if feature.column in columns
     ]
-    wanted = ", ".join(identifier(name) for name in (USER, ITEM, TIME, *context))
+    selected = ", ".join(identifier(name) for name in (USER, ITEM, TIME, *context))
     frame = (
-        con.sql(f"SELECT {wanted} FROM cleaned WHERE {CLEAN} AND {POSITIVE} = 1 ORDER BY _row")
+        con.sql(f"SELECT {selected} FROM cleaned WHERE {CLEAN} AND {POSITIVE} = 1 ORDER BY _row")
         .to_arrow_table()
         .to_pandas()
     )
     (read,) = one_row(con, f"SELECT count(*) FROM ({rows})")
-    (sound,), (kept,) = (
-        one_row(con, "SELECT count(*) FROM sound"),
-        one_row(con, f"SELECT count(*) FROM cleaned WHERE {CLEAN}"),
-    )
-    return frame, {"read": read, "sound": sound, "clean": kept, "positive": len(frame)}
+    (sound,) = one_row(con, "SELECT count(*) FROM sound")
+    (cleaned,) = one_row(con, f"SELECT count(*) FROM cleaned WHERE {CLEAN}")
+    return frame, {"read": read, "sound": sound, "clean": cleaned, "positive": len(frame)}
 
 
 def _check(config: Config, rows: dict[str, int], start_ms: int, end_ms: int) -> None:

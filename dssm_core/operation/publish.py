@@ -302,5 +302,5 @@ def _write_parquet(side: Side, file: Path) -> None:
 
 
 def _with_unknown(items: Floats) -> Floats:
-    """Item vectors by code: row 0 is nobody's, as in the users' matrix."""
+    """Item vectors by code: row 0 belongs to no item, as in the users' matrix."""
     return np.concatenate([np.zeros((1, items.shape[1]), items.dtype), items])

@@ -142,9 +142,9 @@ class Objective:
             tables = self.tables[name]
             items = sampler.draw(tables, bucket, count, events, generator)
             number = items.shape[-1]
-            nobody = torch.full_like(events.user[:1], -1).expand(number)
+            no_user = torch.full_like(events.user[:1], -1).expand(number)
             parts.append(items)
-            users.append(events.user if sampler.from_batch else nobody)
+            users.append(events.user if sampler.from_batch else no_user)
             samplers.append((sampler, tables, number))
         from_batch = any(sampler.from_batch for sampler in self.samplers.values())
         candidate_users = torch.cat(users) if from_batch else None

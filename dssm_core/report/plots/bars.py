@@ -61,7 +61,7 @@ def _bars(axes: Any, panel: Panel) -> None:
                 height=0.7,
                 capsize=3,
             )
-            # the text stands at the start of the bar, away from the whisker and the diamond
+            # the text is at the start of the bar, away from the whisker and the diamond
             inside = bar.mean > 0.12 * widest
             color = "white" if inside and bar.ours else "black"
             at = 0.0 if inside else bar.mean + bar.spread

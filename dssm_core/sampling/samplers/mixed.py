@@ -137,10 +137,10 @@ def build_inner(member: Member) -> Any:
     try:
         return families.build(SAMPLERS, member)
     except ValidationError as error:
-        told = "; ".join(
+        problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
         )
-        raise ValueError(f"sampler {member.kind!r} inside a sampler: {told}") from error
+        raise ValueError(f"sampler {member.kind!r} inside a sampler: {problems}") from error
     except ConfigError as error:
         raise ValueError(str(error)) from error
 
