@@ -23,7 +23,8 @@ from dssm_core.data.sources.synthetic import Synthetic
 from local.airflow_api import DONE, WAITS
 
 REPO = Path(__file__).resolve().parent.parent
-OWN_SERVERS = ("test_reliability.py", "test_globo_days.py")
+# End-to-end modules that do not use the shared servers.
+OTHER_MODULES = ("test_reliability.py", "test_globo_days.py", "test_globo_window.py")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -34,7 +35,7 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             module = Path(nodeid.partition("::")[0])
-            shares_site = module.parent.name in ("e2e", "ui") and module.name not in OWN_SERVERS
+            shares_site = module.parent.name in ("e2e", "ui") and module.name not in OTHER_MODULES
             return "site" if shares_site else str(module)
 
     return Scheduling(config, log)

@@ -1,4 +1,6 @@
-"""The config of Globo without changes on one window of the real log (needs $DSSM_DATA; minutes)."""
+"""The config of Globo without changes on one window of the real log, without servers (needs
+$DSSM_DATA; minutes).
+"""
 
 import json
 
@@ -9,7 +11,9 @@ from dssm_core.cli.main import main
 from tests.conftest import REPO
 
 
-@pytest.mark.data
+pytestmark = [pytest.mark.e2e, pytest.mark.data]
+
+
 def test_the_served_index_recalls_the_clicks_of_the_next_day(data_root, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     clicks = data_root / "globo" / "clicks"
