@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from dssm_core.cli.main import main
 from tests.conftest import REPO
 
-
 pytestmark = [pytest.mark.e2e, pytest.mark.data]
 
 
