@@ -1,5 +1,5 @@
-"""Every setting of a model has an effect or is refused: each leaf is changed, one at a time, and
-either the run's result differs and so does a step's key, or the config is refused.
+"""Every setting has an effect or is refused: each leaf is changed, one at a time, and either the
+run's result differs and so does a step's key, or the config, or the log under it, is refused.
 """
 
 import hashlib
@@ -9,12 +9,11 @@ from functools import reduce
 from types import UnionType
 
 import pytest
-import torch
 
 from dssm_core import families
 from dssm_core.config import Config, parse_config
 from dssm_core.config.merge import merge, nested
-from dssm_core.errors import ConfigError
+from dssm_core.errors import ConfigError, DataError
 from dssm_core.families import INDEXES, LOSSES, SAMPLERS, TOWERS
 from dssm_core.runs.run import create_run
 from dssm_core.runs.transaction import execute
@@ -30,6 +29,7 @@ STEPS = (
     "build_index",
 )
 SECTIONS = ("features", "model", "train")
+JUDGED_SECTIONS = ("data", "validation", "split", "evaluation", "gate")  # read by the gate too
 MEMBERS = {"sampler": SAMPLERS, "tower": TOWERS, "loss": LOSSES, "index": INDEXES}
 # Settings that decide where and how fast a run computes, or what it refuses, and no number of it.
 NO_NUMBERS = {
@@ -37,10 +37,30 @@ NO_NUMBERS = {
     "train.precision": "bf16 needs a GPU",
     "train.checkpoint_every_s": "how much a killed run repeats",
     "features.max_embedding_gib": "a limit that refuses",
+    "data.labels": "a rule for labels, which this log does not have: tests/unit/data",
+    "validation.max_quarantine_share": "a limit that refuses: tests/unit/data",
+    "gate.champion_tolerance": "needs a champion: tests/unit/gate",
+    "gate.promote_margin": "read when a version is promoted: tests/unit/gate",
     "train.patience": "needs a training that gets worse: tests/unit/training",
 }
 # Changes that reach these few clicks; the automatic one does not.
 VALUES = {
+    "data.timezone": "America/Sao_Paulo",
+    "data.positive": "timestamp > 1709400000000",
+    "validation.min_rows_per_day": 1_000_000,
+    "validation.ranges": {"timestamp": [0, 1]},
+    "validation.drift.warn.volume": 1e-6,
+    "validation.drift.warn.new_items": 1e-6,
+    "validation.drift.warn.features": 1e-6,
+    "validation.drift.fail.volume": 1e-6,
+    "validation.drift.fail.new_items": 1e-6,
+    "validation.drift.fail.features": 1e-6,
+    "split.test_day": "2024-03-06",
+    "split.train_days": 4,
+    "evaluation.ks": [5, 10],
+    "evaluation.rolling": {"refresh_h": 12},
+    "evaluation.baselines": ["hot"],
+    "gate.floor": 0.99,
     "features.history.length": 2,
     "features.history.pools": ["last"],
     "features.activity.windows_h": [2],
@@ -125,7 +145,8 @@ def cases():
     """Every leaf of the sections and of the members that each base config chooses."""
     for base, changes in BASES.items():
         config = parse_config(merge(base_config(), changes))
-        parts = [(getattr(config, section), section) for section in SECTIONS]
+        sections = (*SECTIONS, *JUDGED_SECTIONS) if base == "default" else SECTIONS
+        parts = [(getattr(config, section), section) for section in sections]
         for section, family in MEMBERS.items():
             parts.append((families.build(family, getattr(config, section)), section))
         for part, section in parts:
@@ -136,14 +157,17 @@ def cases():
                     yield pytest.param(base, path, value, marks=pytest.mark.soak)
 
 
-def result(config: Config, folder):
-    """What a config gives: hashes of towers, embeddings and index, and the scores of the epochs;
-    and the steps' keys.
+def result(config: Config, folder, judged):
+    """What a config gives: rows, hashes of towers, embeddings and index, the scores of the epochs,
+    and the verdict of the gate if it is asked for; and the steps' keys. A log that is refused gives
+    the reason.
     """
-    torch.manual_seed(0)
     name = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:12]
     run = create_run(config, folder, name)
-    manifests = [execute(run, step) for step in STEPS]
+    try:
+        manifests = [execute(run, step) for step in (*STEPS, *(["recall_gate"] if judged else []))]
+    except DataError as error:
+        return str(error), []
     files = {
         file: digest
         for manifest in manifests[3:]
@@ -153,7 +177,16 @@ def result(config: Config, folder):
     lines = (run.step("train_towers") / "history.jsonl").read_text().splitlines()
     points = [json.loads(line).items() for line in lines]
     scores = [(key, value) for point in points for key, value in point if key.startswith("valid_")]
-    return (files, scores), [manifest.key for manifest in manifests]
+    validated = (manifests[1].rows, manifests[1].info["drift"], manifests[2].rows)
+    verdict = without_seconds(manifests[-1].info) if judged else None
+    return (files, scores, validated, verdict), [manifest.key for manifest in manifests]
+
+
+def without_seconds(value):
+    """A JSON value without timings."""
+    if isinstance(value, dict):
+        return {key: without_seconds(part) for key, part in value.items() if key != "seconds"}
+    return value
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +199,8 @@ def no_mlflow(monkeypatch):
     monkeypatch.setattr(
         "dssm_core.tracking.points.live_logger", lambda run: lambda metrics, step: None
     )
+    monkeypatch.setattr("dssm_core.gate.judge.measure_champion", lambda run, data: None)
+    monkeypatch.setattr("dssm_core.report.verdict.publish", lambda *shown: None)
 
 
 @pytest.mark.parametrize(("base", "path", "value"), cases())
@@ -176,7 +211,8 @@ def test_a_setting_changes_the_result_or_is_refused(base, path, value, folder):
         config = parse_config(changed)
     except ConfigError:
         return
-    before, keys_before = result(parse_config(raw), folder)
-    after, keys_after = result(config, folder)
+    judged = path.startswith(JUDGED_SECTIONS)
+    before, keys_before = result(parse_config(raw), folder, judged)
+    after, keys_after = result(config, folder, judged)
     assert keys_after != keys_before
     assert after != before, f"{path} {reduce(getattr, path.split('.'), config)} changes nothing"
