@@ -14,13 +14,14 @@ from threading import Event, Thread
 import psutil
 import pytest
 import yaml
+from filelock import FileLock
 from mlflow import MlflowClient
 
 from dssm_core.families import TOWERS
 from dssm_core.operation import history
 from dssm_core.registry.versions import CONTENT_HASH_TAG, RegisteredModel, fetch
 from dssm_core.retrieval.bundle import content_hash
-from dssm_core.runs.run import open_run
+from dssm_core.runs.run import open_run, safe_run_id
 from dssm_core.runs.table import STEPS
 from tests.conftest import PATIENCE_S, TRAINING, complete, small_config, wait_until
 
@@ -146,11 +147,17 @@ class Reader(Thread):
         self.whole[version.version] = content_hash(bundle) == version.tags[CONTENT_HASH_TAG]
 
 
-def kill(airflow, run_id, step, begun):
-    """Send SIGKILL to the process of a task as soon as `begun` says that it writes."""
+def kill(airflow, run_id, step, begun, lock=None):
+    """Send SIGKILL to the process of a task as soon as `begun` says that it writes.
+
+    lock: what the task waits for, released once its process is known: a step may take less time
+    than finding its process.
+    """
     pid = wait_until(
         lambda: airflow.tasks(DAG, run_id).get(step, {}).get("pid"), f"{step} has a process"
     )
+    if lock is not None:
+        lock.release()
     deadline = time.monotonic() + PATIENCE_S
     while not begun():
         assert time.monotonic() < deadline, f"{step} wrote nothing"
@@ -170,9 +177,14 @@ def test_a_run_that_is_killed_in_each_step_registers_the_same_version(
     reader = Reader(site.mlflow_url, "dssm-killed", tmp_path / "read")
     reader.start()
     run_id = airflow.trigger(DAG, {"config": "killed"} | settings)
+    root = runs / "killed" / "2024-03-07" / safe_run_id(run_id)
+    root.mkdir(parents=True, exist_ok=True)
+    locks = {step: FileLock(root / f".{step}.lock") for step in list(STEPS)[1:]}
+    for lock in locks.values():
+        lock.acquire()
     for step in STEPS:
-        what = f"killed/*/*/.{step}.part" + ("/*.pt" if step == "train_towers" else "")
-        kill(airflow, run_id, step, lambda what=what: any(runs.glob(what)))
+        what = f".{step}.part" + ("/*.pt" if step == "train_towers" else "")
+        kill(airflow, run_id, step, lambda what=what: any(root.glob(what)), locks.get(step))
     with ThreadPoolExecutor() as people:
         people.submit(complete, airflow, run_id, "Promote")
         kill(airflow, run_id, "promote", (runs / "history" / "dssm-killed.lock").exists)
