@@ -25,3 +25,12 @@ class ConflictError(DssmError):
     """Somebody else has decided in between. Look at what they did, then decide again; never worth a
     retry.
     """
+
+
+SHOWN = 100  # characters of a value in a message
+
+
+def shorten(value: object) -> str:
+    """The text of a value, cut to some hundred characters: for messages that show it."""
+    text = str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

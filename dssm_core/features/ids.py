@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.parquet as pq
 
 from dssm_core.aliases import Ints
+from dssm_core.features.ragged import positions
 
 Codes = Ints
+KEYS_AT_ONCE = 1_000_000  # ids that are hashed at a time: some hundred MB of Python strings
+MAX_INT64 = 2**63 - 1
+DIGITS = 19  # of MAX_INT64; int(Decimal("1e999999999")) would take all memory
+WHOLE_DECIMALS = re.compile(r"^(-?\d+)\.0+$")
 HASH_KEY = "dssm-two-tower-1"  # 16 letters; another key gives other codes
 
 
@@ -29,10 +39,58 @@ class Coder(Protocol):
 
 
 @dataclass(frozen=True)
+class Lookup:
+    """Finds a few ids among many without a hash table of all of them.
+
+    keys: [N] uint64, ascending: an integer id itself, the 64-bit hash of a text id. codes: [N], the
+    code of each. Both may lie on disk.
+    """
+
+    keys: npt.NDArray[np.uint64]
+    codes: npt.NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, index: pd.Index[Any]) -> Lookup:
+        """Build from the ids in the order of their codes."""
+        parts = [
+            _keys(index[first : first + KEYS_AT_ONCE])
+            for first in range(0, len(index), KEYS_AT_ONCE)
+        ]
+        keys = np.concatenate([np.zeros(0, np.uint64), *parts])
+        order = np.argsort(keys, kind="stable")
+        return cls(keys[order], order.astype(np.uint64) + np.uint64(1))
+
+    @classmethod
+    def load(cls, file: Path) -> Lookup:
+        """Map what `save` wrote into memory."""
+        keys, codes = np.load(file, mmap_mode="r", allow_pickle=False)
+        return cls(keys, codes)
+
+    def save(self, file: Path) -> None:
+        """Write as one array [2, N]."""
+        np.save(file, np.stack([self.keys, self.codes]))
+
+    def candidates(self, keys: npt.NDArray[np.uint64]) -> tuple[Ints, Codes]:
+        """Ids with each of `keys` [n]: position in `keys` [m] and code [m].
+
+        Of text ids there may be more than one: two ids can have the same hash.
+        """
+        begin = np.searchsorted(self.keys, keys, side="left")
+        counts = np.searchsorted(self.keys, keys, side="right") - begin
+        position = np.repeat(np.arange(len(keys)), counts)
+        rows = np.repeat(begin, counts) + positions(counts)
+        return position, self.codes[rows].astype(np.int64)
+
+
+@dataclass(frozen=True)
 class Ids:
-    """A vocabulary: the id at position r of `index` has code r + 1."""
+    """A vocabulary: the id at position r of `index` has code r + 1.
+
+    stored: the lookup that was saved with it.
+    """
 
     index: pd.Index[Any]
+    stored: Lookup | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def fit(cls, values: pd.Series[Any]) -> Ids:
@@ -61,18 +119,94 @@ class Ids:
         """Codes of external ids, 0 for unknown or null ids. values: [n] → [n]"""
         return np.asarray(self.index.get_indexer(pd.Index(values)) + 1, dtype=np.int64)
 
+    @cached_property
+    def lookup(self) -> Lookup:
+        """Finds single ids: as it was saved, else built now."""
+        return self.stored or Lookup.of(self.index)
+
+    @property
+    def whole_numbers(self) -> bool:
+        """Whether the ids are integers; otherwise they are text."""
+        return pd.api.types.is_integer_dtype(self.index.dtype)
+
+    def find(self, values: Sequence[Any]) -> Codes:
+        """As `encode`, for a few values in the form of `canonical_ids`.
+
+        The time does not depend on the number of ids. values: n → [n]
+        """
+        codes = np.zeros(len(values), dtype=np.int64)
+        present = np.array([i for i, value in enumerate(values) if value is not None], np.int64)
+        if not len(present):
+            return codes
+        asked = [values[i] for i in present.tolist()]
+        wanted = np.array(asked, dtype=np.int64 if self.whole_numbers else object)
+        position, found = self.lookup.candidates(_keys(wanted))
+        same = self.decode(found) == wanted[position]
+        codes[present[position[same]]] = found[same]
+        return codes
+
     def decode(self, codes: Codes) -> npt.NDArray[Any]:
         """External ids of codes 1 or higher. codes: [n] → [n]"""
-        return np.asarray(self.index.to_numpy()[np.asarray(codes) - 1])
+        return np.asarray(self.index.take(np.asarray(codes, dtype=np.int64) - 1))
 
     def save(self, file: Path, column: str) -> None:
-        """Write as a Parquet file of one column, row r holding code r + 1."""
+        """Write as a Parquet file of one column, row r holding code r + 1, and its lookup beside
+        it.
+        """
         self.index.to_frame(index=False, name=column).to_parquet(file)
+        self.lookup.save(lookup_file(file))
 
     @classmethod
     def load(cls, file: Path) -> Ids:
-        """Read what `save` wrote."""
-        return cls(pd.Index(pd.read_parquet(file).iloc[:, 0]))
+        """Read what `save` wrote; a bundle of older code has no lookup."""
+        beside = lookup_file(file)
+        stored = Lookup.load(beside) if beside.is_file() else None
+        # In one chunk: Arrow takes single values out of many chunks a thousand times slower.
+        table = pq.read_table(file, partitioning=None).combine_chunks()
+        return cls(pd.Index(table.to_pandas().iloc[:, 0]), stored)
+
+
+def lookup_file(file: Path) -> Path:
+    """The lookup of an id file."""
+    return file.with_suffix(".lookup.npy")
+
+
+def canonical_ids(values: Sequence[Any], whole_numbers: bool) -> list[Any]:
+    """Ids as the vocabulary has them, whatever type a client sends: 7, 7.0, "7" and "7.000" are one
+    whole number; in a text vocabulary 7 and 7.0 are "7".
+
+    A value that is no id (null, or not a whole number where ids are) becomes None. n → n
+    """
+    convert = _whole_number if whole_numbers else _text
+    return [convert(value) for value in values]
+
+
+def _whole_number(value: Any) -> int | None:
+    if type(value) is not int:
+        try:
+            exact = Decimal(str(value))
+            value = int(exact) if exact.adjusted() < DIGITS else None
+        except (ArithmeticError, ValueError):  # no number, NaN, infinity
+            return None
+        if value != exact:
+            return None
+    return value if value is not None and abs(value) <= MAX_INT64 else None
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return str(value)
+    if pd.isna(value):
+        return None
+    return WHOLE_DECIMALS.sub(r"\1", str(value))
+
+
+def _keys(values: Any) -> npt.NDArray[np.uint64]:
+    """The 64-bit key of each id. [n] → [n]"""
+    if pd.api.types.is_integer_dtype(values.dtype):
+        return np.asarray(values, dtype=np.int64).view(np.uint64)
+    texts = np.asarray(values, dtype=object)
+    return np.asarray(pd.util.hash_array(texts, hash_key=HASH_KEY, categorize=False))
 
 
 @dataclass(frozen=True)
@@ -111,4 +245,4 @@ def as_text(values: Any) -> pd.Series[Any]:
     """
     series = pd.Series(values).reset_index(drop=True)
     texts = series.astype(object).where(series.notna(), None).map(str, na_action="ignore")
-    return texts.str.replace(r"^(-?\d+)\.0+$", r"\1", regex=True)
+    return texts.str.replace(WHOLE_DECIMALS, r"\1", regex=True)

@@ -1,8 +1,11 @@
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from dssm_core.features.ids import Hashed, Ids
+from dssm_core.features import ids as ids_module
+from dssm_core.features.ids import Hashed, Ids, canonical_ids
 
 
 @pytest.mark.parametrize(
@@ -53,3 +56,53 @@ def test_what_comes_later_has_codes_behind_in_the_order_it_comes():
     assert more.encode(["b", "d", "z", "a", "q"]).tolist() == [1, 2, 3, 4, 0]
     assert more.first(len(known)).index.tolist() == ["b", "d"]
     assert more.after(len(known)).index.tolist() == ["z", "a"]
+
+
+@pytest.mark.parametrize("values", [[30, -7, 20, 2**62], ["b", "a", "ü", ""]])
+def test_find_agrees_with_encode(values, tmp_path):
+    """Also for ids that came after the vocabulary was fitted, and from the saved lookup."""
+    ids = Ids.fit(pd.Series(values)).followed_by(pd.Series([values[0], type(values[0])(5)]))
+    asked = [*values, type(values[0])(5), type(values[0])(6), None]
+    expected = [*range(1, len(ids)), 0, 0]
+    assert sorted(ids.find(asked).tolist(), key=lambda code: code or 99) == expected
+    ids.save(tmp_path / "ids.parquet", "item_id")
+    for each in (ids, Ids.load(tmp_path / "ids.parquet")):
+        assert each.find(asked).tolist() == each.encode(pd.Series(asked, dtype=object)).tolist()
+
+
+def test_two_ids_with_one_hash_are_told_apart(monkeypatch):
+    monkeypatch.setattr(ids_module, "_keys", lambda values: np.zeros(len(values), np.uint64))
+    ids = Ids(pd.Index(["a", "b", "c"]))
+    assert ids.find(["c", "a", "x"]).tolist() == [3, 1, 0]
+
+
+def test_an_empty_vocabulary_finds_nothing():
+    assert Ids.fit(pd.Series([], dtype=str)).find(["a", None]).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "text"),
+    [
+        (7, 7, "7"),
+        (7.0, 7, "7"),
+        (np.float64(7), 7, "7"),
+        (np.int32(7), 7, "7"),
+        (Decimal("7.0000000000"), 7, "7"),
+        ("7", 7, "7"),
+        ("7.0000", 7, "7.0000"),
+        (7.5, None, "7.5"),
+        ("7.5", None, "7.5"),
+        ("x", None, "x"),
+        (2**53 + 1, 2**53 + 1, str(2**53 + 1)),
+        (10**30, None, str(10**30)),
+        (float("nan"), None, None),
+        (float("inf"), None, "inf"),
+        ("1e999999999", None, "1e999999999"),
+        (None, None, None),
+        (pd.NA, None, None),
+        (pd.NaT, None, None),
+    ],
+)
+def test_an_id_has_one_form_whatever_type_it_comes_in(value, number, text):
+    assert canonical_ids([value], whole_numbers=True) == [number]
+    assert canonical_ids([value], whole_numbers=False) == [text]
