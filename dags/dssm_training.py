@@ -20,14 +20,15 @@ DOC = """
 Reads seven days of clicks, trains a two-tower (DSSM) model on six and judges it on the last. The
 index that would be served must reach a floor of recall, and must be better than simple baselines
 and than the current champion. A model that passes becomes one version in MLflow with the alias
-`challenger`. If a model is refused, MLflow keeps the reasons, and `register_model` is skipped.
+`challenger`. If the gate does not pass a model, MLflow keeps the reasons, and
+`register_model` is skipped.
 
 * **Review**: after the registration a task waits for a person, who compares challenger and champion
   and chooses Promote, Keep as challenger or Reject, with a reason. If `gate.promote_margin` is set,
   a challenger that is better than the champion by this margin is promoted without a review.
 * **Trigger** ▶ opens a form. An empty field keeps the value of the config file.
 * **MLflow run** on `train_towers` opens the curves during training. **Report** on `recall_gate`
-  opens the report of the run, which is written even if the model is refused.
+  opens the report of the run, which is written even if the gate does not pass the model.
 * The tab **MLflow runs**, here and on each run's page, lists the results.
 * If a worker is lost, its task is retried and continues from its last checkpoint. Wrong data or
   settings fail without a retry: the log of the task says what is wrong.

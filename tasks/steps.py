@@ -83,8 +83,8 @@ def build_index(run: str) -> str:
 def recall_gate(run: str) -> str | None:
     """Judge the served index and write the report.
 
-    Returns None if the gate refuses the model. Airflow then skips the next tasks; this is not an
-    error.
+    Returns None if the gate does not pass the model. Airflow then skips the next tasks; this is not
+    an error.
     """
     from dssm_core.runs.gate_report import read_gate_report
     from dssm_core.runs.run import open_run

@@ -95,7 +95,7 @@ def begin_trial(planned: dict[str, Any]) -> str:
 
 
 def judge_trial(run: str) -> str:
-    """Measure the index of a trial. A refusal by the gate does not matter: trials are compared
+    """Measure the index of a trial. Whether the gate passes it does not matter: trials are compared
     with each other.
     """
     from tasks.steps import run_step

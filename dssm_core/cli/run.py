@@ -64,8 +64,8 @@ def run(
 ) -> None:
     """Run all steps of CONFIG, a YAML file: from reading the log to registering the model.
 
-    If the gate refuses the model, nothing is registered and the reasons are printed. This is a
-    result, not an error: the exit status is 0.
+    If the gate does not pass the model, nothing is registered and the reasons are printed. This is
+    a result, not an error: the exit status is 0.
 
     \b
     Examples:
@@ -139,8 +139,8 @@ def report(folder: Path, file: Path | None) -> None:
     """Regenerate the report of a run, and print the path of the file.
 
     The report shows data, recall, slices, calibration, index, map, neighbours and users on one
-    page. The gate writes one into recall_gate/, even if it refuses the model; that file is not
-    changed. If the run has not reached the gate, the report shows the steps that are done.
+    page. The gate writes one into recall_gate/, even if it does not pass the model; that file
+    is not changed. If the run has not reached the gate, the report shows the steps that are done.
 
     \b
     Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +18,11 @@ from dssm_core.runs.layout import REPORT_FILE
 if TYPE_CHECKING:
     from dssm_core.aliases import JSON
     from dssm_core.operation.history import Decision, Reign
-    from dssm_core.runs.gate_report import GateMetrics, Scores
+    from dssm_core.runs.gate_report import Scores
     from dssm_core.runs.manifest import Manifest
     from dssm_core.runs.run import Run
 
-VERDICTS = {None: "", True: "passed", False: "refused"}
+VERDICTS = {None: "", True: "passed", False: "did not pass"}
 
 
 def print_table(table: Table) -> None:
@@ -50,14 +51,19 @@ def print_step_end(manifest: Manifest) -> None:
 
 def runs_table(runs: Iterable[Run]) -> Table:
     """The runs: dataset and id, test day, steps done, served recall, verdict, version."""
+    from dssm_core.gate.rules import judged
+    from dssm_core.runs.gate_report import GateMetrics
     from dssm_core.runs.pipeline import summary
     from dssm_core.runs.table import STEPS
 
     table = _table("run", "test day", "steps", "recall", "gate", "version")
     for run in runs:
         result = summary(run)
-        key = run.config.gate.metric
-        recall = f"{result['metrics']['served'][key]:.4f} ({key})" if result["metrics"] else ""
+        recall = ""
+        if result["metrics"]:
+            gate = run.config.gate
+            answers, label = judged(GateMetrics.model_validate(result["metrics"]), gate)
+            recall = f"{_metric(answers.served.value(gate.metric))} ({label})"
         table.add_row(
             f"{run.config.name}/{run.id}",
             result["test_day"],
@@ -123,8 +129,9 @@ def print_summary(result: JSON, out: Console = console) -> None:
     if not gate:
         out.print(f"done: {', '.join(result['seconds'])}", soft_wrap=True)
         return
-    out.print(metrics_table(result))
-    out.print(f"gate: {'[green]passed' if gate['passed'] else '[yellow]refused'}")
+    for table in metrics_tables(result):
+        out.print(table)
+    out.print(f"gate: {'[green]' if gate['passed'] else '[yellow]'}{VERDICTS[gate['passed']]}")
     for reason in gate["reasons"]:
         out.print(f"  {reason}", markup=False, highlight=False, soft_wrap=True)
     version = result["version"]
@@ -133,34 +140,35 @@ def print_summary(result: JSON, out: Console = console) -> None:
     out.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
 
 
-def metrics_table(result: JSON) -> Table:
-    """A row a system (served index, exact search, baselines, ceiling), a column a metric."""
-    from dssm_core.runs.gate_report import GateMetrics
+def metrics_tables(result: JSON) -> list[Table]:
+    """A table of users and items in the training set, and one of all traffic: a row a system
+    (served index, exact search, baselines, champion, ceiling), a column a metric.
+    """
+    from dssm_core.runs.gate_report import POPULATIONS, GateMetrics
 
     report = GateMetrics.model_validate(result["metrics"])
     names = report.served.recalls
     names += [f"{name}@{result['gate']['k']}" for name in ("ndcg", "coverage")]
-    table = _table("", title=f"test: {result['test_day']}, users and items in the training set")
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    for system, scores in _systems(report).items():
-        table.add_row(system, *(_metric(scores.value(name)) for name in names))
-    return table
+    counts = report.queries.as_json() if report.queries else {}
+    tables = []
+    for name, title in POPULATIONS.items():
+        queries = f" ({counts[name]:,} queries)" if name in counts else ""
+        table = _table("", title=f"test: {result['test_day']}, {title}{queries}")
+        for column in names:
+            table.add_column(column, justify="right", no_wrap=True)
+        for system, scores in report.systems(name).items():
+            table.add_row(system, *(_cell(scores, column) for column in names))
+        tables += [table] if table.rows else []
+    return tables
 
 
-def _systems(metrics: GateMetrics) -> dict[str, Scores]:
-    """The scores of each system by its title."""
-    systems = {"served": metrics.served, "exact": metrics.exact}
-    systems |= metrics.baselines | {"ceiling": metrics.ceiling}
-    if rolling := metrics.rolling:
-        every = f"every {rolling.refresh_h} h"
-        refreshed = {"served": rolling.warm.served} | rolling.warm.baselines
-        systems |= {f"{name}, {every}": scores for name, scores in refreshed.items()}
-    return systems
+def _cell(scores: Scores, name: str) -> str:
+    """A figure; empty where a system has no such figure."""
+    return _metric(scores.value(name)) if name in scores.root else ""
 
 
 def _metric(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    return "not measured" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def _table(*columns: str, **options: Any) -> Table:

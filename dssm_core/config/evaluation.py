@@ -49,8 +49,8 @@ class Evaluation(Section):
 
 
 class Gate(Section):
-    """What the served index must reach. All values are recall@`k` of users and items in the
-    training set, from 0 to 1.
+    """What the served index must reach. All values are recall@`k` of the queries of `population`,
+    from 0 to 1.
     """
 
     k: Annotated[int, Field(ge=1)] = 200
@@ -58,6 +58,16 @@ class Gate(Section):
     protocol: Literal["daily", "rolling"] = "daily"
     """Whether the index is judged as exported (`daily`) or refreshed during the test days
     (`rolling`, see evaluation.rolling)."""
+    population: Literal["warm", "all"] = "warm"
+    """Whose queries all rules compare: those of users and items in the training set (`warm`), or of
+    all traffic (`all`), in which a new item can only be missed. Both are reported."""
+    min_queries: Annotated[int, Field(ge=1)] = 200
+    """The smallest number of queries to judge by. With fewer the model does not pass."""
+    confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Level of the interval of a difference, such as 0.95: the model passes if the lower bound of
+    (served - best baseline) is at least 0, and that of (served - champion) at least
+    -`champion_tolerance`; `promote_margin` is compared with the lower bound too. The interval is a
+    bootstrap of the queries' differences. null compares the means, and reports 0.95 intervals."""
     floor: Annotated[float, Field(ge=0, le=1)] = 0.1
     """The smallest recall that passes."""
     min_index_ratio: Annotated[float, Field(ge=0, le=1)] = 0.98
@@ -72,3 +82,8 @@ class Gate(Section):
     def metric(self) -> str:
         """The name of the figure that is judged: recall@`k`."""
         return f"recall@{self.k}"
+
+    @property
+    def level(self) -> float:
+        """The level of the reported intervals of differences: `confidence`, or 0.95."""
+        return self.confidence or 0.95

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dssm_core.aliases import Doubles
 from dssm_core.config import Config
 from dssm_core.evaluation import rolling
 from dssm_core.evaluation.answers import ServedRun, list_search, one_list
@@ -22,10 +23,14 @@ from dssm_core.runs.gate_report import Answers, GateMetrics, QueryCounts, Scores
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Metrics as the gate stores them, and recall by list length on `warm`, by answerer."""
+    """Metrics as the gate stores them, and recall by list length on `warm`, by answerer.
+
+    recalls: the gate's recall of each query [Q] of its protocol and population, by answerer.
+    """
 
     metrics: GateMetrics
     curves: dict[str, Curve]
+    recalls: dict[str, Doubles]
 
 
 def evaluate(opened: ServedRun, data: EvaluationData) -> Evaluated:
@@ -53,10 +58,16 @@ def evaluate(opened: ServedRun, data: EvaluationData) -> Evaluated:
     pointwise = judge_pairs(opened, data.pairs)
     if pointwise is not None:
         metrics = metrics.model_copy(update={"pointwise": pointwise})
+    asked = warm if config.gate.population == "warm" else everyone
+    recalls = {name: measured.recalls for name, measured in asked.items()}
     if config.evaluation.rolling:
-        refreshed = rolling.report(opened.run, data, opened.bundle)
-        metrics = metrics.model_copy(update={"rolling": refreshed})
-    return Evaluated(metrics, {name: measured.curve for name, measured in warm.items()})
+        rolled = rolling.roll(opened.run, data, opened.bundle)
+        metrics = metrics.model_copy(update={"rolling": rolling.report(rolled, config)})
+        if config.gate.protocol == "rolling":
+            names = [name for name in rolled.positions if name in recalls]
+            recalls = {name: rolled.recalls(name, config.gate) for name in names}
+    curves = {name: measured.curve for name, measured in warm.items()}
+    return Evaluated(metrics, curves, recalls)
 
 
 def ceiling(data: EvaluationData, config: Config) -> Measured:

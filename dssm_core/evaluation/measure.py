@@ -13,7 +13,7 @@ from dssm_core.aliases import JSON, Doubles
 from dssm_core.config import Config
 from dssm_core.evaluation.answers import Search, answer, chunks
 from dssm_core.evaluation.queries import Slice
-from dssm_core.runs.gate_report import SliceScores
+from dssm_core.runs.gate_report import Difference, SliceScores
 
 
 class Curve(NamedTuple):
@@ -25,10 +25,14 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures by name (`recall@20`, `recall@200_low` …), None without queries; and the curve."""
+    """Figures by name (`recall@20`, `recall@200_low` …), None without queries; and the curve.
+
+    recalls [Q]: the gate's recall of each query.
+    """
 
     scores: dict[str, float | None]
     curve: Curve
+    recalls: Doubles
 
 
 def measure(search: Search, queries: Slice, config: Config) -> Measured:
@@ -62,7 +66,7 @@ def measure(search: Search, queries: Slice, config: Config) -> Measured:
     scores |= {f"micro_recall@{k}": float(hits_at[k - 1] / total) if n else None for k in ks}
     scores |= {f"coverage@{k}": metrics.coverage(mask) for k, mask in listed.items()}
     scores |= _interval(values[config.gate.metric], config)
-    return Measured(scores, mean_and_error(curve, squares, n))
+    return Measured(scores, mean_and_error(curve, squares, n), values[config.gate.metric])
 
 
 def _interval(values: Doubles, config: Config) -> dict[str, float | None]:
@@ -99,3 +103,20 @@ def measure_slice(search: Search, queries: Slice, config: Config) -> SliceScores
     scores = measure(search, queries, only_gate_metric(config)).scores
     kept: JSON = {name: scores[name] for name in (metric, f"{metric}_low", f"{metric}_high")}
     return SliceScores(kept | {"queries": len(queries.codes)})
+
+
+def difference(rival: str, served: Doubles, other: Doubles, config: Config) -> Difference | None:
+    """served - other, the recalls [Q] of two answerers on the same queries: the mean and its
+    interval; None without queries.
+
+    A paired bootstrap: queries are resampled, each with both of its values. The resamples depend on
+    config.seed and Q only, so every rival is compared on the same ones.
+    """
+    if not len(served):
+        return None
+    gains = served - other
+    rng = np.random.default_rng(config.seed)
+    level = config.gate.level
+    low, high = metrics.bootstrap(gains, config.evaluation.bootstrap, rng, level)
+    mean = float(gains.mean())
+    return Difference(rival=rival, mean=mean, low=low, high=high, confidence=level)

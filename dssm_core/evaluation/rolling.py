@@ -15,9 +15,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from dssm_core import metrics
-from dssm_core.aliases import JSON, Bools, Floats, Ints
+from dssm_core.aliases import JSON, Bools, Doubles, Floats, Ints
 from dssm_core.columns import HOUR_MS, ITEM, TIME, USER
-from dssm_core.config import Config
+from dssm_core.config import Config, Gate
 from dssm_core.evaluation.answers import (
     OpenedIndex,
     QueryVectors,
@@ -86,18 +86,27 @@ class Rolled:
         recall@k: share of a user's rows that was found, mean over users, with its interval;
         micro_recall@k: share of all rows.
         """
-        mask = self.rows.select(slice_name)
         ks = config.evaluation.ks
-        position = self.positions[name][mask]
-        user = pd.factorize(self.rows.users[mask])[0]
+        position = self.positions[name][self.rows.select(slice_name)]
         if not len(position):
             return {f"{kind}@{k}": None for kind in ("recall", "micro_recall") for k in ks}
-        shares = {k: np.bincount(user, position < k) / np.bincount(user) for k in ks}
+        shares = {k: self._shares(name, slice_name, k) for k in ks}
         scores: dict[str, float | None] = {f"recall@{k}": float(shares[k].mean()) for k in ks}
         scores |= {f"micro_recall@{k}": float((position < k).mean()) for k in ks}
         rng = np.random.default_rng(config.seed)
         low, high = metrics.bootstrap(shares[config.gate.k], config.evaluation.bootstrap, rng)
         return scores | {f"{config.gate.metric}_low": low, f"{config.gate.metric}_high": high}
+
+    def recalls(self, name: str, gate: Gate) -> Doubles:
+        """The gate's recall of each user of its population. [Q]"""
+        return self._shares(name, gate.population, gate.k)
+
+    def _shares(self, name: str, slice_name: str, k: int) -> Doubles:
+        """Share of each user's rows in a slice that was found in the first k positions. [Q]"""
+        mask = self.rows.select(slice_name)
+        user = pd.factorize(self.rows.users[mask])[0]
+        shares: Doubles = np.bincount(user, self.positions[name][mask] < k) / np.bincount(user)
+        return shares
 
     def by_part(self, name: str, k: int) -> list[float | None]:
         """Share of the rows found in the first k positions, by refresh; None without rows."""
@@ -106,12 +115,10 @@ class Rolled:
         return [float(hit / n) if n else None for hit, n in zip(hits, rows, strict=True)]
 
 
-def report(run: Run, data: EvaluationData, bundle: Bundle) -> RollingReport:
-    """Measure the bundle, refreshed through the test days, beside the same bundle without refreshes
-    (`daily`) and baselines that are fitted as often.
+def report(rolled: Rolled, config: Config) -> RollingReport:
+    """The figures of a bundle, refreshed through the test days, beside the same bundle without
+    refreshes (`daily`) and baselines that are fitted as often.
     """
-    config = run.config
-    rolled = roll(run, data, bundle)
     names = [chosen.name for chosen in config.evaluation.baselines]
     slices = {name: _by_answerer(rolled, name, names, config) for name in SLICES}
     return RollingReport(
@@ -141,11 +148,6 @@ def _by_answerer(
         ceiling=Scores(scores["ceiling"]),
         baselines={name: Scores(each) for name, each in fitted.items()},
     )
-
-
-def refreshed_scores(run: Run, data: EvaluationData, bundle: Bundle) -> Scores:
-    """The warm scores of a bundle alone, refreshed through the run's test days."""
-    return Scores(roll(run, data, bundle, beside=False).scores("served", "warm", run.config))
 
 
 def refresh_h(config: Config) -> int:

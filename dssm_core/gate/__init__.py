@@ -1,3 +1,3 @@
-"""The recall gate. In: the metrics of the evaluation, and the champion. Out: passed or rejected,
-with a sentence for each rule. Read rules.py first.
+"""The recall gate. In: the metrics of the evaluation, and the champion. Out: passed or not, with a
+sentence for each rule. Read rules.py first.
 """

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from dssm_core.aliases import JSON
+from dssm_core.aliases import JSON, Doubles
 from dssm_core.config import Config
 from dssm_core.data import drift
 from dssm_core.data.splits.days import Days
@@ -19,7 +19,7 @@ from dssm_core.gate.rules import Champion
 from dssm_core.registry import versions
 from dssm_core.retrieval.bundle import Bundle, open_bundle
 from dssm_core.runs.files import scratch
-from dssm_core.runs.gate_report import ChampionReport, Scores
+from dssm_core.runs.gate_report import ChampionReport
 from dssm_core.runs.run import Run
 
 
@@ -27,12 +27,14 @@ from dssm_core.runs.run import Run
 class MeasuredChampion:
     """The champion as the rules compare it and as the report shows it.
 
-    curve: recall by list length on the warm queries; None where it could not be measured.
+    curve: recall by list length on the warm queries; recalls: the gate's recall of each query [Q]
+    that the gate judges. Both are None where it could not be measured.
     """
 
     compared: Champion
     report: ChampionReport
     curve: Curve | None = None
+    recalls: Doubles | None = None
 
 
 def measure_champion(run: Run, data: EvaluationData) -> MeasuredChampion | None:
@@ -58,29 +60,32 @@ def _measure(
     run: Run, data: EvaluationData, bundle: Bundle, found: versions.FetchedVersion
 ) -> MeasuredChampion:
     config = run.config
-    warm = measure(search_bundle(run, bundle, data, data.warm), data.warm, config)
+    gate = config.gate
+    by_population = {
+        name: measure(search_bundle(run, bundle, data, queries), queries, config)
+        for name, queries in (("warm", data.warm), ("all", data.all))
+    }
+    warm = by_population["warm"]
+    recalls = by_population[gate.population].recalls
     parts = {
         name: measure_slice(search_bundle(run, bundle, data, part), part, config)
         for name, part in data.parts.items()
     }
     fields: JSON = {
         "version": found.version,
+        "all": by_population["all"].scores,
         "parts": parts,
         "drift": drift_since(run, data, bundle, found.drift),
     }
-    judged = Scores(warm.scores)
-    if config.gate.protocol == "rolling":
-        judged = rolling.refreshed_scores(run, data, bundle)
-        fields["rolling"] = judged
-    return MeasuredChampion(
-        Champion(
-            found.version,
-            judged.value(config.gate.metric),
-            overlap_note(bundle.config, config),
-        ),
-        ChampionReport.model_validate(fields | warm.scores),
-        warm.curve,
-    )
+    if gate.protocol == "rolling":
+        rolled = rolling.roll(run, data, bundle, beside=False)
+        fields["rolling"] = rolled.scores("served", "warm", config)
+        fields["rolling_all"] = rolled.scores("served", "all", config)
+        recalls = rolled.recalls("served", gate)
+    report = ChampionReport.model_validate(fields | warm.scores)
+    recall = report.of(gate.protocol, gate.population).value(gate.metric)
+    compared = Champion(found.version, recall, overlap_note(bundle.config, config))
+    return MeasuredChampion(compared, report, warm.curve, recalls)
 
 
 def _unmeasured(version: str, note: str, metric: str) -> MeasuredChampion:

@@ -9,10 +9,20 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dssm_core.runs.gate_report import Answers, GateMetrics, Scores
+from dssm_core.runs.gate_report import (
+    POPULATIONS,
+    Answers,
+    Difference,
+    GateMetrics,
+    QueryCounts,
+    Scores,
+)
 
 if TYPE_CHECKING:
     from dssm_core.config import Gate
+
+
+NO_QUERIES = "not measured, because there are no queries"
 
 
 @dataclass(frozen=True)
@@ -44,89 +54,164 @@ def decide(metrics: GateMetrics, gate: Gate, champion: Champion | None = None) -
     answers, label = judged(metrics, gate)
     served = number(answers.served, gate.metric)
     exact = number(answers.exact, gate.metric)
-    checks = [at_least(label, served, gate.floor, f"the floor of {gate.floor:.3f}")]
+    checks = [queries_check(metrics.queries, gate)] if metrics.queries else []
+    checks.append(at_least(label, served, gate.floor, f"the floor of {gate.floor:.3f}"))
     best = answers.best_baseline(gate.metric)
     if best is not None:
         recall = number(answers.baselines[best], gate.metric)
-        checks.append(
-            at_least(label, served, recall, f"the best baseline, {best}, with {recall:.3f}")
-        )
+        against = metrics.against_baseline
+        checks.append(baseline_check(label, served, best, recall, against, gate.confidence))
     checks.append(index_check(label, served, exact, gate.min_index_ratio))
     if champion is not None:
-        checks.append(champion_check(label, served, champion, gate.champion_tolerance))
+        against = metrics.against_champion
+        checks.append(champion_check(label, served, champion, against, gate))
     return checks
 
 
 def promotion_reason(metrics: GateMetrics, gate: Gate) -> str | None:
     """Why a version may become champion without a review: `gate.promote_margin` above the champion,
-    or, without a champion, above the best baseline.
+    or, without a champion, above the best baseline. With `gate.confidence` the lower bound of the
+    difference must be that large.
 
     None where the margin is smaller, is not configured, or cannot be measured: a person decides.
     """
     if gate.promote_margin is None:
         return None
     answers, label = judged(metrics, gate)
+    best = answers.best_baseline(gate.metric)
     if metrics.champion is not None:
-        champion = metrics.champion
-        rival = f"champion version {champion.version}"
-        scores = champion.rolling if gate.protocol == "rolling" else champion.scores
-    else:
-        best = answers.best_baseline(gate.metric)
-        if best is None:
-            return None
+        rival = f"champion version {metrics.champion.version}"
+        scores = metrics.champion.of(gate.protocol, gate.population)
+        difference = metrics.against_champion
+    elif best is not None:
         rival = f"the best baseline, {best}"
         scores = answers.baselines[best]
+        difference = metrics.against_baseline
+    else:
+        return None
     served = number(answers.served, gate.metric)
     margin = served - number(scores, gate.metric)
+    above = f"{margin:.3f} above {rival}"
+    if gate.confidence is not None:
+        margin = difference.low if difference else math.nan
+        above += f" with a lower bound of {margin:.3f}"
     if not margin >= gate.promote_margin:
         return None
     return (
-        f"served {label} is {served:.3f}, {margin:.3f} above {rival}; "
-        f"gate.promote_margin is {gate.promote_margin:.3f}"
+        f"served {label} is {served:.3f}, {above}; gate.promote_margin is {gate.promote_margin:.3f}"
     )
 
 
 def judged(metrics: GateMetrics, gate: Gate) -> tuple[Answers, str]:
-    """The scores that the gate's protocol judges, and what to call its number."""
-    if gate.protocol == "daily":
-        return metrics, gate.metric
-    assert metrics.rolling is not None  # gate.protocol needs evaluation.rolling
-    return metrics.rolling.warm, f"rolling {gate.metric}"
+    """The scores that the gate's protocol and population judge, and what to call their number."""
+    answers = metrics.answers(gate.protocol, gate.population)
+    assert answers is not None  # gate.protocol needs evaluation.rolling; both populations are there
+    label = gate.metric if gate.population == "warm" else f"all-traffic {gate.metric}"
+    return answers, label if gate.protocol == "daily" else f"rolling {label}"
+
+
+def queries_check(counts: QueryCounts, gate: Gate) -> Check:
+    """Queries of the gate's population >= gate.min_queries: fewer say too little of a model."""
+    queries = counts.warm if gate.population == "warm" else counts.all
+    what = f"{queries:,} queries of {POPULATIONS[gate.population]}"
+    required = f"the required {gate.min_queries:,} (gate.min_queries)"
+    if queries < gate.min_queries:
+        return Check(False, f"not enough to judge: {what}, fewer than {required}")
+    return Check(True, f"{what}, at least {required}")
 
 
 def at_least(label: str, served: float, bound: float, what: str) -> Check:
     """served >= bound; what: the bound in words."""
-    if math.isnan(served) or math.isnan(bound):
-        return Check(False, f"served {label} could not be compared with {what}: not measured")
+    if math.isnan(served):
+        return not_measured(label, what)
     passed = served >= bound
     return Check(passed, f"served {label} is {served:.3f}, {_compared(passed)} {what}")
 
 
+def baseline_check(
+    label: str,
+    served: float,
+    best: str,
+    recall: float,
+    difference: Difference | None,
+    confidence: float | None,
+) -> Check:
+    """served >= the best baseline; with `confidence`, the lower bound of the difference >= 0."""
+    what = f"the best baseline, {best}"
+    if math.isnan(recall):
+        return Check(False, f"served {label} could not be compared: {what}, was not measured")
+    if confidence is not None:
+        return bound_check(label, served, f"{what}, with {recall:.3f}", difference, 0.0)
+    check = at_least(label, served, recall, f"{what}, with {recall:.3f}")
+    return Check(check.passed, check.reason + interval_text(difference))
+
+
 def index_check(label: str, served: float, exact: float, ratio: float) -> Check:
     """served / exact >= ratio. An exact recall of 0 leaves nothing to compare and does not pass."""
-    kept = served / exact if exact > 0 else math.nan
-    if math.isnan(kept):
-        return Check(False, f"the index could not be compared with exact search: no {label}")
-    passed = kept >= ratio
+    if math.isnan(served) or math.isnan(exact):
+        return not_measured(label, "exact search")
+    if exact == 0:
+        why = f"exact search finds nothing, its {label} is 0"
+        return Check(False, f"the index could not be compared with exact search: {why}")
+    passed = served / exact >= ratio
     return Check(
         passed,
-        f"the index keeps {kept:.3f} of the {label} of exact search ({served:.3f} of {exact:.3f}), "
-        f"{_compared(passed)} the required {ratio:.3f}",
+        f"the index keeps {served / exact:.3f} of the {label} of exact search "
+        f"({served:.3f} of {exact:.3f}), {_compared(passed)} the required {ratio:.3f}",
     )
 
 
-def champion_check(label: str, served: float, champion: Champion, tolerance: float) -> Check:
-    """served >= champion - tolerance. A champion that could not be measured fails the check."""
+def champion_check(
+    label: str, served: float, champion: Champion, difference: Difference | None, gate: Gate
+) -> Check:
+    """served >= champion - tolerance; with `gate.confidence`, the lower bound of the difference >=
+    -tolerance. A champion that could not be measured fails the check.
+    """
+    name = f"champion version {champion.version}"
     if champion.recall is None:
-        why = champion.note or "not measured"
-        return Check(False, f"champion version {champion.version} could not be compared: {why}")
-    passed = served >= champion.recall - tolerance
+        return Check(False, f"{name} could not be compared: {champion.note or NO_QUERIES}")
+    if math.isnan(served):
+        return not_measured(label, name)
+    tolerance = gate.champion_tolerance
     note = f"; {champion.note}" if champion.note else ""
+    what = f"{name} with {champion.recall:.3f} on the same queries"
+    if gate.confidence is not None:
+        check = bound_check(label, served, what, difference, 0.0 - tolerance)
+        return Check(check.passed, f"{check.reason} (tolerance {tolerance:.3f}){note}")
+    passed = served >= champion.recall - tolerance
     return Check(
         passed,
-        f"served {label} is {served:.3f}, {'no worse' if passed else 'worse'} than champion "
-        f"version {champion.version} with {champion.recall:.3f} on the same queries "
-        f"(tolerance {tolerance:.3f}){note}",
+        f"served {label} is {served:.3f}, {'no worse' if passed else 'worse'} than {what} "
+        f"(tolerance {tolerance:.3f}){interval_text(difference)}{note}",
+    )
+
+
+def bound_check(
+    label: str, served: float, what: str, difference: Difference | None, bound: float
+) -> Check:
+    """The lower bound of a difference >= bound; what: the rival with its recall, in words."""
+    if difference is None or math.isnan(served):
+        return not_measured(label, what)
+    passed = difference.low >= bound
+    return Check(
+        passed,
+        f"served {label} is {served:.3f}, against {what}{interval_text(difference)}: "
+        f"its lower bound is {_compared(passed)} {bound:.3f}",
+    )
+
+
+def not_measured(label: str, what: str) -> Check:
+    """The check of a number that the evaluation could not measure."""
+    return Check(False, f"served {label} could not be compared with {what}: {NO_QUERIES}")
+
+
+def interval_text(difference: Difference | None) -> str:
+    """A difference and its interval in words; empty where it was not measured."""
+    if difference is None:
+        return ""
+    return (
+        f"; difference {difference.mean:.3f}, {100 * difference.confidence:g} % interval "
+        f"{difference.low:.3f} to {difference.high:.3f}"
     )
 
 

@@ -82,14 +82,18 @@ def _head(run: Run, rival: _Rival | None) -> str:
 def _answers(metrics: GateMetrics, rival: _Rival | None, gate: Gate) -> str:
     """Recall of each answerer on the same queries: a row for each."""
     measured = rival.report if rival else None
-    daily = measured.scores if measured else NOTHING
-    columns = {gate.metric: _by_name(metrics, daily, rival)}
-    if metrics.rolling:
-        refreshed = measured.rolling if measured else NOTHING
-        title = f"refreshed every {metrics.rolling.refresh_h} h"
-        columns[title] = _by_name(metrics.rolling.warm, refreshed, rival)
-    if metrics.all:
-        columns["with new users and items"] = _by_name(metrics.all, NOTHING, rival)
+    every = f"refreshed every {metrics.rolling.refresh_h} h" if metrics.rolling else ""
+    titles = {
+        ("daily", "warm"): gate.metric,
+        ("rolling", "warm"): every,
+        ("daily", "all"): "with new users and items",
+        ("rolling", "all"): f"with new users and items, {every}",
+    }
+    columns = {
+        title: _by_name(answers, measured.of(*which) if measured else NOTHING, rival)
+        for which, title in titles.items()
+        if (answers := metrics.answers(*which))
+    }
     others = (f"ndcg@{gate.k}", f"coverage@{gate.k}")
     rows = []
     for name, scores in columns[gate.metric].items():

@@ -53,7 +53,7 @@ def register_model(run: Run, work: Path) -> Outcome:
     """Step function. Registers the bundle as one version with the alias `challenger`.
 
     A bundle with the content of an existing version is not registered again. info: model, version,
-    content_hash, run_id. ConfigError if the gate rejected the run.
+    content_hash, run_id. ConfigError if the run did not pass its gate.
     """
     gate = read_gate_report(run)
     if not gate.passed:

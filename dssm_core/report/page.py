@@ -18,11 +18,13 @@ from dssm_core.data.splits.days import Days
 from dssm_core.errors import ArtifactError
 from dssm_core.evaluation.answers import ServedRun, open_served
 from dssm_core.evaluation.queries import EvaluationData
+from dssm_core.gate.rules import judged
 from dssm_core.report.parts import Absent, ReportSection
 from dssm_core.report.sections import flow, quality, retrieval
 from dssm_core.report.subject import Subject
-from dssm_core.report.text import share
+from dssm_core.report.text import figure
 from dssm_core.runs.files import write_atomically
+from dssm_core.runs.gate_report import SERVED
 from dssm_core.runs.run import Run
 
 log = logging.getLogger(__name__)
@@ -121,21 +123,22 @@ def _verdict(subject: Subject) -> JSON:
     if report.passed:
         says = "The gate passed: the model may be registered."
     else:
-        says = "The gate refused the model: it is not registered, and the champion stays."
-    kind = "passed" if report.passed else "refused"
+        says = "The gate did not pass the model: it is not registered, and the champion stays."
+    kind = "passed" if report.passed else "not-passed"
     return {"kind": kind, "says": says, "reasons": report.reasons}
 
 
 def _cards(subject: Subject) -> list[tuple[str, str]]:
     """The main numbers of the run, as (title, value)."""
-    metrics = subject.metrics
     metric = subject.metric
-    cards = [(f"{metric}, {quality.SERVED}", share(metrics.served.value(metric)))]
-    best = metrics.best_baseline(metric)
+    gate = subject.run.config.gate
+    answers, label = judged(subject.metrics, gate)
+    cards = [(f"{label}, {SERVED}", figure(answers.served.value(metric)))]
+    best = answers.best_baseline(metric)
     if best is not None:
-        cards.append((f"best baseline: {best}", share(metrics.baselines[best].value(metric))))
-    if champion := metrics.champion:
-        value = share(champion.scores.value(metric))
+        cards.append((f"best baseline: {best}", figure(answers.baselines[best].value(metric))))
+    if champion := subject.metrics.champion:
+        value = figure(champion.of(gate.protocol, gate.population).value(metric))
         cards.append((f"champion, version {champion.version}", value))
     else:
         cards.append(("champion", "none yet"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from dssm_core.runs.gate_report import Interval, Scores
@@ -9,7 +10,12 @@ from dssm_core.runs.gate_report import Interval, Scores
 
 def share(value: float | None) -> str:
     """Three digits; empty where there is no value."""
-    return "" if value is None else f"{value:.3f}"
+    return "" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def figure(value: float | None) -> str:
+    """Three digits, or `not measured`."""
+    return share(value) or "not measured"
 
 
 def interval(bounds: Interval | None) -> str:

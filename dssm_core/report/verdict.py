@@ -39,7 +39,7 @@ def publish(
 def log_verdict(run: Run, work: Path, report: GateReport) -> None:
     """Log the gate's verdict, reasons, numbers and files to the MLflow run.
 
-    The MLflow run is finished if the gate rejects the model, or if the run is a sweep's trial.
+    The MLflow run is finished if the gate does not pass the model, or for a sweep's trial.
     """
     run_id = open_mlflow_run(run).run_id
     client = connect(run.runs)
@@ -64,5 +64,5 @@ def _draw(work: Path, report: GateReport, curves: Mapping[str, Curve], k: int) -
 
 def _description(report: GateReport) -> str:
     """The description on the MLflow run's page, Markdown."""
-    verdict = f"**Gate {'passed' if report.passed else 'failed'}**"
+    verdict = f"**The gate {'passed' if report.passed else 'did not pass'} the model**"
     return "\n".join([verdict, "", *(f"- {reason}" for reason in report.reasons)])

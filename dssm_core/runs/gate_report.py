@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from dssm_core.runs.run import Run
 
 STEP = "recall_gate"
+SERVED = "served index"
+POPULATIONS = {
+    "warm": "users and items in the training set",
+    "all": "all traffic, with new users and items",
+}
 
 
 class Interval(NamedTuple):
@@ -113,35 +118,57 @@ class RollingReport(Stored):
 
 
 class QueryCounts(Stored):
-    """Number of queries: users and items in the training set (`warm`), and `all`."""
+    """Number of queries: users and items in the training set (`warm`), and all traffic (`all`)."""
 
     warm: int
     all: int
 
 
+class Difference(Stored):
+    """Served minus a rival on the same queries: the mean, and its interval from paired resamples.
+
+    rival: what people call it; confidence: level of the interval, such as 0.95.
+    """
+
+    rival: str
+    mean: float
+    low: float
+    high: float
+    confidence: float
+
+
 class ChampionReport(Stored):
     """The champion on the same queries; its figures lie beside the fields, see `scores`.
 
-    slices are called `parts`; drift: of this run's window from the champion's; rolling: its scores
-    when it is refreshed, where the gate judges these.
+    all: on all traffic. slices are called `parts`; drift: of this run's window from the champion's;
+    rolling, rolling_all: its scores when it is refreshed, where the gate judges these.
     """
 
     version: str
+    all: Scores = Scores({})
     parts: dict[str, SliceScores] = {}
     drift: dict[str, Any] = {}
     rolling: Scores = Scores({})
+    rolling_all: Scores = Scores({})
 
     @property
     def scores(self) -> Scores:
         """The figures on the warm queries."""
         return Scores(self.model_extra or {})
 
+    def of(self, protocol: str, population: str) -> Scores:
+        """The figures by a protocol (`daily`, `rolling`) on a population (`warm`, `all`)."""
+        daily = {"warm": self.scores, "all": self.all}
+        refreshed = {"warm": self.rolling, "all": self.rolling_all}
+        return (daily if protocol == "daily" else refreshed)[population]
+
 
 class GateMetrics(Answers):
     """What the gate measured. `served`, `exact` and `baselines` are of the warm queries.
 
-    ceiling: the best list that all users could share; all: with new users and items; parts: slices
-    of the test rows; pointwise: AUC, GAUC and log-loss.
+    ceiling: the best list that all users could share; all: all traffic, with new users and items;
+    parts: slices of the test rows; pointwise: AUC, GAUC and log-loss. against_baseline: the best
+    baseline, against_champion: the champion, on the queries that the gate judges.
     """
 
     ceiling: Scores = Scores({})
@@ -151,6 +178,39 @@ class GateMetrics(Answers):
     pointwise: Scores | None = None
     rolling: RollingReport | None = None
     champion: ChampionReport | None = None
+    against_baseline: Difference | None = None
+    against_champion: Difference | None = None
+
+    def answers(self, protocol: str, population: str) -> Answers | None:
+        """The answers by a protocol (`daily`, `rolling`) on a population (`warm`, `all`); None
+        where they were not measured.
+        """
+        if protocol == "daily":
+            return self if population == "warm" else self.all
+        if self.rolling is None:
+            return None
+        return self.rolling.warm if population == "warm" else self.rolling.all
+
+    def systems(self, population: str) -> dict[str, Scores]:
+        """The scores on a population by who answered, as people call it; empty where the population
+        was not measured.
+        """
+        daily = self.answers("daily", population)
+        if daily is None:
+            return {}
+        systems = {SERVED: daily.served, "exact search": daily.exact, **daily.baselines}
+        if self.champion:
+            champion = f"champion, version {self.champion.version}"
+            systems[champion] = self.champion.of("daily", population)
+        if population == "warm":
+            systems["ceiling: the best list for all users"] = self.ceiling
+        if refreshed := self.answers("rolling", population):
+            every = f"every {self.rolling.refresh_h} h" if self.rolling else ""
+            systems[f"{SERVED}, {every}"] = refreshed.served
+            systems |= {f"{name}, {every}": own for name, own in refreshed.baselines.items()}
+            if self.champion and self.champion.rolling.root:
+                systems[f"{champion}, {every}"] = self.champion.of("rolling", population)
+        return systems
 
 
 class GateReport(Stored):

@@ -61,6 +61,7 @@ VALUES = {
     "evaluation.rolling": {"refresh_h": 12},
     "evaluation.baselines": ["hot"],
     "gate.floor": 0.99,
+    "gate.confidence": 0.5,
     "features.history.length": 2,
     "features.history.pools": ["last"],
     "features.activity.windows_h": [2],

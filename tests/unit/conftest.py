@@ -64,7 +64,7 @@ def fabricated(parent, run_id="one", test_day="2024-01-07", exclude_seen=False, 
         "data": data,
         "split": {"test_day": test_day},
         "evaluation": evaluation,
-        "gate": gate,
+        "gate": {"min_queries": 1} | gate,
     }
     run = create_run(parse_config(raw), parent / "runs", run_id)
     folder = run.step("split_by_time")

@@ -13,10 +13,9 @@ from dssm_core.report import plots
 from dssm_core.report.parts import Absent, Picture, ReportSection, ReportTable, picture
 from dssm_core.report.subject import Subject
 from dssm_core.report.text import interval, share
-from dssm_core.runs.gate_report import Scores
+from dssm_core.runs.gate_report import POPULATIONS, Scores
 from dssm_core.runs.layout import CURVES_FILE, HISTORY_FILE
 
-SERVED = "served index"
 TRAINING_INFO = {
     "best_epoch": "epochs",
     "parameters": "parameters",
@@ -50,25 +49,31 @@ def training(subject: Subject) -> ReportSection:
 
 def recall(subject: Subject) -> ReportSection:
     """Recall of every answerer, by list length."""
+    gate = subject.run.config.gate
+    says = [f"The gate compares the figures of {POPULATIONS[gate.population]} (gate.population)."]
+    if not subject.metrics.champion:
+        says.append("There is no champion to compare with yet.")
+    tables = [_recall_table(subject, name) for name in POPULATIONS]
+    tables = [table for table in tables if table.rows]
+    return ReportSection("Recall", says, _recall_picture(subject), tables)
+
+
+def _recall_table(subject: Subject, population: str) -> ReportTable:
+    """The figures of every answerer on a population."""
     metrics = subject.metrics
     gate = subject.run.config.gate
     others = [f"ndcg@{gate.k}", f"coverage@{gate.k}"]
     columns = metrics.served.recalls + [name for name in others if name in metrics.served.root]
-    answerers = {SERVED: metrics.served, "exact search": metrics.exact, **metrics.baselines}
-    if champion := metrics.champion:
-        answerers[f"champion, version {champion.version}"] = champion.scores
-    if metrics.all:
-        answerers[f"{SERVED}, with new users and items"] = metrics.all.served
-    answerers["ceiling: the most clicked items of the test set, for every user"] = metrics.ceiling
     rows = [
         (name, *(share(scores.value(column)) for column in columns), interval(bounds))
-        for name, scores in answerers.items()
+        for name, scores in metrics.systems(population).items()
         for bounds in [scores.interval(gate.metric)]
     ]
+    counts = metrics.queries.as_json() if metrics.queries else {}
+    queries = f": {counts[population]:,} queries" if population in counts else ""
+    caption = f"{POPULATIONS[population].capitalize()}{queries}"
     head = ("", *columns, f"95 % interval of {gate.metric}")
-    says = [] if champion else ["There is no champion to compare with yet."]
-    table = ReportTable(head, rows, numbers=True)
-    return ReportSection("Recall", says, _recall_picture(subject), [table])
+    return ReportTable(head, rows, caption, numbers=True)
 
 
 def curves(subject: Subject) -> dict[str, tuple[Doubles, Doubles]]:

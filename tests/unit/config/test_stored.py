@@ -1,4 +1,6 @@
-"""A config.json that an earlier version wrote opens, and is written again byte for byte."""
+"""A config.json that an earlier version wrote opens with each of its settings; what it lacks has
+the default.
+"""
 
 import json
 from pathlib import Path
@@ -13,20 +15,26 @@ from tests.conftest import small_config
 STORED = Path(__file__).parent / "stored"
 
 
+def restricted(dumped, stored):
+    """The settings that `stored` has, with the values of `dumped`."""
+    if not isinstance(stored, dict):
+        return dumped
+    return {key: restricted(dumped[key], value) for key, value in stored.items()}
+
+
 @pytest.mark.parametrize(("name", "split"), [("days", Days), ("last_n", LastN)])
 def test_it_opens(name, split):
     text = (STORED / f"{name}.json").read_text()
     config = Config.model_validate_json(text)
     assert isinstance(config.split, split)
-    assert config.model_dump_json(indent=2) == text
-    assert config.model_dump(mode="json") == json.loads(text)
+    assert restricted(config.model_dump(mode="json"), json.loads(text)) == json.loads(text)
 
 
 def test_a_stored_split_without_a_kind_is_days():
     stored = json.loads((STORED / "days.json").read_text())
     del stored["split"]["kind"]
     config = Config.model_validate_json(json.dumps(stored))
-    assert config.model_dump_json(indent=2) == (STORED / "days.json").read_text()
+    assert config == Config.model_validate_json((STORED / "days.json").read_text())
 
 
 def test_a_dump_is_read_again():

@@ -64,7 +64,7 @@ def test_all_pass_and_say_so():
         ),
     ],
 )
-def test_each_rule_alone_refuses(numbers, reason):
+def test_each_rule_alone_fails(numbers, reason):
     assert failed(decide(metrics(**numbers), RULES)) == [reason]
 
 
@@ -72,7 +72,7 @@ def test_exactly_at_the_line_passes():
     assert not failed(decide(metrics(served=0.5, exact=0.5, recent=0.5), RULES))
 
 
-def test_worse_than_the_champion_refuses_and_the_tolerance_counts():
+def test_worse_than_the_champion_fails_and_the_tolerance_counts():
     assert (
         "is 0.600, worse than champion version 3"
         in failed(decide(metrics(), RULES, Champion("3", 0.62)))[0]
@@ -206,13 +206,13 @@ def test_how_the_window_has_moved_since_the_champions(fabricate, tmp_path, monke
     }
 
 
-def test_a_refused_run_has_its_report(fabricate, tmp_path, monkeypatch):
+def test_a_run_that_does_not_pass_has_its_report(fabricate, tmp_path, monkeypatch):
     monkeypatch.setattr(versions, "fetch_champion", lambda run, folder: None)
     monkeypatch.setattr(verdict, "log_verdict", lambda *_: None)
     run = fabricate(floor=1.0, min_index_ratio=1.0)
     monkeypatch.setattr(gate, "decide", lambda *_: [Check(False, "no")])
     assert gate.judge(run, tmp_path, verdict.publish).info["passed"] is False
-    assert "The gate refused" in (tmp_path / "report.html").read_text()
+    assert "The gate did not pass" in (tmp_path / "report.html").read_text()
 
 
 def test_a_broken_champion_is_a_reason_and_no_crash(fabricate, tmp_path, monkeypatch):

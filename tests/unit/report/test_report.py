@@ -62,7 +62,7 @@ def test_a_run_that_has_not_come_far_says_what_is_missing(fabricate, finish):
 def test_a_refusal_is_told_with_its_reasons_and_nothing_is_loaded(fabricate):
     run = fabricate()
     page = written(run, judged(run))
-    assert "The gate refused" in page
+    assert "The gate did not pass" in page
     assert "served &lt;b&gt;recall&lt;/b&gt; is low" in page
     assert "<script" not in page
     assert not re.findall(r"https?://|url\(|@import|<link", page)
