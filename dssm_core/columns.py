@@ -5,6 +5,8 @@ ITEM = "item_id"
 TIME = "timestamp"  # int64, milliseconds since 1970-01-01 UTC
 LABEL = "label"  # int8, 1 = positive, 0 = shown and not taken
 PART = "part"  # 'train' or 'test', where the log comes with its split
+AVAILABLE_FROM = "available_from"  # int64, milliseconds; optional, items only
+AVAILABLE_UNTIL = "available_until"  # int64, milliseconds, not included; optional, items only
 CREATED = "created_at"  # int64, milliseconds; optional, items only
 REASON = "reason"  # why a row was quarantined
 ROW = "_row"  # a row's number in its file (time order, file order for ties), in queries only

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from dssm_core.data.sources.synthetic import Synthetic
+from dssm_core.retrieval.requests import read_queries
 from local.airflow_api import DONE, WAITS
 
 REPO = Path(__file__).resolve().parent.parent
@@ -39,6 +40,12 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
             return "site" if shares_site else str(module)
 
     return Scheduling(config, log)
+
+
+def embed_rows(encoder, frame):
+    """Vectors of the users of a request, as a server embeds them."""
+    asked = read_queries(frame, encoder.user_ids, encoder.item_ids)
+    return encoder.embed(asked.codes, asked.histories, frame)
 
 
 def evaluated(run: Any, data: Any = None) -> Any:

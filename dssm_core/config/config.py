@@ -8,6 +8,7 @@ from dssm_core.config.base import SAFE_NAME, Member, Section
 from dssm_core.config.data import Data, Split, Validation
 from dssm_core.config.evaluation import Evaluation, Gate
 from dssm_core.config.features import Features
+from dssm_core.config.serving import Serving
 from dssm_core.config.training import Model, Train
 
 
@@ -44,6 +45,8 @@ class Config(Section):
     """How long and how fast."""
     index: Member = Member(kind="faiss_flat")
     """The index that is served: a member of the indexes family."""
+    serving: Serving = Serving()
+    """What a served list may hold."""
     evaluation: Evaluation = Evaluation()
     """How ranked lists are evaluated."""
     gate: Gate = Gate()

@@ -24,7 +24,8 @@ class Evaluation(Section):
     bootstrap: Annotated[int, Field(ge=10)] = 500
     """Number of resamples of users for the confidence intervals."""
     exclude_seen: bool = False
-    """Whether the items of a query's history are left out of every list."""
+    """Whether the items that a user has seen are left out of the user's lists, in the evaluation
+    and when the model is served. A request can choose otherwise (`exclude_seen`)."""
     rolling: Rolling | None = None
     """Also evaluate each part of the test days by what was known when it began; `{}` refreshes
     every hour, null turns it off.

@@ -1,5 +1,5 @@
 """The answerers of a query and the one way to ask them: the served index, exact search, baselines,
-another bundle. Items that a query has already taken are left out by one rule for all.
+another bundle. They all list only what the query may list (retrieval/eligible.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,22 +16,26 @@ import pandas as pd
 from dssm_core import families
 from dssm_core.aliases import Bools, Floats, Ints
 from dssm_core.evaluation.baselines.protocol import Ranker
-from dssm_core.evaluation.queries import Slice, users_frame
+from dssm_core.evaluation.queries import Slice
+from dssm_core.evaluation.query_rows import context_rows
 from dssm_core.families import INDEXES
 from dssm_core.features.histories import Histories
 from dssm_core.features.ids import Ids
 from dssm_core.retrieval.bundle import Bundle, assemble, open_bundle
+from dssm_core.retrieval.eligible import Eligible, Lists, eligible_lists
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
 from dssm_core.retrieval.indexes.protocol import Index
+from dssm_core.retrieval.item_index import ItemIndex, build_item_index, open_item_index
 from dssm_core.retrieval.new_users import HOT, HotList, open_hot_list
+from dssm_core.retrieval.requests import Queries, Rules
 from dssm_core.runs.files import scratch
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE
 from dssm_core.runs.run import Run
 
 QUERIES_AT_ONCE = 4096  # 4096 x 200 rows and hits take tens of MB
 
-# queries [first, last) of a slice, K -> item rows [last - first, K or fewer]
-Search = Callable[[int, int, int], Ints]
+# queries [first, last) of a slice, k, what they may list -> item rows [last - first, k or fewer]
+Search = Callable[[int, int, int, Eligible], Ints]
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,6 @@ class QueryVectors:
     def part(self, first: int, last: int) -> Floats:
         """The vectors of queries [first, last): [last - first, D]."""
         return np.asarray(self.matrix[self.rows[first:last]])
-
-
-@dataclass(frozen=True)
-class OpenedIndex:
-    """An index in memory, and the member of the family that searches it."""
-
-    member: Index
-    index: Any
 
 
 @dataclass(frozen=True)
@@ -85,18 +80,17 @@ class ServedRun:
         return open_hot_list(self.run.step("export_embeddings"))
 
     @cached_property
-    def served(self) -> OpenedIndex:
+    def served(self) -> ItemIndex:
         """The index as it is served: that of the bundle, where the bundle is opened anyway."""
         if self.run.config.split.by_row or self.run.config.evaluation.rolling:
-            return OpenedIndex(self.bundle.member, self.bundle.index)
+            return self.bundle.index
         member: Index = families.build(INDEXES, self.run.config.index)
-        return OpenedIndex(member, member.load(self.run.step("build_index")))
+        return open_item_index(member, self.run.step("build_index"), self.items)
 
     @cached_property
-    def exact(self) -> OpenedIndex:
+    def exact(self) -> ItemIndex:
         """Exact search over the same item embeddings."""
-        member = FaissFlat()
-        return OpenedIndex(member, member.build(np.asarray(self.items), self.run.config.seed))
+        return build_item_index(FaissFlat(), self.items, self.run.config.seed)
 
     @cached_property
     def bundle(self) -> Bundle:
@@ -112,21 +106,21 @@ class ServedRun:
             return self._encode_histories(queries)
         return QueryVectors(self.users, queries.codes, queries.codes == 0)
 
-    def search(self, index: OpenedIndex, vectors: QueryVectors) -> Search:
+    def search(self, index: ItemIndex, vectors: QueryVectors) -> Search:
         """The nearest items of each query's vector; new users get what they are served."""
         return nearest(index, vectors, self.hot)
 
     def _encode_histories(self, queries: Slice) -> QueryVectors:
-        features = self.run.config.features
-        context = tuple(feature.column for feature in features.columns.context)
-        frame = users_frame(self.run, queries, features.history.length, context)
-        parts = [frame.iloc[first:last] for first, last in chunks(len(frame))]
-        rows = np.arange(len(frame))
+        context = [feature.column for feature in self.run.config.features.columns.context]
+        columns = context_rows(self.run, queries, context)
+        asked = Queries(queries.codes, queries.histories, Histories.empty(len(columns)), columns)
+        parts = [asked.part(first, last) for first, last in chunks(len(asked))]
+        rows = np.arange(len(asked))
         if not parts:
             return QueryVectors(np.zeros((0, 1), np.float32), rows, np.zeros(0, np.bool_))
-        vectors = [self.bundle.encoder.users(part) for part in parts]
-        cold = [self.bundle.plan(part).source == HOT for part in parts]
-        return QueryVectors(np.concatenate(vectors), rows, np.concatenate(cold))
+        sources = [self.bundle.sources(part) for part in parts]
+        vectors = map(self.bundle.vectors, parts, sources)
+        return QueryVectors(np.concatenate(list(vectors)), rows, np.concatenate(sources) == HOT)
 
     def _embeddings(self, file: str) -> Floats:
         vectors: Floats = np.load(self.run.step("export_embeddings") / file, mmap_mode="r")
@@ -146,53 +140,60 @@ def chunks(n: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + QUERIES_AT_ONCE, n)
 
 
-def nearest(index: OpenedIndex, vectors: QueryVectors, hot: HotList | None) -> Search:
+def nearest(index: ItemIndex, vectors: QueryVectors, hot: HotList | None) -> Search:
     """The answers of an index; cold queries get the hot list, where there is one."""
 
-    def search(first: int, last: int, k: int) -> Ints:
-        rows, scores = index.member.search(index.index, vectors.part(first, last), k)
-        if hot is None:
-            return rows
-        return hot.answer(vectors.cold[first:last], rows, scores)[0]
+    def search(first: int, last: int, k: int, eligible: Eligible) -> Ints:
+        lists = index.search(vectors.part(first, last), k, eligible)
+        if hot is not None:
+            lists = hot.answer(vectors.cold[first:last], *lists, eligible)
+        return lists[0]
 
     return search
 
 
-def bundle_search(bundle: Bundle, frame: pd.DataFrame, items: Ids) -> Search:
-    """The answers of another model in the item rows of this run.
+def bundle_search(bundle: Bundle, frame: pd.DataFrame, items: Ids, rules: Rules) -> Search:
+    """The answers of another model, by its own rules, in the item rows of this run.
 
     An item that this run does not know becomes -1, a miss.
     """
     rows = np.append(items.encode(bundle.items.index) - 1, -1)  # its row -1 stays -1
-    return lambda first, last, k: rows[bundle.search(frame.iloc[first:last], k)[0]]
+
+    def search(first: int, last: int, k: int, eligible: Eligible) -> Ints:
+        lists, _ = bundle.answer(bundle.read(frame.iloc[first:last]), rules, k)
+        return np.asarray(rows[lists[0]])
+
+    return search
 
 
 def one_list(rows: Ints) -> Search:
     """The same list for every query."""
-    return lambda first, last, k: np.broadcast_to(rows[:k], (last - first, len(rows[:k])))
+    return lambda first, last, k, eligible: _eligible_rows(
+        lambda n: np.broadcast_to(rows[:n], (last - first, len(rows[:n]))), eligible, k
+    )
 
 
 def list_search(ranker: Ranker, histories: Histories) -> Search:
     """The lists of a baseline for the history of each query."""
-    return lambda first, last, k: ranker.lists(histories.part(first, last), k)
+    return lambda first, last, k, eligible: _eligible_rows(
+        lambda n: ranker.lists(histories.part(first, last), n), eligible, k
+    )
 
 
-def answer(
-    search: Search, queries: Slice, first: int, last: int, k: int, exclude_seen: bool
-) -> Ints:
-    """The lists [last - first, k] of some queries, padded by -1.
+def _eligible_rows(ranked: Callable[[int], Ints], eligible: Eligible, k: int) -> Ints:
+    """The k first eligible rows of rankings without scores."""
 
-    exclude_seen: without the items that each query has taken. Such an item stays relevant if it is
-    clicked again in the test set: it can only be missed.
+    def search(n: int) -> Lists:
+        rows = ranked(n)
+        return rows, np.zeros(rows.shape, dtype=np.float32)
+
+    return eligible_lists(search, eligible, k)[0]
+
+
+def answer(search: Search, queries: Slice, first: int, last: int, k: int) -> Ints:
+    """The lists [last - first, k] of queries [first, last), padded by -1.
+
+    An item that a query may not list stays relevant: it can only be missed.
     """
-    if not exclude_seen:
-        return pad(search(first, last, k), k)
-    past = queries.histories.part(first, last)
-    longest = int(past.counts.max(initial=0))
-    return pad(past.drop_from(search(first, last, k + longest)), k)
-
-
-def pad(rows: Ints, k: int) -> Ints:
-    """The first k positions of each list, -1 where it is shorter. [B, K] -> [B, k]"""
-    missing = max(0, k - rows.shape[1])
-    return np.pad(rows[:, :k], ((0, 0), (0, missing)), constant_values=-1)
+    rows = search(first, last, k, queries.eligible.part(first, last))
+    return np.pad(rows, ((0, 0), (0, k - rows.shape[1])), constant_values=-1)

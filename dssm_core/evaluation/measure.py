@@ -49,7 +49,7 @@ def measure(search: Search, queries: Slice, config: Config) -> Measured:
     squares = np.zeros(max(ks))
     hits_at = np.zeros(max(ks))
     for first, last in chunks(n):
-        rows = answer(search, queries, first, last, max(ks), config.evaluation.exclude_seen)
+        rows = answer(search, queries, first, last, max(ks))
         hits = queries.relevant.hits(rows, first)
         counts = queries.relevant.counts[first:last]
         for name, metric in metrics.METRICS.items():

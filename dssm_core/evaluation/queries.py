@@ -30,8 +30,9 @@ from dssm_core.features.histories import Histories
 from dssm_core.features.ids import Ids
 from dssm_core.features.popularity import Clicks
 from dssm_core.metrics import Relevant
-from dssm_core.retrieval.requests import HISTORY
-from dssm_core.runs.layout import ITEM_IDS_FILE, TEST_FILE, TRAIN_FILE, USER_IDS_FILE, table_file
+from dssm_core.retrieval.catalogue import open_catalogue
+from dssm_core.retrieval.eligible import Eligible
+from dssm_core.runs.layout import ITEM_IDS_FILE, TEST_FILE, TRAIN_FILE, USER_IDS_FILE
 from dssm_core.runs.run import Run
 
 
@@ -40,8 +41,9 @@ class Slice:
     """Queries and the items that they should find.
 
     users [Q]: external ids; codes [Q]: rows of the user embeddings, 0 = unknown; histories: item
-    rows that each query knows; latest [Q]: position of the newest event of the query among the
-    positives of the training set followed by those of the test set, -1 for none.
+    rows that each query knows; eligible: the items that each query may list; latest [Q]: position
+    of the newest event of the query among the positives of the training set followed by those of
+    the test set, -1 for none.
     """
 
     users: npt.NDArray[Any]
@@ -49,6 +51,7 @@ class Slice:
     relevant: Relevant
     histories: Histories
     latest: Ints
+    eligible: Eligible
 
     def take(self, queries: Ints) -> Slice:
         """Some queries [n], to be answered. `relevant` stays that of the whole slice."""
@@ -58,7 +61,25 @@ class Slice:
             self.relevant,
             self.histories.take(queries),
             self.latest[queries],
+            self.eligible.take(queries),
         )
+
+
+@dataclass(frozen=True)
+class ListRules:
+    """What every list may hold, as the served model's rules say.
+
+    n_items: items of the catalogue. allowed: [N], None: all of them. exclude_seen: whether a query
+    leaves out its own history.
+    """
+
+    n_items: int
+    allowed: Bools | None = None
+    exclude_seen: bool = False
+
+    def eligible(self, histories: Histories) -> Eligible:
+        """The items that queries with these histories may list."""
+        return Eligible(self.n_items, self.allowed, histories if self.exclude_seen else None)
 
 
 @dataclass(frozen=True)
@@ -100,14 +121,14 @@ class _TestRows:
     codes: Ints
     rows: Ints
     labels: Ints
-    n_items: int
+    rules: ListRules
     events_before: Ints | None
 
     def select(self, mask: Bools, past: Past, by_row: bool) -> Slice:
         """The slice of the rows that `mask` [n] selects. by_row: a query for each row."""
         before = None if self.events_before is None else self.events_before[mask]
         codes = self.codes[mask]
-        return _slice(self.users[mask], codes, self.rows[mask], self.n_items, past, before, by_row)
+        return _slice(self.users[mask], codes, self.rows[mask], self.rules, past, before, by_row)
 
 
 def read_evaluation_data(run: Run) -> EvaluationData:
@@ -128,7 +149,9 @@ def make_evaluation_data(run: Run, users: Ids, items: Ids) -> EvaluationData:
     train = _clicks(train_frame, users, items)
     test = _read_test(run, train_frame, users, items)
     positive = test.labels == 1
-    seen_items = np.append(_occurring(train.items, test.n_items), False)  # the last is row -1's
+    seen_items = np.append(
+        _occurring(train.items, test.rules.n_items), False
+    )  # the last is row -1's
     seen_users = _occurring(train.users, len(users))
     warm = seen_users[test.codes] & seen_items[test.rows]
     later = test.frame[positive] if by_row else test.frame[:0]
@@ -161,6 +184,16 @@ def make_evaluation_data(run: Run, users: Ids, items: Ids) -> EvaluationData:
     )
 
 
+def _list_rules(run: Run, items: Ids) -> ListRules:
+    """The rules of the run's model, as of the cutoff."""
+    config = run.config
+    n_items = len(items) - 1
+    cutoff_ms = run.need("split_by_time").info["cutoff_ms"] if config.split.by_time else None
+    catalogue = open_catalogue(run.step("export_embeddings"), n_items)
+    allowed = catalogue.allowed(config.serving.filters, cutoff_ms)
+    return ListRules(n_items, allowed, config.evaluation.exclude_seen)
+
+
 def label_before(test: pd.DataFrame) -> Ints:
     """How many positive test rows of the same user come before each test row: [n]."""
     before = test.groupby(USER, sort=False)[LABEL].cumsum() - test[LABEL]
@@ -175,28 +208,7 @@ def make_slice(
     From positives [P]: external user, user code, item row (-1: not in the catalogue).
     """
     known = past or Past.of(pd.Series(users[:0]), rows[:0])
-    return _slice(users, codes, rows, n_items, known, None, by_row=False)
-
-
-def users_frame(
-    run: Run, queries: Slice, length: int, context: tuple[str, ...] = ()
-) -> pd.DataFrame:
-    """The input of a served model for each query: user_id, history, latest context.
-
-    The history has at most `length` items, newest last; context columns that the log lacks are left
-    out.
-    """
-    items = Ids.load(run.step("export_embeddings") / ITEM_IDS_FILE)
-    frame = pd.DataFrame({USER: queries.users})
-    newest = queries.histories.latest(length)
-    cells = np.split(items.decode(newest.items + 1), newest.ptr[1:-1])
-    frame[HISTORY] = [cell.tolist() for cell in cells] if len(frame) else []
-    files = [run.step("split_by_time") / table_file(part) for part in ("train", "test")]
-    columns = [name for name in context if name in pq.read_schema(files[0]).names]
-    if columns:
-        events = pd.concat([positives(file, columns) for file in files], ignore_index=True)
-        frame[columns] = events.reindex(queries.latest)[columns].to_numpy()
-    return frame
+    return _slice(users, codes, rows, ListRules(n_items), known, None, by_row=False)
 
 
 def positives(file: Path, columns: list[str]) -> pd.DataFrame:
@@ -218,7 +230,7 @@ def _read_test(run: Run, train: pd.DataFrame, users: Ids, items: Ids) -> _TestRo
         codes=users.encode(test[USER]),
         rows=items.encode(test[ITEM]) - 1,
         labels=test[LABEL].to_numpy(dtype=np.int64),
-        n_items=len(items) - 1,
+        rules=_list_rules(run, items),
         events_before=events_before,
     )
 
@@ -241,7 +253,7 @@ def _labelled_pairs(test: _TestRows, warm: Bools, past: Past) -> LabelledPairs:
 
 def _test_counts(test: _TestRows, relevant: Bools, seen_items: Bools) -> Ints:
     rows = test.rows[relevant & (test.rows >= 0)]
-    counts: Ints = np.bincount(rows, minlength=test.n_items) * seen_items[:-1]
+    counts: Ints = np.bincount(rows, minlength=test.rules.n_items) * seen_items[:-1]
     return counts
 
 
@@ -249,7 +261,7 @@ def _slice(
     users: Any,
     codes: Ints,
     rows: Ints,
-    n_items: int,
+    rules: ListRules,
     past: Past,
     before: Ints | None,
     by_row: bool,
@@ -267,8 +279,9 @@ def _slice(
         code_of = np.zeros(len(names), dtype=np.int64)
         code_of[query] = codes
     histories, latest = past.histories(*past.spans(names, before))
-    relevant = Relevant.of(query.astype(np.int64), rows, len(names), n_items)
-    return Slice(np.asarray(names), code_of, relevant, histories, latest)
+    relevant = Relevant.of(query.astype(np.int64), rows, len(names), rules.n_items)
+    eligible = rules.eligible(histories)
+    return Slice(np.asarray(names), code_of, relevant, histories, latest, eligible)
 
 
 def _clicks(frame: pd.DataFrame, users: Ids, items: Ids) -> Clicks:

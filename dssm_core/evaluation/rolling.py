@@ -19,7 +19,6 @@ from dssm_core.aliases import JSON, Bools, Doubles, Floats, Ints
 from dssm_core.columns import HOUR_MS, ITEM, TIME, USER
 from dssm_core.config import Config, Gate
 from dssm_core.evaluation.answers import (
-    OpenedIndex,
     QueryVectors,
     Search,
     answer,
@@ -29,13 +28,14 @@ from dssm_core.evaluation.answers import (
     one_list,
 )
 from dssm_core.evaluation.fitting import fit_baselines
-from dssm_core.evaluation.queries import EvaluationData, Slice, positives
+from dssm_core.evaluation.queries import EvaluationData, ListRules, Slice, positives
 from dssm_core.features.histories import Histories
 from dssm_core.features.popularity import Clicks, top
 from dssm_core.metrics import Relevant
 from dssm_core.retrieval.bundle import Bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
 from dssm_core.retrieval.indexes.protocol import Index
+from dssm_core.retrieval.item_index import build_item_index
 from dssm_core.retrieval.new_users import HotList
 from dssm_core.retrieval.snapshots import LatestTables, Snapshot, Timeline
 from dssm_core.runs.gate_report import RefreshedAnswers, RollingReport, Scores
@@ -173,14 +173,14 @@ def roll(run: Run, data: EvaluationData, bundle: Bundle, beside: bool = True) ->
     for part in np.unique(rows.part).tolist():
         snapshot = timeline.as_of(data.cutoff_ms + part * refresh_h(config) * HOUR_MS)
         selected = np.flatnonzero(rows.part == part)
-        query, queries = _queries(snapshot, rows.users.iloc[selected])
+        query, queries = _queries(snapshot, rows.users.iloc[selected], config)
         relevant = timeline.items.encode(rows.items.iloc[selected]) - 1
         searches = _searches(snapshot, bundle, queries, exported, beside)
         if beside:
             searches |= _baselines(snapshot, queries, config)
             searches["ceiling"] = _ceiling(relevant, snapshot.n_items - 1)
         for name, search in searches.items():
-            found = _positions(search, queries, query, relevant, k, config.evaluation.exclude_seen)
+            found = _positions(search, queries, query, relevant, k)
             positions.setdefault(name, np.full(len(rows.part), k))[selected] = found
     return Rolled(rows, positions)
 
@@ -216,7 +216,7 @@ def rolling_rows(run: Run, data: EvaluationData) -> RollingRows:
     )
 
 
-def _queries(snapshot: Snapshot, users: pd.Series[Any]) -> tuple[Ints, Slice]:
+def _queries(snapshot: Snapshot, users: pd.Series[Any], config: Config) -> tuple[Ints, Slice]:
     """The query of each row [P], and the queries: the distinct users, with what each has taken
     before the snapshot.
     """
@@ -231,7 +231,10 @@ def _queries(snapshot: Snapshot, users: pd.Series[Any]) -> tuple[Ints, Slice]:
     none = np.zeros(0, np.int64)
     nothing = Relevant.of(none, none, len(codes), snapshot.n_items - 1)
     known = np.where(codes < snapshot.n_users, codes, 0)
-    return query, Slice(np.asarray(names), known, nothing, past, np.full(len(codes), -1))
+    allowed = snapshot.catalogue.allowed(config.serving.filters, snapshot.log.end)
+    rules = ListRules(snapshot.n_items - 1, allowed, config.evaluation.exclude_seen)
+    latest = np.full(len(codes), -1)
+    return query, Slice(np.asarray(names), known, nothing, past, latest, rules.eligible(past))
 
 
 def _searches(
@@ -241,12 +244,13 @@ def _searches(
     items = snapshot.embed_items(exported)
     users = _vectors(snapshot.embed_all_users(bundle.user_vectors), queries.codes)
     hot = snapshot.hot_list(bundle.hot)
-    searches = {"served": _nearest(bundle, bundle.member, items, users, hot)}
+    member = bundle.index.member
+    searches = {"served": _nearest(bundle, member, items, users, hot)}
     if beside:
         codes = np.where(queries.codes < len(bundle.user_vectors), queries.codes, 0)
         daily = _vectors(bundle.user_vectors, codes)
         searches["exact"] = _nearest(bundle, FaissFlat(), items, users, hot)
-        searches["daily"] = _nearest(bundle, bundle.member, exported, daily, bundle.hot)
+        searches["daily"] = _nearest(bundle, member, exported, daily, bundle.hot)
     return searches
 
 
@@ -259,8 +263,8 @@ def _nearest(
     bundle: Bundle, member: Index, items: Floats, users: QueryVectors, hot: HotList | None
 ) -> Search:
     """An index of items [N, D], built as a refresh builds it."""
-    index = member.build(items, bundle.config.seed, bundle.user_vectors[1:])
-    return nearest(OpenedIndex(member, index), users, hot)
+    queries = bundle.user_vectors[1:]
+    return nearest(build_item_index(member, items, bundle.config.seed, queries), users, hot)
 
 
 def _baselines(snapshot: Snapshot, queries: Slice, config: Config) -> dict[str, Search]:
@@ -285,16 +289,14 @@ def _ceiling(relevant: Ints, n_items: int) -> Search:
     return one_list(top(n_items, np.bincount(known, minlength=n_items)))
 
 
-def _positions(
-    search: Search, queries: Slice, query: Ints, relevant: Ints, k: int, exclude_seen: bool
-) -> Ints:
+def _positions(search: Search, queries: Slice, query: Ints, relevant: Ints, k: int) -> Ints:
     """The position of each row's item in the first k of its query's list, k if not listed: [P].
 
     query, relevant: [P], the query and the item row of each row.
     """
     positions = np.full(len(query), k)
     for first, last in chunks(len(queries.codes)):
-        rows = answer(search, queries, first, last, k, exclude_seen)
+        rows = answer(search, queries, first, last, k)
         selected = np.flatnonzero((query >= first) & (query < last) & (relevant >= 0))
         same = rows[query[selected] - first] == relevant[selected, None]
         positions[selected] = np.where(same.any(1), same.argmax(1), k)

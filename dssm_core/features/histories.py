@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dssm_core.aliases import Ints
+from dssm_core.aliases import Bools, Ints
 from dssm_core.features.ragged import offsets
 
 
@@ -59,14 +59,22 @@ class Histories:
         age = np.repeat(self.ptr[1:], self.counts) - np.arange(len(self.items))  # 1 = newest
         return Histories(offsets(np.minimum(self.counts, length)), self.items[age <= length])
 
-    def drop_from(self, rows: Ints) -> Ints:
-        """Lists of items without those in the history of their query; the other items move up and
-        -1 fills the end. rows: [B, K], -1 = none → [B, K]
-        """
-        stride = max(rows.max(initial=0), self.items.max(initial=0)) + 1
-        seen = np.sort(self.query * stride + self.items)
+    def contains(self, rows: Ints) -> Bools:
+        """Whether each item is in the history of its query. rows: [B, K], -1 = none → [B, K]"""
+        if not len(self.items):
+            return np.zeros(rows.shape, dtype=np.bool_)
+        stride = max(rows.max(initial=0), self.items.max()) + 1
+        known = np.sort(self.query * stride + self.items)
         keys = np.arange(len(rows))[:, None] * stride + rows
-        index = np.minimum(np.searchsorted(seen, keys), max(len(seen) - 1, 0))
-        dropped = (rows < 0) | ((seen[index] == keys) if len(seen) else False)
-        order = np.argsort(dropped, axis=1, kind="stable")
-        return np.take_along_axis(np.where(dropped, -1, rows), order, 1)
+        nearest = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        return np.asarray((known[nearest] == keys) & (rows >= 0))
+
+    def followed_by(self, other: Histories) -> Histories:
+        """Each query's history, then the other's history of the same query."""
+        query = np.concatenate([self.query, other.query])
+        return Histories.of(query, np.concatenate([self.items, other.items]), len(self))
+
+    @classmethod
+    def empty(cls, n_queries: int) -> Histories:
+        """Histories without events."""
+        return cls(np.zeros(n_queries + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))

@@ -149,16 +149,18 @@ class Ids:
         """External ids of codes 1 or higher. codes: [n] → [n]"""
         return np.asarray(self.index.take(np.asarray(codes, dtype=np.int64) - 1))
 
-    def save(self, file: Path, column: str) -> None:
-        """Write as a Parquet file of one column, row r holding code r + 1, and its lookup beside
-        it.
+    def save(self, file: Path, column: str, lookup: bool = False) -> None:
+        """Write as a Parquet file of one column, row r holding code r + 1.
+
+        lookup: write the lookup beside it, so that a server need not build it.
         """
         self.index.to_frame(index=False, name=column).to_parquet(file)
-        self.lookup.save(lookup_file(file))
+        if lookup:
+            self.lookup.save(lookup_file(file))
 
     @classmethod
     def load(cls, file: Path) -> Ids:
-        """Read what `save` wrote; a bundle of older code has no lookup."""
+        """Read what `save` wrote."""
         beside = lookup_file(file)
         stored = Lookup.load(beside) if beside.is_file() else None
         # In one chunk: Arrow takes single values out of many chunks a thousand times slower.

@@ -8,7 +8,7 @@ index are when a click happens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple, Self
 
 import torch
@@ -55,6 +55,13 @@ class ColumnTable:
     multi: Tensor  # [codes, columns, values] int64
     numeric: Tensor  # [codes, columns] float32, standardised
     means: TargetMeans = field(default_factory=TargetMeans.none, metadata={"of": TargetMeans})
+
+    def take(self, codes: Tensor) -> Self:
+        """The rows of `codes` [B], as a table of B rows."""
+        means = self.means
+        if len(means.everyone):
+            means = replace(means, group=means.group[codes])
+        return type(self)(self.categorical[codes], self.multi[codes], self.numeric[codes], means)
 
     def to(self, device: torch.device | str) -> Self:
         """The same table on another device."""

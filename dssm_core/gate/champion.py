@@ -14,7 +14,8 @@ from dssm_core.errors import DssmError
 from dssm_core.evaluation import rolling
 from dssm_core.evaluation.answers import Search, bundle_search
 from dssm_core.evaluation.measure import Curve, measure, measure_slice
-from dssm_core.evaluation.queries import EvaluationData, Slice, users_frame
+from dssm_core.evaluation.queries import EvaluationData, Slice
+from dssm_core.evaluation.query_rows import users_frame
 from dssm_core.gate.rules import Champion
 from dssm_core.registry import versions
 from dssm_core.retrieval.bundle import Bundle, open_bundle
@@ -97,8 +98,9 @@ def search_bundle(run: Run, bundle: Bundle, data: EvaluationData, queries: Slice
     """The answers of a bundle, which gets what is known of each query as its config asks."""
     features = bundle.config.features
     context = tuple(feature.column for feature in features.columns.context)
-    frame = users_frame(run, queries, features.history.length, context)
-    return bundle_search(bundle, frame, data.items)
+    frame = users_frame(run, queries, context)
+    cutoff_ms = data.cutoff_ms if run.config.split.by_time else None
+    return bundle_search(bundle, frame, data.items, bundle.rules(cutoff_ms))
 
 
 def drift_since(

@@ -24,10 +24,10 @@ import pandas as pd
 from dssm_core.aliases import JSON, Floats, Ints
 from dssm_core.columns import ITEM, USER
 from dssm_core.errors import ConfigError, DataError
+from dssm_core.features.ids import canonical_ids
 from dssm_core.registry.versions import CHAMPION, RegisteredModel, fetch
 from dssm_core.retrieval.bundle import Bundle, assemble, open_bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
-from dssm_core.retrieval.requests import as_ids
 from dssm_core.runs.files import write_atomically
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE
 from dssm_core.runs.run import Run
@@ -58,7 +58,7 @@ def like_seeds(bundle: Bundle, seeds: Sequence[Any]) -> AudienceQuery:
     seeds: user ids; duplicates and unknown ids are left out. Raises DataError if all are unknown.
     """
     ids = pd.Series(seeds, dtype=object).drop_duplicates()
-    codes = bundle.users.encode(as_ids(ids, bundle.users))
+    codes = bundle.users.encode(canonical_ids(ids.tolist(), bundle.users.whole_numbers))
     rows = np.unique(codes[codes > 0]) - 1
     examples = tuple(ids[codes == 0].head(EXAMPLES).astype(str))
     unknown = int((codes == 0).sum())
@@ -76,7 +76,7 @@ def like_seeds(bundle: Bundle, seeds: Sequence[Any]) -> AudienceQuery:
 
 def near_item(bundle: Bundle, item: Any) -> AudienceQuery:
     """The query of an item. Raises DataError if the model does not know the item."""
-    code = int(bundle.items.encode(as_ids(pd.Series([item], dtype=object), bundle.items))[0])
+    code = int(bundle.items.find(canonical_ids([item], bundle.items.whole_numbers))[0])
     if code == 0:
         raise DataError(
             f"item {item!r} is not among the model's {len(bundle.items) - 1:,} items: give an"

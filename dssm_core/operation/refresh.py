@@ -204,8 +204,10 @@ def _write_bundle(
         users = snapshot.embed_all_users(bundle.user_vectors)
         np.save(part / ITEM_EMBEDDINGS_FILE, items)
         np.save(part / USER_EMBEDDINGS_FILE, users)
-        snapshot.item_ids.save(part / ITEM_IDS_FILE, ITEM)
-        snapshot.user_ids.save(part / USER_IDS_FILE, USER)
+        snapshot.item_ids.save(part / ITEM_IDS_FILE, ITEM, lookup=True)
+        snapshot.user_ids.save(part / USER_IDS_FILE, USER, lookup=True)
+        snapshot.catalogue.save(part)
+        snapshot.seen_items(bundle.seen).save(part)
         if hot := snapshot.hot_list(bundle.hot):
             hot.save(part)
         index = make_index(bundle.config, items, users, part)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dssm_core import families
-from dssm_core.columns import ITEM, USER
+from dssm_core.columns import ITEM, USER, USERS
 from dssm_core.config import Config
 from dssm_core.errors import ConfigError
 from dssm_core.families import INDEXES
@@ -21,10 +21,10 @@ from dssm_core.registry.versions import (
     open_model,
 )
 from dssm_core.retrieval.bundle import assemble, content_hash, open_bundle
-from dssm_core.retrieval.requests import HISTORY
+from dssm_core.retrieval.requests import DEFAULT_K, EXCLUDE, HISTORY, column_names
 from dssm_core.runs.files import locked
 from dssm_core.runs.gate_report import GateReport, read_gate_report
-from dssm_core.runs.layout import TRAIN_FILE, ids_file
+from dssm_core.runs.layout import TRAIN_FILE, ids_file, table_file
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 from dssm_core.tracking.client import create_once, default_server, mlflow_errors
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     pass
 
 LOCK_TIMEOUT_S = 300.0
-DEFAULT_K = 200
 REQUIREMENTS = (
     "mlflow",
     "numpy",
@@ -161,34 +160,45 @@ def _log_model(
 
 
 def _signature(run: Run) -> Any:
-    """Inputs: user_id, history and the context columns, all optional. Outputs: item_ids, scores and
-    source. Parameter: k.
+    """Inputs: the columns of a request, all optional. Outputs: item_ids, scores and source.
+    Parameters: those of `Retriever.predict`.
     """
     import pyarrow.parquet as pq
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-    schema = pq.read_schema(run.step("split_by_time") / TRAIN_FILE)
-    types = {name: _data_type(schema.field(name).type) for name in schema.names}
-    context = (feature.column for feature in run.config.features.columns.context)
-    inputs = [
-        ColSpec(types[USER], USER, required=False),
-        ColSpec(Array(types[ITEM]), HISTORY, required=False),
-        *(ColSpec(types[name], name, required=False) for name in context if name in types),
-    ]
+    files = [run.step("validate_data") / table_file(USERS), run.step("split_by_time") / TRAIN_FILE]
+    types: dict[str, Any] = {}
+    for file in files:
+        if file.is_file():
+            schema = pq.read_schema(file)
+            types |= {name: _data_type(schema.field(name).type) for name in schema.names}
+    types |= {HISTORY: Array(types[ITEM]), EXCLUDE: Array(types[ITEM])}
+    names = column_names(run.config.features)
+    inputs = [ColSpec(types[name], name, required=False) for name in names if name in types]
     outputs = [
         ColSpec(Array(types[ITEM]), "item_ids"),
         ColSpec(Array(DataType.double), "scores"),
         ColSpec(DataType.string, "source"),
     ]
-    parameters = ParamSchema([ParamSpec("k", DataType.long, DEFAULT_K)])
-    return ModelSignature(Schema(inputs), Schema(outputs), parameters)
+    parameters = [
+        ParamSpec("k", DataType.long, DEFAULT_K),
+        ParamSpec("exclude_seen", DataType.boolean, run.config.evaluation.exclude_seen),
+        ParamSpec("filters", DataType.string, [], (-1,)),
+        ParamSpec("as_of", DataType.string, ""),
+    ]
+    return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(parameters))
 
 
 def _data_type(arrow: Any) -> Any:
+    """The type of a column of a request."""
     import pyarrow as pa
-    from mlflow.types.schema import DataType
+    from mlflow.types.schema import Array, DataType
 
+    if pa.types.is_list(arrow) or pa.types.is_large_list(arrow):
+        return Array(_data_type(arrow.value_type))
+    if pa.types.is_boolean(arrow):
+        return DataType.boolean
     if pa.types.is_integer(arrow):
         return DataType.long
     return DataType.double if pa.types.is_floating(arrow) else DataType.string

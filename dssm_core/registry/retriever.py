@@ -5,14 +5,17 @@ in `code/`.
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
 
-from dssm_core.errors import DataError
+from dssm_core.config.conditions import time_ms
+from dssm_core.errors import DataError, shorten
 from dssm_core.retrieval.reloading import ReloadingBundle
+from dssm_core.retrieval.requests import DEFAULT_K
 
 
 class Retriever(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow's class is untyped here
@@ -30,21 +33,43 @@ class Retriever(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow's cl
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Columns `item_ids` and `scores`, for each row two lists of at most k (params: {"k":
-        200}), best first, and `source`.
+        """Columns `item_ids` and `scores`, for each row two lists of at most k, best first, and
+        `source`: what answered the row, see docs/serving.md.
 
-        model_input: `user_id`, `history` (item ids, newest last) or both, and context columns.
-        source says what a row was answered
-        by: `history` (it wins over the exported vector of a known user), `user`, or for newcomers
-        `context` (the unknown user's tower) or, of a model that has not learned what to make of
-        them, `hot`: what is most clicked. An MlflowException, which servers answer with status 400,
-        names what is wrong: neither column, a history that is no list, no rows, k outside 1 to
-        10,000.
+        model_input: `user_id`, `history` (item ids, newest last) or both; `exclude` (item ids that
+        are not to be listed), context columns, and user columns, which describe new users.
+
+        params: `k`, 200 by default; `exclude_seen`: leave out the history and what the user has
+        seen; `filters`: conditions on item columns; `as_of`: the time at which items must be
+        available, in ISO form, now by default.
+
+        Raises an MlflowException, which servers answer with status 400, that names what is wrong.
         """
+        params = params or {}
         try:
-            return self.bundle.current().retrieve(model_input, (params or {}).get("k", 200))
+            return self.bundle.current().retrieve(
+                model_input,
+                params.get("k", DEFAULT_K),
+                exclude_seen=params.get("exclude_seen"),
+                filters=list(params.get("filters", ())),
+                as_of_ms=_moment(params.get("as_of")),
+            )
         except DataError as error:
             raise mlflow.exceptions.MlflowException.invalid_parameter_value(str(error)) from error
+
+
+def _moment(as_of: str | None) -> int:
+    """A time as ms; without one, the current minute: the items that are available are then found
+    once a minute.
+    """
+    if not as_of:
+        return int(time.time() // 60) * 60_000
+    moment = time_ms(as_of)
+    if moment is None:
+        raise DataError(
+            f"as_of is {shorten(as_of)!r}: give a time in ISO form, such as 2024-03-07T12:00:00Z"
+        )
+    return moment
 
 
 mlflow.models.set_model(Retriever())

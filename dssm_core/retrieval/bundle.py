@@ -7,52 +7,52 @@ vocabularies that encode a user.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from dssm_core import families
-from dssm_core.aliases import Bools, Floats, Ints
-from dssm_core.columns import USER
+from dssm_core.aliases import Bools, Floats, Texts
 from dssm_core.config import Config
+from dssm_core.data.splits.days import Days
 from dssm_core.errors import ArtifactError
 from dssm_core.families import INDEXES
+from dssm_core.features.histories import Histories
 from dssm_core.features.ids import Ids
+from dssm_core.features.tables import encode_context
+from dssm_core.retrieval.catalogue import Catalogue, open_catalogue
+from dssm_core.retrieval.eligible import Eligible, Lists
+from dssm_core.retrieval.encoder import Encoder, described
 from dssm_core.retrieval.indexes.protocol import Index
+from dssm_core.retrieval.item_index import ItemIndex, open_item_index
 from dssm_core.retrieval.new_users import CONTEXT, HOT, HotList, answer_sources, open_hot_list
+from dssm_core.retrieval.new_users import HISTORY as HISTORY_SOURCE
 from dssm_core.retrieval.requests import (
-    HISTORY,
-    LISTS,
     MAX_K,
-    as_ids,
-    cast_ids,
-    check_frame,
+    Queries,
+    Rules,
+    check_columns,
     check_k,
-    check_rows,
+    check_size,
+    column_names,
+    read_queries,
 )
+from dssm_core.retrieval.seen_items import SeenItems
 from dssm_core.runs.files import digest, link, sha256
-from dssm_core.runs.layout import CONFIG_FILE, ITEM_IDS_FILE, USER_EMBEDDINGS_FILE, USER_IDS_FILE
+from dssm_core.runs.layout import (
+    CONFIG_FILE,
+    ITEM_EMBEDDINGS_FILE,
+    ITEM_IDS_FILE,
+    USER_EMBEDDINGS_FILE,
+    USER_IDS_FILE,
+)
 from dssm_core.runs.run import Run
 
 STEPS = ("export_embeddings", "build_index")
-
-
-@dataclass(frozen=True)
-class QueryPlan:
-    """How each row of a request is answered.
-
-    codes: [B] user codes, 0 = unknown. has_history: [B], whether the row's history holds a known
-    item. source: [B], what answers the row, see `answer_sources`.
-    """
-
-    codes: Ints
-    has_history: Bools
-    source: npt.NDArray[np.str_]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Bundle:
     users, items: the ids. The user of code r has row r of user_vectors [U + 1, D]; the item of code
     r has row r - 1 of the index.
     hot: the list that answers new users; None if the user tower answers them, see new_users.py.
+    seen: what users have seen; None if the bundle was written without it.
     """
 
     folder: Path
@@ -69,116 +70,144 @@ class Bundle:
     users: Ids
     items: Ids
     user_vectors: Floats
-    member: Index
-    index: Any
+    index: ItemIndex
+    catalogue: Catalogue
     hot: HotList | None = None
+    seen: SeenItems | None = None
 
     @cached_property
-    def encoder(self) -> Any:
+    def encoder(self) -> Encoder:
         """The user tower with its features, loaded on first use: rows answered by an exported
         vector need no tower.
         """
-        from dssm_core.retrieval.encoder import Encoder
-
         return Encoder(self.folder)
 
-    def plan(self, frame: pd.DataFrame) -> QueryPlan:
-        """How each row of `frame` [B] is answered. Raises DataError if a row is malformed."""
-        check_frame(frame)
-        features = self.config.features
-        codes = np.zeros(len(frame), np.int64)
-        if USER in frame:
-            codes = self.users.encode(as_ids(frame[USER], self.users))
-        has_history = self._has_known_history(frame)
-        has_context = np.zeros(len(frame), np.bool_)
-        if features.history.length == 0:
-            has_context = self._has_known_context(frame)
-        has_list = self.hot is not None
-        source = answer_sources(features, codes > 0, has_history, has_context, has_list)
-        return QueryPlan(codes, has_history, source)
+    def read(self, frame: pd.DataFrame) -> Queries:
+        """The rows of a request as codes. Raises DataError if a row is malformed."""
+        return read_queries(frame, self.users, self.items)
 
-    def vectors(self, frame: pd.DataFrame, plan: QueryPlan) -> Floats:
+    def rules(
+        self,
+        as_of_ms: int | None,
+        exclude_seen: bool | None = None,
+        filters: Sequence[str] = (),
+    ) -> Rules:
+        """What lists may hold at a time: the rules of the model, and those of a request.
+
+        exclude_seen: None takes the model's own. filters: are added to the model's own.
+        """
+        if exclude_seen is None:
+            exclude_seen = self.config.evaluation.exclude_seen
+        return Rules(exclude_seen, (*self.config.serving.filters, *filters), as_of_ms)
+
+    def sources(self, queries: Queries) -> Texts:
+        """What answers each row, see `answer_sources`. → [B]"""
+        features = self.config.features
+        described = np.zeros(len(queries), np.bool_)
+        if self.hot is not None and features.history.length == 0:
+            described = self._known_columns(queries.rows)
+        has_history = queries.histories.counts > 0
+        return answer_sources(
+            features, queries.codes > 0, has_history, described, self.hot is not None
+        )
+
+    def vectors(self, queries: Queries, sources: Texts) -> Floats:
         """The query vector of each row. → [B, D].
 
-        The tower embeds rows with a known history, and, if `frame` has context columns, rows that
-        are answered by their context. All other rows get the exported vector of their code. Rows
-        that the hot list answers do not use their vector.
+        The tower embeds rows with a known history, and rows of new users that have context or user
+        columns. All other rows get the exported vector of their code. Rows that the hot list
+        answers do not use their vector.
         """
-        vectors = np.array(self.user_vectors[plan.codes], dtype=np.float32)
-        encoded = plan.has_history
-        context_columns = [feature.column for feature in self.config.features.columns.context]
-        if any(column in frame for column in context_columns):
-            encoded = encoded | (plan.source == CONTEXT)
+        vectors = np.array(self.user_vectors[queries.codes], dtype=np.float32)
+        encoded = sources == HISTORY_SOURCE
+        if self._describing(queries.rows):
+            encoded |= sources == CONTEXT
         if encoded.any():
-            vectors[encoded] = self.encoder.users(self._encoder_input(frame[encoded]))
+            rows = np.flatnonzero(encoded)
+            vectors[rows] = self.encoder.embed(
+                queries.codes[rows], queries.histories.take(rows), queries.rows.iloc[rows]
+            )
         return vectors
 
-    def search(self, frame: pd.DataFrame, k: int) -> tuple[Ints, Floats]:
-        """Item rows and scores from the served index, best first. → [B, min(k, N)] each.
+    def eligible(self, queries: Queries, rules: Rules) -> Eligible:
+        """The items that each row may list. Raises DataError if a filter is not a condition."""
+        excluded = [queries.exclude] if len(queries.exclude.items) else []
+        if rules.exclude_seen:
+            excluded.append(queries.histories)
+            if self.seen is not None:
+                excluded.append(self.seen.of_users(queries.codes))
+        allowed = self.catalogue.allowed(rules.filters, rules.as_of_ms)
+        together = reduce(Histories.followed_by, excluded) if excluded else None
+        return Eligible(len(self.items) - 1, allowed, together)
 
-        Missing results at the end have row -1 and score -inf. Raises DataError if a row is
-        malformed, or k is below 1.
+    def answer(self, queries: Queries, rules: Rules, k: int) -> tuple[Lists, Texts]:
+        """Item rows and scores, best first, [B, min(k, N)] each, and the source of each row.
+
+        Missing results at the end have row -1 and score -inf.
         """
-        check_k(k)
-        return self._search(frame, self.plan(frame), k)
+        sources = self.sources(queries)
+        eligible = self.eligible(queries, rules)
+        k = min(k, eligible.n_items)
+        lists = self.index.search(self.vectors(queries, sources), k, eligible)
+        if self.hot is not None:
+            lists = self.hot.answer(sources == HOT, *lists, eligible)
+        return lists, sources
 
-    def retrieve(self, frame: pd.DataFrame, k: int) -> pd.DataFrame:
+    def retrieve(
+        self,
+        frame: pd.DataFrame,
+        k: int,
+        exclude_seen: bool | None = None,
+        filters: Sequence[str] = (),
+        as_of_ms: int | None = None,
+    ) -> pd.DataFrame:
         """The k best items for each row of `frame`.
+
+        exclude_seen: leave out the row's history and what its user has seen; None takes the
+        model's own `evaluation.exclude_seen`. filters: conditions on item columns, beside the
+        model's own. as_of_ms: items must be available at this time; None is the cutoff.
 
         Returns the columns `item_ids` and `scores`, lists of at most k, best first, and `source`,
         see `answer_sources`. A score is the similarity of the two towers' vectors; a score from the
-        hot list is the item's share of the clicks. Raises DataError if `frame` has no rows, a row
-        is malformed, or k is not from 1 to 10,000.
+        hot list is the item's share of the clicks. Raises DataError if `frame` has no rows, too
+        many, or an unknown column, a row is malformed, a filter is not a condition, or k is not
+        from 1 to 10,000.
         """
         check_k(k, MAX_K)
-        plan = self.plan(frame)
-        check_rows(frame)
-        rows, scores = self._search(frame, plan, k)
-        present = rows >= 0
-        ids = self.items.decode(np.where(present, rows, 0) + 1)
-        lists = [
-            (row_ids[mask].tolist(), row_scores[mask].tolist())
-            for row_ids, row_scores, mask in zip(ids, scores, present, strict=True)
-        ]
-        answers = pd.DataFrame(lists, columns=["item_ids", "scores"], index=frame.index)
-        return answers.assign(source=plan.source)
+        queries = self.read(frame)
+        check_columns(frame, column_names(self.config.features))
+        check_size(len(frame))
+        rules = self.rules(self.cutoff_ms if as_of_ms is None else as_of_ms, exclude_seen, filters)
+        (rows, scores), sources = self.answer(queries, rules, k)
+        present = (rows >= 0).sum(1)
+        ids = np.split(self.items.decode(rows[rows >= 0] + 1), np.cumsum(present)[:-1])
+        return pd.DataFrame(
+            {
+                "item_ids": [part.tolist() for part in ids],
+                "scores": [part[:n].tolist() for part, n in zip(scores, present, strict=True)],
+                "source": sources,
+            },
+            index=frame.index,
+        )
 
-    def _search(self, frame: pd.DataFrame, plan: QueryPlan, k: int) -> tuple[Ints, Floats]:
-        queries = self.vectors(frame, plan)
-        rows, scores = self.member.search(self.index, queries, min(k, len(self.items) - 1))
-        if self.hot is None:
-            return rows, scores
-        return self.hot.answer(plan.source == HOT, rows, scores)
+    @property
+    def cutoff_ms(self) -> int | None:
+        """The time as of which the bundle was exported; None for a split without days."""
+        split = self.config.split
+        return split.window(self.config.data.zone).cutoff_ms if isinstance(split, Days) else None
 
-    def _has_known_history(self, frame: pd.DataFrame) -> Bools:
-        """Whether each row's history holds a known item. → [B]."""
-        has_history = np.zeros(len(frame), np.bool_)
-        if HISTORY in frame:
-            flat = frame[HISTORY].reset_index(drop=True).explode().dropna()
-            known = self.items.encode(as_ids(flat, self.items)) > 0
-            has_history[flat.index.to_numpy()[known]] = True
-        return has_history
+    def _describing(self, rows: pd.DataFrame) -> bool:
+        """Whether a request has context or user columns."""
+        features = self.config.features
+        context = any(feature.column in rows for feature in features.columns.context)
+        return context or bool(described(features, rows))
 
-    def _has_known_context(self, frame: pd.DataFrame) -> Bools:
-        """Whether each row's context holds a known value. → [B]."""
-        from dssm_core.features.tables import encode_context
-
-        codes = encode_context(self.config.features.columns, frame, self.folder)
-        return np.asarray((codes > 0).any(1).numpy(), dtype=np.bool_)
-
-    def _encoder_input(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The rows as `Encoder.users` takes them: ids in the vocabularies' types, histories as
-        lists.
-        """
-        users = pd.Series([None] * len(frame), index=frame.index, dtype=object)
-        if USER in frame:
-            users = as_ids(frame[USER], self.users)
-        cells = frame[HISTORY] if HISTORY in frame else [()] * len(frame)
-        lists = [
-            cast_ids(list(cell), self.items) if isinstance(cell, LISTS) else [] for cell in cells
-        ]
-        histories = pd.Series(lists, index=frame.index, dtype=object)
-        return frame.assign(**{USER: users, HISTORY: histories}).reset_index(drop=True)
+    def _known_columns(self, rows: pd.DataFrame) -> Bools:
+        """Whether each row has a context value that was seen in training or a user column. → [B]"""
+        features = self.config.features
+        codes = encode_context(features.columns, rows, self.folder)
+        known = (codes > 0).any(1).numpy() | rows[described(features, rows)].notna().any(axis=1)
+        return np.asarray(known, dtype=np.bool_)
 
 
 def assemble(run: Run, folder: Path) -> Path:
@@ -212,17 +241,23 @@ def open_bundle(folder: Path | str) -> Bundle:
         config = Config.model_validate_json((folder / CONFIG_FILE).read_bytes())
         users = Ids.load(folder / USER_IDS_FILE)
         items = Ids.load(folder / ITEM_IDS_FILE)
-        vectors: Floats = np.load(folder / USER_EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
+        vectors, item_vectors = (
+            np.load(folder / file, mmap_mode="r", allow_pickle=False)
+            for file in (USER_EMBEDDINGS_FILE, ITEM_EMBEDDINGS_FILE)
+        )
+        catalogue = open_catalogue(folder, len(items) - 1)
+        seen = SeenItems.load(folder)
+        hot = open_hot_list(folder)
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"bundle {folder} is incomplete or damaged: {error}. Register the model of the run"
             " again"
         ) from error
     member: Index = families.build(INDEXES, config.index)
-    index = member.load(folder)
+    index = open_item_index(member, folder, item_vectors)
     if len(vectors) != len(users):
         raise ArtifactError(
             f"bundle {folder} has {len(vectors)} user vectors for {len(users)} codes. Register the"
             " model of the run again"
         )
-    return Bundle(folder, config, users, items, vectors, member, index, open_hot_list(folder))
+    return Bundle(folder, config, users, items, vectors, index, catalogue, hot, seen)

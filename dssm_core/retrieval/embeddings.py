@@ -6,14 +6,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from dssm_core.aliases import Floats
-from dssm_core.columns import HOUR_MS
+from dssm_core.columns import HOUR_MS, ITEMS
 from dssm_core.config import Config
 from dssm_core.features.dataset import Prepared, bucket_times, load_prepared
 from dssm_core.features.events import training_events
+from dssm_core.features.ids import Ids
 from dssm_core.features.inputs import item_inputs, users_as_of
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.popularity import (
@@ -24,15 +26,20 @@ from dssm_core.features.popularity import (
     hottest_recently,
 )
 from dssm_core.models.two_tower import TwoTower
+from dssm_core.retrieval.catalogue import make_catalogue
 from dssm_core.retrieval.encoder import load_towers, users_per_batch
 from dssm_core.retrieval.new_users import HotList
+from dssm_core.retrieval.seen_items import SeenItems
 from dssm_core.runs.layout import (
     ITEM_EMBEDDINGS_FILE,
+    ITEM_IDS_FILE,
     LOG_FILE,
     MANIFEST_FILE,
     SAMPLER_FILE,
     TOWERS_FILE,
     USER_EMBEDDINGS_FILE,
+    USER_IDS_FILE,
+    table_file,
 )
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
@@ -46,7 +53,8 @@ def export_embeddings(run: Run, work: Path) -> Outcome:
 
     The files are user_embeddings.npy (row = code, row 0 = the unknown user), item_embeddings.npy
     (row = code - 1), the towers, and the ids, vocabularies and column tables that encode a user;
-    also hot.parquet if the unknown user's vector was not trained (see new_users.py).
+    the items that each user has seen, and the columns that items are filtered by; also hot.parquet
+    if the unknown user's vector was not trained (see new_users.py).
     """
     prepared = load_prepared(run.step("sample_negatives"))
     model = load_towers(run.step("train_towers"), run.config, prepared)
@@ -55,6 +63,7 @@ def export_embeddings(run: Run, work: Path) -> Outcome:
     np.save(work / ITEM_EMBEDDINGS_FILE, items)
     np.save(work / USER_EMBEDDINGS_FILE, users)
     _copy_encoder(run, work)
+    _write_filters(run, prepared.log, work)
     hot = hot_list(prepared.log, run.config)
     if hot is not None:
         hot.save(work)
@@ -131,6 +140,17 @@ def trained_on_empty_histories(log: Interactions, config: Config) -> bool:
     events = training_events(log, bucket_times(config, log))
     first_items = log.history(events.user, events.as_of, 1)[0]
     return bool((first_items == 0).any())
+
+
+def _write_filters(run: Run, log: Interactions, work: Path) -> None:
+    """Write what lists leave out: seen items, and items by their columns."""
+    users = Ids.load(work / USER_IDS_FILE)
+    items = Ids.load(work / ITEM_IDS_FILE)
+    user = log.user.numpy()
+    SeenItems.of(user, log.item.numpy() - 1, len(users), len(items) - 1).save(work)
+    file = run.step("validate_data") / table_file(ITEMS)
+    rows = pq.read_table(file, partitioning=None).to_pandas() if file.is_file() else None
+    make_catalogue(rows, items, run.config).save(work)
 
 
 def _copy_encoder(run: Run, work: Path) -> None:

@@ -1,24 +1,24 @@
-"""The user tower as it is served: external ids and histories in, vectors out."""
+"""The user tower as it is served: codes, histories and columns in, vectors out."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn.functional import pad
 
-from dssm_core.aliases import Floats
-from dssm_core.columns import USER
+from dssm_core.aliases import Floats, Ints
 from dssm_core.config import Config, Features
 from dssm_core.features.dataset import Prepared, load_prepared
 from dssm_core.features.histories import Histories
 from dssm_core.features.ids import Ids
-from dssm_core.features.inputs import user_inputs
-from dssm_core.features.tables import encode_context
+from dssm_core.features.inputs import ColumnTable, user_inputs
+from dssm_core.features.tables import encode_context, encode_table
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.runs.layout import CONFIG_FILE, ITEM_IDS_FILE, TOWERS_FILE, USER_IDS_FILE
 
@@ -26,8 +26,9 @@ POSITIONS_PER_BATCH = 160_000  # users times history length
 
 
 class Encoder:
-    """Embeds users with the towers, ids and vocabularies in a folder of exported embeddings or a
-    bundle.
+    """Embeds users with the towers and vocabularies in a folder of exported embeddings or a bundle.
+
+    Users and items whose codes lie behind those of the training count as unknown.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,39 +36,85 @@ class Encoder:
         self.config = Config.model_validate_json((folder / CONFIG_FILE).read_bytes())
         self.prepared = load_prepared(folder, with_log=False)
         self.model = load_towers(folder, self.config, self.prepared)
-        # A refreshed bundle lists new ids behind those that the towers were trained on.
-        schema = self.prepared.schema
-        self.user_ids = Ids.load(folder / USER_IDS_FILE).first(schema.users)
-        self.item_ids = Ids.load(folder / ITEM_IDS_FILE).first(schema.items)
+
+    @cached_property
+    def user_ids(self) -> Ids:
+        """The users of the training. A refreshed bundle lists new users behind them."""
+        return Ids.load(self.folder / USER_IDS_FILE).first(self.prepared.schema.users)
+
+    @cached_property
+    def item_ids(self) -> Ids:
+        """The items of the training."""
+        return Ids.load(self.folder / ITEM_IDS_FILE).first(self.prepared.schema.items)
 
     @torch.no_grad()
-    def users(self, frame: pd.DataFrame) -> Floats:
-        """Vectors of users. → [n, D].
+    def embed(self, codes: Ints, histories: Histories, rows: pd.DataFrame) -> Floats:
+        """Vectors of users. → [B, D].
 
-        frame: n rows with user_id, history (lists of item ids, newest last) and context columns. An
-        unknown user, an unknown item and a missing context column count as code 0.
+        codes: [B], 0 = unknown. histories: item rows of each user, oldest first. rows: [B] rows of
+        context columns, and of user columns, which describe unknown users; a column that is missing
+        counts as unknown.
         """
         features = self.config.features
-        user = torch.from_numpy(self.user_ids.encode(frame[USER]))
-        history = self._history(frame["history"], features.history.length)
-        context = encode_context(features.columns, frame, self.folder)
+        schema = self.prepared.schema
+        user = torch.from_numpy(np.where(codes < schema.users, codes, 0))
+        history = self._history(histories, features.history.length)
+        context = encode_context(features.columns, rows, self.folder)
+        table = self._user_columns(user, rows)
         size = users_per_batch(features)
-        parts = zip(user.split(size), history.split(size), context.split(size), strict=True)
-        vectors = [self.model.users(user_inputs(self.prepared.users, *part)) for part in parts]
+        parts = torch.arange(len(user)).split(size)
+        vectors = [self._embed(table, user, history, context, part) for part in parts]
         return torch.cat(vectors).numpy()
 
-    def _history(self, lists: pd.Series[Any], length: int) -> Tensor:
-        """The newest `length` known items of each list, oldest first, padded with 0. → [n, length]
-        codes.
+    def _embed(
+        self, table: ColumnTable, user: Tensor, history: Tensor, context: Tensor, part: Tensor
+    ) -> Tensor:
+        inputs = user_inputs(table, part, history[part], context[part])
+        vectors: Tensor = self.model.users(inputs._replace(user=user[part]))
+        return vectors
+
+    def _history(self, histories: Histories, length: int) -> Tensor:
+        """The newest `length` items of each history that have a trained embedding, oldest first,
+        padded with 0. → [B, length] codes.
         """
-        flat = lists.reset_index(drop=True).explode().dropna()
-        codes = self.item_ids.encode(flat)
-        known = codes > 0
-        newest = Histories.of(flat.index.to_numpy()[known], codes[known], len(lists)).latest(length)
+        trained = histories.items < self.prepared.schema.items - 1
+        known = Histories.of(histories.query[trained], histories.items[trained], len(histories))
+        newest = known.latest(length)
         position = np.arange(len(newest.items)) - newest.ptr[newest.query]
-        history = np.zeros((len(lists), length), dtype=np.int64)
-        history[newest.query, position] = newest.items
+        history = np.zeros((len(newest), length), dtype=np.int64)
+        history[newest.query, position] = newest.items + 1
         return torch.from_numpy(history)
+
+    def _user_columns(self, user: Tensor, rows: pd.DataFrame) -> ColumnTable:
+        """The columns of each user: of known users as exported, of unknown users from `rows`. →
+        tables [B, …]
+        """
+        table = self.prepared.users.take(user)
+        unknown = (user == 0).numpy()
+        given = described(self.config.features, rows)
+        if not given or not unknown.any():
+            return table
+        names = [feature.column for feature in self.config.features.columns.user]
+        asked = rows[unknown].reindex(columns=names).reset_index(drop=True)
+        new = encode_table(self.config.features.columns, "user", asked, self.folder)
+        width = table.multi.shape[2]
+        multi = pad(new.multi[:, :, :width], (0, max(0, width - new.multi.shape[2])))
+        at = torch.from_numpy(unknown)
+        table.categorical[at], table.multi[at], table.numeric[at] = (
+            new.categorical,
+            multi,
+            new.numeric,
+        )
+        return table
+
+
+def described(features: Features, rows: pd.DataFrame) -> list[str]:
+    """The user columns that a request has."""
+    return [
+        feature.column
+        for feature in features.columns.user
+        if feature.in_table and feature.column in rows
+    ]
 
 
 def users_per_batch(features: Features) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from dssm_core import families
 from dssm_core.aliases import JSON, Floats
 from dssm_core.config import Config
 from dssm_core.families import INDEXES
+from dssm_core.retrieval.filter_trials import try_filters
 from dssm_core.retrieval.indexes import measure
 from dssm_core.retrieval.indexes.protocol import Index
+from dssm_core.retrieval.item_index import build_item_index
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
@@ -33,15 +36,17 @@ def make_index(config: Config, vectors: Floats, users: Floats, work: Path) -> JS
     """Build the configured index over items [N, D] and save it into `work`.
 
     Returns what was built, and its recall@k and queries per second, measured with users [U + 1, D]
-    against exact search.
+    against exact search, among all items and among a share of them (`filtered`).
     """
     kind = config.index.kind
     member: Index = families.build(INDEXES, config.index)
     queries = users[1:]  # row 0, the unknown user, is not a realistic query
     started = time.perf_counter()
-    index = member.build(vectors, config.seed, queries)
+    built = build_item_index(member, vectors, config.seed, queries)
     seconds = time.perf_counter() - started
-    member.save(index, work)
+    index = built.index
+    built, trials = try_filters(built, queries, config.seed)
+    built.save(work)
     sample = measure.sample(vectors, queries, measure.K, measure.QUERIES, config.seed)
     recall, rate = sample.measure(member, index)
     if recall < measure.ENOUGH:
@@ -58,4 +63,10 @@ def make_index(config: Config, vectors: Floats, users: Floats, work: Path) -> JS
         "queries_per_s": round(rate, 1),
         "queries": len(sample.queries),
     }
-    return {"kind": kind, **member.describe(index), "build_seconds": round(seconds, 3), **measured}
+    return {
+        "kind": kind,
+        **member.describe(index),
+        "build_seconds": round(seconds, 3),
+        **measured,
+        "filtered": [asdict(trial) for trial in trials],
+    }

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from dssm_core.aliases import Bools, Floats, Ints
+from dssm_core.aliases import Bools, Floats, Ints, Texts
 from dssm_core.config import Features
+from dssm_core.retrieval.eligible import Eligible, Lists
 
 FILE = "hot.parquet"
 HISTORY, KNOWN, CONTEXT, HOT = "history", "user", "context", "hot"  # values of `source`
@@ -40,19 +40,26 @@ class HotList:
     rows: Ints
     scores: Floats
 
-    def answer(self, new: Bools, rows: Ints, scores: Floats) -> tuple[Ints, Floats]:
-        """Replace the answers to new users by the list. rows, scores: [B, k] → the same shapes.
+    def answer(self, new: Bools, rows: Ints, scores: Floats, eligible: Eligible) -> Lists:
+        """Replace the answers to new users by the eligible items of the list. rows, scores: [B, k]
+        → the same shapes.
 
-        new: [B]. Behind the end of the list, rows are -1 and scores -inf.
+        new: [B]. Behind the end of the list are the other answers of the index, with score 0: they
+        had no click.
         """
+        new_users = np.flatnonzero(new)
         k = rows.shape[1]
-        missing = max(0, k - len(self.rows))
-        hot_rows = np.pad(self.rows[:k], (0, missing), constant_values=-1)
-        hot_scores = np.pad(self.scores[:k], (0, missing), constant_values=-np.inf)
-        return (
-            np.where(new[:, None], hot_rows, rows),
-            np.where(new[:, None], hot_scores, scores),
+        shape = (len(new_users), len(self.rows))
+        hot_rows, hot_scores = eligible.take(new_users).keep(
+            np.broadcast_to(self.rows, shape), np.broadcast_to(self.scores, shape)
         )
+        others = np.where(np.isin(rows[new_users], self.rows), -1, rows[new_users])
+        lists = np.concatenate([hot_rows, others], axis=1)
+        shares = np.concatenate([hot_scores, np.zeros_like(scores[new_users])], axis=1)
+        lists, shares = Eligible(eligible.n_items).keep(lists, shares)
+        rows, scores = rows.copy(), scores.copy()
+        rows[new_users], scores[new_users] = lists[:, :k], shares[:, :k]
+        return rows, scores
 
     def save(self, folder: Path) -> None:
         """Write the list into a folder of exported embeddings or a bundle."""
@@ -75,7 +82,7 @@ def answer_sources(
     known_history: Bools,
     known_context: Bools,
     has_list: bool,
-) -> npt.NDArray[np.str_]:
+) -> Texts:
     """What answers each query. → [B].
 
     `history`: the user tower, from the given history. `user`: the exported vector of the user id.

@@ -31,9 +31,11 @@ from dssm_core.features.ids import Ids
 from dssm_core.features.inputs import ColumnTable, user_inputs
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.tables import encode_context, extend_table
+from dssm_core.retrieval.catalogue import Catalogue, make_catalogue
 from dssm_core.retrieval.embeddings import embed_items, most_clicked, trained_codes
 from dssm_core.retrieval.encoder import Encoder, users_per_batch
 from dssm_core.retrieval.new_users import HotList
+from dssm_core.retrieval.seen_items import SeenItems
 
 NEVER = torch.iinfo(torch.int64).max
 
@@ -74,6 +76,7 @@ class Timeline:
     creation_time: Tensor
     user_table: ColumnTable
     item_table: ColumnTable
+    catalogue: Catalogue
 
     @classmethod
     def of(cls, folder: Path, latest: LatestTables) -> Timeline:
@@ -111,6 +114,7 @@ class Timeline:
             creation_time=creation_time,
             user_table=extend_table(tables.users, columns, "user", latest.users, new_users, folder),
             item_table=extend_table(tables.items, columns, "item", latest.items, new_items, folder),
+            catalogue=make_catalogue(latest.items, items, encoder.config),
         )
 
     def as_of(self, as_of_ms: int) -> Snapshot:
@@ -131,6 +135,12 @@ class Timeline:
             self.user[rows], self.item[rows], self.time[rows], self.context[rows], created, window
         )
         return Snapshot(self, log, n_users)
+
+    def seen_before(self, as_of_ms: int) -> SeenItems:
+        """What each user has clicked before a time."""
+        before = self.clicks_before(as_of_ms)
+        user, item = self.user[:before].numpy(), self.item[:before].numpy() - 1
+        return SeenItems.of(user, item, len(self.users), len(self.items) - 1)
 
     def clicks_before(self, as_of_ms: int) -> int:
         """The number of clicks before a time."""
@@ -162,6 +172,16 @@ class Snapshot:
     def item_ids(self) -> Ids:
         """The ids of the known items."""
         return self.timeline.items.first(self.n_items)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The columns of the known items."""
+        return self.timeline.catalogue.first(self.n_items - 1)
+
+    def seen_items(self, exported: SeenItems | None) -> SeenItems:
+        """What each known user has seen: as exported, and clicked since."""
+        clicked = self.timeline.seen_before(self.log.end)
+        return clicked.first(self.n_users).joined(exported, self.n_items - 1)
 
     @cached_property
     def active_users(self) -> Tensor:

@@ -20,6 +20,7 @@ TOWERS_FILE = "towers.safetensors"  # train_towers: weights
 HISTORY_FILE = "history.jsonl"  # train_towers: loss and validation by step
 CHECKPOINT_FILE = "checkpoint.pt"  # train_towers: only while it trains
 
+ITEM_COLUMNS_FILE = "item_columns.parquet"  # export_embeddings: what requests filter items by
 USER_EMBEDDINGS_FILE = "user_embeddings.npy"  # export_embeddings: [U + 1, D]
 ITEM_EMBEDDINGS_FILE = "item_embeddings.npy"  # export_embeddings: [N, D]
 

@@ -96,8 +96,16 @@ STEPS = {
             "export_embeddings",
             "dssm_core.retrieval.embeddings:export_embeddings",
             "embed every user and item as of the cutoff",
-            ("features", "tower", "item_tower", "model", "split", "train.target"),
-            ("sample_negatives", "train_towers"),
+            (
+                "features",
+                "tower",
+                "item_tower",
+                "model",
+                "split",
+                "train.target",
+                "serving.columns",
+            ),
+            ("validate_data", "sample_negatives", "train_towers"),
         ),
         Step(
             "build_index",

@@ -55,7 +55,7 @@ def sample_negatives(run: Run, work: Path) -> Outcome:
     positives = positives[listed]
     ids = {USER: Ids.fit(positives[USER]), ITEM: Ids.fit(served[ITEM])}
     for column, vocabulary in ids.items():
-        vocabulary.save(work / ids_file(column), column)
+        vocabulary.save(work / ids_file(column), column, lookup=True)
     items, item_columns = fit_table(features, "item", tables["item"], ids[ITEM], work)
     users, user_columns = fit_table(features, "user", tables["user"], ids[USER], work)
     context, context_columns = fit_context(features, positives, work)

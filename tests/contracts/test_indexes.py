@@ -60,6 +60,26 @@ def test_one_item(member):
     np.testing.assert_allclose(scores, [[1.0]], atol=1e-5)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.99])
+def test_only_allowed_rows_are_returned_best_first(member, share):
+    vectors, queries = unit_vectors(2000), unit_vectors(20, seed=1)
+    allowed = np.random.default_rng(2).random(2000) < share
+    rows, scores = member.search(member.build(vectors, seed=0), queries, 10, allowed)
+    assert rows.shape == scores.shape == (20, 10)
+    assert allowed[rows[rows >= 0]].all()
+    assert (scores[:, 1:] <= scores[:, :-1]).all()
+    if member.exact:
+        best = np.argsort(-np.where(allowed, queries @ vectors.T, -np.inf), axis=1)[:, :10]
+        np.testing.assert_array_equal(rows, best)
+
+
+def test_where_nothing_is_allowed_nothing_is_returned(member):
+    index = member.build(unit_vectors(50), seed=0)
+    rows, scores = member.search(index, unit_vectors(2), 3, np.zeros(50, dtype=np.bool_))
+    assert (rows == -1).all()
+    assert np.isneginf(scores).all()
+
+
 def test_saved_and_loaded_answers_the_same(member, tmp_path):
     index = member.build(unit_vectors(300), seed=0)
     before = member.search(index, unit_vectors(7, seed=2), 20)

@@ -19,7 +19,7 @@ from dssm_core.retrieval.snapshots import LatestTables, Timeline
 from dssm_core.runs.run import create_run
 from dssm_core.runs.table import STEPS
 from dssm_core.runs.transaction import execute
-from tests.conftest import small_config
+from tests.conftest import embed_rows, small_config
 
 DAY = 86_400_000
 T0 = 1_709_251_200_000  # 2024-03-01 00:00 UTC
@@ -114,7 +114,7 @@ def test_the_served_vector_of_a_user_equals_the_exported_one(served):
     exported = np.load(encoder.folder / "user_embeddings.npy")
     assert np.isfinite(exported).all()
     np.testing.assert_allclose(
-        encoder.users(last), exported[encoder.user_ids.encode(last[USER])], atol=1e-5
+        embed_rows(encoder, last), exported[encoder.user_ids.encode(last[USER])], atol=1e-5
     )
 
 
@@ -177,7 +177,7 @@ def test_every_kind_of_column_describes_users_and_items_that_appear_later(served
     assert np.isfinite(users).all()
     unknown = pd.DataFrame({USER: [None], "history": [["3"]], "device": ["phone"]})
     # The columns of the new user have an effect.
-    assert not np.allclose(users[-1], encoder.users(unknown)[0], atol=1e-3)
+    assert not np.allclose(users[-1], embed_rows(encoder, unknown)[0], atol=1e-3)
 
 
 def test_shared_tables_are_saved_once_and_hashed_columns_have_no_file(served):

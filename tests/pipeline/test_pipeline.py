@@ -173,7 +173,7 @@ def test_new_users_get_recent_hot_if_the_tower_was_not_trained_on_empty_historie
     new = data.all.codes == 0
     with open_served(run) as opened:
         search = opened.search(opened.served, opened.encode(data.all))
-        rows = search(0, len(new), 20)
+        rows = search(0, len(new), 20, data.all.eligible)
     assert new.any()
     assert (rows[new] == baseline[:20]).all()
     assert not (rows[~new] == baseline[:20]).all(1).any()

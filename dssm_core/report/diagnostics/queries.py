@@ -108,8 +108,7 @@ def examples(
     vectors = QueryVectors(sample.vectors, np.arange(len(sample.rows)), sample.cold)
     queries = warm.take(sample.rows)
     search = opened.search(opened.served, vectors)
-    exclude_seen = config.evaluation.exclude_seen
-    rows = answer(search, queries, 0, len(sample.rows), config.gate.k, exclude_seen)  # [Q, k]
+    rows = answer(search, queries, 0, len(sample.rows), config.gate.k)  # [Q, k]
     keys = sample.rows[:, None] * warm.relevant.n_items + rows
     hits = np.isin(keys, warm.relevant.keys) & (rows >= 0)
     relevant = warm.relevant.counts[sample.rows]

@@ -5,6 +5,7 @@ compiles.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -12,12 +13,15 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from dssm_core.aliases import Floats, Ints
+from dssm_core.aliases import Bools, Floats, Ints
 from dssm_core.config import Config, Member
 from dssm_core.errors import ArtifactError, ConfigError
+from dssm_core.retrieval.eligible import Eligible, pad_lists
 from dssm_core.retrieval.indexes.protocol import check_k, check_vectors, in_parts, tell
 
 FILE = "index.annoy"
+OVERFETCH = 20
+SPARE = 1.5  # of the rows that are expected to be needed
 SHAPE = "index.json"  # the file itself does not know its dimension
 
 
@@ -87,19 +91,29 @@ class Annoy(BaseModel):
             ) from error
         return index
 
-    def search(self, index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
+    def search(
+        self, index: Any, queries: Floats, k: int, allowed: Bools | None = None
+    ) -> tuple[Ints, Floats]:
         """Rows and scores [B, k], best first; Annoy's angular distance d of unit vectors is turned
         back by 1 - d^2/2.
+
+        Annoy cannot leave rows out: it is asked for so many more that k of them are likely to be
+        allowed, and at most for OVERFETCH times as many.
         """
-        rows = np.full((len(queries), check_k(k)), -1, dtype=np.int64)
-        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        fetched = check_k(k)
+        if allowed is not None:
+            share = max(float(allowed.mean()), 1 / OVERFETCH)
+            fetched = min(math.ceil(SPARE * k / share), len(allowed))
+        rows = np.full((len(queries), fetched), -1, dtype=np.int64)
+        scores = np.full((len(queries), fetched), -np.inf, dtype=np.float32)
         for i, query in enumerate(queries):  # Annoy takes one query a call
             found, distances = index.get_nns_by_vector(
-                query, k, self.search_k, include_distances=True
+                query, fetched, max(self.search_k, fetched), include_distances=True
             )
             rows[i, : len(found)] = found
             scores[i, : len(found)] = 1 - np.square(distances) / 2
-        return rows, scores
+        kept = Eligible(index.get_n_items(), allowed).keep(rows, scores)
+        return pad_lists(*kept, k)
 
 
 def _annoy() -> Any:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dssm_core import families
-from dssm_core.aliases import Floats, Ints
+from dssm_core.aliases import Bools, Floats, Ints
 from dssm_core.config import Config, Member
 from dssm_core.errors import ArtifactError, ConfigError
 from dssm_core.families import INDEXES, did_you_mean
@@ -152,9 +152,11 @@ class Auto(BaseModel):
             ) from error
         return Chosen(choice, member, member.load(folder))
 
-    def search(self, index: Chosen, queries: Floats, k: int) -> tuple[Ints, Floats]:
+    def search(
+        self, index: Chosen, queries: Floats, k: int, allowed: Bools | None = None
+    ) -> tuple[Ints, Floats]:
         """Rows and scores [B, k], best first, from the chosen index."""
-        return index.member.search(index.index, queries, k)
+        return index.member.search(index.index, queries, k, allowed)
 
     def _tune(
         self, asked: measure.Sample, built: Chosen, beat: IndexTrial

@@ -10,7 +10,7 @@ from typing import Any
 import faiss as untyped
 import numpy as np
 
-from dssm_core.aliases import Floats, Ints
+from dssm_core.aliases import Bools, Floats, Ints
 from dssm_core.errors import ArtifactError
 from dssm_core.retrieval.indexes.protocol import check_k, mark_missing
 from dssm_core.runs.files import write_atomically
@@ -53,10 +53,18 @@ def load(folder: Path) -> Any:
         ) from error
 
 
-def search(index: Any, queries: Floats, k: int, parameters: Any = None) -> tuple[Ints, Floats]:
+def search(
+    index: Any, queries: Floats, k: int, parameters: Any, allowed: Bools | None
+) -> tuple[Ints, Floats]:
     """Search with the index's own metric (inner product); short results are padded as the Protocol
     says.
+
+    parameters: FAISS's search parameters of this kind of index.
     """
     queries = np.ascontiguousarray(queries, dtype=np.float32)
+    if allowed is not None:
+        # A variable: FAISS holds only a pointer, and the selector must live until the search ends.
+        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        parameters.sel = selector
     scores, rows = index.search(queries, check_k(k), params=parameters)
     return mark_missing(rows, scores)

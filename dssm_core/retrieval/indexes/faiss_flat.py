@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from dssm_core.aliases import Floats, Ints
+from dssm_core.aliases import Bools, Floats, Ints
 from dssm_core.config import Member
 from dssm_core.retrieval.indexes import faiss_file
 from dssm_core.retrieval.indexes.faiss_file import faiss
@@ -55,6 +55,9 @@ class FaissFlat(BaseModel):
         """Read `index.faiss`."""
         return faiss_file.load(folder)
 
-    def search(self, index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
+    def search(
+        self, index: Any, queries: Floats, k: int, allowed: Bools | None = None
+    ) -> tuple[Ints, Floats]:
         """Rows and scores [B, k], best first."""
-        return faiss_file.search(index, queries, k)
+        parameters = faiss.SearchParameters()
+        return faiss_file.search(index, queries, k, parameters, allowed)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dssm_core.aliases import Floats, Ints
+from dssm_core.aliases import Bools, Floats, Ints
 from dssm_core.config import Member
 from dssm_core.retrieval.indexes import faiss_file
 from dssm_core.retrieval.indexes.faiss_file import faiss
@@ -65,8 +65,9 @@ class FaissHnsw(BaseModel):
         """Read `index.faiss`."""
         return faiss_file.load(folder)
 
-    def search(self, index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
+    def search(
+        self, index: Any, queries: Floats, k: int, allowed: Bools | None = None
+    ) -> tuple[Ints, Floats]:
         """Rows and scores [B, k], best first; the walk keeps max(ef_search, k) candidates."""
-        return faiss_file.search(
-            index, queries, k, faiss.SearchParametersHNSW(efSearch=max(self.ef_search, k))
-        )
+        parameters = faiss.SearchParametersHNSW(efSearch=max(self.ef_search, k))
+        return faiss_file.search(index, queries, k, parameters, allowed)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dssm_core.aliases import Floats, Ints
+from dssm_core.aliases import Bools, Floats, Ints
 from dssm_core.config import Member
 from dssm_core.retrieval.indexes import faiss_file
 from dssm_core.retrieval.indexes.faiss_file import faiss
@@ -80,8 +80,9 @@ class FaissIvf(BaseModel):
         """Read `index.faiss`."""
         return faiss_file.load(folder)
 
-    def search(self, index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
+    def search(
+        self, index: Any, queries: Floats, k: int, allowed: Bools | None = None
+    ) -> tuple[Ints, Floats]:
         """Rows and scores [B, k], best first, from the `nprobe` nearest cells."""
-        return faiss_file.search(
-            index, queries, k, faiss.SearchParametersIVF(nprobe=min(self.nprobe, index.nlist))
-        )
+        parameters = faiss.SearchParametersIVF(nprobe=min(self.nprobe, index.nlist))
+        return faiss_file.search(index, queries, k, parameters, allowed)

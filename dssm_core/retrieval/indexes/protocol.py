@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from dssm_core.aliases import Floats, Ints
+from dssm_core.aliases import Bools, Floats, Ints
 from dssm_core.config import Member
 from dssm_core.errors import DataError
 
@@ -61,9 +61,11 @@ class Index(Protocol):
     def load(self, folder: Path) -> Any:
         """Read what `save` wrote; ArtifactError where it is missing or damaged."""
 
-    def search(self, index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
+    def search(
+        self, index: Any, queries: Floats, k: int, allowed: Bools | None = None
+    ) -> tuple[Ints, Floats]:
         """The k rows of largest inner product for each query [B, D]: rows [B, k] and scores [B, k],
-        best first.
+        best first. allowed: [N], the rows that may be returned; None: all.
 
         Where fewer than k are found (k over N, or an approximate index that gave up) the rest is
         row -1, score -inf.

@@ -1,12 +1,16 @@
 """The made-up run's answers, counted by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from dssm_core.evaluation import answers
-from dssm_core.evaluation.answers import answer, one_list, pad
+from dssm_core.evaluation.answers import answer, list_search, one_list
 from dssm_core.evaluation.measure import mean_and_error, measure
-from dssm_core.evaluation.queries import make_slice, read_evaluation_data, users_frame
+from dssm_core.evaluation.queries import make_slice, read_evaluation_data
+from dssm_core.evaluation.query_rows import users_frame
+from dssm_core.retrieval.eligible import Eligible
 from tests.conftest import evaluated, measured
 
 
@@ -128,18 +132,21 @@ def test_what_a_query_has_taken_is_left_out_of_every_answer(fabricate):
 
 
 def test_leaving_out_equals_brute_force(fabricate):
-    asked, rng = read_evaluation_data(fabricate()).all, np.random.default_rng(3)
+    asked = read_evaluation_data(fabricate(exclude_seen=True)).all
+    rng = np.random.default_rng(3)
     lists = np.array([rng.permutation(4) for _ in range(4)])
-    got = answer(lambda first, last, k: lists[first:last, :k], asked, 1, 4, 2, exclude_seen=True)
+
+    class Ranker:
+        def lists(self, histories, k):
+            return lists[4 - len(histories) :, :k]
+
+    search = list_search(Ranker(), asked.histories)
+    got = answer(search, asked, 1, 4, 2)
     past = [set(asked.histories.part(query, query + 1).items.tolist()) for query in range(4)]
     wanted = [[row for row in lists[query] if row not in past[query]][:2] for query in range(1, 4)]
     assert got.tolist() == wanted
-    assert (
-        answer(
-            lambda first, last, k: lists[first:last, :k], asked, 1, 4, 2, exclude_seen=False
-        ).tolist()
-        == lists[1:, :2].tolist()
-    )
+    everything = replace(asked, eligible=Eligible(4))
+    assert answer(search, everything, 1, 4, 2).tolist() == lists[1:, :2].tolist()
 
 
 def test_pairs_are_judged_where_both_labels_are(fabricate):
@@ -175,26 +182,12 @@ def test_nobody_to_ask_is_none_and_not_zero(fabricate):
     assert scores["recall@200_low"] is None
 
 
-def test_pad_cuts_and_fills():
-    rows = np.array([[3, 1]])
-    assert pad(rows, 1).tolist() == [[3]]
-    assert pad(rows, 4).tolist() == [[3, 1, -1, -1]]
-
-
 def test_users_frame_tells_what_train_knew(fabricate):
     run = fabricate()
-    frame = users_frame(run, read_evaluation_data(run).all, length=2)
+    frame = users_frame(run, read_evaluation_data(run).all)
     assert dict(zip(frame.user_id, frame.history, strict=True)) == {
         1: [30, 10],
         2: [30, 20],
         3: [30],
         7: [],
     }
-    short = users_frame(run, read_evaluation_data(run).all, length=1)
-    assert short.history.tolist() == [[10], [20], [30], []]
-    assert users_frame(run, read_evaluation_data(run).all, length=0).history.tolist() == [
-        [],
-        [],
-        [],
-        [],
-    ]

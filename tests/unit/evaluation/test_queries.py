@@ -11,7 +11,8 @@ from dssm_core.data.splits.last_n import LastN
 from dssm_core.errors import DataError
 from dssm_core.evaluation import answers
 from dssm_core.evaluation.answers import open_served
-from dssm_core.evaluation.queries import make_evaluation_data, users_frame
+from dssm_core.evaluation.queries import make_evaluation_data
+from dssm_core.evaluation.query_rows import users_frame
 from dssm_core.features.ids import Ids
 
 TRAIN = [("a", 10, 1), ("b", 20, 1), ("a", 30, 0), ("a", 20, 1), ("b", 10, 1)]
@@ -87,9 +88,10 @@ def test_a_row_of_label_0_is_judged_with_the_past_before_it(rolling):
 
 def test_the_context_is_that_of_the_latest_positive_before_the_query(rolling):
     run, users, items = rolling
-    frame = users_frame(run, make_evaluation_data(run, users, items).all, 2, ("device", "unknown"))
+    frame = users_frame(run, make_evaluation_data(run, users, items).all, ("device", "unknown"))
     assert frame["device"].tolist() == ["train3", "test0", "test2", "train4", "test4"]
-    assert frame["history"].tolist() == [[10, 20], [20, 30], [20, 30], [20, 10], [10, 30]]
+    newest = [history[-2:] for history in frame["history"]]
+    assert newest == [[10, 20], [20, 30], [20, 30], [20, 10], [10, 30]]
 
 
 def test_rows_ask_by_the_encoder_and_not_by_the_exported_users(rolling, monkeypatch):
@@ -100,17 +102,16 @@ def test_rows_ask_by_the_encoder_and_not_by_the_exported_users(rolling, monkeypa
         def __init__(self, folder):
             assert (folder / "config.json").is_file()
 
-        def users(self, frame):
-            return np.load(run.step("export_embeddings") / "item_embeddings.npy")[
-                [cell[-1] // 10 - 1 for cell in frame["history"]]
-            ]
+        def embed(self, codes, histories, rows):
+            newest = histories.items[histories.ptr[1:] - 1]
+            return np.load(run.step("export_embeddings") / "item_embeddings.npy")[newest]
 
-    monkeypatch.setattr("dssm_core.retrieval.encoder.Encoder", Newest)
+    monkeypatch.setattr("dssm_core.retrieval.bundle.Encoder", Newest)
     monkeypatch.setattr(answers, "QUERIES_AT_ONCE", 2)
     data = make_evaluation_data(run, users, items)
     with open_served(run) as opened:
         search = opened.search(opened.served, opened.encode(data.all))
-        assert search(0, 5, 1)[:, 0].tolist() == [1, 2, 2, 0, 2]
+        assert search(0, 5, 1, data.all.eligible)[:, 0].tolist() == [1, 2, 2, 0, 2]
     assert not list(run.root.glob(".scratch-*"))
 
 

@@ -3,12 +3,19 @@ import numpy as np
 from dssm_core.features.histories import Histories
 
 
-def test_lists_lose_what_was_taken_and_close_up():
+def test_contains():
     past = Histories.of(np.array([0, 0, 2]), np.array([3, 1, 0]), 3)
-    lists = np.array([[1, 2, 3, 0], [3, -1, -1, -1], [0, -1, 2, -1]])
-    assert past.drop_from(lists).tolist() == [[2, 0, -1, -1], [3, -1, -1, -1], [2, -1, -1, -1]]
-    nothing = Histories.of(np.array([], dtype=np.int64), np.array([], dtype=np.int64), 1)
-    assert nothing.drop_from(np.array([[1, 0]])).tolist() == [[1, 0]]
+    rows = np.array([[1, 2, 3, 0], [3, -1, -1, -1], [0, -1, 2, 99]])
+    wanted = [[True, False, True, False], [False] * 4, [True, False, False, False]]
+    assert past.contains(rows).tolist() == wanted
+    assert Histories.empty(1).contains(np.array([[1, 0]])).tolist() == [[False, False]]
+
+
+def test_followed_by_joins_each_query():
+    one = Histories.of(np.array([0, 1]), np.array([5, 6]), 2)
+    both = one.followed_by(Histories.of(np.array([1, 0, 1]), np.array([1, 2, 3]), 2))
+    assert both.ptr.tolist() == [0, 2, 5]
+    assert both.items.tolist() == [5, 2, 6, 1, 3]
 
 
 def test_events_are_grouped_by_query_and_keep_their_order():

@@ -65,7 +65,7 @@ def test_find_agrees_with_encode(values, tmp_path):
     asked = [*values, type(values[0])(5), type(values[0])(6), None]
     expected = [*range(1, len(ids)), 0, 0]
     assert sorted(ids.find(asked).tolist(), key=lambda code: code or 99) == expected
-    ids.save(tmp_path / "ids.parquet", "item_id")
+    ids.save(tmp_path / "ids.parquet", "item_id", lookup=True)
     for each in (ids, Ids.load(tmp_path / "ids.parquet")):
         assert each.find(asked).tolist() == each.encode(pd.Series(asked, dtype=object)).tolist()
 

@@ -191,9 +191,9 @@ def test_the_champion_is_measured_on_all_traffic(fabricate, tmp_path, quiet, mon
     assemble(run, folder)
     fetched = versions.FetchedVersion("4", folder)
     monkeypatch.setattr(versions, "fetch_champion", lambda run, into: fetched)
-    plan = Bundle.plan
+    read = Bundle.read
     monkeypatch.setattr(
-        Bundle, "plan", lambda self, frame: plan(self, frame.drop(columns="history"))
+        Bundle, "read", lambda self, frame: read(self, frame.drop(columns="history"))
     )
     metrics = gate.judge(run, tmp_path, verdict.publish).info["metrics"]
     assert metrics["champion"]["all"] == metrics["all"]["served"]

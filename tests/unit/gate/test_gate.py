@@ -169,9 +169,9 @@ def test_the_champion_answers_the_same_queries(fabricate, tmp_path, monkeypatch)
         versions, "fetch_champion", lambda run, into: versions.FetchedVersion("4", folder)
     )
     monkeypatch.setattr(verdict, "log_verdict", lambda *_: None)
-    plan = Bundle.plan
+    read = Bundle.read
     monkeypatch.setattr(
-        Bundle, "plan", lambda self, frame: plan(self, frame.drop(columns="history"))
+        Bundle, "read", lambda self, frame: read(self, frame.drop(columns="history"))
     )
     outcome = gate.judge(run, tmp_path, verdict.publish)
     champion, served = outcome.info["metrics"]["champion"], outcome.info["metrics"]["served"]

@@ -13,6 +13,7 @@ from dssm_core.evaluation.baselines.recent_hot import RecentHot
 from dssm_core.evaluation.queries import read_evaluation_data
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.popularity import Clicks
+from dssm_core.retrieval.eligible import Eligible
 from dssm_core.retrieval.embeddings import hot_list, trained_on_empty_histories
 from dssm_core.retrieval.new_users import HotList, answer_sources, open_hot_list
 from tests.conftest import small_config
@@ -104,10 +105,20 @@ def test_answers_of_the_list_are_padded_and_leave_the_others_alone():
         np.array([[0.9, 0.8, 0.7], [0.1, -np.inf, -np.inf]], np.float32),
     )
     listed = HotList(np.array([3, 1]), np.array([0.6, 0.4], np.float32))
-    got_rows, got_scores = listed.answer(np.array([False, True]), rows, scores)
+    new = np.array([False, True])
+    got_rows, got_scores = listed.answer(new, rows, scores, Eligible(4))
     assert got_rows.tolist() == [[0, 1, 2], [3, 1, -1]]
     np.testing.assert_allclose(got_scores[1], [0.6, 0.4, -np.inf])
     np.testing.assert_array_equal(got_scores[0], scores[0])
+
+
+def test_the_list_holds_eligible_items_only_and_the_index_fills_it_up():
+    rows, scores = np.array([[0, 1, 2]]), np.array([[0.9, 0.8, 0.7]], np.float32)
+    listed = HotList(np.array([3, 1]), np.array([0.6, 0.4], np.float32))
+    allowed = Eligible(4, np.array([True, True, True, False]))
+    got_rows, got_scores = listed.answer(np.array([True]), rows, scores, allowed)
+    assert got_rows.tolist() == [[1, 0, 2]]
+    np.testing.assert_allclose(got_scores, [[0.4, 0, 0]])
 
 
 @pytest.mark.parametrize(
@@ -136,8 +147,9 @@ def test_the_evaluation_answers_new_users_as_the_server_does(fabricate, finish):
     for which in ("served", "exact"):
         with open_served(run) as opened:
             search = opened.search(getattr(opened, which), opened.encode(asked))
-            rows = search(0, len(asked.codes), 4)
+            rows = search(0, len(asked.codes), 4, asked.eligible)
         new = asked.codes == 0
         assert new.sum() == 1
-        assert rows[new].tolist() == [[2, -1, -1, -1]]
+        assert rows[new, 0].tolist() == [2]
+        assert sorted(rows[new][0]) == [0, 1, 2, 3]
         assert (rows[~new] >= 0).all()

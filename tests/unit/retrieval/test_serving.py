@@ -75,9 +75,15 @@ def test_the_schema_is_stated(model):
     assert [(column.name, str(column.type), column.required) for column in signature.inputs] == [
         ("user_id", "DataType.long", False),
         ("history", "Array(long)", False),
+        ("exclude", "Array(long)", False),
     ]
     assert [column.name for column in signature.outputs] == ["item_ids", "scores", "source"]
-    assert [(param.name, param.default) for param in signature.params] == [("k", 200)]
+    assert [(param.name, param.default) for param in signature.params] == [
+        ("k", 200),
+        ("exclude_seen", False),
+        ("filters", []),
+        ("as_of", ""),
+    ]
 
 
 def test_who_is_known_and_who_is_not_are_answered(served):

@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,10 @@ from torch.nn.functional import cross_entropy, softplus
 
 from dssm_core.config import Train, parse_config
 from dssm_core.errors import ConfigError
-from dssm_core.evaluation import queries
+from dssm_core.evaluation import queries, query_rows
 from dssm_core.families import TOWERS
 from dssm_core.features.dataset import load_prepared
+from dssm_core.features.histories import Histories
 from dssm_core.features.inputs import item_inputs
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.retrieval import bundle
@@ -25,7 +27,7 @@ from dssm_core.training.epoch_selection import HeldOutQueries
 from dssm_core.training.objective import Objective
 from dssm_core.training.optimizers import learning_rate
 from dssm_core.training.trainer import Trainer, choose_device
-from tests.conftest import small_config
+from tests.conftest import embed_rows, small_config
 
 BEFORE_TRAINING = ("ingest_data", "validate_data", "split_by_time", "sample_negatives")
 
@@ -449,23 +451,23 @@ def test_a_served_user_equals_the_exported_one(prepared_run, monkeypatch, tmp_pa
     encoder = Encoder(folder)
     asked = queries.read_evaluation_data(run).all
     columns = tuple(feature.column for feature in run.config.features.columns.context)
-    frame = queries.users_frame(run, asked, run.config.features.history.length, columns)
+    frame = query_rows.users_frame(run, asked, columns)
     exported = np.load(folder / "user_embeddings.npy")
-    np.testing.assert_allclose(encoder.users(frame), exported[asked.codes], atol=1e-5)
+    np.testing.assert_allclose(embed_rows(encoder, frame), exported[asked.codes], atol=1e-5)
     items = np.load(folder / "item_embeddings.npy")
     np.testing.assert_allclose(np.linalg.norm(items, axis=1), 1, atol=1e-5)
     assert len(items) == len(encoder.item_ids.index)
     nobody = pd.DataFrame({"user_id": ["nobody"], "history": [["no such item"]]})
-    np.testing.assert_allclose(encoder.users(nobody)[0], exported[0], atol=1e-5)
+    np.testing.assert_allclose(embed_rows(encoder, nobody)[0], exported[0], atol=1e-5)
 
 
 def test_histories_are_cut_to_the_newest_known(plain, tmp_path):
+    """Items that came after the training, here rows 8 and 9, have no trained embedding."""
     encoder = object.__new__(Encoder)
-    encoder.item_ids = type(
-        "Ids", (), {"encode": staticmethod(lambda values: np.asarray(values, dtype=np.int64))}
-    )()
-    got = encoder._history(pd.Series([[1, 2, 3], [], [7], [4, 0, 5, 0]]), 2)
-    assert got.tolist() == [[2, 3], [0, 0], [7, 0], [4, 5]]
+    encoder.prepared = SimpleNamespace(schema=SimpleNamespace(items=9))
+    rows = np.array([0, 1, 2, 6, 3, 8, 4, 9])
+    histories = Histories.of(np.array([0, 0, 0, 2, 3, 3, 3, 3]), rows, 4)
+    assert encoder._history(histories, 2).tolist() == [[2, 3], [0, 0], [7, 0], [4, 5]]
 
 
 def test_checkpoints_come_back_and_pickles_are_refused(tmp_path):
