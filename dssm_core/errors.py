@@ -1,8 +1,19 @@
 """Exceptions. Each message names the thing, the value and what to do next."""
 
+import reprlib
+
+LINES = 40  # of a message
+LINE = 1_000  # characters of a line
+
 
 class DssmError(Exception):
-    """Anything this library refuses to do; the message is a sentence for its user."""
+    """Anything this library refuses to do; the message is a sentence for its user.
+
+    A message is cut to `LINES` lines of `LINE` characters, whatever the values that it shows.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_bounded(message))
 
 
 class ConfigError(DssmError):
@@ -34,3 +45,30 @@ def shorten(value: object) -> str:
     """The text of a value, cut to some hundred characters: for messages that show it."""
     text = str(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def shown(value: object) -> str:
+    """As `shorten`, for the value as Python writes it. It is never written whole: a few lines of
+    YAML can hold a hundred million values.
+    """
+    try:
+        return shorten(_REPR.repr(value))
+    except ValueError:  # Python does not write integers of more than 4,300 digits
+        return "a number of thousands of digits"
+
+
+def _bounded(message: str) -> str:
+    lines = message.splitlines()
+    kept = [_without_middle(line) for line in lines[:LINES]]
+    more = [f"… and {len(lines) - LINES:,} lines more"] if len(lines) > LINES else []
+    return "\n".join([*kept, *more])
+
+
+def _without_middle(line: str) -> str:
+    """A line without its middle, if it is too long: what to do is at its end."""
+    half = LINE // 2
+    return line if len(line) <= LINE else f"{line[:half]} … {line[-half:]}"
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = SHOWN

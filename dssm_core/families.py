@@ -8,11 +8,16 @@ when it is used, so that a Dag file lists names without importing torch.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
-from dssm_core.errors import ConfigError
+from pydantic import BaseModel
+
+from dssm_core.errors import ConfigError, shown
+
+MAX_INT = 2**63 - 1
 
 SOURCES = {
     "delimited": "dssm_core.data.sources.delimited:Delimited",
@@ -101,6 +106,8 @@ class Choice(Protocol):
 
 def did_you_mean(name: str, valid: list[str]) -> str:
     """A hint for a misspelt name: the closest valid name, else all of them."""
+    if not valid:
+        return "there are none, leave it out."
     close = difflib.get_close_matches(name, valid, n=1)
     return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(sorted(valid))}."
 
@@ -120,10 +127,35 @@ def named(path: str) -> Any:
 
 
 def build(family: Mapping[str, str], choice: Choice) -> Any:
-    """The chosen member with its settings. Raises ConfigError if there is no member of that name,
-    and pydantic's ValidationError if a setting is wrong.
+    """The chosen member with its settings. Raises ConfigError if there is no member of that name or
+    a number is not finite, and pydantic's ValidationError if a setting is wrong.
     """
-    return load(family, choice.kind)(**choice.settings)
+    member = load(family, choice.kind)(**choice.settings)
+    if improper := list(improper_numbers(member)):
+        raise ConfigError("; ".join(improper))
+    return member
+
+
+def improper_numbers(settings: Any, path: str = "") -> Iterator[str]:
+    """A sentence for each number in settings that is not finite or does not fit 64 bits.
+
+    settings: a model, mapping or list. path: where it stands in the config, dotted.
+    """
+    if isinstance(settings, float) and not math.isfinite(settings):
+        yield f"{path} is {settings}: give a finite number"
+    elif isinstance(settings, int) and abs(settings) > MAX_INT:
+        yield f"{path} is {shown(settings)}: give a number of at most {MAX_INT}"
+    elif not isinstance(settings, str):
+        for key, value in _parts(settings):
+            yield from improper_numbers(value, f"{path}.{key}".lstrip("."))
+
+
+def _parts(settings: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(settings, BaseModel):
+        return settings
+    if isinstance(settings, Mapping):
+        return settings.items()
+    return enumerate(settings) if isinstance(settings, list | tuple) else ()
 
 
 def problems(member: Any, config: Any) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,3 +55,11 @@ class Named(Member):
                 f" and not {', '.join(REPORT_ROWS)}"
             )
         return value
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The model inside an annotation (`Rolling | None`, `tuple[Feature, ...]`), if there is one."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    parts = (section_of(part) for part in typing.get_args(annotation))
+    return next((part for part in parts if part), None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import field_validator
+from typing import Annotated
+
+from pydantic import Field, field_validator
 
 from dssm_core.config.base import SAFE_NAME, Member, Section
 from dssm_core.config.data import Data, Split, Validation
@@ -18,7 +20,7 @@ class Config(Section):
     name: str
     """Name of the runs' folder; the registered model is called dssm-NAME. a-z, 0-9, - and _ only.
     """
-    seed: int = 42
+    seed: Annotated[int, Field(ge=0)] = 42
     """Seed of all random numbers. The same seed gives the same numbers."""
     data: Data
     """Where the log is and what its columns mean."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, cast
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -11,13 +12,19 @@ from pydantic import BaseModel, Field, PlainValidator, field_validator
 from dssm_core import families
 from dssm_core.config.base import Member, Section
 from dssm_core.config.merge import IMPLIED_KINDS
-from dssm_core.errors import ConfigError
+from dssm_core.errors import ConfigError, shorten, shown
 from dssm_core.families import SPLITS
 
 if TYPE_CHECKING:
     from dssm_core.data.splits.protocol import Split as SplitMember
 else:
     SplitMember = Any
+
+
+COMPARISON = re.compile(
+    r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(==|!=|>=|<=|>|<)\s*([+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*"
+)
+Ranges = dict[str, tuple[float | None, float | None]]
 
 
 class Data(Section):
@@ -29,7 +36,7 @@ class Data(Section):
     """The time zone in which a day begins, an IANA name such as America/Sao_Paulo."""
     positive: str = "label == 1"
     """The comparison that makes a row a positive interaction, such as `rating > 3`."""
-    labels: tuple[float, ...] = (0, 1)
+    labels: Annotated[tuple[float, ...], Field(min_length=1)] = (0, 1)
     """The values that the column `label` may have; rows with other values are quarantined."""
 
     @field_validator("timezone")
@@ -38,6 +45,15 @@ class Data(Section):
         if value not in available_timezones():
             raise ValueError(
                 f"unknown time zone {value!r}; use an IANA name such as America/Sao_Paulo or UTC"
+            )
+        return value
+
+    @field_validator("positive")
+    @classmethod
+    def _check_positive(cls, value: str) -> str:
+        if not COMPARISON.fullmatch(value):
+            raise ValueError(
+                "write a column, one of == != > >= < <=, and a number, such as `rating > 2`"
             )
         return value
 
@@ -93,10 +109,25 @@ class Validation(Section):
     """The largest share of the window's rows that may be quarantined, 0 to 1."""
     min_rows_per_day: Annotated[int, Field(ge=0)] = 1
     """The smallest number of rows that each day must have, for splits that have days."""
-    ranges: dict[str, tuple[float | None, float | None]] = Field(default={})
+    ranges: Ranges = Field(default={})
     """The smallest and largest value of numeric columns, by column; null is no limit."""
     drift: DayDrift = DayDrift()
     """Limits on drift from day to day."""
+
+    @field_validator("ranges")
+    @classmethod
+    def _check_ranges(cls, value: Ranges) -> Ranges:
+        if problems := list(_wrong_ranges(value)):
+            raise ValueError("; ".join(problems))
+        return value
+
+
+def _wrong_ranges(ranges: Ranges) -> Iterator[str]:
+    for column, (low, high) in ranges.items():
+        if low is None and high is None:
+            yield f"{shorten(column)!r} has no limit: give [smallest, largest], or leave it out"
+        elif low is not None and high is not None and low > high:
+            yield f"{shorten(column)!r} has {low:g} above {high:g}: give [smallest, largest]"
 
 
 def read_split(value: Any) -> SplitMember:
@@ -107,10 +138,11 @@ def read_split(value: Any) -> SplitMember:
         return cast(SplitMember, value)
     if not isinstance(value, Mapping):
         raise ValueError("give a mapping, such as {test_day: 2024-03-07}")
+    choice = {"kind": IMPLIED_KINDS["split"], **value}
+    if not isinstance(choice["kind"], str):
+        raise ValueError(f"kind is {shown(choice['kind'])}: give a name, such as days")
     try:
-        split = families.build(
-            SPLITS, Member.model_validate({"kind": IMPLIED_KINDS["split"], **value})
-        )
+        split = families.build(SPLITS, Member.model_validate(choice))
     except ConfigError as error:
         raise ValueError(str(error)) from error
     return cast(SplitMember, split)

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from dssm_core import families
-from dssm_core.config.base import Member, Section
+from dssm_core.config.base import Member, Section, section_of
 from dssm_core.config.config import Config
 from dssm_core.config.features import USED_BY_KIND, Feature
 from dssm_core.config.members import FAMILIES
@@ -156,7 +156,7 @@ def _sections(
         if name == "kind" and not issubclass(model, Feature):
             continue
         place = f"{path}.{name}".lstrip(".")
-        section = _section_of(field.annotation)
+        section = section_of(field.annotation)
         if section is None or issubclass(section, Member) or not _is_plain(field.annotation):
             settings.append(_setting(field, place, model, used_by))
         if section and section.model_fields.keys() - {"kind", "name"}:
@@ -196,14 +196,6 @@ def _default_text(field: FieldInfo) -> str:
     if isinstance(field.default, tuple) and all(isinstance(v, Member) for v in field.default):
         return written([member.kind for member in field.default])
     return written(field.default)
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    """The model inside an annotation (`Rolling | None`, `tuple[Feature, ...]`), if there is one."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    parts = (_section_of(part) for part in typing.get_args(annotation))
-    return next((part for part in parts if part), None)
 
 
 def _is_plain(annotation: Any) -> bool:

@@ -12,6 +12,7 @@ from dssm_core.config.base import Section
 
 Pooling = Literal["sum", "mean", "max", "attention"]
 Normalising = Literal["standard", "log", "rank", "none"]
+Hours = Annotated[int, Field(ge=1, le=876_000)]  # up to 100 years: its milliseconds fit int64
 TRIGRAM_BUCKETS = 30_000  # the DSSM paper counts 30,621 trigrams in 500,000 words
 USED_BY_KIND = {
     "categorical": ("dim", "buckets", "shares"),
@@ -188,9 +189,9 @@ class Activity(Section):
 
     enabled: bool = True
     """Whether items have activity features. They need a split by time and a log with times."""
-    windows_h: tuple[Annotated[int, Field(ge=1)], ...] = (1, 3, 6, 24)
+    windows_h: tuple[Hours, ...] = (1, 3, 6, 24)
     """Windows in hours; each gives log(1 + clicks in the window)."""
-    refresh_h: Annotated[int, Field(ge=1)] = 24
+    refresh_h: Hours = 24
     """Hours between refreshes of the served index: 24 for a daily index, 1 for an hourly one. In
     training, activity is as old as it will be when it is served."""
     audience: Annotated[int, Field(ge=0)] = 10

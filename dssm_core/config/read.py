@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from dssm_core import families
@@ -17,7 +16,8 @@ from dssm_core.config.merge import IMPLIED_KINDS, merge, nested
 from dssm_core.config.rules import problems_of
 from dssm_core.config.sentences import sentences
 from dssm_core.config.yaml_files import read_yaml
-from dssm_core.errors import ConfigError
+from dssm_core.config.yaml_text import bounded, load_yaml
+from dssm_core.errors import ConfigError, shorten
 
 
 def read_config(
@@ -44,7 +44,7 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
     The last ones are refused here and not by `Config` itself, so that a stored config.json opens
     even if a later version refuses its settings.
     """
-    config, problems = None, list(_member_problems(raw))
+    config, problems = None, list(_member_problems(bounded(raw)))
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
@@ -58,7 +58,9 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
 
 def _checked(raw: Mapping[str, Any]) -> str | None:
     """The section of which `_member_problems` says all that `Config` would."""
-    return "split" if isinstance(raw.get("split"), Mapping) else None
+    split = raw.get("split")
+    named = isinstance(split, Mapping) and isinstance(split.get("kind", ""), str)
+    return "split" if named else None
 
 
 def _member_problems(raw: Mapping[str, Any]) -> Iterator[str]:
@@ -104,14 +106,15 @@ def _problems_of_member(node: Any, path: str, family: Mapping[str, str]) -> Iter
 
 def _override(raw: dict[str, Any], override: str) -> dict[str, Any]:
     key, sign, text = override.partition("=")
+    given = shorten(override)
     if not sign or not key:
-        raise ConfigError(f"--set {override!r} is not key.path=value, such as train.epochs=3")
+        raise ConfigError(f"--set {given!r} is not key.path=value, such as train.epochs=3")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = load_yaml(text)
+    except ConfigError as error:
         raise ConfigError(
-            f"--set {override!r}: {text!r} is not a YAML value; quote it,"
-            f" such as --set '{key}=\"{text}\"'"
+            f"--set {given!r} is not a YAML value ({error}): quote it, such as"
+            f" --set '{key}=\"{shorten(text)}\"'"
         ) from error
     keys = key.split(".")
     node: Any = raw

@@ -24,7 +24,7 @@ def problems_of(config: Config) -> list[str]:
     """A sentence for each setting that does not go with the others or has no effect, and what to do
     instead.
     """
-    rules = (_gate, _time, _histories, _target, _members, _unused)
+    rules = (families.improper_numbers, _gate, _time, _histories, _target, _members, _unused)
     return list(dict.fromkeys(problem for rule in rules for problem in rule(config)))
 
 

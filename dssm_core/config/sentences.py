@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from dssm_core import families
+from dssm_core.config.base import section_of
+from dssm_core.errors import shown
 
 
 def sentences(
@@ -34,12 +36,13 @@ def _sentence(problem: dict[str, Any], model: type[BaseModel], prefix: str) -> s
     text = problem["msg"].removeprefix("Value error, ")
     if isinstance(problem["input"], Mapping):  # settings that do not go together: not shown whole
         return f"{where}: {text}" if where else text
-    return f"{where!r} is {problem['input']!r}: {text}"
+    return f"{where!r} is {shown(problem['input'])}: {text}"
 
 
 def _siblings(loc: tuple[str | int, ...], model: Any) -> list[str]:
     """The names of the settings beside an unknown one."""
     for part in loc[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field else None
+        if isinstance(part, str):  # a number is the place in a list
+            field = getattr(model, "model_fields", {}).get(part)
+            model = section_of(field.annotation) if field else None
     return [name for name in getattr(model, "model_fields", {}) if name != "kind"]

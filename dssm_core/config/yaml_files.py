@@ -7,10 +7,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dssm_core.config.merge import merge
-from dssm_core.errors import ConfigError
+from dssm_core.config.yaml_text import load_yaml
+from dssm_core.errors import ConfigError, shown
+
+MAX_BYTES = 1_000_000  # of a config: more is a log that was given by mistake
 
 
 def read_yaml(path: Path | str, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -19,15 +20,15 @@ def read_yaml(path: Path | str, extended_by: tuple[Path, ...] = ()) -> dict[str,
     """
     path = Path(path)
     via = "".join(f", extended by {str(file)!r}" for file in extended_by[::-1])
-    if not path.is_file():
+    if not _is_file(path):
         raise ConfigError(
             f"config {str(path)!r} is not a file{via}: give a YAML such as configs/demo.yaml"
         )
     if path.resolve() in [file.resolve() for file in extended_by]:
         raise ConfigError(f"config {str(path)!r} extends itself{via}: remove one `extends`")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raw = load_yaml(_text(path))
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {str(path)!r} is not valid YAML{via}: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(
@@ -39,6 +40,19 @@ def read_yaml(path: Path | str, extended_by: tuple[Path, ...] = ()) -> dict[str,
     base = raw.pop("extends")
     if not isinstance(base, str) or not base:
         raise ConfigError(
-            f"config {str(path)!r}: 'extends' is {base!r}, not one file, such as ../globo.yaml"
+            f"config {str(path)!r}: 'extends' is {shown(base)}, not one file, such as ../globo.yaml"
         )
     return merge(read_yaml(path.parent / base, (*extended_by, path)), raw)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
+
+
+def _text(path: Path) -> str:
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ConfigError(f"it has {size:,} bytes, but a config has at most {MAX_BYTES:,}")
+    return path.read_text(encoding="utf-8")

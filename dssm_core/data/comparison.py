@@ -5,7 +5,6 @@ The expression is parsed strictly; nothing is evaluated.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +14,10 @@ import pandas as pd
 
 from dssm_core.aliases import Bools
 from dssm_core.columns import LABEL
+from dssm_core.config.data import COMPARISON
 from dssm_core.data.sql import identifier
 from dssm_core.errors import ConfigError, DataError
 
-COMPARISON = re.compile(
-    r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(==|!=|>=|<=|>|<)\s*([+-]?\d+(?:\.\d+)?)\s*"
-)
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "==": np.equal,
     "!=": np.not_equal,

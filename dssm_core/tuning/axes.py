@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-import yaml
-
+from dssm_core.config.yaml_text import load_yaml
 from dssm_core.errors import ConfigError
 
 RANGE = re.compile(r"([-+.\deE]+?)\.\.([-+.\deE]+)(\s+log)?")
@@ -53,8 +52,8 @@ def read_axes(texts: Sequence[str]) -> dict[str, Axis]:
     for text in texts:
         key, equals, values = text.partition("=")
         try:
-            axis = _range(values) or [_number(value) for value in yaml.safe_load(f"[{values}]")]
-        except (yaml.YAMLError, ValueError) as error:
+            axis = _range(values) or [_number(value) for value in load_yaml(f"[{values}]")]
+        except (ConfigError, ValueError) as error:
             raise ConfigError(f"axis {text!r}: {error}") from error
         if not key or not equals or not axis:
             raise ConfigError(

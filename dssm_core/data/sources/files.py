@@ -9,19 +9,23 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from dssm_core.errors import DataError
+from dssm_core.errors import DataError, shown
 
 TimeUnit = Literal["s", "ms", "us", "ns", "iso"]
 
 
 def _relative(pattern: str) -> str:
-    """The pattern itself; ValueError when it could match files outside the source's folder."""
+    """The pattern itself; ValueError when it names no file or could match files outside the
+    source's folder.
+    """
     path = PurePosixPath(pattern)
-    if not pattern or path.is_absolute() or ".." in path.parts:
+    if not path.parts or path.is_absolute() or ".." in path.parts or pattern.startswith("~"):
         raise ValueError(
-            f"{pattern!r} must stay inside `path`: give a relative pattern without '..', such as"
-            " clicks/*.csv.gz"
+            f"{shown(pattern)} must name files inside `path`: give a relative pattern without '..',"
+            " such as clicks/*.csv.gz"
         )
+    if "\0" in pattern:
+        raise ValueError(f"{shown(pattern)} has a NUL character: remove it")
     return pattern
 
 

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dssm_core.columns import TIME
 from dssm_core.data.splits.protocol import Window
 
+FIRST_YEAR = 1678  # the years that pandas' times of nanoseconds hold
+LAST_YEAR = 2261
+
 
 class Days(BaseModel):
     """Whole local days: `train_days` days before the test days. With many days on both sides this
@@ -39,6 +42,19 @@ class Days(BaseModel):
             raise ValueError(
                 f"validation_days {self.validation_days} leaves none of {self.train_days}"
                 " train_days: lower validation_days, or raise train_days"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_years(self) -> Self:
+        test_day = self.test_day.toordinal()
+        first = test_day - self.train_days
+        last = test_day + self.test_days - 1
+        if first < date(FIRST_YEAR, 1, 1).toordinal() or last > date(LAST_YEAR, 12, 31).toordinal():
+            raise ValueError(
+                f"the window of train_days {self.train_days} and test_days {self.test_days} around"
+                f" test_day {self.test_day} is not within the years {FIRST_YEAR} to {LAST_YEAR}:"
+                " correct test_day, or lower the numbers of days"
             )
         return self
 

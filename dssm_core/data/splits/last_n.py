@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dssm_core.columns import LABEL, ROW, USER
-from dssm_core.data.comparison import COMPARISON
+from dssm_core.config.data import COMPARISON
 from dssm_core.data.splits.protocol import CLEAN, NO_DAYS, Window
 
 

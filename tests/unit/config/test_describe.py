@@ -61,7 +61,11 @@ def test_every_member_of_every_family_is_there(groups):
 def test_a_setting_by_hand(groups):
     (group,) = describe.matching(groups, "features.activity.refresh_h")
     (setting,) = group.settings
-    assert (setting.type, setting.default, setting.unit) == ("whole number ≥ 1", "24", "hours")
+    assert (setting.type, setting.default, setting.unit) == (
+        "whole number ≥ 1 ≤ 876000",
+        "24",
+        "hours",
+    )
     (group,) = describe.matching(groups, "model.temperature")
     assert group.settings[0].used_by == "all but loss ccl, triplet"
     (group,) = describe.matching(groups, "features.columns.user.dim")
