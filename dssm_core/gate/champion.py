@@ -18,6 +18,7 @@ from dssm_core.evaluation.queries import EvaluationData, Slice
 from dssm_core.evaluation.query_rows import users_frame
 from dssm_core.gate.rules import Champion
 from dssm_core.registry import versions
+from dssm_core.registry.integrity import ChangedVersion
 from dssm_core.retrieval.bundle import Bundle, open_bundle
 from dssm_core.runs.files import scratch
 from dssm_core.runs.gate_report import ChampionReport
@@ -44,7 +45,10 @@ def measure_champion(run: Run, data: EvaluationData) -> MeasuredChampion | None:
     A bundle that cannot be run is an outcome, not an error.
     """
     with scratch(run.root) as folder:
-        found = versions.fetch_champion(run, Path(folder))
+        try:
+            found = versions.fetch_champion(run, Path(folder))
+        except ChangedVersion as error:
+            return _unmeasured(error.version, str(error), run.config.gate.metric)
         if found is None:
             return None
         try:

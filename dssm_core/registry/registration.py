@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dssm_core import families
 from dssm_core.columns import ITEM, USER, USERS
 from dssm_core.config import Config
-from dssm_core.errors import ConfigError
+from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.families import INDEXES
+from dssm_core.registry.integrity import (
+    CODE_HASH_TAG,
+    CONTENT_HASH_TAG,
+    PACKAGE,
+    RUN_TAG,
+    ChangedVersion,
+    code_hash,
+    difference,
+    part_hashes,
+)
 from dssm_core.registry.versions import (
     CHALLENGER,
-    CONTENT_HASH_TAG,
     ROWS_TAG,
     RegisteredModel,
+    download,
+    fetch,
     newer_day,
     open_model,
 )
 from dssm_core.retrieval.bundle import assemble, content_hash, open_bundle
 from dssm_core.retrieval.requests import DEFAULT_K, EXCLUDE, HISTORY, column_names
-from dssm_core.runs.files import locked
+from dssm_core.runs.files import locked, scratch
 from dssm_core.runs.gate_report import GateReport, read_gate_report
 from dssm_core.runs.layout import TRAIN_FILE, ids_file, table_file
 from dssm_core.runs.manifest import Outcome
@@ -31,10 +43,10 @@ from dssm_core.tracking.client import create_once, default_server, mlflow_errors
 from dssm_core.tracking.points import is_number, metric_name
 from dssm_core.tracking.runs import TAG_LENGTH, TEST_DAY_TAG, open_mlflow_run
 
-if TYPE_CHECKING:
-    pass
+log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 300.0
+IDENTITY = (CONTENT_HASH_TAG, CODE_HASH_TAG)  # versions that agree in these are one version
 REQUIREMENTS = (
     "mlflow",
     "numpy",
@@ -51,7 +63,7 @@ REQUIREMENTS = (
 def register_model(run: Run, work: Path) -> Outcome:
     """Step function. Registers the bundle as one version with the alias `challenger`.
 
-    A bundle with the content of an existing version is not registered again. info: model, version,
+    A bundle that is a version of this code already is not registered again. info: model, version,
     content_hash, run_id. ConfigError if the run did not pass its gate.
     """
     gate = read_gate_report(run)
@@ -64,7 +76,7 @@ def register_model(run: Run, work: Path) -> Outcome:
     model = open_model(run.config.model_name, run.runs)
     tags = _version_tags(run, gate, content_hash(bundle))
     with mlflow_errors(model.uri):
-        version = _same_content(model, tags) or _log_model(model, run, run_id, bundle, tags)
+        version = _same_content(model, tags, work) or _log_model(model, run, run_id, work, tags)
         _point_challenger(model, version, run)
         model.client.set_tag(run_id, "dssm.version", f"{model.name}/{version}")
         model.client.set_terminated(run_id, "FINISHED")
@@ -118,7 +130,8 @@ def _version_tags(run: Run, gate: GateReport, content: str) -> dict[str, str]:
     }
     return {
         CONTENT_HASH_TAG: content,
-        "dssm.run": run.id,
+        CODE_HASH_TAG: code_hash(),
+        RUN_TAG: run.id,
         TEST_DAY_TAG: run.config.split.title,
         **rows,
         "gate.reasons": "\n".join(gate.reasons)[:TAG_LENGTH],
@@ -126,37 +139,71 @@ def _version_tags(run: Run, gate: GateReport, content: str) -> dict[str, str]:
     }
 
 
-def _same_content(model: RegisteredModel, tags: dict[str, str]) -> str | None:
-    """The version with the content hash of `tags`, None if there is none."""
-    content = tags[CONTENT_HASH_TAG]
+def _same_content(model: RegisteredModel, tags: dict[str, str], work: Path) -> str | None:
+    """The version with the bundle and the code of `tags`, None if there is none.
+
+    A version whose files were changed since then does not count.
+    """
     for entity in model.client.search_model_versions(f"name = '{model.name}'"):
-        if entity.tags.get(CONTENT_HASH_TAG) == content:
+        same = (entity.tags.get(tag) == tags[tag] for tag in IDENTITY)
+        if all(same) and _is_unchanged(model, str(entity.version), work):
             return str(entity.version)
     return None
 
 
+def _is_unchanged(model: RegisteredModel, version: str, work: Path) -> bool:
+    with scratch(work) as folder:
+        try:
+            fetch(model, version, Path(folder))
+        except ChangedVersion as error:
+            log.warning("%s", error)
+            return False
+    return True
+
+
 def _log_model(
-    model: RegisteredModel, run: Run, run_id: str, bundle: Path, tags: dict[str, str]
+    model: RegisteredModel, run: Run, run_id: str, work: Path, tags: dict[str, str]
 ) -> str:
     """Log the model, as code, into the MLflow run and register it; returns the new version."""
     import mlflow
 
-    package = Path(__file__).parents[1]
+    bundle = work / "bundle"
     with default_server(model.uri), mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(package / "registry" / "retriever.py"),
+            python_model=str(PACKAGE / "registry" / "retriever.py"),
             artifacts={"bundle": str(bundle)},
-            code_paths=[str(package)],
+            code_paths=[str(PACKAGE)],
             signature=_signature(run),
             input_example=_example(bundle),
             pip_requirements=requirements(run.config),
+            metadata={tag: tags[tag] for tag in IDENTITY},
         )
+    hashes = _stored_hashes(model, logged.model_uri, tags, work)
     with default_server(model.uri):
         return create_once(
-            lambda: str(mlflow.register_model(logged.model_uri, model.name, tags=tags).version),
-            lambda: _same_content(model, tags),
+            lambda: str(
+                mlflow.register_model(logged.model_uri, model.name, tags=tags | hashes).version
+            ),
+            lambda: _same_content(model, tags, work),
         )
+
+
+def _stored_hashes(
+    model: RegisteredModel, model_uri: str, tags: dict[str, str], work: Path
+) -> dict[str, str]:
+    """The hashes of a logged model as MLflow has stored it, by tag.
+
+    Raises ServiceError if its bundle or its code is not what was logged.
+    """
+    with scratch(work) as folder:
+        stored = part_hashes(download(model, model_uri, Path(folder) / "model"))
+    if problem := difference(stored, tags):
+        raise ServiceError(
+            f"MLflow at {model.uri} did not store the model as it was logged: {problem}; run the "
+            "step again"
+        )
+    return stored
 
 
 def _signature(run: Run) -> Any:

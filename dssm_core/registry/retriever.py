@@ -14,6 +14,7 @@ import pandas as pd
 
 from dssm_core.config.conditions import time_ms
 from dssm_core.errors import DataError, shorten
+from dssm_core.registry.integrity import check_served
 from dssm_core.retrieval.reloading import ReloadingBundle
 from dssm_core.retrieval.requests import DEFAULT_K
 
@@ -25,10 +26,12 @@ class Retriever(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow's cl
 
     def load_context(self, context: Any) -> None:
         """Open the bundle that was logged with the model. Where $DSSM_REFRESHED names a folder, its
-        refreshes answer (see reloading.py).
+        refreshes answer (see reloading.py). ArtifactError if bundle or code was changed.
         """
+        bundle = Path(context.artifacts["bundle"])
+        check_served(bundle)
         root = os.environ.get("DSSM_REFRESHED")
-        self.bundle = ReloadingBundle(context.artifacts["bundle"], Path(root) if root else None)
+        self.bundle = ReloadingBundle(bundle, Path(root) if root else None)
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

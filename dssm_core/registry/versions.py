@@ -13,8 +13,9 @@ from dssm_core.data.drift import FILE as DRIFT_FILE
 from dssm_core.data.drift import Drift
 from dssm_core.data.drift import load as load_drift
 from dssm_core.errors import ConfigError
+from dssm_core.registry.integrity import BUNDLE, check_version_files
 from dssm_core.runs.run import Run
-from dssm_core.tracking.client import connect, default_server, mlflow_errors, tracking_uri
+from dssm_core.tracking.client import connect, mlflow_errors, tracking_uri
 from dssm_core.tracking.runs import TAG_LENGTH
 
 if TYPE_CHECKING:
@@ -25,14 +26,13 @@ log = logging.getLogger(__name__)
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous_champion"
-CONTENT_HASH_TAG = "dssm.content_hash"
 ROWS_TAG = "dssm.rows."  # followed by train or test
 LISTED_VERSIONS = 20  # in a message
 
 
 @dataclass(frozen=True)
 class FetchedVersion:
-    """A version and the local folder with a copy of its bundle.
+    """A version and the local folder with a copy of its bundle, which is as it was registered.
 
     drift: of the data that it was trained on, None if it was not stored.
     """
@@ -40,6 +40,11 @@ class FetchedVersion:
     version: str
     folder: Path
     drift: Drift | None = None
+
+    @property
+    def model(self) -> Path:
+        """The folder of the whole logged model."""
+        return self.folder.parents[1]
 
 
 @dataclass(frozen=True)
@@ -124,13 +129,26 @@ def fetch_champion(run: Run, folder: Path) -> FetchedVersion | None:
 
 
 def fetch(model: RegisteredModel, version: str, folder: Path) -> FetchedVersion:
-    """Copy the bundle of a version into `folder`."""
+    """Copy the files of a version into `folder`, and compare them with those registered.
+
+    Raises ChangedVersion if they differ.
+    """
+    tags = model.tags(version)
+    copy = download(model, f"models:/{model.name}/{version}", folder / "model")
+    check_version_files(copy, version, f"version {version} of {model.name!r}", tags)
+    return FetchedVersion(version, copy / BUNDLE)
+
+
+def download(model: RegisteredModel, model_uri: str, folder: Path) -> Path:
+    """Copy the files of a logged or registered model into a new folder. Nothing is compared."""
     import mlflow
 
-    bundle = f"models:/{model.name}/{version}/artifacts/bundle"
-    with mlflow_errors(model.uri), default_server(model.uri):
-        path = mlflow.artifacts.download_artifacts(bundle, dst_path=str(folder))
-    return FetchedVersion(version, Path(path))
+    folder.mkdir(parents=True)
+    with mlflow_errors(model.uri):
+        path = mlflow.artifacts.download_artifacts(
+            model_uri, dst_path=str(folder), tracking_uri=model.uri, registry_uri=model.uri
+        )
+    return Path(path)
 
 
 def _drift_of(model: RegisteredModel, version: str, folder: Path) -> Drift | None:

@@ -42,7 +42,7 @@ from dssm_core.retrieval.requests import (
     read_queries,
 )
 from dssm_core.retrieval.seen_items import SeenItems
-from dssm_core.runs.files import digest, link, sha256
+from dssm_core.runs.files import digest, hashes, link
 from dssm_core.runs.layout import (
     CONFIG_FILE,
     ITEM_EMBEDDINGS_FILE,
@@ -227,8 +227,7 @@ def assemble(run: Run, folder: Path) -> Path:
 
 def content_hash(folder: Path) -> str:
     """sha256 over the names and contents of all files below a folder."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    return digest({str(file.relative_to(folder)): sha256(file) for file in files})
+    return digest(hashes(folder))
 
 
 def open_bundle(folder: Path | str) -> Bundle:

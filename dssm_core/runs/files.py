@@ -87,6 +87,12 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file below a folder, by relative path."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {str(file.relative_to(folder)): sha256(file) for file in files}
+
+
 def digest(value: Any) -> str:
     """The SHA-256 of a JSON value with sorted keys, in hex."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

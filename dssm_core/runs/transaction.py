@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from dssm_core.errors import ArtifactError, DataError
 from dssm_core.families import named
-from dssm_core.runs.files import SCRATCH, disk_errors, link, sha256, write_atomically
+from dssm_core.runs.files import SCRATCH, disk_errors, hashes, link, write_atomically
 from dssm_core.runs.layout import MANIFEST_FILE
 from dssm_core.runs.manifest import Manifest, Outcome
 from dssm_core.runs.run import Run, find_twins
@@ -90,7 +90,7 @@ def _work(run: Run, step: Step, key: str) -> Manifest:
     manifest = Manifest(
         step=step.name,
         key=key,
-        files=_hashes(part),
+        files=hashes(part),
         rows=outcome.rows,
         info=outcome.info,
         seconds=round(time.perf_counter() - started, 3),
@@ -126,12 +126,6 @@ def _remove_leftovers(run: Run, step: Step) -> None:
     """Remove a failed attempt's output, and temporary folders of killed processes."""
     for leftover in (run.failed(step.name), *run.root.glob(f"{SCRATCH}*")):
         shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file below a folder, by relative path."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return {str(file.relative_to(folder)): sha256(file) for file in files}
 
 
 def _publish(run: Run, step: Step, part: Path, manifest: Manifest) -> Manifest:

@@ -9,7 +9,7 @@ from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.registry import check
 from dssm_core.registry.check import check_version
 from dssm_core.registry.registration import register_model
-from dssm_core.registry.versions import fetch_champion, newer_day, open_model
+from dssm_core.registry.versions import FetchedVersion, fetch_champion, newer_day, open_model
 from dssm_core.report.to_mlflow import log_drift
 from dssm_core.tracking.client import connect
 from dssm_core.tracking.runs import open_mlflow_run
@@ -37,6 +37,7 @@ def test_a_version_whose_registration_was_not_answered_is_not_registered_again(
 
 def test_a_version_that_does_not_load_in_time_is_told(fabricate, monkeypatch):
     monkeypatch.setattr(check, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(check, "fetch", lambda model, version, to: FetchedVersion(version, to))
     with pytest.raises(
         ServiceError, match=r"version 1 of 'dssm-made' was not loaded within 0\.1 s"
     ):
