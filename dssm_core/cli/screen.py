@@ -38,7 +38,10 @@ def print_step_start(name: str) -> None:
 
 
 def print_step_end(manifest: Manifest) -> None:
-    """Say how long a step took, or from which run it was reused, and its row counts."""
+    """Say how long a step took, or from which run it was reused, and its row counts.
+
+    What a reused step noted is said again; a step that ran has logged it.
+    """
     rows = ", ".join(f"{count:,} {title}" for title, count in manifest.rows.items())
     if manifest.reused_from:
         duration = f"reused from {manifest.reused_from}"
@@ -47,6 +50,8 @@ def print_step_end(manifest: Manifest) -> None:
     console.print(
         f"[bold green]✓[/] {manifest.step:<18} {duration:<8} [dim]{rows}", highlight=False
     )
+    for note in manifest.info.get("notes", []) if manifest.reused_from else []:
+        console.print(f"  {note}", markup=False, highlight=False, soft_wrap=True)
 
 
 def runs_table(runs: Iterable[Run]) -> Table:

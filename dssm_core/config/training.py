@@ -49,8 +49,10 @@ class Train(Section):
     0 takes the weights of the last step."""
     patience: Annotated[int, Field(ge=1)] = 2
     """Number of evaluations without a better one after which training stops."""
-    metric: str = "recall@200"
-    """The metric and cut-off that choose the number of epochs, such as recall@200 or ndcg@10."""
+    metric: str | None = None
+    """The metric and cut-off that choose the number of epochs, such as recall@200 or ndcg@10; null
+    takes what the gate compares, recall@`gate.k`. It is measured on the interactions that the first
+    part of the training holds back, for the users and items that it has seen."""
     judge_every: Annotated[int, Field(ge=1)] = 1
     """Number of epochs between evaluations."""
     refit: bool = True
@@ -77,7 +79,9 @@ class Train(Section):
 
     @field_validator("metric")
     @classmethod
-    def _check_metric(cls, value: str) -> str:
+    def _check_metric(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         from dssm_core.metrics import METRICS  # imports numpy; Airflow parses Dags without it
 
         name, _, k = value.partition("@")

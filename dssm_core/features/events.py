@@ -9,6 +9,12 @@ from torch import Tensor
 
 from dssm_core.features.interactions import Interactions
 
+# Why an interaction is no training event.
+BEFORE_FIRST_REFRESH = "before the first refresh, when nothing is known of any item"
+UNKNOWN_ITEM = "with an item that was not known at the refresh before"
+FIRST_OF_USER = "the first of its user, without a history"
+ONLY_ONE = "the only one of its user, without another item as history"
+
 
 @dataclass(frozen=True)
 class Events:
@@ -31,14 +37,32 @@ def training_events(log: Interactions, times: Tensor) -> Events:
     times: [buckets] ms, ascending. If activity is disabled it is the start of the log only, and the
     events are all but the first of each user.
     """
-    bucket = torch.searchsorted(times, log.time, right=True) - 1
     if times.tolist() == [log.start]:
         order, ptr = log.sequences()
-        kept = torch.ones_like(bucket, dtype=torch.bool)
+        kept = torch.ones_like(log.user, dtype=torch.bool)
         kept[order[ptr[:-1][ptr.diff() > 0]]] = False
         return Events(
-            log.user[kept], log.item[kept], torch.zeros_like(bucket)[kept], log.time[kept]
+            log.user[kept], log.item[kept], torch.zeros_like(log.user)[kept], log.time[kept]
         )
-    as_of = times[bucket.clamp(min=0)]
+    bucket, as_of = _refreshes(log, times)
     kept = (bucket >= 0) & (log.created[log.item] < as_of)
     return Events(log.user[kept], log.item[kept], bucket[kept], as_of[kept])
+
+
+def left_out(log: Interactions, times: Tensor) -> dict[str, int]:
+    """Number of interactions that are no training event with item activity, by reason.
+
+    times: [buckets] ms, ascending.
+    """
+    bucket, as_of = _refreshes(log, times)
+    early = bucket < 0
+    unknown = ~early & (log.created[log.item] >= as_of)
+    return {BEFORE_FIRST_REFRESH: int(early.sum()), UNKNOWN_ITEM: int(unknown.sum())}
+
+
+def _refreshes(log: Interactions, times: Tensor) -> tuple[Tensor, Tensor]:
+    """The latest refresh before each interaction: its number, -1 if there is none, and its time (of
+    the first one if there is none). → 2 x [n].
+    """
+    bucket = torch.searchsorted(times, log.time, right=True) - 1
+    return bucket, times[bucket.clamp(min=0)]

@@ -18,7 +18,13 @@ import torch
 from torch import Tensor
 
 from dssm_core.config import Config
-from dssm_core.features.events import Events, training_events
+from dssm_core.features.events import (
+    FIRST_OF_USER,
+    ONLY_ONE,
+    Events,
+    left_out,
+    training_events,
+)
 from dssm_core.features.inputs import (
     ColumnTable,
     UserInputs,
@@ -49,9 +55,13 @@ class Batch:
 
 
 class Examples(Protocol):
-    """The training events of a log in batches. `count`: the number of events."""
+    """The training events of a log in batches.
+
+    count: the number of events. left_out: the number of interactions that are none, by reason.
+    """
 
     count: int
+    left_out: dict[str, int]
 
     def batches(self, size: int, seed: int) -> list[Tensor]:
         """Rows of each batch of an epoch, of about `size` events. The same seed gives the same
@@ -84,7 +94,9 @@ class EventExamples:
         self.features = config.features
         self.log = log
         self.users = users
-        self.events = training_events(log, times.to(log.time.device))
+        times = times.to(log.time.device)
+        self.events = training_events(log, times)
+        self.left_out = left_out(log, times)
         self.buckets = self.events.bucket.cpu()
         self.count = len(self.buckets)
 
@@ -116,6 +128,7 @@ class SequenceExamples:
         self.begin, self.end = stretches(ptr, max(1, self.length))
         self.lengths = (self.end - self.begin - 1).cpu()
         self.count = int(self.lengths.sum())
+        self.left_out = {FIRST_OF_USER: int((ptr.diff() > 0).sum())}
 
     def batches(self, size: int, seed: int) -> list[Tensor]:
         """See Examples."""
@@ -161,6 +174,7 @@ class UserExamples:
         self.codes = (lengths >= fewest).nonzero().squeeze(1)
         self.lengths = lengths[self.codes].cpu()
         self.count = int(self.lengths.sum())
+        self.left_out = {ONLY_ONE: len(log.item) - self.count}
 
     def batches(self, size: int, seed: int) -> list[Tensor]:
         """See Examples."""

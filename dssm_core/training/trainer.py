@@ -29,7 +29,8 @@ from dssm_core.runs.layout import CHECKPOINT_FILE, HISTORY_FILE, TOWERS_FILE
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
-from dssm_core.training.epoch_selection import HeldOutQueries
+from dssm_core.training.epoch_selection import HeldOutQueries, selection_metric
+from dssm_core.training.notes import left_out, notes
 from dssm_core.training.objective import Objective
 from dssm_core.training.optimizers import learning_rate, make_optimizers
 from dssm_core.training.progress import Progress
@@ -60,14 +61,21 @@ def train_towers(run: Run, work: Path, live_logger: Callable[[Run], MetricLogger
     points = "".join(json.dumps(point) + "\n" for point in progress.history)
     write_atomically(work / HISTORY_FILE, points.encode())
     checkpoint.unlink(missing_ok=True)
+    events = trainer.objective.examples
+    missing = left_out(events, len(prepared.log.item))
+    warnings = notes(run.config.train, progress.best_epoch, events.count, missing)
+    for warning in warnings:
+        log.warning("%s", warning)
     info = {
         "best_epoch": progress.best_epoch,
-        f"validation_{run.config.train.metric}": round(progress.best_value, 6),
+        f"validation_{selection_metric(run.config)}": round(progress.best_value, 6),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": str(device),
         "temperature": round(model.temperature.item(), 6),
+        "left_out": missing,
+        "notes": warnings,
     }
-    return Outcome({"events": trainer.objective.examples.count, "steps": progress.step}, info)
+    return Outcome({"events": events.count, "steps": progress.step}, info)
 
 
 def choose_device(name: str) -> torch.device:
@@ -232,7 +240,7 @@ class Trainer:
     def _validate(self, queries: HeldOutQueries) -> None:
         """Measure the averaged towers on the validation slice, and note the best epoch."""
         progress = self.progress
-        metric = self.config.train.metric
+        metric = selection_metric(self.config)
         with self.autocast:
             value = queries.score(self.average, self.prepared)
         self._log({f"valid_{metric}": value, "epoch": progress.epoch + 1})

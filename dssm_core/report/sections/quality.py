@@ -15,6 +15,7 @@ from dssm_core.report.subject import Subject
 from dssm_core.report.text import interval, share
 from dssm_core.runs.gate_report import POPULATIONS, Scores
 from dssm_core.runs.layout import CURVES_FILE, HISTORY_FILE
+from dssm_core.training.notes import few_events
 
 TRAINING_INFO = {
     "best_epoch": "epochs",
@@ -44,7 +45,18 @@ def training(subject: Subject) -> ReportSection:
         " training days; then both towers are trained from scratch on all training days."
     )
     drawn = picture(caption, plots.loss_curve, history)
-    return ReportSection("Training", [", ".join(facts)], [drawn])
+    return ReportSection("Training", [", ".join(facts), *_events(subject)], [drawn])
+
+
+def _events(subject: Subject) -> list[str]:
+    """How many positives are training events, and what may make the model better; nothing for a run
+    of an older version.
+    """
+    manifest = subject.run.need("train_towers")
+    if "left_out" not in manifest.info:
+        return []
+    says = few_events(manifest.rows["events"], manifest.info["left_out"])
+    return [f"{says}.", *(note for note in manifest.info["notes"] if note != says)]
 
 
 def recall(subject: Subject) -> ReportSection:

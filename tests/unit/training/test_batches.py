@@ -1,7 +1,12 @@
 import torch
 
 from dssm_core.config import parse_config
-from dssm_core.features.events import training_events
+from dssm_core.features.events import (
+    BEFORE_FIRST_REFRESH,
+    UNKNOWN_ITEM,
+    left_out,
+    training_events,
+)
 from dssm_core.features.inputs import ColumnTable
 from dssm_core.features.interactions import Interactions
 from dssm_core.training.batches import (
@@ -31,6 +36,7 @@ def test_events_by_hand():
     ]  # 5: before any refresh; 13 and 25: their items were not known yet
     assert events.bucket.tolist() == [0, 1]
     assert events.as_of.tolist() == [10, 20]
+    assert left_out(log, torch.tensor([10, 20])) == {BEFORE_FIRST_REFRESH: 1, UNKNOWN_ITEM: 2}
 
 
 def test_without_activity_every_event_but_a_users_first_counts():

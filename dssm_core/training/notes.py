@@ -1,0 +1,43 @@
+"""What people should know of a finished training: sentences for the log, terminal and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dssm_core.config import Train
+from dssm_core.training.batches import Examples
+
+HELD_BACK = "held back to choose the number of epochs (train.refit is false)"
+ENOUGH = 0.5  # share of the interactions that should be training events
+
+
+def left_out(examples: Examples, positives: int) -> dict[str, int]:
+    """Number of the training set's positives that are no event of `examples`, by reason.
+
+    positives: of the whole training set; those that `examples` does not know were held back.
+    """
+    reasons = {reason: count for reason, count in examples.left_out.items() if count}
+    rest = positives - examples.count - sum(reasons.values())
+    return reasons | ({HELD_BACK: rest} if rest else {})
+
+
+def notes(settings: Train, best_epoch: int, events: int, left_out: Mapping[str, int]) -> list[str]:
+    """A sentence for each thing that may make the model worse than it could be."""
+    found = []
+    if best_epoch == settings.epochs:
+        found.append(
+            f"the last epoch ({best_epoch} of {settings.epochs}) was the best:"
+            " more epochs may be better, raise train.epochs"
+        )
+    positives = events + sum(left_out.values())
+    if events < ENOUGH * positives:
+        found.append(few_events(events, left_out))
+    return found
+
+
+def few_events(events: int, left_out: Mapping[str, int]) -> str:
+    """How many of the training set's positives are training events, and why others are not."""
+    positives = events + sum(left_out.values())
+    reasons = [f"{count:,} are {reason}" for reason, count in left_out.items() if count]
+    says = f"{events:,} of {positives:,} positives of the training set are training events"
+    return "; ".join([says, *filter(None, [", ".join(reasons)])])
