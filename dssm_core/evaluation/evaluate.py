@@ -58,14 +58,15 @@ def evaluate(opened: ServedRun, data: EvaluationData) -> Evaluated:
     pointwise = judge_pairs(opened, data.pairs)
     if pointwise is not None:
         metrics = metrics.model_copy(update={"pointwise": pointwise})
-    asked = warm if config.gate.population == "warm" else everyone
+    gate = config.gate
+    asked = warm if gate.population == "warm" else everyone
     recalls = {name: measured.recalls for name, measured in asked.items()}
     if config.evaluation.rolling:
         rolled = rolling.roll(opened.run, data, opened.bundle)
         metrics = metrics.model_copy(update={"rolling": rolling.report(rolled, config)})
-        if config.gate.protocol == "rolling":
+        if gate.protocol == "rolling":
             names = [name for name in rolled.positions if name in recalls]
-            recalls = {name: rolled.recalls(name, config.gate) for name in names}
+            recalls = {name: rolled.recalls(name, gate.population, gate.k) for name in names}
     curves = {name: measured.curve for name, measured in warm.items()}
     return Evaluated(metrics, curves, recalls)
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from dssm_core import metrics
 from dssm_core.aliases import JSON, Bools, Doubles, Floats, Ints
 from dssm_core.columns import HOUR_MS, ITEM, TIME, USER
-from dssm_core.config import Config, Gate
+from dssm_core.config import Config
 from dssm_core.evaluation.answers import (
     QueryVectors,
     Search,
@@ -90,18 +90,14 @@ class Rolled:
         position = self.positions[name][self.rows.select(slice_name)]
         if not len(position):
             return {f"{kind}@{k}": None for kind in ("recall", "micro_recall") for k in ks}
-        shares = {k: self._shares(name, slice_name, k) for k in ks}
+        shares = {k: self.recalls(name, slice_name, k) for k in ks}
         scores: dict[str, float | None] = {f"recall@{k}": float(shares[k].mean()) for k in ks}
         scores |= {f"micro_recall@{k}": float((position < k).mean()) for k in ks}
         rng = np.random.default_rng(config.seed)
         low, high = metrics.bootstrap(shares[config.gate.k], config.evaluation.bootstrap, rng)
         return scores | {f"{config.gate.metric}_low": low, f"{config.gate.metric}_high": high}
 
-    def recalls(self, name: str, gate: Gate) -> Doubles:
-        """The gate's recall of each user of its population. [Q]"""
-        return self._shares(name, gate.population, gate.k)
-
-    def _shares(self, name: str, slice_name: str, k: int) -> Doubles:
+    def recalls(self, name: str, slice_name: str, k: int) -> Doubles:
         """Share of each user's rows in a slice that was found in the first k positions. [Q]"""
         mask = self.rows.select(slice_name)
         user = pd.factorize(self.rows.users[mask])[0]

@@ -86,7 +86,7 @@ def _measure(
         rolled = rolling.roll(run, data, bundle, beside=False)
         fields["rolling"] = rolled.scores("served", "warm", config)
         fields["rolling_all"] = rolled.scores("served", "all", config)
-        recalls = rolled.recalls("served", gate)
+        recalls = rolled.recalls("served", gate.population, gate.k)
     report = ChampionReport.model_validate(fields | warm.scores)
     recall = report.of(gate.protocol, gate.population).value(gate.metric)
     compared = Champion(found.version, recall, overlap_note(bundle.config, config))

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
+from dssm_core.aliases import JSON
 from dssm_core.config import Train
 from dssm_core.training.batches import Examples
 
+log = logging.getLogger(__name__)
+
 HELD_BACK = "held back to choose the number of epochs (train.refit is false)"
 ENOUGH = 0.5  # share of the interactions that should be training events
+
+
+def warn(settings: Train, best_epoch: int, examples: Examples, positives: int) -> JSON:
+    """Log the notes of a training, and return them with the reasons: `left_out` and `notes`.
+
+    examples: those of the last phase; positives: number of the training set's positives.
+    """
+    reasons = left_out(examples, positives)
+    found = notes(settings, best_epoch, examples.count, reasons)
+    for note in found:
+        log.warning("%s", note)
+    return {"left_out": reasons, "notes": found}
 
 
 def left_out(examples: Examples, positives: int) -> dict[str, int]:

@@ -30,7 +30,7 @@ from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
 from dssm_core.training.epoch_selection import HeldOutQueries, selection_metric
-from dssm_core.training.notes import left_out, notes
+from dssm_core.training.notes import warn
 from dssm_core.training.objective import Objective
 from dssm_core.training.optimizers import learning_rate, make_optimizers
 from dssm_core.training.progress import Progress
@@ -61,21 +61,16 @@ def train_towers(run: Run, work: Path, live_logger: Callable[[Run], MetricLogger
     points = "".join(json.dumps(point) + "\n" for point in progress.history)
     write_atomically(work / HISTORY_FILE, points.encode())
     checkpoint.unlink(missing_ok=True)
-    events = trainer.objective.examples
-    missing = left_out(events, len(prepared.log.item))
-    warnings = notes(run.config.train, progress.best_epoch, events.count, missing)
-    for warning in warnings:
-        log.warning("%s", warning)
     info = {
         "best_epoch": progress.best_epoch,
         f"validation_{selection_metric(run.config)}": round(progress.best_value, 6),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": str(device),
         "temperature": round(model.temperature.item(), 6),
-        "left_out": missing,
-        "notes": warnings,
     }
-    return Outcome({"events": events.count, "steps": progress.step}, info)
+    examples = trainer.objective.examples
+    info |= warn(run.config.train, progress.best_epoch, examples, len(prepared.log.item))
+    return Outcome({"events": examples.count, "steps": progress.step}, info)
 
 
 def choose_device(name: str) -> torch.device:
@@ -121,9 +116,7 @@ class Trainer:
 
     def fit(self) -> TwoTower:
         """Select the number of epochs, train on everything for that many, and return the averaged
-        towers.
-
-        If train.refit is off: return the averaged towers of the best epoch of the selection.
+        towers. If train.refit is off, return those of the best epoch of the selection.
         """
         state = load_checkpoint(self.checkpoint)
         if state:
@@ -258,9 +251,8 @@ class Trainer:
 
     def _seed(self, number: int) -> int:
         """A seed for the step or the epoch of this number in this phase."""
-        sequence = np.random.SeedSequence(
-            [self.config.seed, self.progress.phase == "refit", number]
-        )
+        parts = [self.config.seed, self.progress.phase == "refit", number]
+        sequence = np.random.SeedSequence(parts)
         return int(sequence.generate_state(1)[0])
 
     def _log(self, values: dict[str, float]) -> None:
