@@ -5,6 +5,7 @@ for any rows since.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from dssm_core.features.trigrams import trigrams
 from dssm_core.runs.layout import ids_file
 
 SEVERAL = ("multi", "text")
+STORED_VOCABULARIES = 100  # that are kept in memory
 
 
 def fit_table(
@@ -167,7 +169,16 @@ def coder(columns: FeatureColumns, side: str, feature: Feature, folder: Path) ->
     if lender := columns.lender(feature) if feature.shares else None:
         lent = coder(columns, "item", lender, folder)
         return _Shared(lent) if isinstance(lent, Ids) else lent
-    return Hashed(feature.rows) if feature.rows else Ids.load(_vocabulary(folder, side, feature))
+    if feature.rows:
+        return Hashed(feature.rows)
+    file = _vocabulary(folder, side, feature)
+    return _stored_ids(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(STORED_VOCABULARIES)
+def _stored_ids(file: Path, written_ns: int) -> Ids:
+    """The vocabulary in a file. A server needs it for each request."""
+    return Ids.load(file)
 
 
 def check_embedding_sizes(schema: Schema, features: Features) -> None:

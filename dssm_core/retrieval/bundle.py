@@ -11,15 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from dssm_core import families
 from dssm_core.aliases import Bools, Floats, Texts
+from dssm_core.columns import USER
 from dssm_core.config import Config
 from dssm_core.data.splits.days import Days
-from dssm_core.errors import ArtifactError
+from dssm_core.errors import ArtifactError, DataError
 from dssm_core.families import INDEXES
 from dssm_core.features.histories import Histories
 from dssm_core.features.ids import Ids
@@ -32,6 +35,7 @@ from dssm_core.retrieval.item_index import ItemIndex, open_item_index
 from dssm_core.retrieval.new_users import CONTEXT, HOT, HotList, answer_sources, open_hot_list
 from dssm_core.retrieval.new_users import HISTORY as HISTORY_SOURCE
 from dssm_core.retrieval.requests import (
+    HISTORY,
     MAX_K,
     Queries,
     Rules,
@@ -81,6 +85,15 @@ class Bundle:
         vector need no tower.
         """
         return Encoder(self.folder)
+
+    def try_out(self) -> None:
+        """Answer a request with a user and a history, which needs every file of the bundle.
+
+        The first request of a client is then as fast as the next. Raises what the files raise.
+        """
+        user, item = (ids.decode(np.array([1])).tolist() for ids in (self.users, self.items))
+        self.retrieve(pd.DataFrame({USER: user, HISTORY: [item]}), 1)
+        self.retrieve(pd.DataFrame({USER: user}), 1)
 
     def read(self, frame: pd.DataFrame) -> Queries:
         """The rows of a request as codes. Raises DataError if a row is malformed."""
@@ -177,18 +190,21 @@ class Bundle:
         queries = self.read(frame)
         check_columns(frame, column_names(self.config.features))
         check_size(len(frame))
+        if exclude_seen and self.seen is None and USER in frame:
+            raise DataError(
+                "exclude_seen is true, but this version was registered without what users have"
+                " seen: send histories without user ids, or register the model of a new run"
+            )
         rules = self.rules(self.cutoff_ms if as_of_ms is None else as_of_ms, exclude_seen, filters)
         (rows, scores), sources = self.answer(queries, rules, k)
-        present = (rows >= 0).sum(1)
-        ids = np.split(self.items.decode(rows[rows >= 0] + 1), np.cumsum(present)[:-1])
-        return pd.DataFrame(
-            {
-                "item_ids": [part.tolist() for part in ids],
-                "scores": [part[:n].tolist() for part, n in zip(scores, present, strict=True)],
-                "source": sources,
-            },
-            index=frame.index,
-        )
+        present = rows >= 0
+        ends = np.cumsum(present.sum(1)).tolist()
+        columns = {
+            "item_ids": _lists(self.items.decode(rows[present] + 1), ends),
+            "scores": _lists(scores[present], ends),
+            "source": sources.astype(object),
+        }
+        return pd.DataFrame(columns, index=frame.index)
 
     @property
     def cutoff_ms(self) -> int | None:
@@ -208,6 +224,14 @@ class Bundle:
         codes = encode_context(features.columns, rows, self.folder)
         known = (codes > 0).any(1).numpy() | rows[described(features, rows)].notna().any(axis=1)
         return np.asarray(known, dtype=np.bool_)
+
+
+def _lists(values: npt.NDArray[Any], ends: list[int]) -> npt.NDArray[Any]:
+    """Values [n] as one list for each row. ends: [B], where each row ends. → [B] lists"""
+    flat = values.tolist()
+    lists = np.empty(len(ends), dtype=object)
+    lists[:] = [flat[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return lists
 
 
 def assemble(run: Run, folder: Path) -> Path:

@@ -86,6 +86,8 @@ def eligible_lists(search: Callable[[int], Lists], eligible: Eligible, k: int) -
     search: the first n items of each query, for any n; fewer than n columns, or a row that ends in
     -1, mean that there are no more. It is asked for more until every list is full.
     """
+    if eligible.everything:
+        return pad_lists(*search(min(k, eligible.n_items)), k)
     asked = min(k + eligible.most_excluded, eligible.n_items)
     while True:
         rows, scores = search(asked)
@@ -99,8 +101,10 @@ def eligible_lists(search: Callable[[int], Lists], eligible: Eligible, k: int) -
 
 def pad_lists(rows: Ints, scores: Floats, k: int) -> Lists:
     """The first k positions of lists [B, K], with row -1 and score -inf behind a shorter list."""
-    missing = max(0, k - rows.shape[1])
+    missing = k - rows.shape[1]
+    if missing <= 0:
+        return rows[:, :k], scores[:, :k]
     return (
-        np.pad(rows[:, :k], ((0, 0), (0, missing)), constant_values=-1),
-        np.pad(scores[:, :k], ((0, 0), (0, missing)), constant_values=-np.inf),
+        np.pad(rows, ((0, 0), (0, missing)), constant_values=-1),
+        np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf),
     )

@@ -97,7 +97,7 @@ def read_queries(frame: pd.DataFrame, users: Ids, items: Ids) -> Queries:
 
 def check_columns(frame: pd.DataFrame, names: Sequence[str]) -> None:
     """Raise DataError if a request has another column than `names`."""
-    unknown = [str(column) for column in frame.columns if column not in names]
+    unknown = [str(column) for column in frame.columns.tolist() if column not in names]
     if unknown:
         raise DataError(
             f"the input has a column {shorten(unknown[0])!r} that this model does not use:"

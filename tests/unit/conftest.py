@@ -14,6 +14,7 @@ from dssm_core import families
 from dssm_core.config import parse_config
 from dssm_core.data.split import window_of
 from dssm_core.families import INDEXES
+from dssm_core.retrieval.seen_items import SeenItems
 from dssm_core.runs.files import sha256, write_atomically
 from dssm_core.runs.manifest import Manifest
 from dssm_core.runs.run import Run, create_run
@@ -97,6 +98,8 @@ def fabricated(parent, run_id="one", test_day="2024-01-07", exclude_seen=False, 
     folder.mkdir()
     pd.DataFrame({"user_id": [1, 2, 3]}).to_parquet(folder / "user_ids.parquet")
     pd.DataFrame({"item_id": [10, 20, 30, 40]}).to_parquet(folder / "item_ids.parquet")
+    seen = np.array([[user, item // 10 - 1] for user, item, _, label in train if label]).T
+    SeenItems.of(*seen, 4, 4).save(folder)
     np.save(folder / "user_embeddings.npy", USERS)
     np.save(folder / "item_embeddings.npy", ITEMS)
     (folder / "config.json").write_bytes((run.root / "config.json").read_bytes())

@@ -108,9 +108,21 @@ def test_who_has_nothing_yet_is_answered(served, body):
 @pytest.mark.parametrize(
     ("body", "named"),
     [
-        (rows(["x"], [[3]]), "the input has neither 'user_id' nor 'history', but columns .*: give"),
+        (rows(["x"], [[3]]), "unknown column 'x': choose one of exclude, history, user_id"),
+        (rows(["user_id", "histroy"], [[3, []]]), "unknown column 'histroy': did you mean 'hist"),
+        ({"dataframe_records": [{"user_id": 3}, {"usr_id": 3}]}, "did you mean 'user_id'"),
         (rows(["user_id"], []), "the input has no rows: give one row for each user"),
-        (rows([], []), "give 'user_id', 'history'"),
+        (rows([], []), "give one row for each user, with 'user_id', 'history' or both"),
+        (rows([], [[]]), "give 'user_id', 'history'"),
+        (rows(["user_id"], [[3]] * 10_001), "has 10,001 rows, and a request may have 10,000"),
+        (rows(["history"], [[[10] * 600_000], [[10] * 600_000]]), "1,200,000 item ids"),
+        (rows(["user_id"], [[3]], top=1), "unknown parameter 'top': choose one of as_of, exclude"),
+        (rows(["user_id"], [[3]], filter=["a == 1"]), "did you mean 'filters'"),
+        (rows(["user_id"], [[3]], filters=["color == 'red'"]), "'color', which is no item column"),
+        (rows(["user_id"], [[3]], filters=["1 +"]), "condition '1 \\+' is not an expression"),
+        (rows(["user_id"], [[3]], as_of="soon"), "as_of is 'soon': give a time in ISO form"),
+        ({**rows(["user_id"], [[3]]), "parms": {"k": 3}}, "unknown field 'parms': did you mean"),
+        (b'{"dataframe_split": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not valid JSON"),
         (rows(["user_id"], [["abc"]]), "column user_id to type 'int64'.*abc"),
         (rows(["user_id"], [[None]]), "column user_id to type 'int64'.*NoneType"),
         (rows(["history"], [["10,20"]]), r"column history to type 'Array\(long\)'.*got str"),
@@ -122,8 +134,9 @@ def test_who_has_nothing_yet_is_answered(served, body):
         (rows(["user_id"], [[3]], k=None), "k is None, but it must"),
         (rows(["user_id"], [[3]], k="a"), "'k': long.*for value `a`"),
         (rows(["user_id"], [[3]], k=1.5), "'k': long.*for value `1.5`"),
+        (rows(["user_id"], [[3]], k=[]), "k"),
         ({"user_id": 3}, "must be a JSON dictionary with exactly one of the input fields"),
-        (b"hello", "valid JSON formatted string"),
+        (b"hello", "valid JSON"),
     ],
 )
 def test_bad_input_is_a_400_that_names_it(served, body, named):
@@ -138,9 +151,19 @@ def test_another_content_type_is_a_415_that_names_those_there_are(served):
     assert "application/json" in message
 
 
-def test_mlflow_leaves_out_params_that_the_signature_does_not_have(served):
-    """The model never sees them: MLflow logs a warning. Held here so that a change is noticed."""
-    assert send(served, rows(["user_id"], [[3]], top=1))[0] == 200
+def test_a_body_that_is_too_large_is_a_413_that_names_the_limit(served):
+    status, message = send(served, rows(["history"], [[[10] * 3_000_000]]))
+    assert status == 413
+    assert "8,388,608 are allowed" in message
+
+
+def test_a_request_chooses_what_its_lists_hold(served):
+    """User 1 has seen items 30 and 10 of 10, 20, 30 and 40."""
+    body = rows(["user_id", "exclude"], [[1, [40]], [1, []]], exclude_seen=True)
+    _, answer = send(served, body)
+    assert [sorted(row["item_ids"]) for row in answer["predictions"]] == [[20], [20, 40]]
+    _, answer = send(served, rows(["user_id"], [[1]]))
+    assert sorted(answer["predictions"][0]["item_ids"]) == [10, 20, 30, 40]
 
 
 def test_a_version_of_whole_number_ids_answers_before_it_is_promoted(model):
