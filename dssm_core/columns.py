@@ -9,7 +9,9 @@ AVAILABLE_FROM = "available_from"  # int64, milliseconds; optional, items only
 AVAILABLE_UNTIL = "available_until"  # int64, milliseconds, not included; optional, items only
 CREATED = "created_at"  # int64, milliseconds; optional, items only
 REASON = "reason"  # why a row was quarantined
-ROW = "_row"  # a row's number in its file (time order, file order for ties), in queries only
+# Columns that queries add to those of a log have names of their own: no log may use this prefix.
+INTERNAL = "_dssm_"
+ROW = f"{INTERNAL}row"  # a row's number in its file: time order, file order for ties
 
 INTERACTIONS = "interactions"
 USERS = "users"

@@ -13,13 +13,14 @@ from typing import Any
 import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
+from dssm_core.columns import ROW
 from dssm_core.data.sql import identifier, literal
 from dssm_core.errors import DataError, ServiceError
 from dssm_core.runs.files import scratch
 
 MEMORY_LIMIT = "1200MB"  # DuckDB spills to disk beyond it
 ROW_GROUP_ROWS = 122_880
-UNREADABLE = (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException)
+UNREADABLE = duckdb.Error  # damage makes DuckDB raise errors of nearly every class
 MESSAGE_LINES = 4
 
 
@@ -67,12 +68,12 @@ def write_table(
     """Write a relation to a Parquet file, in the order of column `order` (ties: in the order of the
     relation). Returns the number of rows.
     """
-    relation.create_view("_source", replace=True)
-    query = "SELECT * FROM _source"
+    relation.create_view("source", replace=True)
+    query = "SELECT * FROM source"
     if order:
         query = (
-            "SELECT * EXCLUDE _row FROM (SELECT *, row_number() OVER () AS _row FROM _source)"
-            f" ORDER BY {identifier(order)} NULLS LAST, _row"
+            f"SELECT * EXCLUDE {ROW} FROM (SELECT *, row_number() OVER () AS {ROW} FROM source)"
+            f" ORDER BY {identifier(order)} NULLS LAST, {ROW}"
         )
     return write_parquet(con, query, file)
 

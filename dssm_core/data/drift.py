@@ -15,12 +15,12 @@ import numpy as np
 from duckdb import DuckDBPyConnection
 
 from dssm_core.aliases import JSON, Doubles
-from dssm_core.columns import ITEM, ITEMS, TIME, USER, USERS
+from dssm_core.columns import INTERNAL, ITEM, ITEMS, TIME, USER, USERS
 from dssm_core.config import Config, Feature
 from dssm_core.data.database import one_row
 from dssm_core.data.divergence import absolute_change, divergence, divergences, relative_change
 from dssm_core.data.splits.days import Days
-from dssm_core.data.sql import identifier, literal
+from dssm_core.data.sql import identifier, literal, parquet
 from dssm_core.runs.layout import table_file
 
 FILE = "drift.json"
@@ -30,6 +30,7 @@ FEATURES = "features"
 TOP = 50  # the most frequent values of a column are compared, all other values count as one
 REST = "(all others)"
 MISSING = "(none)"
+DAY = f"{INTERNAL}day"  # a row's day in the window, 0 is the first
 DECILES = [decile / 10 for decile in range(1, 10)]
 COUNTED_KINDS = ("categorical", "multi", "numeric")
 COLUMNS_SHOWN = 3
@@ -59,7 +60,7 @@ def measure(con: DuckDBPyConnection, config: Config, split: Days, folder: Path) 
     """
     days = len(split.days)
     _create_dated(con, split.edges_ms(config.data.zone))
-    rows = _by_day(con, "SELECT _day, count(*) FROM dated GROUP BY 1", days, 0)
+    rows = _by_day(con, f"SELECT {DAY}, count(*) FROM dated GROUP BY 1", days, 0)
     new = _by_day(con, _NEW_ITEMS, days, math.nan)
     new[0] = math.nan  # the day before it is not in the window
     changes = {VOLUME: relative_change(rows), NEW_ITEMS: absolute_change(new)}
@@ -129,13 +130,13 @@ def _profile_divergence(ours: Mapping[str, float], theirs: Mapping[str, float]) 
 
 
 def _create_dated(con: DuckDBPyConnection, edges_ms: list[int]) -> None:
-    """Create the view `dated`: the log's rows in the window with `_day`, the index of their day."""
+    """Create the view `dated`: the log's rows in the window with DAY."""
     con.execute(
-        "CREATE OR REPLACE TABLE edges AS SELECT unnest(?) AS start, unnest(?) AS _day",
+        f"CREATE OR REPLACE TABLE edges AS SELECT unnest(?) AS start, unnest(?) AS {DAY}",
         [edges_ms[:-1], [*range(len(edges_ms) - 1)]],
     )
     con.execute(
-        "CREATE OR REPLACE VIEW dated AS SELECT edges._day, log.* FROM log"
+        f"CREATE OR REPLACE VIEW dated AS SELECT edges.{DAY}, log.* FROM log"
         f" ASOF JOIN edges ON log.{TIME} >= edges.start WHERE log.{TIME} < {edges_ms[-1]}"
     )
 
@@ -149,10 +150,10 @@ def _by_day(con: DuckDBPyConnection, query: str, days: int, empty: float) -> Dou
 
 
 _NEW_ITEMS = f"""
-WITH seen AS (SELECT _day, {ITEM}, count(*) AS n FROM dated WHERE {ITEM} IS NOT NULL GROUP BY ALL)
-SELECT today._day, coalesce(sum(today.n) FILTER (WHERE before.{ITEM} IS NULL), 0) / sum(today.n)
+WITH seen AS (SELECT {DAY}, {ITEM}, count(*) AS n FROM dated WHERE {ITEM} IS NOT NULL GROUP BY ALL)
+SELECT today.{DAY}, coalesce(sum(today.n) FILTER (WHERE before.{ITEM} IS NULL), 0) / sum(today.n)
 FROM seen AS today
-LEFT JOIN seen AS before ON before.{ITEM} = today.{ITEM} AND before._day = today._day - 1
+LEFT JOIN seen AS before ON before.{ITEM} = today.{ITEM} AND before.{DAY} = today.{DAY} - 1
 GROUP BY 1
 """
 
@@ -160,7 +161,7 @@ GROUP BY 1
 def _columns(
     con: DuckDBPyConnection, config: Config, folder: Path
 ) -> Iterator[tuple[Feature, str, str]]:
-    """(feature, SQL of rows with _day, SQL of the value) of each column whose values can be
+    """(feature, SQL of rows with DAY, SQL of the value) of each column whose values can be
     counted, which text and target means cannot.
     """
     columns = config.features.columns
@@ -173,7 +174,7 @@ def _columns(
         file = folder / table_file(table)
         if key and not file.is_file():
             continue
-        read = f"read_parquet({literal(str(file))})"
+        read = parquet(file)
         sample = con.sql(f"SELECT * FROM {read if key else 'dated'} LIMIT 0")
         kinds = dict(zip(sample.columns, map(str, sample.types), strict=True))
         own = f"(SELECT DISTINCT ON ({key}) * FROM {read}) AS own"
@@ -207,21 +208,21 @@ def _counts(
 ) -> tuple[list[str], Doubles]:
     """The most frequent values and REST, and how often each day has each. → V values, [D, V]"""
     query = f"""
-    WITH rows AS (SELECT _day, {expression} AS value FROM {source}),
-    named AS (SELECT _day, coalesce(nullif(value, ''), {literal(MISSING)}) AS value FROM rows),
-    counted AS (SELECT _day, value, count(*) AS n FROM named GROUP BY ALL),
+    WITH rows AS (SELECT {DAY}, {expression} AS value FROM {source}),
+    named AS (SELECT {DAY}, coalesce(nullif(value, ''), {literal(MISSING)}) AS value FROM rows),
+    counted AS (SELECT {DAY}, value, count(*) AS n FROM named GROUP BY ALL),
     top AS (SELECT value FROM counted GROUP BY value ORDER BY sum(n) DESC, value LIMIT {TOP}),
     merged AS (
-        SELECT _day, n,
+        SELECT {DAY}, n,
             CASE WHEN value IN (SELECT value FROM top) THEN value ELSE {literal(REST)} END AS value
         FROM counted
     )
-    SELECT _day, value, sum(n) AS n FROM merged GROUP BY ALL ORDER BY value, _day
+    SELECT {DAY}, value, sum(n) AS n FROM merged GROUP BY ALL ORDER BY value, {DAY}
     """
     rows = con.sql(query).to_arrow_table().to_pandas()
     values, codes = np.unique(rows["value"].to_numpy(dtype=object).astype(str), return_inverse=True)
     counts = np.zeros((days, len(values)))
-    day = rows["_day"].to_numpy(dtype=np.int64)
+    day = rows[DAY].to_numpy(dtype=np.int64)
     np.add.at(counts, (day, codes), rows["n"].to_numpy(dtype=np.float64))
     return [str(value) for value in values], counts
 

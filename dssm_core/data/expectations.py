@@ -141,9 +141,9 @@ def _examples(result: JSON, key: str, column: str, frame: pd.DataFrame) -> tuple
     indexes = result.get("partial_unexpected_index_list") or []
     if key == DAYS:
         return tuple(f"{index[DAYS]}: {_short(index[column])}" for index in indexes)
-    if column.endswith(IN_TABLE):
+    if column.startswith(IN_TABLE):
         rows = frame[key].isin([index[key] for index in indexes])
-        values = frame.loc[rows, column.removesuffix(IN_TABLE)].tolist()
+        values = frame.loc[rows, column.removeprefix(IN_TABLE)].tolist()
     else:
         values = result.get("partial_unexpected_list") or []
     texts = [repr(_plain(value)) for value in values if value is not None and value == value]

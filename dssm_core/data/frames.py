@@ -21,7 +21,7 @@ from dssm_core.data.rules import (
 )
 from dssm_core.data.sources.canonical import RAW
 from dssm_core.data.split import window_of
-from dssm_core.data.sql import identifier, literal
+from dssm_core.data.sql import identifier, numbered_rows, parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ def drift_frame(measured: drift.Drift) -> pd.DataFrame:
 def row_frame(
     con: DuckDBPyConnection, config: Config, table: str, tables: IngestedTables
 ) -> pd.DataFrame:
-    """The rows of a table with their number `_row` and the columns that its rules are about.
+    """The rows of a table with their number ROW and the columns that its rules are about.
 
     Of the interactions, from view `log`: the rows in the window of the split and the rows without a
     time.
@@ -61,8 +61,7 @@ def row_frame(
     if table == INTERACTIONS:
         source = f"log WHERE {_in_window(config)}"
     else:
-        file = literal(str(tables.file(table)))
-        source = f"(SELECT *, row_number() OVER () - 1 AS {ROW} FROM read_parquet({file}))"
+        source = f"({numbered_rows(tables.file(table))})"
     frame: pd.DataFrame = (
         con.sql(f"SELECT {', '.join(parts)} FROM {source}").to_arrow_table().to_pandas()
     )
@@ -70,7 +69,7 @@ def row_frame(
 
 
 def valid_rows(config: Config, tables: IngestedTables) -> str:
-    """SQL: the numbers (`_row`) of the rows in view `log` that break no quarantining rule.
+    """SQL: the numbers (ROW) of the rows in view `log` that break no quarantining rule.
 
     It needs no Great Expectations and writes no Data Docs: for rows that are read every hour.
     """
@@ -96,16 +95,16 @@ def _in_window(config: Config) -> str:
 def _column(config: Config, name: str, table: str, tables: IngestedTables) -> str:
     """SQL: a column that a rule is about. A text column with a range is parsed as numbers."""
     types = tables.types[table]
-    stem = name.removesuffix(RAW)
+    stem = name.removeprefix(RAW)
     if name not in types and stem not in types:
-        return _in_own_table(name.removesuffix(IN_TABLE), tables)
+        return _in_own_table(name.removeprefix(IN_TABLE), tables)
     if stem in config.validation.ranges and types[stem] == "string":
-        return number_sql(stem)[name.endswith(RAW)]
+        return number_sql(stem)[name.startswith(RAW)]
     return identifier(name) if name in types else f"CAST(NULL AS VARCHAR) AS {identifier(name)}"
 
 
 def _in_own_table(key: str, tables: IngestedTables) -> str:
     """SQL: whether an id is in its own table, users or items."""
-    file = literal(str(tables.file(ID_TABLES[key])))
-    ids = f"SELECT {key} FROM read_parquet({file}) WHERE {key} IS NOT NULL"
-    return f"{key} IN ({ids}) AS {key}{IN_TABLE}"
+    rows = parquet(tables.file(ID_TABLES[key]))
+    ids = f"SELECT {key} FROM {rows} WHERE {key} IS NOT NULL"
+    return f"{key} IN ({ids}) AS {IN_TABLE}{key}"

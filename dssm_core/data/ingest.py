@@ -121,7 +121,7 @@ def compared_columns(config: Config) -> set[str]:
 
 
 def parse_numbers(relation: DuckDBPyRelation, numbers: set[str]) -> DuckDBPyRelation:
-    """The relation with text columns in `numbers` as DOUBLE, each with a column `<name>_raw` for
+    """The relation with text columns in `numbers` as DOUBLE, each with a column `RAW<name>` for
     text that is no number. Other columns are unchanged.
     """
     parts: list[str] = []
@@ -138,5 +138,5 @@ def number_sql(name: str) -> list[str]:
     value = f"CASE WHEN isfinite({parsed}) THEN {parsed} END"
     return [
         f"{value} AS {identifier(name)}",
-        f"{unparsed_text(identifier(name), value)} AS {identifier(name + RAW)}",
+        f"{unparsed_text(identifier(name), value)} AS {identifier(RAW + name)}",
     ]

@@ -10,17 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dssm_core.columns import CREATED, INTERACTIONS, ITEM, ITEMS, LABEL, TIME, USER, USERS
+from dssm_core.columns import INTERACTIONS, INTERNAL, ITEM, ITEMS, LABEL, TIME, USER, USERS
 from dssm_core.config import Config, DriftLimits, Feature
 from dssm_core.data import drift
 from dssm_core.data.comparison import parse_comparison
 from dssm_core.data.ingest import IngestedTables, compared_columns, number_columns
-from dssm_core.data.sources.canonical import RAW
+from dssm_core.data.sources.canonical import RAW, TIMES
 from dssm_core.data.splits.days import Days
 from dssm_core.families import did_you_mean
 
 DAYS = "days"
-IN_TABLE = "_in_table"  # suffix of the column that says whether an id is in its own table
+IN_TABLE = (
+    f"{INTERNAL}in_table_"  # prefix of the column that says whether an id is in its own table
+)
 KEYS = {INTERACTIONS: (USER, ITEM, TIME), USERS: (USER,), ITEMS: (ITEM,)}
 ID_TABLES = {USER: USERS, ITEM: ITEMS}
 
@@ -121,7 +123,7 @@ def required_columns(config: Config, table: str) -> list[str]:
 
 def existence_rules(config: Config, table: str, tables: IngestedTables) -> list[Rule]:
     """A rule for each column that the table must have."""
-    names = [name for name in tables.columns(table) if not name.endswith(RAW)]
+    names = [name for name in tables.columns(table) if not name.startswith(RAW)]
     return [
         Rule(
             "ExpectColumnToExist",
@@ -142,7 +144,7 @@ def config_problems(config: Config, tables: IngestedTables) -> list[str]:
         if table not in tables and (names := required_columns(config, table))
     ]
     columns = sorted({name for table in tables for name in tables.columns(table)})
-    hints = [name for name in columns if not name.endswith(RAW)]
+    hints = [name for name in columns if not name.startswith(RAW)]
     unknown = [
         f"validation.ranges names {name!r}, which no table has: {did_you_mean(name, hints)}"
         for name in config.validation.ranges
@@ -155,7 +157,7 @@ def row_rules(config: Config, table: str, tables: IngestedTables) -> list[Rule]:
     """The rules of a table's rows."""
     columns = tables.columns(table)
     quarantines = table == INTERACTIONS
-    parsed = (TIME, CREATED, *sorted(number_columns(config)), *config.validation.ranges)
+    parsed = (TIMES.get(table), *sorted(number_columns(config)), *config.validation.ranges)
     rules = [_parsed(name, quarantines) for name in parsed if name in columns]
     rules += [_present(name, quarantines) for name in KEYS[table]]
     if table == INTERACTIONS:
@@ -172,14 +174,14 @@ def row_rules(config: Config, table: str, tables: IngestedTables) -> list[Rule]:
 
 
 def _parsed(name: str, quarantines: bool) -> Rule:
-    if name in (TIME, CREATED):
+    if name in TIMES.values():
         what = "a time"
         fix = "fix the values, or check the column's mapping and time_unit"
     else:
         what = "a number"
         fix = "fix the values, or check the column's mapping"
     return Rule(
-        "ExpectColumnValuesToBeNull", name + RAW, f"{name} must be {what}", fix, quarantines
+        "ExpectColumnValuesToBeNull", RAW + name, f"{name} must be {what}", fix, quarantines
     )
 
 
@@ -224,7 +226,7 @@ def _label_rules(config: Config, columns: list[str]) -> list[Rule]:
 def _in_table(key: str, table: str) -> Rule:
     return Rule(
         "ExpectColumnValuesToBeInSet",
-        f"{key}{IN_TABLE}",
+        f"{IN_TABLE}{key}",
         f"{key} must be in {table}",
         f"add the missing rows to {table}, or remove data.source.{table}",
         True,

@@ -15,11 +15,11 @@ from dssm_core.columns import (
     CREATED,
     DAY_MS,
     INTERACTIONS,
+    INTERNAL,
     ITEM,
     ITEMS,
     LABEL,
     PART,
-    REASON,
     ROW,
     TIME,
     USER,
@@ -30,13 +30,18 @@ from dssm_core.data.database import connect, one_row, write_parquet
 from dssm_core.data.splits.days import Days
 from dssm_core.data.splits.fixed import Fixed
 from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
-from dssm_core.data.sql import identifier, literal, numbered_rows
+from dssm_core.data.sql import identifier, literal, numbered_rows, parquet, with_reason
 from dssm_core.errors import DataError
 from dssm_core.runs.layout import QUARANTINE_FILE, TEST_FILE, TRAIN_FILE, table_file
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 
 EARLIEST_MS = 10 * 365 * DAY_MS  # 1980: a log of days does not end before it
+# Columns of the views `cleaned` and `judged`
+OUTSIDE = f"{INTERNAL}outside"  # whether a row is outside the window
+WHY = f"{INTERNAL}why"  # why a row is quarantined, else NULL
+OWN_PART = f"{INTERNAL}own_part"  # the part that the split gives a clean row
+ASSIGNED = f"{INTERNAL}part"  # train, test, outside or quarantined
 DUPLICATE = "an earlier row has the same user, item and time"
 
 
@@ -75,9 +80,7 @@ def split(run: Run, work: Path) -> Outcome:
 def _assign_parts(
     con: DuckDBPyConnection, config: Config, folder: Path, window: Window | None
 ) -> None:
-    """Create view `judged`: the validated rows with `_part` (train, test, outside, quarantined),
-    `_reason`, `_positive`, `_row`.
-    """
+    """Create view `judged`: view `cleaned` with ASSIGNED."""
     con.execute(f"CREATE VIEW log AS {numbered_rows(folder / table_file(INTERACTIONS))}")
     if isinstance(config.split, Fixed) and PART not in con.table("log").columns:
         raise DataError(
@@ -89,16 +92,16 @@ def _assign_parts(
     source = "cleaned"
     if window is None:
         # The expression may count the rows of a user: evaluate it once, with few columns.
-        con.execute(f"CREATE TABLE parts AS SELECT {ROW}, {part} AS _own FROM cleaned")
-        part = "_own"
+        con.execute(f"CREATE TABLE parts AS SELECT {ROW}, {part} AS {OWN_PART} FROM cleaned")
+        part = OWN_PART
         source = f"cleaned JOIN parts USING ({ROW})"
-    cases = f"WHEN _outside THEN 'outside' WHEN NOT {CLEAN} THEN 'quarantined' ELSE {part}"
-    con.execute(f"CREATE VIEW judged AS SELECT *, CASE {cases} END AS _part FROM {source}")
+    cases = f"WHEN {OUTSIDE} THEN 'outside' WHEN NOT {CLEAN} THEN 'quarantined' ELSE {part}"
+    con.execute(f"CREATE VIEW judged AS SELECT *, CASE {cases} END AS {ASSIGNED} FROM {source}")
 
 
 def clean(con: DuckDBPyConnection, config: Config, folder: Path, window: Window | None) -> None:
-    """Create view `cleaned`: view `log` with `_positive`, `_outside`, `_clean`, and `_reason` for
-    rows to quarantine.
+    """Create view `cleaned`: view `log` with POSITIVE, OUTSIDE, CLEAN, and WHY for rows to
+    quarantine.
     """
     inside = f"{TIME} IS NOT NULL"
     if window:
@@ -106,15 +109,15 @@ def clean(con: DuckDBPyConnection, config: Config, folder: Path, window: Window 
     # Only row numbers of duplicates in the window are kept: that is far smaller than a window
     # function over every column.
     nth = f"row_number() OVER (PARTITION BY {USER}, {ITEM}, {TIME} ORDER BY {ROW})"
-    numbered = f"SELECT {ROW}, {nth} AS nth FROM log WHERE {inside}"
-    con.execute(f"CREATE TABLE repeats AS SELECT {ROW} FROM ({numbered}) WHERE nth > 1")
+    repeats = f"SELECT {ROW} FROM log WHERE {inside} QUALIFY {nth} > 1"
+    con.execute(f"CREATE TABLE repeats AS {repeats}")
     is_repeat = f"{ROW} IN (SELECT {ROW} FROM repeats)"
     positive = parse_comparison(config.data.positive).sql(con.table("log").columns)
     reason = f"CASE WHEN {is_repeat} THEN {literal(DUPLICATE)} {_before_creation(folder)} END"
     con.execute(f"""
-    CREATE VIEW cleaned AS SELECT *, NOT _outside AND _reason IS NULL AS {CLEAN} FROM (
+    CREATE VIEW cleaned AS SELECT *, NOT {OUTSIDE} AND {WHY} IS NULL AS {CLEAN} FROM (
         SELECT log.*, CAST({positive} AS TINYINT) AS {POSITIVE},
-            {TIME} IS NULL OR NOT ({inside}) AS _outside, {reason} AS _reason
+            {TIME} IS NULL OR NOT ({inside}) AS {OUTSIDE}, {reason} AS {WHY}
         FROM log
     )
     """)
@@ -127,10 +130,9 @@ def _before_creation(folder: Path) -> str:
     items = folder / table_file(ITEMS)
     if not items.is_file() or CREATED not in pq.read_schema(items).names:
         return ""
-    table = f"read_parquet({literal(str(items))}) AS i"
-    created = f"(SELECT {CREATED} FROM {table} WHERE i.{ITEM} = log.{ITEM})"
-    text = f"concat('clicked ', {created} - {TIME}, ' ms before its item was created')"
-    return f"WHEN {TIME} < {created} THEN {text}"
+    created = f"(SELECT i.{CREATED} FROM {parquet(items)} AS i WHERE i.{ITEM} = log.{ITEM})"
+    text = f"concat('clicked ', {created} - log.{TIME}, ' ms before its item was created')"
+    return f"WHEN log.{TIME} < {created} THEN {text}"
 
 
 def _write(con: DuckDBPyConnection, work: Path) -> dict[str, int]:
@@ -139,17 +141,16 @@ def _write(con: DuckDBPyConnection, work: Path) -> dict[str, int]:
     names.remove(ROW)
     context = [identifier(name) for name in names if name not in (USER, ITEM, TIME, LABEL)]
     columns = ", ".join([USER, ITEM, TIME, f"{POSITIVE} AS {LABEL}", *context])
-    everything = ", ".join([*(identifier(name) for name in names), f"_reason AS {REASON}"])
     outputs = {
         "train": (columns, TRAIN_FILE),
         "test": (columns, TEST_FILE),
-        "quarantined": (everything, QUARANTINE_FILE),
+        "quarantined": (with_reason(names, WHY), QUARANTINE_FILE),
     }
     rows = {}
     for part, (selected, file) in outputs.items():
-        query = f"SELECT {selected} FROM judged WHERE _part = '{part}' ORDER BY {ROW}"
+        query = f"SELECT {selected} FROM judged AS log WHERE {ASSIGNED} = '{part}' ORDER BY {ROW}"
         rows[part] = write_parquet(con, query, work / file)
-    (rows["outside"],) = one_row(con, "SELECT count(*) FROM judged WHERE _part = 'outside'")
+    (rows["outside"],) = one_row(con, f"SELECT count(*) FROM judged WHERE {ASSIGNED} = 'outside'")
     return rows
 
 
@@ -177,11 +178,9 @@ def _check_catalogue(con: DuckDBPyConnection, config: Config, work: Path) -> Non
     """DataError if the longest list of the evaluation is longer than the catalogue, which is the
     items of train's positives.
     """
-    train = literal(str(work / TRAIN_FILE))
+    train = parquet(work / TRAIN_FILE)
     longest = max(config.evaluation.ks)
-    (items,) = one_row(
-        con, f"SELECT count(DISTINCT {ITEM}) FROM read_parquet({train}) WHERE {LABEL} = 1"
-    )
+    (items,) = one_row(con, f"SELECT count(DISTINCT {ITEM}) FROM {train} WHERE {LABEL} = 1")
     if not items:
         raise DataError(
             f"no row of train is a positive: check data.positive, which is `{config.data.positive}`"
@@ -197,10 +196,10 @@ def _check_catalogue(con: DuckDBPyConnection, config: Config, work: Path) -> Non
 
 def _span(con: DuckDBPyConnection, work: Path) -> Window:
     """The times of a split without a cutoff: all of train counts as known at the end of train."""
-    train = literal(str(work / TRAIN_FILE))
-    test = literal(str(work / TEST_FILE))
-    start, cutoff = one_row(con, f"SELECT min({TIME}), max({TIME}) + 1 FROM read_parquet({train})")
-    (end,) = one_row(con, f"SELECT max({TIME}) + 1 FROM read_parquet({test})")
+    train = parquet(work / TRAIN_FILE)
+    test = parquet(work / TEST_FILE)
+    start, cutoff = one_row(con, f"SELECT min({TIME}), max({TIME}) + 1 FROM {train}")
+    (end,) = one_row(con, f"SELECT max({TIME}) + 1 FROM {test}")
     return Window(start, cutoff, max(cutoff, end))
 
 
@@ -225,7 +224,7 @@ def _local_day(time_ms: int, config: Config) -> str:
 def _cold_shares(con: DuckDBPyConnection, work: Path) -> dict[str, float]:
     """Shares of the test positives whose user, or whose item, has no positive in train."""
     train, test = (
-        f"(SELECT * FROM read_parquet({literal(str(work / name))}) WHERE {LABEL} = 1)"
+        f"(SELECT * FROM {parquet(work / name)} WHERE {LABEL} = 1)"
         for name in (TRAIN_FILE, TEST_FILE)
     )
     shares = ", ".join(

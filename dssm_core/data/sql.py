@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from dssm_core.columns import ROW
+from dssm_core.columns import INTERNAL, REASON, ROW
 
 
 def identifier(name: str) -> str:
@@ -12,18 +13,44 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def folded(name: str) -> bytes:
+    """A column name as DuckDB compares it: without regard to the case of ASCII letters."""
+    return name.encode("utf-8", "surrogatepass").lower()
+
+
 def literal(value: str) -> str:
     """A text as a SQL string."""
     return "'" + value.replace("'", "''") + "'"
 
 
+def file_literal(file: Path) -> str:
+    """The name of one file as a SQL string: DuckDB's readers would take `*`, `?` and `[` in it for
+    a pattern.
+    """
+    return literal("".join(f"[{char}]" if char in "*?[" else char for char in str(file)))
+
+
 def parquet(*files: Path) -> str:
-    """SQL: the rows of Parquet files, one file after the other; columns are matched by name."""
-    names = ", ".join(literal(str(file)) for file in files)
-    return f"read_parquet([{names}], union_by_name = true)"
+    """SQL: the rows of Parquet files, one file after the other; columns are matched by name. A
+    folder such as `user_id=me` in a path is a folder, not a column.
+    """
+    names = ", ".join(map(file_literal, files))
+    return f"read_parquet([{names}], union_by_name = true, hive_partitioning = false)"
 
 
 def numbered_rows(file: Path) -> str:
-    """SQL: the rows of a Parquet file with their number in the file as column `_row`."""
-    rows = f"read_parquet({literal(str(file))}, file_row_number = true)"
-    return f"SELECT * EXCLUDE file_row_number, file_row_number AS {ROW} FROM {rows}"
+    """SQL: the rows of a Parquet file with their number in the file as column ROW."""
+    return f"SELECT *, row_number() OVER () - 1 AS {ROW} FROM {parquet(file)}"
+
+
+def with_reason(names: Iterable[str], reason: str) -> str:
+    """SQL: the columns of a quarantine: those of view `log`, then `reason`, the SQL of why a row is
+    quarantined. A log's own column of that name gets the prefix INTERNAL.
+    """
+    columns = [
+        f"log.{identifier(name)} AS {identifier(INTERNAL + name)}"
+        if folded(name) == folded(REASON)
+        else f"log.{identifier(name)}"
+        for name in names
+    ]
+    return ", ".join([*columns, f"{reason} AS {REASON}"])

@@ -15,13 +15,13 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from dssm_core.aliases import JSON
-from dssm_core.columns import CREATED, INTERACTIONS, REASON, ROW, TIME
+from dssm_core.columns import INTERACTIONS, REASON, ROW
 from dssm_core.config import Config
 from dssm_core.data import drift
 from dssm_core.data.database import connect, write_parquet
 from dssm_core.data.expectations import Judge
 from dssm_core.data.frames import days_frame, drift_frame, row_frame
-from dssm_core.data.ingest import IngestedTables, number_columns, read_ingested
+from dssm_core.data.ingest import IngestedTables, read_ingested
 from dssm_core.data.rules import (
     DAYS,
     config_problems,
@@ -33,7 +33,7 @@ from dssm_core.data.rules import (
 from dssm_core.data.sources.canonical import RAW
 from dssm_core.data.split import log_days
 from dssm_core.data.splits.days import Days
-from dssm_core.data.sql import identifier, literal, numbered_rows
+from dssm_core.data.sql import identifier, numbered_rows, parquet, with_reason
 from dssm_core.data.verdicts import (
     Verdict,
     broken_rows,
@@ -70,7 +70,7 @@ def validate(run: Run, work: Path) -> Outcome:
         problems = [*config_problems(config, tables), *_problems(verdicts, config, con)]
         if problems:
             raise DataError("\n".join([*problems, "All rules and rows: data_docs/index.html"]))
-        rows = _write(con, config, broken_rows(verdicts), tables, work)
+        rows = _write(con, broken_rows(verdicts), tables, work)
     read = run.need("ingest_data").rows["read"]
     return Outcome(rows={"read": read} | rows, info=_info(verdicts))
 
@@ -146,7 +146,6 @@ def _info(verdicts: list[Verdict]) -> JSON:
 
 def _write(
     con: DuckDBPyConnection,
-    config: Config,
     reasons: dict[int, str],
     tables: IngestedTables,
     work: Path,
@@ -154,18 +153,19 @@ def _write(
     """Write the clean tables (without the columns of unparsed text) and the quarantine. Returns the
     number of clean and of quarantined interactions.
     """
-    raw = {name + RAW for name in (TIME, CREATED, *number_columns(config))}
     selected = {
-        table: ", ".join(identifier(name) for name in tables.columns(table) if name not in raw)
+        table: ", ".join(
+            identifier(name) for name in tables.columns(table) if not name.startswith(RAW)
+        )
         for table in tables
     }
     for table in tables:
         if table != INTERACTIONS:
-            rows = f"read_parquet({literal(str(tables.file(table)))})"
-            write_parquet(con, f"SELECT {selected[table]} FROM {rows}", work / table_file(table))
+            rows = f"SELECT {selected[table]} FROM {parquet(tables.file(table))}"
+            write_parquet(con, rows, work / table_file(table))
     con.register("broken", _reasons_table(reasons))
     clean = f"{ROW} NOT IN (SELECT {ROW} FROM broken)"
-    columns = ", ".join(f"log.{identifier(name)}" for name in tables.columns(INTERACTIONS))
+    columns = with_reason(tables.columns(INTERACTIONS), f"broken.{REASON}")
     return {
         "clean": write_parquet(
             con,
@@ -174,7 +174,7 @@ def _write(
         ),
         "quarantined": write_parquet(
             con,
-            f"SELECT {columns}, broken.{REASON} FROM log JOIN broken USING ({ROW}) ORDER BY {ROW}",
+            f"SELECT {columns} FROM log JOIN broken USING ({ROW}) ORDER BY {ROW}",
             work / QUARANTINE_FILE,
         ),
     }

@@ -90,7 +90,7 @@ def without_repeats(verdicts: Sequence[Verdict]) -> list[Verdict]:
     if WINDOW_RULE in failed:
         repeats.append(failed.get(DAY_RULE))
     for verdict in verdicts:
-        missing = failed.get((PRESENT_RULE, verdict.rule.column.removesuffix(RAW)))
-        if missing and verdict.rule.column.endswith(RAW) and missing.broken == verdict.broken:
+        missing = failed.get((PRESENT_RULE, verdict.rule.column.removeprefix(RAW)))
+        if missing and verdict.rule.column.startswith(RAW) and missing.broken == verdict.broken:
             repeats.append(missing)
     return [verdict for verdict in verdicts if not any(verdict is repeat for repeat in repeats)]

@@ -15,7 +15,7 @@ from duckdb import DuckDBPyConnection
 
 from dssm_core import families
 from dssm_core.aliases import JSON
-from dssm_core.columns import INTERACTIONS, ITEM, ITEMS, TIME, USER, USERS
+from dssm_core.columns import INTERACTIONS, ITEM, ITEMS, ROW, TIME, USER, USERS
 from dssm_core.config import Config, Member
 from dssm_core.data.database import UNREADABLE, connect, one_row, unreadable, write_table
 from dssm_core.data.frames import valid_rows
@@ -164,7 +164,7 @@ def _clean(
     con.execute(f"CREATE TABLE sound AS {valid_rows(config, read_ingested(work))}")
     con.execute(
         f"CREATE OR REPLACE VIEW log AS SELECT * FROM ({rows})"
-        " WHERE _row IN (SELECT _row FROM sound)"
+        f" WHERE {ROW} IN (SELECT {ROW} FROM sound)"
     )
     clean(con, config, work, window)
     context = [
@@ -172,7 +172,7 @@ def _clean(
     ]
     selected = ", ".join(identifier(name) for name in (USER, ITEM, TIME, *context))
     frame = (
-        con.sql(f"SELECT {selected} FROM cleaned WHERE {CLEAN} AND {POSITIVE} = 1 ORDER BY _row")
+        con.sql(f"SELECT {selected} FROM cleaned WHERE {CLEAN} AND {POSITIVE} = 1 ORDER BY {ROW}")
         .to_arrow_table()
         .to_pandas()
     )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from duckdb import DuckDBPyRelation
 
-from dssm_core.columns import CREATED, INTERACTIONS, ITEM, ITEMS, TIME, USER, USERS
+from dssm_core.columns import CREATED, INTERACTIONS, INTERNAL, ITEM, ITEMS, TIME, USER, USERS
 from dssm_core.data.sources.files import FileTable, TimeUnit
-from dssm_core.data.sql import identifier, literal
+from dssm_core.data.sql import folded, identifier, literal
 from dssm_core.errors import DataError
 from dssm_core.families import did_you_mean
 
-RAW = "_raw"  # suffix of the column that holds the text of cells that could not be parsed
+RAW = (
+    f"{INTERNAL}raw_"  # prefix of the column that holds the text of cells that could not be parsed
+)
+TIMES = {INTERACTIONS: TIME, ITEMS: CREATED}  # the column of times of each table
 KEYS = {INTERACTIONS: (USER, ITEM, TIME), USERS: (USER,), ITEMS: (ITEM,)}
 _WHOLE = r"^(0|-?[1-9][0-9]*)\.0$"  # an integer as pandas writes it in a float column
 _OFFSET = r":.*(Z|[+-]\d\d(:?\d\d)?)$"  # a clock time, then a UTC offset
@@ -26,21 +29,22 @@ def to_canonical(
     column `<name>_raw` for the text of cells that are no time.
 
     table: interactions, users or items. where: the files, for error messages. Raises DataError when
-    a column is missing.
+    a column is missing, or when a name cannot be used.
     """
     types = {name: str(kind) for name, kind in zip(raw.columns, raw.types, strict=True)}
     names = _mapping(types, table, spec.columns, where)
+    _check_names(names, where)
     parts: list[str] = []
     for name, column in names.items():
         source = identifier(column)
         kind = types[column]
         if name in (USER, ITEM):
             parts.append(f"{id_text(source, kind)} AS {identifier(name)}")
-        elif name in (TIME, CREATED):
+        elif name == TIMES.get(table):
             value = time_ms(source, kind, spec.time_unit, spec.timezone)
             parts += [
                 f"{value} AS {identifier(name)}",
-                f"{unparsed_text(source, value)} AS {identifier(name + RAW)}",
+                f"{unparsed_text(source, value)} AS {identifier(RAW + name)}",
             ]
         else:
             parts.append(f"{source} AS {identifier(name)}")
@@ -58,14 +62,38 @@ def _mapping(
         if column not in types:
             raise DataError(_missing_column(name, column, table, where, list(types)))
     rest = [column for column in types if column not in mapped.values()]
-    if clash := sorted(set(rest) & set(mapped)):
-        name = clash[0]
-        raise DataError(
-            f"{where} has a column {name!r}, but {table}.columns maps {name!r} to the column"
-            f" {mapped[name]!r}: map the file's {name!r} to another name too, such as"
-            f" {{{name}_2: {name}}}"
-        )
+    taken = {folded(name): name for name in mapped}
+    for column in rest:
+        if key := taken.get(folded(column)):
+            raise DataError(
+                f"{where} has a column {column!r}, but {table}.columns maps {key!r} to the column"
+                f" {mapped[key]!r}: map the file's {column!r} to another name too, such as"
+                f" {{{key}_2: {column}}}"
+            )
     return mapped | {column: column for column in rest}
+
+
+def check_distinct(names: Iterable[str], where: str) -> None:
+    """DataError naming two columns that have one name for DuckDB, which ignores case."""
+    first: dict[bytes, str] = {}
+    for name in names:
+        if other := first.get(folded(name)):
+            raise DataError(
+                f"{where} has the columns {other!r} and {name!r}: two names must differ in more"
+                " than case. Rename one of them in the file"
+            )
+        first[folded(name)] = name
+
+
+def _check_names(names: Iterable[str], where: str) -> None:
+    """DataError if names differ only in case, or if one may be that of an internal column."""
+    check_distinct(names, where)
+    for name in names:
+        if folded(name).startswith(folded(INTERNAL)):
+            raise DataError(
+                f"{where} has a column {name!r}: names that begin with {INTERNAL} are used"
+                f" internally. Map it to another name, such as {{x: {name}}}"
+            )
 
 
 def _missing_column(name: str, column: str, table: str, where: str, columns: list[str]) -> str:

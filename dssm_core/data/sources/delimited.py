@@ -12,11 +12,11 @@ from typing import Annotated, ClassVar, Literal
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from pydantic import BaseModel, ConfigDict, Field
 
-from dssm_core.columns import INTERACTIONS, ITEMS, USERS
-from dssm_core.data.sources.canonical import to_canonical
+from dssm_core.columns import INTERACTIONS, INTERNAL, ITEMS, USERS
+from dssm_core.data.sources.canonical import check_distinct, to_canonical
 from dssm_core.data.sources.files import FileTable, find_files, table_files
 from dssm_core.data.sources.protocol import LogTables
-from dssm_core.data.sql import identifier, literal
+from dssm_core.data.sql import file_literal, identifier, literal
 from dssm_core.errors import DataError
 
 MAX_LINE_BYTES = 32_000_000  # of `whole_lines`: a longer line is an error, it is never cut
@@ -88,7 +88,7 @@ def read_raw_text(
     con: DuckDBPyConnection, files: Mapping[str, Path], spec: TextTable
 ) -> DuckDBPyRelation:
     """The files' own columns as text, rows in file order; files with different headers are joined
-    by column name.
+    by column name. A column without a name, such as the index that pandas writes, is left out.
     """
     headers = {file: spec.names or read_header(file, spec) for file in files.values()}
     queries = [
@@ -102,11 +102,11 @@ def whole_lines(files: Iterable[Path]) -> str:
     """SQL: a table with one text column `line`, a row for each line in file order (NULL where the
     line is empty). The separator is a character that no text has.
     """
-    paths = ", ".join(literal(str(file)) for file in files)
+    paths = ", ".join(map(file_literal, files))
     return (
         rf"read_csv([{paths}], columns = {{line: 'VARCHAR'}}, header = false, delim = E'\x01',"
-        " quote = '', escape = '', auto_detect = false, strict_mode = true,"
-        f" max_line_size = {MAX_LINE_BYTES})"
+        " quote = '', escape = '', auto_detect = false, hive_partitioning = false,"
+        f" strict_mode = true, max_line_size = {MAX_LINE_BYTES})"
     )
 
 
@@ -139,17 +139,18 @@ def read_header(file: Path, spec: TextTable) -> tuple[str, ...]:
 
 def _query(files: list[Path], names: tuple[str, ...], spec: TextTable) -> str:
     """SQL: the rows of files that have the same columns."""
-    if len(set(names)) < len(names):
-        raise DataError(
-            f"{str(files[0])!r} has two columns of the same name, its columns are {list(names)}:"
-            " rename one of them"
-        )
-    selected = ", ".join(identifier(name) for name in names)
-    paths = ", ".join(literal(str(file)) for file in files)
-    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
+    named = [name for name in names if name]
+    check_distinct(named, repr(str(files[0])))
+    selected = ", ".join(map(identifier, named))
+    paths = ", ".join(map(file_literal, files))
+    columns = ", ".join(
+        f"{literal(name or f'{INTERNAL}nameless_{nth}')}: 'VARCHAR'"
+        for nth, name in enumerate(names)
+    )
     return (
         f"SELECT {selected} FROM read_csv([{paths}], columns = {{{columns}}},"
         f" header = {spec.names is None}, delim = {literal(spec.separator)},"
         f" quote = {literal(spec.quote)}, escape = {literal(spec.quote)},"
-        f" encoding = {literal(spec.encoding)}, auto_detect = false, strict_mode = true)"
+        f" encoding = {literal(spec.encoding)}, auto_detect = false, hive_partitioning = false,"
+        " strict_mode = true)"
     )

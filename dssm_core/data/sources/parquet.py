@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
+from urllib.parse import unquote
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from pydantic import BaseModel, ConfigDict
 
 from dssm_core.columns import INTERACTIONS, ITEMS, USERS
-from dssm_core.data.sources.canonical import to_canonical
+from dssm_core.data.sources.canonical import check_distinct, to_canonical
 from dssm_core.data.sources.files import FileTable, find_files, table_files
 from dssm_core.data.sources.protocol import LogTables
-from dssm_core.data.sql import literal
+from dssm_core.data.sql import folded, identifier, literal, parquet
+from dssm_core.errors import DataError, shorten
 
 
 class Parquet(BaseModel):
-    """Parquet files. Columns keep their types; ids become text."""
+    """Parquet files. Columns keep their types; ids become text. A folder such as `country=de` below
+    `path` is a column of text, unless the file has a column of that name.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     timed: ClassVar[bool] = True
@@ -48,13 +54,36 @@ class Parquet(BaseModel):
     def _read(self, con: DuckDBPyConnection, name: str, spec: FileTable) -> DuckDBPyRelation:
         """Each file is brought to canonical form on its own: the types of ids may differ."""
         relations = [
-            to_canonical(
-                con.sql(f"SELECT * FROM read_parquet({literal(str(file))})"),
-                name,
-                spec,
-                repr(file.name),
-            )
-            for file in table_files(self.path, spec, name == INTERACTIONS).values()
+            to_canonical(_read_file(con, path, file), name, spec, repr(path))
+            for path, file in table_files(self.path, spec, name == INTERACTIONS).items()
         ]
         queries = [f"({relation.sql_query()})" for relation in relations]
         return con.sql(" UNION ALL BY NAME ".join(queries))
+
+
+def _read_file(con: DuckDBPyConnection, path: str, file: Path) -> DuckDBPyRelation:
+    """The columns of a file, then those of its folders. path: the file's, below the source's."""
+    names = _names(file)
+    check_distinct(names, repr(str(file)))  # DuckDB would rename the second of two equal names
+    columns = [f"{literal(value)} AS {identifier(key)}" for key, value in _folders(path, names)]
+    return con.sql(f"SELECT {', '.join(['*', *columns])} FROM {parquet(file)}")
+
+
+def _names(file: Path) -> list[str]:
+    try:
+        return list(pq.read_schema(file).names)
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        raise DataError(
+            f"{str(file)!r} cannot be read as Parquet ({shorten(error)}): copy the file again"
+        ) from error
+
+
+def _folders(path: str, names: list[str]) -> list[tuple[str, str]]:
+    """Name and value of each folder `name=value` that is not a column of the file."""
+    taken = set(map(folded, names))
+    pairs = [part.partition("=") for part in PurePosixPath(path).parent.parts]
+    return [
+        (unquote(name), unquote(value))
+        for name, equals, value in pairs
+        if name and equals and folded(unquote(name)) not in taken
+    ]

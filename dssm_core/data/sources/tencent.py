@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from pydantic import BaseModel, ConfigDict
 
-from dssm_core.columns import INTERACTIONS, ITEM, ITEMS, LABEL, TIME, USER, USERS
+from dssm_core.columns import INTERACTIONS, ITEM, ITEMS, LABEL, ROW, TIME, USER, USERS
 from dssm_core.data.sources.canonical import id_text, to_canonical
 from dssm_core.data.sources.delimited import TextTable, read_raw_text, read_text, whole_lines
 from dssm_core.data.sources.files import FileTable, Pattern, find_files
@@ -69,7 +69,7 @@ class Tencent(BaseModel):
             tables[ad] = read_text(con, ads, _table(ad), spec)
         if people := self._optional(self.people):
             tables[person] = con.sql(_people(list(people.values()), person))
-        interactions = _shown(con, train, {ad: AD, person: PERSON, LABEL: LABEL})
+        interactions = _shown(con, train, {ad: AD, person: PERSON, TIME: ROW, LABEL: LABEL})
         return LogTables(interactions, tables[USER], tables[ITEM])
 
     def _optional(self, pattern: str) -> dict[str, Path]:
@@ -90,7 +90,7 @@ def _shown(
     any other label.
     """
     raw = read_raw_text(con, files, TextTable(files="*")).project(
-        f"*, row_number() OVER () - 1 AS {TIME}"
+        f"*, row_number() OVER () - 1 AS {ROW}"
     )
     spec = FileTable(files="*", columns=columns)
     rows = to_canonical(raw, INTERACTIONS, spec, repr(next(iter(files))))

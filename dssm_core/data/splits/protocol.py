@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 from zoneinfo import ZoneInfo
 
-CLEAN = "_clean"  # whether a row is not quarantined
+from dssm_core.columns import INTERNAL
+
+CLEAN = f"{INTERNAL}clean"  # whether a row is not quarantined
 NO_DAYS = ("validation.min_rows_per_day", "validation.drift.warn")  # of no effect without days
-POSITIVE = "_positive"  # 1 or 0: whether `data.positive` is true of a row
+POSITIVE = f"{INTERNAL}positive"  # 1 or 0: whether `data.positive` is true of a row
 
 
 @dataclass(frozen=True)

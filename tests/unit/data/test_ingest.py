@@ -54,7 +54,7 @@ def test_rows_come_in_time_order_with_file_order_for_ties(tmp_path: Path) -> Non
         *[("b", "2"), ("a", "1"), ("a", "2"), ("b", "1"), ("c", "1"), ("a", "3")],
         ("?", "1"),  # without a time: last, never lost
     ]
-    assert log["timestamp_raw"].tolist()[-1] == "oops"
+    assert log["_dssm_raw_timestamp"].tolist()[-1] == "oops"
 
 
 def test_label_and_numeric_features_are_numbers_with_their_text_kept(tmp_path: Path) -> None:
@@ -72,10 +72,10 @@ def test_label_and_numeric_features_are_numbers_with_their_text_kept(tmp_path: P
     )
     log = ingested(run)
     assert log["rating"].fillna(-1).tolist() == [4.0, -1, -1, -1]
-    assert log["rating_raw"].fillna("").tolist() == ["", "four", "nan", ""]
+    assert log["_dssm_raw_rating"].fillna("").tolist() == ["", "four", "nan", ""]
     items = pd.read_parquet(run.root / ".work" / "items.parquet")
     assert items["words"].fillna(-1).tolist() == [12.5, -1]
-    assert items["words_raw"].fillna("").tolist() == ["", "?"]
+    assert items["_dssm_raw_words"].fillna("").tolist() == ["", "?"]
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_a_local_day_lands_in_time_order_and_every_row_is_counted(log, tmp_path)
     kept = pq.read_table(
         tmp_path / "days" / "small" / "2024-03-01" / made.key / "quarantine.parquet"
     )
-    assert kept["timestamp_raw"].to_pylist() == ["soon"]
+    assert kept["_dssm_raw_timestamp"].to_pylist() == ["soon"]
     assert landing.find_day(tmp_path / "days", "small", FIRST) == made
 
 

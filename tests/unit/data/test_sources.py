@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from dssm_core.columns import ITEM, PART, TIME, USER
 from dssm_core.data.comparison import parse_comparison
+from dssm_core.data.sources.canonical import RAW
 from dssm_core.data.sources.delimited import Delimited
 from dssm_core.data.sources.files import find_files
 from dssm_core.data.sources.movielens import MovieLens
@@ -62,7 +63,10 @@ def test_iso_times_without_offset_are_local(tmp_path: Path) -> None:
 
 def test_text_that_is_no_time_is_kept(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\n1,2,yesterday\n1,2,\n")
-    assert read(log(tmp_path), f"{TIME}, timestamp_raw") == [(None, "yesterday"), (None, None)]
+    assert read(log(tmp_path), f"{TIME}, _dssm_raw_timestamp") == [
+        (None, "yesterday"),
+        (None, None),
+    ]
 
 
 def test_mapping_renames_and_keeps_the_rest(tmp_path: Path) -> None:
@@ -83,6 +87,67 @@ def test_a_second_claim_to_a_name_is_refused(tmp_path: Path) -> None:
         DataError, match=r"a column 'user_id', but interactions\.columns maps 'user_id'"
     ):
         read(log(tmp_path, columns={USER: "login"}))
+
+
+def test_names_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:
+    for place, header in enumerate(("user_id,item_id,timestamp,Timestamp", "user_id,User_ID,x,y")):
+        (tmp_path / f"{place}.csv").write_text(f"{header}\n1,2,3,4\n")
+    with pytest.raises(DataError, match="the columns 'timestamp' and 'Timestamp'"):
+        read(log(tmp_path, files="0.csv"))
+    with pytest.raises(DataError, match="the columns 'user_id' and 'User_ID'"):
+        read(log(tmp_path, files="1.csv", columns={USER: "x"}))
+    pq.write_table(pa.table({"a": [1], "A": [2]}), tmp_path / "a.parquet")
+    parquet = Parquet.model_validate(
+        {"path": str(tmp_path), "interactions": {"files": "a.parquet"}}
+    )
+    with pytest.raises(DataError, match="the columns 'a' and 'A'"):
+        read(parquet)
+
+
+def test_a_mapped_name_and_a_column_that_differ_in_case_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("visitor,User_ID,item_id,timestamp\n1,x,2,3\n")
+    with pytest.raises(DataError, match=r"a column 'User_ID', but interactions\.columns maps 'use"):
+        read(log(tmp_path, columns={USER: "visitor"}))
+    assert read(log(tmp_path, columns={USER: "visitor", "login": "User_ID"}), f"{USER}, login") == [
+        ("1", "x")
+    ]
+
+
+def test_files_whose_names_differ_in_case_are_joined(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("user_id,item_id,timestamp,device\n1,2,3,tv\n")
+    (tmp_path / "2.csv").write_text("user_id,item_id,timestamp,Device\n4,5,6,pc\n")
+    assert read(log(tmp_path), "device") == [("tv",), ("pc",)]
+
+
+@pytest.mark.parametrize(
+    "text", [",user_id,item_id,timestamp\n0,1,2,3\n", "user_id,item_id,timestamp,\n1,2,3,\n"]
+)
+def test_a_column_without_a_name_is_left_out(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    assert read(log(tmp_path), f"COLUMNS(* EXCLUDE ({RAW}timestamp))") == [("1", "2", 3)]
+
+
+def test_folders_of_a_parquet_log_are_columns_unless_the_file_has_them(tmp_path: Path) -> None:
+    base = tmp_path / "user_id=me" / "log"
+    folder = base / "date=2024-03-01" / "country=c%C3%B4te"
+    folder.mkdir(parents=True)
+    table = pa.table({USER: ["u"], ITEM: ["i"], TIME: [1], "Date": ["own"]})
+    pq.write_table(table, folder / "a.parquet")
+    source = Parquet.model_validate({"path": str(base), "interactions": {"files": "**/*.parquet"}})
+    assert read(source, f"{USER}, Date, country") == [("u", "own", "côte")]
+    (folder / "a.csv").write_text("user_id,item_id,timestamp,date\nu,i,1,own\n")
+    assert read(log(base, files="**/*.csv"), f"{USER}, date") == [("u", "own")]
+
+
+@pytest.mark.parametrize("name", ["*.csv", "[a].csv", "?.csv", "[*]{x,b}.csv", "a'b.csv", "~.csv"])
+def test_the_name_of_a_file_is_no_pattern(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "log [2024]*"
+    folder.mkdir()
+    for user, file in (("1", name), ("2", "b.csv"), ("3", "x.csv")):
+        (folder / file).write_text(f"user_id,item_id,timestamp\n{user},2,3\n")
+    assert sorted(read(log(folder))) == [("1", "2", 3), ("2", "2", 3), ("3", "2", 3)]
+    source = Delimited.model_validate({"path": str(folder / name), "interactions": {"files": "*"}})
+    assert read(source) == [("1", "2", 3)]
 
 
 def test_files_without_header_quotes_and_gzip(tmp_path: Path) -> None:

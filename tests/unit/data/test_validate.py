@@ -10,6 +10,7 @@ import duckdb
 import pandas as pd
 import pytest
 
+from dssm_core.columns import ROW
 from dssm_core.config import parse_config, read_config
 from dssm_core.data.frames import valid_rows
 from dssm_core.data.ingest import read_ingested
@@ -85,10 +86,10 @@ def test_broken_rows_are_set_aside_with_their_reason_and_no_row_is_lost(tmp_path
     quarantine = pd.read_parquet(run.step("validate_data") / "quarantine.parquet")
     assert sorted(quarantine["reason"]) == sorted(BROKEN.values())
     assert quarantine.loc[
-        quarantine["reason"] == "timestamp must be a time", "timestamp_raw"
+        quarantine["reason"] == "timestamp must be a time", "_dssm_raw_timestamp"
     ].tolist() == ["noon"]
     assert quarantine.loc[
-        quarantine["reason"] == "label must be a number", "label_raw"
+        quarantine["reason"] == "label must be a number", "_dssm_raw_label"
     ].tolist() == ["yes"]
     assert manifests["validate_data"].rows == {"read": 85, "clean": 74, "quarantined": 11}
     assert manifests["validate_data"].info["judged"] == 83
@@ -212,7 +213,9 @@ def test_valid_rows_by_sql_are_the_clean_rows(tmp_path: Path) -> None:
     with duckdb.connect() as con:
         con.execute(f"CREATE VIEW log AS {numbered_rows(folder / 'interactions.parquet')}")
         rows = valid_rows(run.config, read_ingested(folder))
-        kept = con.sql(f"SELECT timestamp FROM log WHERE _row IN ({rows}) ORDER BY _row").fetchall()
+        kept = con.sql(
+            f"SELECT timestamp FROM log WHERE {ROW} IN ({rows}) ORDER BY {ROW}"
+        ).fetchall()
     assert [time for (time,) in kept] == clean["timestamp"].tolist()
     assert len(clean) == 71  # of the good ones the last took 71 seconds
 
