@@ -30,7 +30,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from dssm_core.aliases import JSON, Floats
 from dssm_core.columns import ITEM, TIME, USER
@@ -41,7 +40,16 @@ from dssm_core.operation.latest_clicks import Origin, origins, read_latest
 from dssm_core.registry.versions import CHAMPION, RegisteredModel, fetch
 from dssm_core.retrieval.bundle import Bundle, content_hash, open_bundle
 from dssm_core.retrieval.index import make_index
-from dssm_core.retrieval.reloading import CURRENT, LINEAGE, current_folder, read_lineage
+from dssm_core.retrieval.reloading import (
+    CONTENT,
+    CURRENT,
+    LINEAGE,
+    current_folder,
+    is_whole,
+    open_whole,
+    read_lineage,
+    refreshed_hash,
+)
 from dssm_core.retrieval.snapshots import LatestTables, Snapshot, Timeline, trained_window
 from dssm_core.runs.code_version import code_version
 from dssm_core.runs.files import digest, disk_errors, locked, write_atomically
@@ -130,7 +138,7 @@ def refresh(
     name = f"{version}/{about['as_of'].replace(':', '')}-{about['key'][:8]}"
     with _locked_work_folder(root / model) as work:
         current = read_lineage(root, model)
-        if current and current["key"] == about["key"]:
+        if current and current["key"] == about["key"] and is_whole(current):
             return current
         if current and current["version"] == version and current["as_of"] > about["as_of"]:
             raise ConflictError(
@@ -138,7 +146,9 @@ def refresh(
                 f" later than {about['as_of']}: there is nothing to do"
             )
         about |= _write_bundle(bundle, settings, as_of_ms, sources, work)
+        about[CONTENT] = refreshed_hash(work / "bundle")
         write_atomically(work / "bundle" / LINEAGE, json.dumps(about, indent=2).encode())
+        open_whole(work / "bundle")  # what cannot answer must not be linked
         before_swap()
         _swap(root / model, work / "bundle", name)
     return about | {"folder": str(current_folder(root, model))}
@@ -211,8 +221,6 @@ def _write_bundle(
         if hot := snapshot.hot_list(bundle.hot):
             hot.save(part)
         index = make_index(bundle.config, items, users, part)
-    # Fail now if the new bundle cannot answer a request.
-    open_bundle(part).retrieve(pd.DataFrame({USER: [None]}), 1)
     return {
         "clicks": rows | _count_clicks(latest, window.cutoff_ms),
         "embedded": _count_embedded(snapshot, bundle, exported),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from dssm_core.columns import HOUR_MS, ITEM, USER
 from dssm_core.config import Gate, Rolling, parse_config
 from dssm_core.data import landing
-from dssm_core.errors import ConfigError, ConflictError, DataError
+from dssm_core.errors import ArtifactError, ConfigError, ConflictError, DataError
 from dssm_core.evaluation import rolling
 from dssm_core.evaluation.queries import read_evaluation_data
 from dssm_core.gate.champion import measure_champion
@@ -730,21 +731,117 @@ def test_a_server_follows_the_refreshes_of_its_own_bundle_only(run, base, log, t
     assert ReloadingBundle(base).current().folder == base
 
 
-@pytest.mark.parametrize("damage", ["lineage.json", "user_ids.parquet", "index.faiss"])
-def test_a_damaged_refresh_takes_nobody_down_and_the_next_one_heals_it(run, base, tmp_path, damage):
+def half(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip_last_byte(file):
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGES = {
+    "lineage.json": lambda file: file.write_text("[]"),
+    "user_ids.parquet": half,
+    "index.faiss": half,
+    "towers.safetensors": half,
+    "item_embeddings.npy": lambda file: file.write_bytes(b""),
+    "user_embeddings.npy": flip_last_byte,
+    "config.json": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_refresh_takes_nobody_down_and_the_next_one_heals_it(
+    run, base, tmp_path, damage, hashed
+):
     """As after a power cut: what was served before goes on, a server that starts then begins with
-    its own.
+    its own. A refresh of older code has no hash: it is opened whole, so that only changed values
+    go unnoticed.
     """
     server = ReloadingBundle(base, tmp_path)
     at(tmp_path, base, run, 9)
     before = server.current()
     broken = Path(at(tmp_path, base, run, 10)["folder"])
-    (broken / damage).write_bytes(b"")
-    assert server.current() is before
+    if not hashed:
+        lineage = json.loads((broken / "lineage.json").read_text())
+        del lineage["content_hash"]
+        (broken / "lineage.json").write_text(json.dumps(lineage))
+    DAMAGES[damage](broken / damage)
+    is_noticed = hashed or damage != "user_embeddings.npy"
+    assert (server.current() is before) is is_noticed
     starting = ReloadingBundle(base, tmp_path)
-    assert starting.current() is starting.registered
+    assert (starting.current() is starting.registered) is is_noticed
     healed = at(tmp_path, base, run, 11)
     assert str(server.current().folder) == str(starting.current().folder) == healed["folder"]
+
+
+@pytest.mark.parametrize("damage", ["towers.safetensors", "lineage.json"])
+def test_a_damaged_refresh_is_written_again_by_the_same_refresh(run, base, tmp_path, damage):
+    made = Path(at(tmp_path, base, run, 10)["folder"])
+    whole = reloading.refreshed_hash(made)
+    DAMAGES[damage](made / damage)
+    server = ReloadingBundle(base, tmp_path)
+    assert server.current() is server.registered
+    assert at(tmp_path, base, run, 10)["folder"] == str(made)
+    assert reloading.refreshed_hash(made) == whole
+    assert server.current().folder == made  # the link was made again, to the same folder
+
+
+def test_a_damaged_refresh_is_opened_once_and_not_at_each_request(
+    run, base, tmp_path, monkeypatch, caplog
+):
+    half(Path(at(tmp_path, base, run, 10)["folder"]) / "towers.safetensors")
+    server = ReloadingBundle(base, tmp_path)
+    for _ in range(3):
+        assert server.current() is server.registered
+    (warning,) = [record.getMessage() for record in caplog.records if "not served" in record.msg]
+    assert re.search(r"the hash of its files is \w{64}, but \w{64} was written", warning)
+
+
+def test_a_link_to_nothing_changes_nothing_and_a_removed_link_goes_back(run, base, tmp_path):
+    made = Path(at(tmp_path, base, run, 10)["folder"])
+    server = ReloadingBundle(base, tmp_path)
+    refreshed = server.current()
+    shutil.rmtree(made)
+    link = tmp_path / "dssm-made" / "current"
+    link.unlink()
+    link.symlink_to("3/gone")
+    assert server.current() is refreshed
+    link.unlink()
+    link.symlink_to("current")  # a loop
+    assert server.current() is refreshed
+    link.unlink()
+    assert server.current() is server.registered
+
+
+def test_while_one_thread_opens_a_refresh_the_others_answer_from_the_one_before(
+    run, base, tmp_path, monkeypatch
+):
+    server = ReloadingBundle(base, tmp_path)
+    made = at(tmp_path, base, run, 10)
+    meanwhile = []
+    monkeypatch.setattr(
+        reloading,
+        "open_bundle",
+        lambda folder: meanwhile.append(server.current()) or open_bundle(folder),
+    )
+    assert str(server.current().folder) == made["folder"]
+    assert meanwhile == [server.registered]
+
+
+def test_what_a_refresh_wrote_wrong_is_not_linked(run, base, tmp_path, monkeypatch):
+    before = at(tmp_path, base, run, 9)
+    monkeypatch.setattr(
+        refresh,
+        "refreshed_hash",
+        lambda folder: half(folder / "towers.safetensors"),  # damaged after it was written
+    )
+    with pytest.raises(ArtifactError, match=r"bundle .* cannot answer: SafetensorError: "):
+        at(tmp_path, base, run, 10)
+    assert reloading.read_lineage(tmp_path, "dssm-made") == before
 
 
 def test_the_logged_model_follows_where_it_is_told_of_them(run, base, tmp_path, monkeypatch):
