@@ -13,7 +13,11 @@ import pytest
 
 from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.operation import publish as publishing
-from dssm_core.operation.publish import ParquetTarget, RedisTarget, Side, open_target, publish
+from dssm_core.operation.publish import Vectors, open_target, publish
+from dssm_core.operation.targets import parquet as folders
+from dssm_core.operation.targets import redis as servers
+from dssm_core.operation.targets.parquet import ParquetTarget
+from dssm_core.operation.targets.redis import RedisTarget
 from dssm_core.retrieval.bundle import assemble, open_bundle
 from dssm_core.runs.files import locked
 from local.processes import free_port
@@ -80,7 +84,7 @@ def test_stopped_in_the_middle_readers_keep_the_old_version(bundle, tmp_path, mo
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(publishing, "_write_parquet", full)
+    monkeypatch.setattr(folders, "_write", full)
     with pytest.raises(ServiceError, match="No space left"):
         publish(bundle, "dssm-made", "4", str(tmp_path / "out"))
     assert open_target(str(tmp_path / "out")).current("dssm-made")["version"] == "3"
@@ -88,15 +92,15 @@ def test_stopped_in_the_middle_readers_keep_the_old_version(bundle, tmp_path, mo
 
 def in_the_middle(act):
     """Some ids at a time; `act` is called when only a part of the items is written."""
-    parts = Side.parts
+    parts = Vectors.parts
 
-    def stopped(side):
-        for part in parts(side):
+    def stopped(vectors):
+        for part in parts(vectors):
             yield part
-            if side.name == "item_id":
+            if vectors.name == "item_id":
                 act()
 
-    publishing.ROWS_AT_ONCE, Side.parts = 2, stopped
+    publishing.ROWS_AT_ONCE, Vectors.parts = 2, stopped
 
 
 def publish_and_die(folder, target):
@@ -160,15 +164,15 @@ def test_redis_readers_keep_the_old_version_where_the_new_one_is_not_whole(
     bundle, client, monkeypatch
 ):
     publish(bundle, "dssm-made", "1", address(client))
-    check = publishing._check
+    check = servers._check
 
-    def lose(found, prefix, side):
-        found.delete(f"{prefix}:{'2' if side.name == 'user_id' else '20'}")
-        check(found, prefix, side)
+    def lose(found, prefix, sample):
+        found.delete(f"{prefix}:{'2' if prefix.endswith('user_id') else '20'}")
+        check(found, prefix, sample)
 
-    monkeypatch.setattr(publishing, "_check", lose)
+    monkeypatch.setattr(servers, "_check", lose)
     with pytest.raises(
-        ServiceError, match=r"1 of 3 vectors below dssm-made:2-\w{8}:user_id are not in Redis"
+        ServiceError, match=r"1 of 3 keys below dssm-made:2-\w{8}:user_id are not in Redis"
     ):
         publish(bundle, "dssm-made", "2", address(client))
     monkeypatch.undo()
@@ -182,20 +186,20 @@ def test_redis_readers_keep_the_old_version_where_the_new_one_is_not_whole(
 
 def test_redis_of_two_publishers_at_once_one_waits_for_the_other(bundle, client, monkeypatch):
     publish(bundle, "dssm-made", "1", address(client))
-    parts, lost = Side.parts, []
+    parts, lost = Vectors.parts, []
 
     def second():
         with monkeypatch.context() as patch:
-            patch.setattr(publishing, "LOCK_TIMEOUT_S", 0.1)
+            patch.setattr(servers, "LOCK_TIMEOUT_S", 0.1)
             with pytest.raises(ServiceError, match="Unable to acquire lock") as told:
                 publish(bundle, "dssm-made", "3", address(client))
             lost.append(told)
 
-    def meanwhile(side):
+    def meanwhile(vectors):
         second()
-        yield from parts(side)
+        yield from parts(vectors)
 
-    monkeypatch.setattr(Side, "parts", meanwhile)
+    monkeypatch.setattr(Vectors, "parts", meanwhile)
     publish(bundle, "dssm-made", "2", address(client))
     monkeypatch.undo()
     assert len(lost) == 2
@@ -215,9 +219,9 @@ def test_redis_a_publisher_that_lost_its_lock_lets_nobody_see_what_it_wrote(
 ):
     """It slept for longer than its lease: another may be writing."""
     publish(bundle, "dssm-made", "1", address(client))
-    check = publishing._check
+    check = servers._check
     monkeypatch.setattr(
-        publishing, "_check", lambda *told: (client.delete("dssm-made:publisher"), check(*told))
+        servers, "_check", lambda *told: (client.delete("dssm-made:publisher"), check(*told))
     )
     with pytest.raises(ServiceError, match="lock that's no longer owned"):
         publish(bundle, "dssm-made", "2", address(client))
@@ -241,7 +245,7 @@ def test_parquet_of_two_publishers_at_once_the_slower_is_told(bundle, tmp_path, 
     ):
         publish(bundle, "dssm-made", "2", target)
     assert open_target(target).current("dssm-made")["version"] == "3"
-    monkeypatch.setattr(publishing, "LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(folders, "LOCK_TIMEOUT_S", 0.1)
     with (
         locked(tmp_path / "out" / "dssm-made" / ".lock", 1, "test"),
         pytest.raises(ServiceError, match=r"\.lock has been held for 0 s: another publisher hangs"),
@@ -299,9 +303,9 @@ def test_redis_killed_in_the_middle_readers_keep_the_old_version(
 
         monkeypatch.setattr(publishing, "ROWS_AT_ONCE", 2)
         monkeypatch.setattr(
-            publishing, "LEASE_S", 0.5
+            servers, "LEASE_S", 0.5
         )  # what a killed Redis comes back with holds the lock
-        monkeypatch.setattr(Side, "parts", Side.parts)
+        monkeypatch.setattr(Vectors, "parts", Vectors.parts)
         in_the_middle(die)
         with pytest.raises(ServiceError, match=r"Redis at .* then publish again"):
             publish(bundle, "dssm-made", "2", target)

@@ -1,0 +1,1 @@
+"""Where a version is published: a folder, or Redis. Read protocol.py first."""
