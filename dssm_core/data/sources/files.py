@@ -58,7 +58,8 @@ def find_files(base: str, patterns: Sequence[str]) -> dict[str, Path]:
     """Files below `base` by relative name, sorted within each pattern.
 
     If `base` is a file, it replaces the first pattern, and the other patterns are matched in its
-    folder. Raises DataError naming the folder and the pattern when a pattern matches no file.
+    folder. Raises DataError naming the folder and the pattern when a pattern matches no file, and
+    naming a file that is a link to outside the folder.
     """
     path = Path(base).expanduser()
     if path.is_file():
@@ -88,5 +89,17 @@ def _match(folder: Path, patterns: Sequence[str]) -> dict[str, Path]:
                 f"no file in {str(folder)!r} matches {pattern!r}: check data.source.path and the"
                 " pattern"
             )
+        _check_links(folder, files)
         matches |= {file.relative_to(folder).as_posix(): file for file in files}
     return matches
+
+
+def _check_links(folder: Path, files: Sequence[Path]) -> None:
+    """DataError if a file leaves the folder by a link. The folder itself may be a link."""
+    root = folder.resolve()
+    for file in files:
+        if not file.resolve().is_relative_to(root):
+            raise DataError(
+                f"{str(file)!r} is a link to {str(file.resolve())!r}, outside the folder of the "
+                "data: copy the file there, or set data.source.path to a folder that holds it"
+            )

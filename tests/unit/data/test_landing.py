@@ -3,6 +3,7 @@ a window reads.
 """
 
 import json
+import shutil
 from datetime import UTC, date, datetime
 
 import pyarrow.parquet as pq
@@ -216,3 +217,16 @@ def test_the_command(log, tmp_path):
     ]
     again = CliRunner().invoke(main, arguments)
     assert [json.loads(line)["changed"] for line in again.stdout.splitlines()] == [False, False]
+
+
+def test_a_landed_day_that_is_a_link_to_elsewhere_is_refused(log, tmp_path):
+    days = tmp_path / "days"
+    for day in (FIRST, SECOND, THIRD):
+        landing.land(config(log), day, days)
+    (day,) = days.glob(f"*/{SECOND}")
+    shutil.move(day, tmp_path / "elsewhere")
+    day.symlink_to(tmp_path / "elsewhere")
+    run = create_run(landing.use_landed_days(config(log), days), tmp_path / "runs", "one")
+    (tmp_path / "work").mkdir()
+    with pytest.raises(DataError, match=r"is a link to .*elsewhere.*, outside the folder of the"):
+        ingest(run, tmp_path / "work")

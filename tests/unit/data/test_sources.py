@@ -478,3 +478,30 @@ def test_positive_is_a_comparison(text: str) -> None:
 def test_positive_is_nothing_else(text: str) -> None:
     with pytest.raises(ConfigError, match="write a column"):
         parse_comparison(text)
+
+
+CLICK = "user_id,item_id,timestamp\n1,2,3\n"
+
+
+@pytest.mark.parametrize("link", ["b.csv", "day"])
+def test_a_link_out_of_the_folder_of_the_data_is_refused(tmp_path: Path, link: str) -> None:
+    """A file or a folder: what it points to would be read with the rights of the pipeline."""
+    folder = tmp_path / "log"
+    (folder / "real").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "b.csv").write_text(CLICK)
+    (folder / "real" / "a.csv").write_text(CLICK)
+    pattern = "*.csv" if link.endswith("csv") else "*/*.csv"
+    (folder / link).symlink_to(tmp_path / "secret" / ("b.csv" if link.endswith("csv") else ""))
+    with pytest.raises(DataError, match=f"log/{link}.* is a link to .*secret/b.csv', outside the"):
+        find_files(str(folder), [pattern])
+    (folder / "inside.csv").symlink_to("real/a.csv")
+    assert find_files(str(folder), ["inside*"]) == {"inside.csv": folder / "inside.csv"}
+
+
+def test_the_folder_of_the_data_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a.csv").write_text(CLICK)
+    (tmp_path / "log").symlink_to("there")
+    assert list(find_files(str(tmp_path / "log"), ["*.csv"])) == ["a.csv"]
+    assert list(find_files(str(tmp_path / "log" / "a.csv"), ["*"])) == ["a.csv"]
