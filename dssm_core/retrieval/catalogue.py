@@ -109,11 +109,17 @@ def column_names(config: Config, present: Iterable[str]) -> list[str]:
 
 
 def make_catalogue(rows: pd.DataFrame | None, ids: Ids, config: Config) -> Catalogue:
-    """The catalogue of the items `ids`, with their columns from an items table."""
+    """The catalogue of the items `ids`, with their columns from an items table.
+
+    A multi-valued column holds lists, so that `'a' in tags` is true of `a|b`.
+    """
     if rows is None:
         rows = pd.DataFrame({ITEM: []})
     names = column_names(config, rows.columns)
     table = rows.set_index(ITEM)[names].reindex(ids.index).reset_index(drop=True)
+    for feature in config.features.columns.item:
+        if feature.kind == "multi" and pd.api.types.is_string_dtype(table[feature.column]):
+            table[feature.column] = table[feature.column].str.split(feature.separator, regex=False)
     return Catalogue(len(ids.index), {name: table[name] for name in names})
 
 

@@ -22,6 +22,7 @@ from tests.conftest import served_model, small_config
 
 K = 100
 USERS = 1000
+FEW = ["c2", "c3"]
 FILTERS = {
     "what the model says": ({}, True, ["category != 'c0'"]),
     "seen items too, two conditions": (
@@ -30,9 +31,9 @@ FILTERS = {
         ["category != 'c0'", "created_at < '2024-03-05'", "category != 'c1'"],
     ),
     "few items": (
-        {"exclude_seen": True, "filters": ["'t1' in tags or category in ['c2', 'c3']"]},
+        {"exclude_seen": True, "filters": [f"'t1' in tags or category in {FEW}"]},
         True,
-        ["category != 'c0'", "'t1' in tags or category in ['c2', 'c3']"],
+        ["category != 'c0'", f"'t1' in tags or category in {FEW}"],
     ),
 }
 
@@ -93,6 +94,9 @@ def test_baselines_hold_to_the_same_rules(judged, name):
     for user, listed in zip(queries.users[:50], rows, strict=False):
         ids = data.items.decode(listed[listed >= 0] + 1).tolist()
         assert "c0" not in set(items.loc[ids, "category"])
+        if name == "few items":
+            tags, category = items.loc[ids, "tags"], items.loc[ids, "category"]
+            assert (tags.str.split("|").map(lambda all: "t1" in all) | category.isin(FEW)).all()
         assert not exclude_seen or not seen.get(user, set()) & set(ids)
 
 
