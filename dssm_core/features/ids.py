@@ -252,9 +252,15 @@ class Hashed:
 
 
 def as_text(values: Any) -> pd.Series[Any]:
-    """Values as text; nulls stay null. Integers have no decimals, even if a null in the column made
-    them floats. [n] → [n]
+    """Values as text; nulls stay null. Equal numbers have one text, whatever their type: 7, 7.0 and
+    "7" are "7", and decimals have no zeros at their end. [n] → [n]
     """
     series = pd.Series(values).reset_index(drop=True)
-    texts = series.astype(object).where(series.notna(), None).map(str, na_action="ignore")
+    if series.dtype == np.float32:  # 0.1 of 32 bits is not 0.1 of 64 bits, but its text is
+        series = series.astype(str).astype(np.float64)
+    texts = series.astype(object).where(series.notna(), None).map(_plain_text, na_action="ignore")
     return texts.str.replace(WHOLE_DECIMALS, r"\1", regex=True)
+
+
+def _plain_text(value: Any) -> str:
+    return format(value.normalize(), "f") if isinstance(value, Decimal) else str(value)

@@ -13,6 +13,8 @@ from dssm_core.aliases import Floats
 from dssm_core.config import Normalising
 
 POINTS = 1_001  # of the distribution that `rank` keeps
+SAME = 1e-9  # deviation over mean of numbers that are one number with errors of rounding
+LARGEST = float(np.finfo(np.float32).max)  # larger numbers, such as DBL_MAX, mark missing values
 
 
 class Normaliser(BaseModel):
@@ -21,6 +23,8 @@ class Normaliser(BaseModel):
 
     `rank`: the share of train below x, ties counted half, from -1 to 1, for any distribution.
     `none`: x itself.
+    Numbers that are not finite as float32 count as missing, which is 0. Every number is 0 if those
+    of train are all the same: there is no scale for another one.
     values, ranks: points of the distribution, between which `rank` interpolates.
     """
 
@@ -38,14 +42,14 @@ class Normaliser(BaseModel):
         finite = numbers[np.isfinite(numbers)]
         if kind == "none":
             return cls(kind=kind)
-        if not len(finite):
+        raw = _logged(finite) if kind == "log" else finite
+        deviation = float(raw.std(ddof=1)) if len(raw) > 1 else 0.0
+        if deviation <= SAME * np.abs(raw).max(initial=0):
             return cls(kind="rank")  # without points every number becomes 0
         if kind == "rank":
             points, ranks = _distribution(finite)
             return cls(kind=kind, values=tuple(points.tolist()), ranks=tuple(ranks.tolist()))
-        raw = _logged(finite) if kind == "log" else finite
-        deviation = float(raw.std(ddof=1)) if len(raw) > 1 else 0.0
-        return cls(kind=kind, mean=float(raw.mean()), deviation=deviation or 1.0)
+        return cls(kind=kind, mean=float(raw.mean()), deviation=deviation)
 
     def apply(self, values: pd.Series[Any]) -> Floats:
         """Scaled numbers [n]; 0 for values that are no finite number."""
@@ -60,7 +64,8 @@ class Normaliser(BaseModel):
 
 
 def _numbers(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
-    return pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.where(np.abs(numbers) <= LARGEST, numbers, np.nan)
 
 
 def _logged(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

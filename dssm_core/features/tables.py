@@ -5,7 +5,6 @@ for any rows since.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,14 @@ from dssm_core.columns import ITEM, USER
 from dssm_core.config import Feature, FeatureColumns, Features, too_large
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.families import did_you_mean
-from dssm_core.features.ids import Coder, Codes, Hashed, Ids, as_text
+from dssm_core.features.coding import coder, fit_column, lists_of, read_scale
+from dssm_core.features.ids import Codes, Hashed, Ids
 from dssm_core.features.inputs import ColumnTable
-from dssm_core.features.normalise import Normaliser
 from dssm_core.features.ragged import positions
 from dssm_core.features.schema import Column, Schema, TowerColumns
 from dssm_core.features.trigrams import trigrams
-from dssm_core.runs.layout import ids_file
 
 SEVERAL = ("multi", "text")
-STORED_VOCABULARIES = 100  # that are kept in memory
 
 
 def fit_table(
@@ -44,7 +41,7 @@ def fit_table(
     found = _rows_of(features, side, rows, ids)
     for feature in features:
         if feature.kind != "target_mean":
-            _fit(feature, side, found[feature.column], work)
+            fit_column(feature, side, found[feature.column], work)
     coded = encode_table(columns, side, found, work)
     table = ColumnTable(
         _with_unknown(coded.categorical), _with_unknown(coded.multi), _with_unknown(coded.numeric)
@@ -95,7 +92,7 @@ def encode_table(
     width = max((codes.shape[1] for codes in several), default=1)
     padded = [np.pad(codes, ((0, 0), (0, width - codes.shape[1]))) for codes in several]
     numeric = [
-        _normaliser(folder, side, feature).apply(rows[feature.column]) for feature in of["numeric"]
+        read_scale(folder, side, feature).apply(rows[feature.column]) for feature in of["numeric"]
     ]
     return ColumnTable(
         torch.from_numpy(_stacked(single, (len(rows), 0), np.int64)),
@@ -141,7 +138,7 @@ def fit_context(settings: Features, rows: pd.DataFrame, work: Path) -> tuple[Ten
     columns = settings.columns
     _require(columns.context, rows, "interactions")
     for feature in columns.context:
-        _fit(feature, "context", rows[feature.column], work)
+        fit_column(feature, "context", rows[feature.column], work)
     return encode_context(columns, rows, work), [
         _column(settings, "context", feature, work) for feature in columns.context
     ]
@@ -160,27 +157,6 @@ def encode_context(columns: FeatureColumns, rows: pd.DataFrame, folder: Path) ->
     return torch.from_numpy(_stacked(codes, (len(rows), 0), np.int64))
 
 
-def coder(columns: FeatureColumns, side: str, feature: Feature, folder: Path) -> Coder:
-    """What codes a column: the items' ids, the vocabulary of the column that it shares, its own, or
-    hashing.
-    """
-    if feature.shares == ITEM:
-        return _Shared(Ids.load(folder / ids_file(ITEM)))
-    if lender := columns.lender(feature) if feature.shares else None:
-        lent = coder(columns, "item", lender, folder)
-        return _Shared(lent) if isinstance(lent, Ids) else lent
-    if feature.rows:
-        return Hashed(feature.rows)
-    file = _vocabulary(folder, side, feature)
-    return _stored_ids(file, file.stat().st_mtime_ns)
-
-
-@lru_cache(STORED_VOCABULARIES)
-def _stored_ids(file: Path, written_ns: int) -> Ids:
-    """The vocabulary in a file. A server needs it for each request."""
-    return Ids.load(file)
-
-
 def check_embedding_sizes(schema: Schema, features: Features) -> None:
     """ConfigError naming every embedding table that would not fit `features.max_embedding_gib`."""
     of = [
@@ -194,21 +170,6 @@ def check_embedding_sizes(schema: Schema, features: Features) -> None:
     tables |= {(ITEM, known, features.id_dim), (USER, schema.users, features.user_id_dim)}
     if problems := too_large(sorted(tables), features.max_embedding_gib):
         raise ConfigError("\n".join(problems))
-
-
-class _Shared:
-    """Another column's vocabulary, for values that may be of another type: '7' in a list is the id
-    7.
-    """
-
-    def __init__(self, ids: Ids) -> None:
-        self.ids = Ids(pd.Index(as_text(ids.index.to_series())))
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def encode(self, values: Any) -> Codes:
-        return self.ids.encode(as_text(values))
 
 
 def _rows_of(
@@ -243,18 +204,6 @@ def _require(features: tuple[Feature, ...], rows: pd.DataFrame, table: str) -> N
         raise DataError("\n".join(missing))
 
 
-def _fit(feature: Feature, side: str, values: pd.Series[Any], work: Path) -> None:
-    """Write what a column's coding needs: a vocabulary or a scale; nothing for what is hashed or
-    shared.
-    """
-    if feature.kind == "numeric":
-        scale = Normaliser.fit(feature.normaliser, values)
-        (work / f"normaliser.{side}.{feature.column}.json").write_text(scale.model_dump_json())
-    elif not feature.rows and not feature.shares:
-        flat = _lists(feature, values).explode() if feature.kind == "multi" else values
-        Ids.fit(flat).save(_vocabulary(work, side, feature), feature.column)
-
-
 def _column(settings: Features, side: str, feature: Feature, work: Path, values: int = 1) -> Column:
     """What the model must know of a column; a shared table has its owner's width."""
     lender = settings.columns.lender(feature) if feature.shares else None
@@ -270,16 +219,6 @@ def _column(settings: Features, side: str, feature: Feature, work: Path, values:
     )
 
 
-def _vocabulary(folder: Path, side: str, feature: Feature) -> Path:
-    return folder / f"vocabulary.{side}.{feature.column}.parquet"
-
-
-def _normaliser(folder: Path, side: str, feature: Feature) -> Normaliser:
-    return Normaliser.model_validate_json(
-        (folder / f"normaliser.{side}.{feature.column}.json").read_bytes()
-    )
-
-
 def _several(
     columns: FeatureColumns, side: str, feature: Feature, values: pd.Series[Any], folder: Path
 ) -> Codes:
@@ -290,18 +229,9 @@ def _several(
         row, numbers = trigrams(values)
         codes = coding.encode_numbers(numbers)
     else:
-        flat = _lists(feature, values).explode().dropna()
+        flat = lists_of(feature, values).explode().dropna()
         row, codes = flat.index.to_numpy(dtype=np.int64), coding.encode(flat)
     return _beside(row, codes, len(values), feature.most)
-
-
-def _lists(feature: Feature, values: pd.Series[Any]) -> pd.Series[Any]:
-    lists = values.reset_index(drop=True).dropna()
-    return (
-        lists.str.split(feature.separator, regex=False)
-        if pd.api.types.is_string_dtype(lists)
-        else lists
-    )
 
 
 def _beside(row: Codes, codes: Codes, rows: int, most: int) -> Codes:

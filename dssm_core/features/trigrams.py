@@ -4,6 +4,10 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,14 +17,28 @@ from dssm_core.aliases import Ints
 from dssm_core.features.ragged import offsets, positions
 
 LONGEST = 64  # letters of a word that are used; longer words are URLs or keys
+JOINERS = "\u200c\u200d"  # zero width, inside words of Hindi, Persian and others
+BLOCKS = (range(0x300, 0x20000), range(0xE0100, 0xE01F0))  # of Unicode that have combining marks
 
 
 def words(texts: pd.Series[Any]) -> pd.Series[Any]:
-    """Lower-case words (runs of letters and digits), one a row; the index is the number of the
-    word's text.
+    """Lower-case words (runs of letters, their marks, and digits), one a row; the index is the
+    number of the word's text.
     """
     present = texts.reset_index(drop=True).dropna().astype(str)
-    return present.str.lower().str.findall(r"\w+").explode().dropna()
+    composed = present.str.normalize("NFC")  # é is one letter, or e and a mark
+    return composed.str.lower().str.findall(_word()).explode().dropna()
+
+
+@cache
+def _word() -> str:
+    """A regular expression: `\\w+`, but marks that combine with a letter (the vowel signs of Indian
+    scripts) are part of it. Python's `\\w` leaves them out.
+    """
+    marks = [
+        chr(code) for code in chain(*BLOCKS) if unicodedata.category(chr(code)).startswith("M")
+    ]
+    return rf"\w[\w{re.escape(''.join(marks) + JOINERS)}]*"
 
 
 def trigrams(texts: pd.Series[Any]) -> tuple[Ints, Ints]:

@@ -12,7 +12,7 @@ from dssm_core.families import named
 from dssm_core.runs.gate_report import find_gate_report, read_gate_report
 from dssm_core.runs.manifest import Manifest
 from dssm_core.runs.run import Run
-from dssm_core.runs.table import ON_FAILURE, STEPS, find_step
+from dssm_core.runs.table import BEFORE_STEP, ON_FAILURE, STEPS, find_step
 from dssm_core.runs.transaction import execute
 
 
@@ -41,8 +41,9 @@ def run_pipeline(
 
 def run_step(run: Run, name: str) -> Manifest:
     """Execute one step; data or settings that no retry can mend are also written to the MLflow run,
-    with the Data Docs.
+    with the Data Docs. A wrong address of MLflow is refused before any work is done.
     """
+    named(BEFORE_STEP)(run)
     try:
         return execute(run, name)
     except (ConfigError, DataError) as error:

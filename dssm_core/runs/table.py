@@ -136,6 +136,8 @@ STEPS = {
 }
 
 
+# Called as `function(run)` before a step: it refuses what would stop a later step.
+BEFORE_STEP = "dssm_core.tracking.client:check_address"
 # Called as `function(run, message)` when a step fails for a reason that no retry can change.
 ON_FAILURE = "dssm_core.tracking.runs:mark_failed"
 

@@ -7,6 +7,7 @@ runs are used.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 import tenacity
 
 from dssm_core.aliases import JSON
-from dssm_core.errors import ServiceError
+from dssm_core.errors import ConfigError, ServiceError, shown
+from dssm_core.runs.run import Run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient as MlflowClient
@@ -28,6 +30,8 @@ PROBE_TIMEOUT_S = 5
 PROBE_RETRIES = 1
 CREATE_TIMEOUT_S = 120
 CREATE_ATTEMPTS = 3
+SQLITE = "sqlite:///"
+ADDRESS = re.compile(r"https?://[^/]|sqlite:///.|(postgresql|mysql|mssql)(\+\w+)?://.|databricks\b")
 SERVER_ERROR = 500  # and above: a proxy answers for a server that is down
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -42,8 +46,32 @@ _environment_lock = threading.RLock()
 def tracking_uri(runs: Path) -> str:
     """The MLflow server of this process: $MLFLOW_TRACKING_URI, else a SQLite file in the folder of
     all runs.
+
+    The path of a SQLite file is absolute, so that it is one file for every process. ConfigError if
+    the variable is no address of a server or a database.
     """
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+    address = os.environ.get("MLFLOW_TRACKING_URI")
+    if not address:
+        return f"{SQLITE}{_in_url(runs.resolve() / 'mlflow.db')}"
+    if not ADDRESS.match(address):
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI is {shown(address)}: give the address of a server, such as"
+            " http://localhost:5000, or of a database, such as sqlite:///mlflow.db"
+        )
+    file = address.removeprefix(SQLITE)
+    if file == address or file.startswith(("/", ":memory:")):
+        return address
+    return f"{SQLITE}{_in_url(Path.cwd())}/{file}"
+
+
+def check_address(run: Run) -> None:
+    """Raise ConfigError if $MLFLOW_TRACKING_URI is no address of a server or a database."""
+    tracking_uri(run.runs)
+
+
+def _in_url(path: Path) -> str:
+    """A path as a part of a SQLite address, which ends at a question mark."""
+    return str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def connect(runs: Path) -> MlflowClient:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 TEST_DAY_TAG = "dssm.test_day"  # of MLflow runs and of registered versions
 TAG_LENGTH = 4000  # characters that MLflow stores of a tag or a param
 PARAMS_PER_REQUEST = 100
+NAME_LENGTH = 250
+REFUSED = re.compile(r"[^\w. -]")  # slashes too: MLflow takes them for folders
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def param_name(key: str) -> str:
+    """The name of a setting in MLflow, which takes few signs and no long names.
+
+    A sign that it refuses becomes its number in hexadecimal: `validation.ranges.price (€)` gives
+    `validation.ranges.price _28__20ac__29_`.
+    """
+    name = REFUSED.sub(lambda sign: f"_{ord(sign[0]):x}_", key)
+    if len(name) <= NAME_LENGTH:
+        return name
+    return f"{name[: NAME_LENGTH - 17]}.{sha256(key.encode()).hexdigest()[:16]}"
+
+
 def _url(uri: str, entity: Any) -> str:
     """The page of an MLflow run. A local database has no pages: its own address is returned."""
     if not uri.startswith("http"):
@@ -213,7 +229,7 @@ def _log_settings(run: Run, client: MlflowClient, run_id: str) -> None:
     from mlflow.entities import Param
 
     flat = flatten(run.config.model_dump(mode="json"))
-    params = [Param(key, str(value)[:TAG_LENGTH]) for key, value in flat.items()]
+    params = [Param(param_name(key), str(value)[:TAG_LENGTH]) for key, value in flat.items()]
     for first in range(0, len(params), PARAMS_PER_REQUEST):
         client.log_batch(run_id, params=params[first : first + PARAMS_PER_REQUEST])
 

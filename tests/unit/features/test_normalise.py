@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,8 +51,39 @@ def test_rank_is_even_whatever_the_distribution():
 
 
 @pytest.mark.parametrize("kind", ["standard", "log", "rank"])
-@pytest.mark.parametrize("train", [[], [None], [4.0], [4.0, 4.0]])
-def test_numbers_that_do_not_differ_say_nothing(kind, train):
-    assert Normaliser.fit(kind, pd.Series(train, dtype=object)).apply(
-        pd.Series([4.0, None])
-    ).tolist() == [0, 0]
+@pytest.mark.parametrize(
+    "train", [[], [None], [4.0], [4.0, 4.0], [0.1] * 30, [0.1 + 0.2, 0.3], [0.0] * 3, [-1e300, 1]]
+)
+def test_numbers_that_do_not_differ_say_nothing_about_others(kind, train):
+    fitted = Normaliser.fit(kind, pd.Series(train, dtype=object))
+    assert fitted.apply(pd.Series([4.0, None, 0.1, 0.2, -7e9])).tolist() == [0] * 5
+    assert fitted.deviation == 1.0
+
+
+def test_small_differences_beside_a_large_mean_count():
+    """Times in ms an hour apart."""
+    hours = pd.Series([1.7e12, 1.7e12 + 3.6e6])
+    scaled = Normaliser.fit("standard", hours).apply(hours)
+    assert scaled.tolist() == pytest.approx([-np.sqrt(0.5), np.sqrt(0.5)])
+
+
+@pytest.mark.parametrize("kind", ["standard", "log", "rank", "none"])
+def test_a_marker_such_as_the_largest_double_is_a_missing_value(kind):
+    huge = [1.797e308, -1.797e308, 1e39, np.inf]
+    fitted = Normaliser.fit(kind, pd.Series([1.0, 2.0, 4.0, *huge]))
+    assert fitted == Normaliser.fit(kind, pd.Series([1.0, 2.0, 4.0]))
+    assert fitted.apply(pd.Series(huge)).tolist() == [0] * 4
+
+
+@pytest.mark.parametrize("kind", ["standard", "log", "rank", "none"])
+def test_the_largest_numbers_of_32_bits_are_scaled(kind):
+    numbers = pd.Series([-3.4e38, 1.0, 3.4e38])
+    fitted = Normaliser.fit(kind, numbers)
+    assert Normaliser.model_validate_json(fitted.model_dump_json()) == fitted
+    assert np.isfinite(fitted.apply(numbers)).all()
+
+
+@pytest.mark.parametrize("values", [[True, False, None], [Decimal("1.00"), Decimal(0), None]])
+def test_truth_values_and_decimals_are_numbers(values):
+    fitted = Normaliser.fit("none", pd.Series([1.0, 0.0]))
+    assert fitted.apply(pd.Series(values, dtype=object)).tolist() == [1, 0, 0]

@@ -1,6 +1,9 @@
-import pandas as pd
+import unicodedata
 
-from dssm_core.features.trigrams import LONGEST, spelled, trigrams
+import pandas as pd
+import pytest
+
+from dssm_core.features.trigrams import LONGEST, spelled, trigrams, words
 
 
 def test_the_paper_s_example():
@@ -26,3 +29,29 @@ def test_no_text_has_no_trigrams():
 
 def test_a_word_without_end_is_cut():
     assert len(trigrams(pd.Series(["x" * 10_000]))[1]) == LONGEST
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("हिन्दी की किताब", ["हिन्दी", "की", "किताब"]),
+        ("का", ["का"]),
+        ("தமிழ் செய்தி", ["தமிழ்", "செய்தி"]),
+        ("తెలుగు వార్తలు", ["తెలుగు", "వార్తలు"]),
+        ("বাংলা খবর", ["বাংলা", "খবর"]),
+        ("ข่าว ที่นี่", ["ข่าว", "ที่นี่"]),
+        ("شُكْرًا می‌روم", ["شُكْرًا", "می‌روم"]),  # vowel marks; a zero-width non-joiner
+        ("cafe\u0301 café", ["café", "café"]),  # decomposed and composed
+        ("don't stop-it_now 3.5", ["don", "t", "stop", "it_now", "3", "5"]),
+        ("\u0301 ️ —", []),  # a mark alone is no word
+    ],
+)
+def test_marks_belong_to_their_word(text, expected):
+    assert words(pd.Series([text])).tolist() == [
+        unicodedata.normalize("NFC", word) for word in expected
+    ]
+
+
+def test_vowel_signs_tell_words_apart():
+    one, other = (spelled(trigrams(pd.Series([text]))[1]) for text in ("की", "का"))
+    assert (one, other) == (["#की", "की#"], ["#का", "का#"])
