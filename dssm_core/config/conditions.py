@@ -120,7 +120,10 @@ class Condition:
         if node.id not in items:
             known = list(items)
             hint = did_you_mean(node.id, known) if known else "the model has no item columns"
-            raise self._error(f"names {node.id!r}, which is no item column of the model: {hint}")
+            raise DataError(
+                f"condition {shorten(self.text)!r} names {node.id!r}, which is no item column of"
+                f" the model: {hint}"
+            )
         return items[node.id]
 
     def _value(self, node: ast.expr) -> Any:
