@@ -134,7 +134,8 @@ def print_summary(result: JSON, out: Console = console) -> None:
     if not gate:
         out.print(f"done: {', '.join(result['seconds'])}", soft_wrap=True)
         return
-    for table in metrics_tables(result):
+    for title, table in metrics_tables(result).items():
+        out.print(title, highlight=False, soft_wrap=True)
         out.print(table)
     out.print(f"gate: {'[green]' if gate['passed'] else '[yellow]'}{VERDICTS[gate['passed']]}")
     for reason in gate["reasons"]:
@@ -145,8 +146,8 @@ def print_summary(result: JSON, out: Console = console) -> None:
     out.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
 
 
-def metrics_tables(result: JSON) -> list[Table]:
-    """A table of users and items in the training set, and one of all traffic: a row a system
+def metrics_tables(result: JSON) -> dict[str, Table]:
+    """Tables of users and items in the training set and of all traffic, by title: a row a system
     (served index, exact search, baselines, champion, ceiling), a column a metric.
     """
     from dssm_core.runs.gate_report import POPULATIONS, GateMetrics
@@ -155,15 +156,16 @@ def metrics_tables(result: JSON) -> list[Table]:
     names = report.served.recalls
     names += [f"{name}@{result['gate']['k']}" for name in ("ndcg", "coverage")]
     counts = report.queries.as_json() if report.queries else {}
-    tables = []
+    tables = {}
     for name, title in POPULATIONS.items():
         queries = f" ({counts[name]:,} queries)" if name in counts else ""
-        table = _table("", title=f"test: {result['test_day']}, {title}{queries}")
+        table = _table("")
         for column in names:
             table.add_column(column, justify="right", no_wrap=True)
         for system, scores in report.systems(name).items():
             table.add_row(system, *(_cell(scores, column) for column in names))
-        tables += [table] if table.rows else []
+        if table.rows:
+            tables[f"test: {result['test_day']}, {title}{queries}"] = table
     return tables
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from dssm_core.aliases import JSON
 from dssm_core.errors import DataError
-from dssm_core.runs.gate_report import GateReport, find_gate_report
+from dssm_core.gate.rules import judged
+from dssm_core.runs.gate_report import GateReport, Scores, find_gate_report
 from dssm_core.runs.run import Run
 from dssm_core.tuning.axes import Values
 
@@ -62,10 +63,17 @@ class Trial:
         return None if self.failed else find_gate_report(self.run)
 
     @property
-    def recall(self) -> float | None:
-        """Recall of the served index; None if the trial failed."""
+    def served(self) -> Scores:
+        """The scores of the served index by the gate's protocol and population; empty if the trial
+        failed.
+        """
         report = self.gate_report
-        return report.metrics.served.value(self.run.config.gate.metric) if report else None
+        return judged(report.metrics, self.run.config.gate)[0].served if report else Scores({})
+
+    @property
+    def recall(self) -> float | None:
+        """The recall that the gate compares; None if the trial failed."""
+        return self.served.value(self.run.config.gate.metric)
 
 
 def results(trials: Sequence[Trial]) -> list[JSON]:
@@ -89,8 +97,8 @@ def _result(trial: Trial) -> JSON:
         "ms_per_query": None,
         "chosen": dict(trial.combination.values),
     }
-    if report := trial.gate_report:
-        served = report.metrics.served
+    if trial.gate_report:
+        served = trial.served
         rate = trial.run.need("build_index").info.get("queries_per_s")
         row["low"] = served.value(f"{key}_low")
         row["high"] = served.value(f"{key}_high")

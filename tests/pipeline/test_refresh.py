@@ -21,6 +21,7 @@ from dssm_core.errors import ArtifactError, ConfigError, ConflictError, DataErro
 from dssm_core.evaluation import rolling
 from dssm_core.evaluation.queries import read_evaluation_data
 from dssm_core.gate.champion import measure_champion
+from dssm_core.gate.judge import compare
 from dssm_core.gate.rules import Champion, decide, promotion_reason
 from dssm_core.operation import refresh
 from dssm_core.registry import versions
@@ -33,7 +34,7 @@ from dssm_core.runs.files import sha256
 from dssm_core.runs.gate_report import GateMetrics
 from dssm_core.runs.run import Run, create_run
 from dssm_core.runs.transaction import execute
-from tests.conftest import measured, small_config
+from tests.conftest import evaluated, measured, small_config
 
 DAY = 24 * HOUR_MS
 T0 = 1_709_251_200_000  # 2024-03-01 00:00 UTC
@@ -370,6 +371,8 @@ def test_recall_by_hand():
     )
     config = config_of("nowhere")
     assert found.scores("served", "warm", config)["recall@20"] == pytest.approx((1 / 2 + 1) / 2)
+    assert found.recalls("served", "warm", 20).tolist() == [1 / 2, 1]
+    assert found.recalls("served", "all", 20).tolist() == [1 / 2, 1, 1]
     assert found.scores("served", "warm", config)["recall@5"] == pytest.approx((1 / 2 + 0) / 2)
     assert found.scores("served", "warm", config)["micro_recall@20"] == pytest.approx(2 / 3)
     assert found.scores("served", "all", config)["micro_recall@20"] == pytest.approx(3 / 4)
@@ -456,10 +459,35 @@ def test_the_gate_judges_what_it_is_told_to():
     )
 
 
-def test_a_champion_is_refreshed_too_before_it_is_compared(run, base, rolled, monkeypatch):
-    gate = run.config.gate.model_copy(update={"protocol": "rolling"})
+def judged_by(run, **gate):
+    """The run with other settings of the gate."""
     again = Run(run.root)
+    gate = run.config.gate.model_copy(update={"protocol": "rolling"} | gate)
     again.__dict__["config"] = run.config.model_copy(update={"gate": gate})
+    return again
+
+
+def test_all_traffic_is_refreshed_and_compared_query_by_query(run, base, rolled, monkeypatch):
+    """The champion is the bundle itself, so that no query differs."""
+    again = judged_by(run, population="all", min_queries=1)
+    monkeypatch.setattr(versions, "fetch_champion", lambda run, folder: FetchedVersion("7", base))
+    data = read_evaluation_data(run)
+    champion = measure_champion(again, data)
+    everyone = rolled.scores("served", "all", run.config)["recall@20"]
+    assert champion.compared.recall == champion.report.rolling_all.value("recall@20") == everyone
+    found = compare(evaluated(again, data), champion, again.config)
+    assert (found.against_champion.low, found.against_champion.high) == (0, 0)
+    best = found.rolling.all.best_baseline("recall@20")
+    assert found.against_baseline.rival == best
+    assert found.against_baseline.mean == pytest.approx(
+        everyone - rolled.scores(best, "all", run.config)["recall@20"]
+    )
+    reasons = [check.reason for check in decide(found, again.config.gate, champion.compared)]
+    assert f"served rolling all-traffic recall@20 is {everyone:.3f}" in reasons[1]
+
+
+def test_a_champion_is_refreshed_too_before_it_is_compared(run, base, rolled, monkeypatch):
+    again = judged_by(run)
     monkeypatch.setattr(versions, "fetch_champion", lambda run, folder: FetchedVersion("7", base))
     champion = measure_champion(again, read_evaluation_data(run))
     assert (
