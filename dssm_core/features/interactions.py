@@ -9,6 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from dssm_core.features.time_keys import TimeKeys
+
 
 def _none() -> Tensor:
     return torch.zeros(0, dtype=torch.int64)
@@ -87,28 +89,18 @@ class Interactions:
         return int(self.window[1])
 
     @cached_property
-    def span(self) -> int:
-        """Length of the window, ms, plus one: the stride of a (code, time) key."""
-        return self.end - self.start + 1
+    def _by_item(self) -> tuple[TimeKeys, Tensor]:
+        return TimeKeys.of(self.item, self.time)
 
     @cached_property
-    def _by_item(self) -> tuple[Tensor, Tensor]:
-        keys, order = (self.item * self.span + self.time - self.start).sort(stable=True)
-        return keys, order
-
-    @cached_property
-    def _by_user(self) -> tuple[Tensor, Tensor]:
-        keys, order = (self.user * self.span + self.time - self.start).sort(stable=True)
-        return keys, order
-
-    def _since_start(self, as_of: Tensor) -> Tensor:
-        return (as_of - self.start).clamp(0, self.span - 1)
+    def _by_user(self) -> tuple[TimeKeys, Tensor]:
+        return TimeKeys.of(self.user, self.time)
 
     def clicks_before(self, item: Tensor, as_of: Tensor) -> Tensor:
         """Number of keys below (item, as_of); differences of two are counts. item, as_of: [n] →
         [n].
         """
-        return torch.searchsorted(self._by_item[0], item * self.span + self._since_start(as_of))
+        return self._by_item[0].before(item, as_of)
 
     def clicks(self, item: Tensor, start: Tensor, end: Tensor) -> Tensor:
         """Clicks on each item with start <= time < end. All [n]; → [n] int64."""
@@ -118,11 +110,8 @@ class Interactions:
         """Time of each item's latest click before as_of, ms; the window's start where there is
         none. → [n].
         """
-        before = self.clicks_before(item, as_of)
-        key = self._by_item[0][(before - 1).clamp(min=0)]
-        return self.start + torch.where(
-            (before > 0) & (key // self.span == item), key % self.span, 0
-        )
+        rows, held = self._latest(self._by_item, item, as_of, 1)
+        return torch.where(held, self.time[rows], self.start).squeeze(1)
 
     def history(self, user: Tensor, as_of: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Each user's latest items before as_of, oldest first, and the context of the newest.
@@ -134,7 +123,8 @@ class Interactions:
             return user.new_zeros(len(user), length), user.new_zeros(
                 len(user), self.context.shape[1]
             )
-        end, begin = self._ends(keys, user, as_of)
+        end = keys.before(user, as_of)
+        begin = keys.begin(user)
         held = torch.minimum(end - begin, torch.tensor(length, device=end.device))
         place = torch.arange(length, device=end.device)
         rows = order[((end - held)[:, None] + place).clamp(max=len(order) - 1)]
@@ -149,8 +139,8 @@ class Interactions:
         """
         keys, order = self._by_user
         known = int(self.user.max()) if len(self.user) else 0
-        users = torch.arange(known + 2, device=keys.device)
-        return order, torch.searchsorted(keys, users * self.span)
+        users = torch.arange(known + 2, device=order.device)
+        return order, keys.begin(users)
 
     def audience(self, item: Tensor, as_of: Tensor, length: int) -> Tensor:
         """Contexts of each item's latest clicks before as_of, newest first. → [N, columns, length],
@@ -159,21 +149,14 @@ class Interactions:
         rows, held = self._latest(self._by_item, item, as_of, length)
         return torch.where(held[..., None], self.context[rows], 0).transpose(1, 2)
 
-    def _ends(self, keys: Tensor, code: Tensor, as_of: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each code's events before as_of end, and where its events begin, in sorted keys. →
-        2 x [n].
-        """
-        return torch.searchsorted(
-            keys, code * self.span + self._since_start(as_of)
-        ), torch.searchsorted(keys, code * self.span)
-
     def _latest(
-        self, sorted_keys: tuple[Tensor, Tensor], code: Tensor, as_of: Tensor, length: int
+        self, sorted_rows: tuple[TimeKeys, Tensor], code: Tensor, as_of: Tensor, length: int
     ) -> tuple[Tensor, Tensor]:
         """Rows of the log of each code's latest events before as_of, newest first, and which are
         held. → 2 x [n, length].
         """
-        keys, order = sorted_keys
-        end, begin = self._ends(keys, code, as_of)
+        keys, order = sorted_rows
+        end = keys.before(code, as_of)
+        begin = keys.begin(code)
         places = end[:, None] - 1 - torch.arange(length, device=end.device)
         return order[places.clamp(min=0)], places >= begin[:, None]

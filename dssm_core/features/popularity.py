@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dssm_core.aliases import JSON, Ints
+from dssm_core.aliases import JSON, Bools, Ints
 from dssm_core.columns import DAY_MS, HOUR_MS
 
 # of the list for new users, and the defaults of the baseline recent_hot
@@ -24,9 +24,15 @@ class Clicks:
     times_ms: Ints
     n_items: int
 
+    def before(self, end_ms: int) -> Clicks:
+        """The clicks with time < end_ms; times before 1970 are negative."""
+        return self._where(self.times_ms < end_ms)
+
     def between(self, start_ms: int, end_ms: int) -> Clicks:
         """The clicks with start_ms <= time < end_ms."""
-        kept = (self.times_ms >= start_ms) & (self.times_ms < end_ms)
+        return self._where((self.times_ms >= start_ms) & (self.times_ms < end_ms))
+
+    def _where(self, kept: Bools) -> Clicks:
         return Clicks(self.users[kept], self.items[kept], self.times_ms[kept], self.n_items)
 
     def counts(self) -> Ints:
@@ -70,7 +76,7 @@ def hottest_overall(clicks: Clicks, as_of_ms: int) -> Ints:
     """Every row clicked before a moment, most clicked first; equal counts are ordered by the last
     day's clicks. → [n]
     """
-    past = clicks.between(0, as_of_ms)
+    past = clicks.before(as_of_ms)
     return top(clicks.n_items, past.counts(), past.between(as_of_ms - DAY_MS, as_of_ms).counts())
 
 
@@ -84,8 +90,8 @@ def hottest_recently(
     lists as of 24 hours before, judged on those 24 hours' clicks. info: `window_h`, and each
     candidate's recall on that day.
     """
-    known, start = clicks.between(0, as_of_ms), as_of_ms - DAY_MS
-    past, day = known.between(0, start), known.between(start, as_of_ms)
+    known, start = clicks.before(as_of_ms), as_of_ms - DAY_MS
+    past, day = known.before(start), known.between(start, as_of_ms)
     recalls = {
         hours: warm_recall(past, day, recent(past, start, hours, places), places)
         for hours in windows_h

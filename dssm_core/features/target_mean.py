@@ -9,19 +9,20 @@ moment exclude the event, for users and items, and are what serving sees.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass, field, fields
+from typing import Self
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from dssm_core.aliases import Ints
+from dssm_core.aliases import Doubles, Ints
 from dssm_core.columns import ITEM, LABEL, TIME, USER
 from dssm_core.config import Feature
 from dssm_core.errors import DataError
 from dssm_core.features.ids import Ids
+from dssm_core.features.time_keys import TimeKeys
 
 KEYS = {"user": USER, "item": ITEM}
 
@@ -30,17 +31,17 @@ KEYS = {"user": USER, "item": ITEM}
 class TargetMeans:
     """Targets of train rows by (group, time), for means as of any moment. F features.
 
-    group: [codes, F] int64, 0 = none. everyone: [F], the group of all rows. key: [R] int64 sorted,
-    group * span + ms since the start of the window. total: [R + 1] float64, sum of the targets
-    before each key. scale: [2, F], smoothing and standard deviation. window: [2] ms.
+    group: [codes, F] int64, 0 = none. everyone: [F], the group of all rows. keys: of (group, time),
+    R of them. total: [R + 1] float64, sum of the targets before each key. scale: [2, F], smoothing
+    and standard deviation. window: [2] ms.
     """
 
     group: Tensor
     everyone: Tensor
-    key: Tensor
     total: Tensor
     scale: Tensor
     window: Tensor
+    keys: TimeKeys = field(metadata={"of": TimeKeys})
 
     @classmethod
     def none(cls) -> Self:
@@ -49,10 +50,10 @@ class TargetMeans:
         return cls(
             nothing.reshape(0, 0),
             nothing,
-            nothing,
             torch.zeros(1).double(),
             torch.zeros(2, 0).double(),
             torch.zeros(2).long(),
+            TimeKeys(nothing, nothing),
         )
 
     def to(self, device: torch.device | str) -> Self:
@@ -79,10 +80,8 @@ class TargetMeans:
 
         group: [n, F]; moment: [n] → 2 x [n, F]
         """
-        span = self.window[1] - self.window[0] + 1
-        since = torch.minimum((moment - self.window[0]).clamp(min=0), span - 1)
-        begin = torch.searchsorted(self.key, group * span)
-        end = torch.searchsorted(self.key, group * span + since[:, None])
+        begin = self.keys.begin(group)
+        end = self.keys.before(group, moment[:, None].expand_as(group))
         return end - begin, self.total[end] - self.total[begin]
 
 
@@ -107,18 +106,18 @@ def fit_target_means(
             (
                 base,
                 group,
-                *_rows_by_group(feature, group[ids.encode(train[KEYS[side]])], train, base, window),
+                *_rows_by_group(feature, group[ids.encode(train[KEYS[side]])], train, base),
             )
         )
         base = max(int(group.max(initial=0)), base) + 1
-    everyone, groups, keys, values, scales = zip(*parts, strict=True)
-    key, value = np.concatenate(keys), np.concatenate(values)
-    order = np.argsort(key, kind="stable")
+    everyone, groups, codes, times, values, scales = zip(*parts, strict=True)
+    code, time, value = map(np.concatenate, (codes, times, values))
+    keys, order = TimeKeys.of(torch.from_numpy(code), torch.from_numpy(time))
     return TargetMeans(
         group=torch.from_numpy(np.stack(groups, axis=1)),
         everyone=torch.tensor(everyone),
-        key=torch.from_numpy(key[order]),
-        total=torch.from_numpy(np.concatenate([[0.0], value[order].cumsum()])),
+        keys=keys,
+        total=torch.from_numpy(np.concatenate([[0.0], value[order.numpy()].cumsum()])),
         scale=torch.tensor(scales, dtype=torch.float64).T.contiguous(),
         window=torch.tensor(window),
     )
@@ -136,9 +135,9 @@ def _groups(feature: Feature, key: str, rows: pd.DataFrame | None, ids: Ids, bas
 
 
 def _rows_by_group(
-    feature: Feature, group: Ints, train: pd.DataFrame, base: int, window: tuple[int, int]
-) -> tuple[Any, Any, Any]:
-    """(group, time) keys and targets of train rows, once for their group and once for all rows; and
+    feature: Feature, group: Ints, train: pd.DataFrame, base: int
+) -> tuple[Ints, Ints, Doubles, tuple[float, float]]:
+    """Groups, times and targets of train rows, once for their group and once for all rows; and
     (smoothing, standard deviation).
     """
     target = pd.to_numeric(train[feature.target], errors="coerce").to_numpy(
@@ -155,9 +154,9 @@ def _rows_by_group(
             f"the target {feature.target!r} of the target mean of {feature.column!r} has only one"
             f" value in train, so its mean has no information{hint}"
         )
-    since = train[TIME].to_numpy(dtype=np.int64) - window[0]
-    span = window[1] - window[0] + 1
+    time = train[TIME].to_numpy(dtype=np.int64)
     grouped = finite & (group > 0)
-    key = np.concatenate([group[grouped] * span + since[grouped], base * span + since[finite]])
+    groups = np.concatenate([group[grouped], np.full(int(finite.sum()), base)])
+    times = np.concatenate([time[grouped], time[finite]])
     targets = np.concatenate([target[grouped], target[finite]])
-    return key, targets, (feature.smoothing, float(target[finite].std()))
+    return groups, times, targets, (feature.smoothing, float(target[finite].std()))

@@ -52,6 +52,18 @@ def test_never_looks_past_the_moment(member):
     assert one.info == other.info
 
 
+def test_times_before_1970_count_like_others(member):
+    log = clicks()
+    moment = 5 * DAY_MS
+    shift = 60 * 366 * DAY_MS
+    earlier = Clicks(log.users, log.items, log.times_ms - shift, log.n_items)
+    now, then = member.fit(log, moment), member.fit(earlier, moment - shift)
+    np.testing.assert_array_equal(then.lists(asked(), 20), now.lists(asked(), 20))
+    assert then.info == now.info
+    for name, rows in member.variants(log, moment).items():
+        np.testing.assert_array_equal(member.variants(earlier, moment - shift)[name], rows)
+
+
 def test_never_clicked_is_never_ranked(member):
     log = clicks(n=40, n_items=500)
     rows = member.fit(log, 6 * DAY_MS).lists(asked(n_items=500), 200)

@@ -47,7 +47,7 @@ class Als(BaseModel):
 
     def fit(self, clicks: Clicks, as_of_ms: int, seed: int = 0) -> Factors:
         """Item vectors from clicks before `as_of_ms`."""
-        past = clicks.between(0, as_of_ms)
+        past = clicks.before(as_of_ms)
         per_user = click_matrix(past)
         with threadpool_limits(1, "blas"):  # implicit starts its own threads
             from implicit.cpu.als import AlternatingLeastSquares

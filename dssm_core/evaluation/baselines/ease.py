@@ -49,7 +49,7 @@ class Ease(BaseModel):
 
     def fit(self, clicks: Clicks, as_of_ms: int, seed: int = 0) -> LinearWeights:
         """Weights from clicks before `as_of_ms`; DataError where they do not fit in `max_gib`."""
-        past = clicks.between(0, as_of_ms)
+        past = clicks.before(as_of_ms)
         items = np.flatnonzero(past.counts())
         self._check_size(len(items))
         per_user = distinct(click_matrix(past))[:, items]

@@ -70,7 +70,7 @@ class ItemCf(BaseModel):
 
     def fit(self, clicks: Clicks, as_of_ms: int, seed: int = 0) -> Neighbours:
         """Similarities from clicks before `as_of_ms`."""
-        past = in_time_order(clicks.between(0, as_of_ms))
+        past = in_time_order(clicks.before(as_of_ms))
         per_user = distinct(click_matrix(past))
         users = self._user_weights(per_user)
         by_item = per_user.T.tocsr()

@@ -48,7 +48,7 @@ class Swing(BaseModel):
 
     def fit(self, clicks: Clicks, as_of_ms: int, seed: int = 0) -> Neighbours:
         """Similarities from clicks before `as_of_ms`."""
-        past = clicks.between(0, as_of_ms)
+        past = clicks.before(as_of_ms)
         per_user = click_matrix(past)
         own = seed if self.seed is None else self.seed
         starts, users = sample_users(per_user, self.users_per_item, own)

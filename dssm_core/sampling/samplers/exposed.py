@@ -12,6 +12,7 @@ from torch import Tensor
 from dssm_core.errors import DataError
 from dssm_core.features.events import Events
 from dssm_core.features.interactions import Interactions
+from dssm_core.features.time_keys import TimeKeys
 from dssm_core.sampling.samplers.protocol import FittedIds, Tables
 from dssm_core.sampling.samplers.user_item_pairs import draw_from_lists, pair_keys, place_of
 
@@ -45,18 +46,19 @@ class Exposed(BaseModel):
                 " row of a known user and item has label 0: "
                 "give a log with impressions (see data.positive), or take sampler 'uniform'"
             )
-        codes, since = len(log.created), log.shown_time - log.start
+        codes = len(log.created)
         key = log.shown_user * codes + log.shown_item
         kept = ~place_of(pair_keys(log.user, log.item, codes), key)[1]
         pairs, pair = torch.unique(key[kept], return_inverse=True)
-        by_user, order = (log.shown_user[kept] * log.span + since[kept]).sort(stable=True)
+        by_user, order = TimeKeys.of(log.shown_user[kept], log.shown_time[kept])
+        by_pair, _ = TimeKeys.of(pair, log.shown_time[kept])
         return {
-            "by_user": by_user,
+            "by_user": by_user.keys,
             "items": log.shown_item[kept][order],
             "pairs": pairs,
-            "by_pair": (pair * log.span + since[kept]).sort().values,
+            "by_pair": by_pair.keys,
+            "times": by_user.times,
             "known": torch.tensor([codes - 1]),
-            "window": torch.tensor([log.start, log.span]),
         }
 
     def draw(
@@ -85,10 +87,6 @@ class Exposed(BaseModel):
         """Where each code's rows before as_of begin among sorted (code, time) keys, and how many
         they are.
         """
-        start, span = tables["window"]
-        begin = torch.searchsorted(tables[name], (code * span).contiguous())
-        end = torch.searchsorted(
-            tables[name],
-            (code * span + (as_of - start).clamp(min=0).minimum(span - 1)).contiguous(),
-        )
-        return begin, end - begin
+        keys = TimeKeys(tables["times"], tables[name])
+        begin = keys.begin(code)
+        return begin, keys.before(code, as_of) - begin
