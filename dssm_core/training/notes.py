@@ -7,11 +7,13 @@ from collections.abc import Mapping
 
 from dssm_core.aliases import JSON
 from dssm_core.config import Train
+from dssm_core.features.events import BEFORE_FIRST_REFRESH, UNKNOWN_ITEM
 from dssm_core.training.batches import Examples
 
 log = logging.getLogger(__name__)
 
 HELD_BACK = "held back to choose the number of epochs (train.refit is false)"
+MORE_EVENTS = ": give more split.train_days, or a smaller features.activity.refresh_h"
 ENOUGH = 0.5  # share of the interactions that should be training events
 
 
@@ -47,7 +49,8 @@ def notes(settings: Train, best_epoch: int, events: int, left_out: Mapping[str, 
         )
     positives = events + sum(left_out.values())
     if events < ENOUGH * positives:
-        found.append(few_events(events, left_out))
+        refreshed = {BEFORE_FIRST_REFRESH, UNKNOWN_ITEM} & left_out.keys()
+        found.append(few_events(events, left_out) + (MORE_EVENTS if refreshed else ""))
     return found
 
 

@@ -56,7 +56,7 @@ def _events(subject: Subject) -> list[str]:
     if "left_out" not in manifest.info:
         return []
     says = few_events(manifest.rows["events"], manifest.info["left_out"])
-    return [f"{says}.", *(note for note in manifest.info["notes"] if note != says)]
+    return [f"{says}.", *(note for note in manifest.info["notes"] if not note.startswith(says))]
 
 
 def recall(subject: Subject) -> ReportSection:

@@ -1,6 +1,9 @@
 """How much the gate knows: the number of queries, intervals of differences, both populations."""
 
+import re
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from dssm_core.config import Gate, parse_config
@@ -201,3 +204,20 @@ def test_the_champion_is_measured_on_all_traffic(fabricate, tmp_path, quiet, mon
     assert against["rival"] == "champion version 4"
     assert (against["mean"], against["low"], against["high"]) == (0, 0, 0)
     assert "champion, version 4" in (tmp_path / "report.html").read_text().split("All traffic")[1]
+
+
+def test_a_test_set_without_warm_queries_is_judged_in_words(fabricate, finish, tmp_path, quiet):
+    """Only new users and new items in the test set: no figure of the warm population exists."""
+    run = fabricate(confidence=0.95, min_queries=200)
+    file = run.step("split_by_time") / "test.parquet"
+    clicks = pd.read_parquet(file)
+    clicks[clicks["user_id"] == 7].assign(item_id=99).to_parquet(file)
+    finish(run, "split_by_time", {"train": 6, "test": 1}, run.need("split_by_time").info)
+    outcome = gate.judge(run, tmp_path, verdict.publish)
+    assert outcome.info["passed"] is False
+    assert outcome.info["reasons"][0].startswith("not enough to judge: 0 queries")
+    assert "against_baseline" not in outcome.info["metrics"]
+    text = (tmp_path / "report.html").read_text()
+    for said in (*outcome.info["reasons"], re.sub(r'src="[^"]*"', "", text)):
+        assert not re.search(r"\bnan\b", said, re.IGNORECASE)
+    assert sum("not measured" in said for said in outcome.info["reasons"]) == 3

@@ -144,3 +144,19 @@ def test_pictures_of_little_and_of_odd_names(tmp_path, size):
         file.unlink(missing_ok=True)
         draw()
         assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_was_not_trained_on_is_said(fabricate, finish):
+    run = fabricate()
+    folder = run.step("train_towers")
+    folder.mkdir()
+    points = [{"step": 1, "phase": "select", "train_loss": 2.0}]
+    (folder / "history.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
+    few = "1 of 4 positives of the training set are training events; 3 are of no use"
+    info = {"best_epoch": 4, "left_out": {"of no use": 3}, "notes": ["raise train.epochs", few]}
+    finish(run, "train_towers", {"events": 1, "steps": 1}, info)
+    text = section(written(run, judged(run)), "Training")
+    assert "raise train.epochs" in text
+    assert text.count(few) == 1
+    finish(run, "train_towers", {"events": 1, "steps": 1}, {"best_epoch": 4})  # of an older version
+    assert "epochs: 4" in section(written(run, judged(run)), "Training")

@@ -38,6 +38,7 @@ def test_that_most_positives_do_not_train_is_said(events, said):
     if said:
         assert found[0].startswith(f"{events:,} of 144,985 positives of the training set are")
         assert f"{140_000 - events:,} are before the first refresh" in found[0]
+        assert found[0].endswith("a smaller features.activity.refresh_h")
         assert "4,985 are with an item that was not known at the refresh" in found[0]
 
 
