@@ -15,7 +15,7 @@ from dssm_core.data.drift import load as load_drift
 from dssm_core.errors import ConfigError
 from dssm_core.registry.integrity import BUNDLE, check_version_files
 from dssm_core.runs.run import Run
-from dssm_core.tracking.client import connect, mlflow_errors, tracking_uri
+from dssm_core.tracking.client import connect, default_server, mlflow_errors, tracking_uri
 from dssm_core.tracking.runs import TAG_LENGTH
 
 if TYPE_CHECKING:
@@ -144,10 +144,9 @@ def download(model: RegisteredModel, model_uri: str, folder: Path) -> Path:
     import mlflow
 
     folder.mkdir(parents=True)
-    with mlflow_errors(model.uri):
-        path = mlflow.artifacts.download_artifacts(
-            model_uri, dst_path=str(folder), tracking_uri=model.uri, registry_uri=model.uri
-        )
+    # MLflow asks the module's default server for some of the files, whatever the arguments say.
+    with mlflow_errors(model.uri), default_server(model.uri):
+        path = mlflow.artifacts.download_artifacts(model_uri, dst_path=str(folder))
     return Path(path)
 
 

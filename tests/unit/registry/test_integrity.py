@@ -17,6 +17,7 @@ from dssm_core.registry.integrity import ChangedVersion, check_version_files, pa
 from dssm_core.registry.registration import register_model
 from dssm_core.registry.versions import fetch, open_model
 from dssm_core.retrieval.bundle import content_hash
+from dssm_core.tracking.client import default_server
 from tests.unit.conftest import PASSED, fabricated, finish
 from tests.unit.operation.test_promotion import at
 
@@ -213,3 +214,9 @@ def test_a_changed_version_is_registered_again_as_a_new_one(run, files, store, t
     assert register_model(run, run.step("x")).info["version"] == "2"
     assert register_model(run, run.step("x")).info["version"] == "2"
     fetch(store, "2", tmp_path / "copy")
+
+
+def test_a_version_is_fetched_from_its_server_whatever_the_process_used_before(store, tmp_path):
+    with default_server(f"sqlite:///{tmp_path}/other.db"):
+        pass  # MLflow's module keeps this address
+    assert fetch(store, "1", tmp_path / "copy").version == "1"
