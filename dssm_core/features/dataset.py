@@ -13,7 +13,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dssm_core.columns import CREATED, DAY_MS, HOUR_MS, ITEM
+from dssm_core.columns import (
+    AVAILABLE_FROM,
+    AVAILABLE_UNTIL,
+    CREATED,
+    DAY_MS,
+    HOUR_MS,
+    ITEM,
+)
 from dssm_core.config import Config
 from dssm_core.data.splits.days import Days
 from dssm_core.errors import ConfigError
@@ -122,15 +129,28 @@ def creation_times(items: pd.DataFrame | None, ids: Ids) -> Tensor:
     """Creation time of each item in the items table, ms; NO_CREATION_TIME where it has none.
     → [codes]
     """
-    created = torch.full((len(ids),), NO_CREATION_TIME)
-    if items is not None and CREATED in items:
-        created[1:] = torch.from_numpy(
-            items.set_index(ITEM)[CREATED]
-            .reindex(ids.index)
-            .fillna(NO_CREATION_TIME)
-            .to_numpy(np.int64, copy=True)
-        )
-    return created
+    return _item_times(items, ids, CREATED, NO_CREATION_TIME)
+
+
+def availability(items: pd.DataFrame | None, ids: Ids) -> dict[str, Tensor]:
+    """The `available_*` of an Interactions, [codes] each; nothing if the items table has neither
+    column. An item without one of these times has no such limit.
+    """
+    int64 = torch.iinfo(torch.int64)
+    missing = {AVAILABLE_FROM: int64.min, AVAILABLE_UNTIL: int64.max}
+    if items is None or not missing.keys() & set(items):
+        return {}
+    return {name: _item_times(items, ids, name, value) for name, value in missing.items()}
+
+
+def _item_times(items: pd.DataFrame | None, ids: Ids, column: str, missing: int) -> Tensor:
+    """A time of each item in the items table, ms; `missing` where it has none. → [codes]"""
+    times = torch.full((len(ids),), missing)
+    if items is not None and column in items:
+        values = items.set_index(ITEM)[column].reindex(ids.index)
+        held = values.notna().to_numpy()
+        times[1:][torch.from_numpy(held)] = torch.from_numpy(values[held].to_numpy(np.int64, copy=True))
+    return times
 
 
 def first_known_times(fallback: Tensor, item: Tensor, time: Tensor, created: Tensor) -> Tensor:

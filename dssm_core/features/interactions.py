@@ -25,6 +25,8 @@ class Interactions:
     window: start and end ms.
     shown_*: [m] int64, what known users were shown and did not take (label 0), known items only,
     sorted by time too.
+    available_*: [items + 1] int64 ms, an item is available at available_from <= time <
+    available_until; [0] if all items always are.
     """
 
     user: Tensor
@@ -36,6 +38,8 @@ class Interactions:
     shown_user: Tensor = field(default_factory=_none)
     shown_item: Tensor = field(default_factory=_none)
     shown_time: Tensor = field(default_factory=_none)
+    available_from: Tensor = field(default_factory=_none)
+    available_until: Tensor = field(default_factory=_none)
 
     def to(self, device: torch.device | str) -> Self:
         """The same log on another device."""
@@ -77,6 +81,17 @@ class Interactions:
         last = torch.zeros_like(self.user, dtype=torch.bool)
         last[order[ptr[1:][ptr.diff() > 1] - 1]] = True
         return last
+
+    @property
+    def timed_items(self) -> bool:
+        """Whether items are available at some times only."""
+        return len(self.available_from) > 0
+
+    def available(self, as_of: int) -> Tensor:
+        """Which items are available at a time. → [items + 1] bool."""
+        if not self.timed_items:
+            return torch.ones_like(self.created, dtype=torch.bool)
+        return (self.available_from <= as_of) & (as_of < self.available_until)
 
     @property
     def start(self) -> int:

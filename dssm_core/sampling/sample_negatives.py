@@ -16,7 +16,12 @@ from torch import Tensor
 from dssm_core.columns import ITEM, LABEL, TIME, USER
 from dssm_core.config import Config
 from dssm_core.features.activity import activity
-from dssm_core.features.dataset import bucket_times, creation_times, first_known_times
+from dssm_core.features.dataset import (
+    availability,
+    bucket_times,
+    creation_times,
+    first_known_times,
+)
 from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.schema import Column, Schema, TowerColumns
@@ -114,6 +119,7 @@ def _log(
         context,
         created,
         torch.tensor(window),
+        **availability(items, ids[ITEM]),
     )
 
 

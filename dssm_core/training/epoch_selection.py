@@ -68,7 +68,7 @@ class HeldOutQueries:
     def _candidate_items(self, config: Config, log: Interactions, held_out: Tensor) -> Tensor:
         """Codes of the items that are ranked, ascending. → [N]."""
         if config.split.by_time:
-            known = log.created < self.as_of
+            known = (log.created < self.as_of) & log.available(self.as_of)
         else:
             known = torch.zeros_like(log.created, dtype=torch.bool)
             known = known.index_fill_(0, self.known.item, True)
@@ -107,5 +107,8 @@ class HeldOutQueries:
         """Set the score of each user's known items to -inf. scores: [B, N]; users: [B] codes."""
         order, ptr = self.known.sequences()
         query, position = ranges(ptr[users], ptr[users + 1])
-        column = torch.searchsorted(self.items, self.known.item[order[position]])
-        return scores.index_put_((query, column), torch.tensor(-torch.inf, device=scores.device))
+        item = self.known.item[order[position]]
+        column = torch.searchsorted(self.items, item).clamp(max=len(self.items) - 1)
+        ranked = self.items[column] == item
+        lowest = torch.tensor(-torch.inf, device=scores.device)
+        return scores.index_put_((query[ranked], column[ranked]), lowest)

@@ -84,6 +84,8 @@ def _masked(logits: Tensor, log_count: Tensor | None, compared: BatchVectors, at
     if compared.whole:
         events, row = compared.events_of(at)
         logits[row, compared.own_items[events] - 1] = -torch.inf
-        return logits
+        if compared.availability is None:
+            return logits
+        return logits.masked_fill_(compared.availability.missing(at), -torch.inf)
     logits = logits if log_count is None else logits.sub_(log_count)
     return logits.masked_fill_(compared.left_out(at), -torch.inf)

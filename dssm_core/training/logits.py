@@ -18,10 +18,31 @@ class Logits(NamedTuple):
     """
 
     positive: Tensor  # [B]
-    negative: Tensor  # [B, C], -inf where a candidate is the event's own positive
+    negative: Tensor  # [B, C], -inf where a candidate is left out
     log_count_positive: Tensor  # [B]
     log_count_negative: Tensor  # [C] for candidates shared by the batch, else [B, C]
     catalogue: int
+
+
+class Availability(NamedTuple):
+    """When candidates are available, and the times of the events that they are compared with.
+
+    A candidate that is not available at an event's time is no negative of it: it could not have
+    been listed. The log-Q correction stays as it is. The candidate adds 0 to the sum over the
+    candidates, so the others, each divided by the number of times that it is expected, C * q, still
+    estimate the sum over the available items; this needs no distribution over these items alone.
+    """
+
+    since: Tensor  # [C] ms, or [n, C] if each event has its own candidates
+    until: Tensor  # the same, not included
+    first: Tensor  # [B] ms, the earliest event of each row of users; [n] for own candidates
+    last: Tensor  # the same of the latest event
+
+    def missing(self, at: slice) -> Tensor:
+        """Which candidates are not available at all events of the rows `at`. → [b, C]."""
+        since = self.since if self.since.dim() == 1 else self.since[at]
+        until = self.until if self.until.dim() == 1 else self.until[at]
+        return (since > self.first[at, None]) | (until <= self.last[at, None])
 
 
 class BatchVectors(NamedTuple):
@@ -44,14 +65,20 @@ class BatchVectors(NamedTuple):
     own_users: Tensor | None = None  # [n] codes, if candidates are items of other events
     candidate_users: Tensor | None = None  # [C] codes of the candidates' users, -1 if drawn
     rows: Tensor | None = None  # [n] ascending rows of `user`
+    availability: Availability | None = None  # None if all items are always available
 
     def left_out(self, at: slice) -> Tensor:
         """Which candidates are no negatives of the users in the rows `at`. → [b, C].
 
-        These are a user's own items in the batch: a batch holds whole stretches of histories, so
-        without this mask a user's other items would be negatives far too often. If events have
-        candidates of their own, `at` are events instead of users.
+        These are items that are not available, and a user's own items in the batch: a batch holds
+        whole stretches of histories, so without this mask a user's other items would be negatives
+        far too often. If events have candidates of their own, `at` are events instead of users.
         """
+        hits = self._hits(at)
+        return hits if self.availability is None else hits | self.availability.missing(at)
+
+    def _hits(self, at: slice) -> Tensor:
+        """Which candidates are a user's own items. → [b, C]."""
         shared = self.candidate_items.dim() == 1
         if self.rows is not None and shared:
             return self._own_among_shared(at)
@@ -63,7 +90,7 @@ class BatchVectors(NamedTuple):
 
     @property
     def logits(self) -> Logits:
-        """The logits of all events, with each event's own item masked among its candidates."""
+        """The logits of all events, without the candidates that are left out."""
         user = self.user
         left_out = self.left_out(slice(None))
         if self.rows is not None:

@@ -21,7 +21,7 @@ from dssm_core.models.two_tower import TwoTower
 from dssm_core.sampling.sampler_tables import load_sampler_tables, samplers_of
 from dssm_core.sampling.samplers.protocol import Sampler, Tables, side_by_side
 from dssm_core.training.batches import Batch, examples
-from dssm_core.training.logits import BatchVectors
+from dssm_core.training.logits import Availability, BatchVectors
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,24 @@ class Objective:
             own_users=events.user,
             candidate_users=candidates.users,
             rows=batch.rows,
+            availability=self._availability(batch, candidates.items, len(users)),
         )
+
+    def _availability(self, batch: Batch, items: Tensor, users: int) -> Availability | None:
+        """When the candidates are available. items: [C] or [n, C]; users: rows of user vectors.
+
+        Several events of a user share the user's logits of shared candidates. Such a candidate must
+        be available at all of them.
+        """
+        if not self.log.timed_items:
+            return None
+        first = last = batch.events.as_of
+        if batch.rows is not None and items.dim() == 1:
+            empty = first.new_empty(users)
+            first = empty.scatter_reduce(0, batch.rows, first, "amin", include_self=False)
+            last = empty.scatter_reduce(0, batch.rows, last, "amax", include_self=False)
+        since = self.log.available_from[items]
+        return Availability(since, self.log.available_until[items], first, last)
 
     def _embed_items(
         self, model: TwoTower, codes: Tensor, bucket: int, generator: torch.Generator
