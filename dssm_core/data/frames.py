@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from duckdb import DuckDBPyConnection
 
-from dssm_core.columns import INTERACTIONS, ROW, TIME
+from dssm_core.columns import AVAILABLE_FROM, AVAILABLE_UNTIL, INTERACTIONS, ITEM, ROW, TIME
 from dssm_core.config import Config
 from dssm_core.data import drift
 from dssm_core.data.ingest import IngestedTables, number_sql
@@ -16,6 +16,7 @@ from dssm_core.data.rules import (
     DAYS,
     ID_TABLES,
     IN_TABLE,
+    NEVER_AVAILABLE,
     required_columns,
     row_rules,
 )
@@ -94,6 +95,9 @@ def _in_window(config: Config) -> str:
 
 def _column(config: Config, name: str, table: str, tables: IngestedTables) -> str:
     """SQL: a column that a rule is about. A text column with a range is parsed as numbers."""
+    if name == NEVER_AVAILABLE:
+        ends = f"CASE WHEN {AVAILABLE_UNTIL} <= {AVAILABLE_FROM} THEN {ITEM} END"
+        return f"{ends} AS {NEVER_AVAILABLE}"
     types = tables.types[table]
     stem = name.removeprefix(RAW)
     if name not in types and stem not in types:

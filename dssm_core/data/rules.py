@@ -10,7 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dssm_core.columns import INTERACTIONS, INTERNAL, ITEM, ITEMS, LABEL, TIME, USER, USERS
+from dssm_core.columns import (
+    AVAILABLE_FROM,
+    AVAILABLE_UNTIL,
+    INTERACTIONS,
+    INTERNAL,
+    ITEM,
+    ITEMS,
+    LABEL,
+    TIME,
+    USER,
+    USERS,
+)
 from dssm_core.config import Config, DriftLimits, Feature
 from dssm_core.data import drift
 from dssm_core.data.comparison import parse_comparison
@@ -23,6 +34,7 @@ DAYS = "days"
 IN_TABLE = (
     f"{INTERNAL}in_table_"  # prefix of the column that says whether an id is in its own table
 )
+NEVER_AVAILABLE = f"{INTERNAL}never_available"  # the ids of items that are at no time
 KEYS = {INTERACTIONS: (USER, ITEM, TIME), USERS: (USER,), ITEMS: (ITEM,)}
 ID_TABLES = {USER: USERS, ITEM: ITEMS}
 
@@ -157,14 +169,16 @@ def row_rules(config: Config, table: str, tables: IngestedTables) -> list[Rule]:
     """The rules of a table's rows."""
     columns = tables.columns(table)
     quarantines = table == INTERACTIONS
-    parsed = (TIMES.get(table), *sorted(number_columns(config)), *config.validation.ranges)
-    rules = [_parsed(name, quarantines) for name in parsed if name in columns]
+    parsed = (*TIMES[table], *sorted(number_columns(config)), *config.validation.ranges)
+    rules = [_parsed(name, table) for name in parsed if name in columns]
     rules += [_present(name, quarantines) for name in KEYS[table]]
     if table == INTERACTIONS:
         rules += _label_rules(config, columns)
         rules += [_in_table(key, other) for key, other in ID_TABLES.items() if other in tables]
     else:
         rules.append(_unique(KEYS[table][0], table))
+    if table == ITEMS and {AVAILABLE_FROM, AVAILABLE_UNTIL} <= set(columns):
+        rules.append(_ever_available())
     rules += [
         _range(name, *limits, quarantines)
         for name, limits in config.validation.ranges.items()
@@ -173,15 +187,19 @@ def row_rules(config: Config, table: str, tables: IngestedTables) -> list[Rule]:
     return list({(rule.kind, rule.column): rule for rule in rules}.values())
 
 
-def _parsed(name: str, quarantines: bool) -> Rule:
-    if name in TIMES.values():
+def _parsed(name: str, table: str) -> Rule:
+    if name in TIMES[table]:
         what = "a time"
         fix = "fix the values, or check the column's mapping and time_unit"
     else:
         what = "a number"
         fix = "fix the values, or check the column's mapping"
     return Rule(
-        "ExpectColumnValuesToBeNull", RAW + name, f"{name} must be {what}", fix, quarantines
+        "ExpectColumnValuesToBeNull",
+        RAW + name,
+        f"{name} must be {what}",
+        fix,
+        quarantines=table == INTERACTIONS,
     )
 
 
@@ -201,6 +219,16 @@ def _unique(key: str, table: str) -> Rule:
         key,
         f"{key} must be unique",
         f"keep one row for each id in {table}",
+    )
+
+
+def _ever_available() -> Rule:
+    return Rule(
+        "ExpectColumnValuesToBeNull",
+        NEVER_AVAILABLE,
+        f"{AVAILABLE_UNTIL} must be after {AVAILABLE_FROM}",
+        "these items are never listed: fix the times",
+        warns=True,
     )
 
 

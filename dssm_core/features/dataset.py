@@ -145,12 +145,12 @@ def availability(items: pd.DataFrame | None, ids: Ids) -> dict[str, Tensor]:
 
 def _item_times(items: pd.DataFrame | None, ids: Ids, column: str, missing: int) -> Tensor:
     """A time of each item in the items table, ms; `missing` where it has none. → [codes]"""
-    times = torch.full((len(ids),), missing)
+    times = np.full(len(ids), missing, dtype=np.int64)
     if items is not None and column in items:
         values = items.set_index(ITEM)[column].reindex(ids.index)
         held = values.notna().to_numpy()
-        times[1:][torch.from_numpy(held)] = torch.from_numpy(values[held].to_numpy(np.int64, copy=True))
-    return times
+        times[1:][held] = values[held]
+    return torch.from_numpy(times)
 
 
 def first_known_times(fallback: Tensor, item: Tensor, time: Tensor, created: Tensor) -> Tensor:

@@ -21,12 +21,13 @@ from dssm_core.data.database import UNREADABLE, connect, one_row, unreadable, wr
 from dssm_core.data.frames import valid_rows
 from dssm_core.data.ingest import number_columns, open_source, parse_numbers, read_ingested
 from dssm_core.data.landing import find_day
+from dssm_core.data.sources.canonical import KEYS, RAW, TIMES
 from dssm_core.data.sources.protocol import Source
 from dssm_core.data.split import clean
 from dssm_core.data.splits.days import day_start_ms
 from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
 from dssm_core.data.sql import identifier, numbered_rows
-from dssm_core.errors import DataError
+from dssm_core.errors import DataError, shown
 from dssm_core.families import SOURCES
 from dssm_core.retrieval.snapshots import LatestTables
 from dssm_core.runs.files import sha256
@@ -110,7 +111,7 @@ def read_latest(
     _check(config, rows, start_ms, end_ms)
     return LatestTables(
         frame,
-        *(_table(work / table_file(name), key) for name, key in ((USERS, USER), (ITEMS, ITEM))),
+        *(_table(work / table_file(name), name) for name in (USERS, ITEMS)),
     ), rows
 
 
@@ -201,12 +202,25 @@ def _check(config: Config, rows: dict[str, int], start_ms: int, end_ms: int) -> 
         )
 
 
-def _table(file: Path, key: str) -> pd.DataFrame | None:
+def _table(file: Path, name: str) -> pd.DataFrame | None:
     if not file.is_file():
         return None
     table = pd.read_parquet(file)
+    (key,) = KEYS[name]
     if twice := int(table[key].duplicated().sum()):
         raise DataError(
             f"{twice} rows of {file.stem} have a {key} that came before: keep one row for each id"
         )
+    _check_times(table, name)
     return table
+
+
+def _check_times(table: pd.DataFrame, name: str) -> None:
+    """DataError if a time cannot be read: an item whose end is unknown would be listed for ever."""
+    for raw in (RAW + column for column in TIMES[name]):
+        texts = table[raw].dropna().tolist() if raw in table else []
+        if texts:
+            raise DataError(
+                f"{len(texts)} rows of {name} have a {raw.removeprefix(RAW)} that is no time (for"
+                f" example {shown(texts[0])}): fix them; the index is not changed"
+            )

@@ -6,7 +6,18 @@ from collections.abc import Iterable, Mapping
 
 from duckdb import DuckDBPyRelation
 
-from dssm_core.columns import CREATED, INTERACTIONS, INTERNAL, ITEM, ITEMS, TIME, USER, USERS
+from dssm_core.columns import (
+    AVAILABLE_FROM,
+    AVAILABLE_UNTIL,
+    CREATED,
+    INTERACTIONS,
+    INTERNAL,
+    ITEM,
+    ITEMS,
+    TIME,
+    USER,
+    USERS,
+)
 from dssm_core.data.sources.files import FileTable, TimeUnit
 from dssm_core.data.sql import folded, identifier, literal
 from dssm_core.errors import DataError
@@ -15,7 +26,11 @@ from dssm_core.families import did_you_mean
 RAW = (
     f"{INTERNAL}raw_"  # prefix of the column that holds the text of cells that could not be parsed
 )
-TIMES = {INTERACTIONS: TIME, ITEMS: CREATED}  # the column of times of each table
+TIMES = {
+    INTERACTIONS: (TIME,),
+    USERS: (),
+    ITEMS: (CREATED, AVAILABLE_FROM, AVAILABLE_UNTIL),
+}  # the columns of times of each table
 KEYS = {INTERACTIONS: (USER, ITEM, TIME), USERS: (USER,), ITEMS: (ITEM,)}
 _WHOLE = r"^(0|-?[1-9][0-9]*)\.0$"  # an integer as pandas writes it in a float column
 _OFFSET = r":.*(Z|[+-]\d\d(:?\d\d)?)$"  # a clock time, then a UTC offset
@@ -40,7 +55,7 @@ def to_canonical(
         kind = types[column]
         if name in (USER, ITEM):
             parts.append(f"{id_text(source, kind)} AS {identifier(name)}")
-        elif name == TIMES.get(table):
+        elif name in TIMES[table]:
             value = time_ms(source, kind, spec.time_unit, spec.timezone)
             parts += [
                 f"{value} AS {identifier(name)}",

@@ -49,7 +49,7 @@ class FileTable(BaseModel):
     columns: dict[str, str] = {}
     """Canonical or chosen name → the file's column. A column that is not listed keeps its name."""
     time_unit: TimeUnit = "ms"
-    """Unit of `timestamp` and `created_at`."""
+    """Unit of `timestamp`, `created_at`, `available_from` and `available_until`."""
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
     """Time zone of ISO times without a UTC offset, an IANA name."""
 

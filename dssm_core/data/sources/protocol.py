@@ -20,8 +20,8 @@ class LogTables:
     interactions: user_id and item_id as text (an id may be a number in one file and text in
     another), timestamp (int64, ms UTC), then every other column of the log under its own or its
     mapped name.
-    users, items: one row an id, None where the log has no such table. Items may have created_at
-    (int64, ms UTC).
+    users, items: one row an id, None where the log has no such table. Items may have
+    created_at, available_from and available_until (int64, ms UTC).
     A time that cannot be parsed is NULL, and its text is in `<column>_raw`, so that the quarantine
     shows it.
     """

@@ -266,3 +266,60 @@ def test_globo_counts_are_the_published_ones(tmp_path: Path, data_root: Path) ->
         run.step("split_by_time") / "test.parquet", columns=["user_id", "item_id"]
     )
     assert len(test.drop_duplicates()) == 129_358
+
+
+AVAILABLE = "item_id,available_from,available_until\n"
+
+
+def items_run(folder: Path, rows: str) -> Run:
+    write_log(folder, [], items=AVAILABLE + rows)
+    run = make_run(folder)
+    raw = run.config.model_dump()
+    raw["data"]["source"]["items"] |= {"time_unit": "iso", "timezone": "Europe/Berlin"}
+    return create_run(parse_config(raw), folder / "runs", "times")
+
+
+def test_times_of_items_are_read_like_those_of_events(tmp_path: Path) -> None:
+    rows = "i0,2024-03-01,2024-03-02T12:00:00Z\ni1,,2024-03-02\ni2,2024-03-03 01:00,\ni3,,\ni4,,\n"
+    run = items_run(tmp_path, rows)
+    execute(run, "ingest_data")
+    info = execute(run, "validate_data").info
+    items = pd.read_parquet(run.step("validate_data") / "items.parquet").set_index("item_id")
+    assert list(items.columns) == ["available_from", "available_until"]
+    since, until = items["available_from"].dropna(), items["available_until"].dropna()
+    assert since.to_dict() == {"i0": T0 - HOUR, "i2": T0 + 48 * HOUR}
+    assert until.to_dict() == {"i0": T0 + 36 * HOUR, "i1": T0 + 23 * HOUR}
+    assert info["broken_rules"] == info["drift"] == []
+
+
+def test_a_time_of_an_item_that_cannot_be_read_refuses_the_log(tmp_path: Path) -> None:
+    run = items_run(tmp_path, "i0,soon,\ni1,,2024-13-01\ni2,,\ni3,,\ni4,,\n")
+    message = refusal(run)
+    assert "items: available_from must be a time, but this fails for 1 of 5 rows" in message
+    assert "items: available_until must be a time, but this fails for 1 of 5 rows" in message
+    assert "'soon'" in message
+    assert "'2024-13-01'" in message
+
+
+def test_an_item_that_ends_before_it_begins_is_a_warning(tmp_path: Path) -> None:
+    rows = "i0,2024-03-02,2024-03-01\ni1,2024-03-02,2024-03-02\ni2,2024-03-02,2024-03-03\n"
+    run = items_run(tmp_path, rows + "i3,2024-03-02,\ni4,,2024-03-02\n")
+    execute(run, "ingest_data")
+    manifest = execute(run, "validate_data")
+    (sentence,) = manifest.info["drift"]
+    assert sentence == (
+        "items: available_until must be after available_from, but this fails for 2 of 5 rows (for"
+        " example 'i0', 'i1'); these items are never listed: fix the times"
+    )
+    assert manifest.info["broken_rules"] == []
+    assert len(pd.read_parquet(run.step("validate_data") / "items.parquet")) == 5
+
+
+def test_only_items_have_times_of_availability(tmp_path: Path) -> None:
+    """In another table a column of this name is a column as any other."""
+    write_log(tmp_path, [], users="user_id,available_until\n0,always\n1,never\n")
+    run = make_run(tmp_path)
+    execute(run, "ingest_data")
+    execute(run, "validate_data")
+    users = pd.read_parquet(run.step("validate_data") / "users.parquet")
+    assert users["available_until"].tolist() == ["always", "never"]

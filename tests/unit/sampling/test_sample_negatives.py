@@ -20,6 +20,20 @@ def test_an_item_is_known_from_its_creation_else_its_first_click():
     assert log.item.tolist() == [1, 2, 2]
 
 
+def test_availability_by_code_without_limits_where_there_are_none():
+    rows = pd.DataFrame({"user_id": ["u1"], "item_id": ["a"], "timestamp": [10]})
+    ids, limits = {"user_id": USERS, "item_id": ITEMS}, torch.iinfo(torch.int64)
+    items = pd.DataFrame({"item_id": ["c", "a"], "available_until": [50.0, None]})
+    log = _log(rows, ids, torch.zeros(1, 0), items, (0, 100))
+    assert log.available_from.tolist() == [limits.min] * 4
+    assert log.available_until.tolist() == [limits.max, limits.max, limits.max, 50]
+    assert log.before(40).available(49).tolist() == [True] * 4
+    assert log.available(50).tolist() == [True, True, True, False]
+    plain = _log(rows, ids, torch.zeros(1, 0), items[["item_id"]], (0, 100))
+    assert not plain.timed_items
+    assert plain.available(50).tolist() == [True] * 4
+
+
 def test_shown_rows_of_known_users_and_items_are_kept():
     rows = pd.DataFrame(
         {
