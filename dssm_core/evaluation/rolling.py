@@ -246,7 +246,10 @@ def _searches(
         codes = np.where(queries.codes < len(bundle.user_vectors), queries.codes, 0)
         daily = _vectors(bundle.user_vectors, codes)
         searches["exact"] = _nearest(bundle, FaissFlat(), items, users, hot)
-        searches["daily"] = _nearest(bundle, member, exported, daily, bundle.hot)
+        before = _nearest(bundle, member, exported, daily, bundle.hot)
+        searches["daily"] = lambda first, last, k, eligible: before(
+            first, last, k, eligible.among_first(len(exported))
+        )
     return searches
 
 

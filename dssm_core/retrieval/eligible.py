@@ -49,6 +49,15 @@ class Eligible:
             return self
         return replace(self, excluded=self.excluded.take(queries))
 
+    def among_first(self, n_items: int) -> Eligible:
+        """The same for an index of the first items of the catalogue."""
+        allowed = None if self.allowed is None else self.allowed[:n_items]
+        excluded = self.excluded
+        if excluded is not None:
+            held = excluded.items < n_items
+            excluded = Histories.of(excluded.query[held], excluded.items[held], len(excluded))
+        return Eligible(n_items, allowed, excluded)
+
     @property
     def most_excluded(self) -> int:
         """The largest number of items that a query leaves out."""

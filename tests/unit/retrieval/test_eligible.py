@@ -67,6 +67,17 @@ def test_counts_are_distinct_and_among_the_allowed():
     assert Eligible(4).counts(2).tolist() == [4, 4]
 
 
+def test_an_index_of_the_first_items_may_list_those_only():
+    allowed = np.array([True, True, False, True])
+    fewer = Eligible(4, allowed, excluded([[0, 3], [3], [1, 2]])).among_first(3)
+    assert fewer.counts(3).tolist() == [1, 2, 1]
+    assert fewer.allowed.tolist() == [True, True, False]
+    rows = np.array([[0, 1, 2]] * 3)
+    kept, _ = fewer.keep(rows, np.zeros(rows.shape))
+    assert kept.tolist() == [[1, -1, -1], [0, 1, -1], [0, -1, -1]]
+    assert Eligible(4).among_first(3).everything
+
+
 def test_a_ranking_is_asked_for_more_until_the_lists_are_full():
     asked = []
 
