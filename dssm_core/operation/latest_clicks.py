@@ -221,6 +221,6 @@ def _check_times(table: pd.DataFrame, name: str) -> None:
         texts = table[raw].dropna().tolist() if raw in table else []
         if texts:
             raise DataError(
-                f"{len(texts)} rows of {name} have a {raw.removeprefix(RAW)} that is no time (for"
-                f" example {shown(texts[0])}): fix them; the index is not changed"
+                f"{len(texts)} rows of {name} have text in {raw.removeprefix(RAW)} that is no time"
+                f" (for example {shown(texts[0])}): fix them; the index is not changed"
             )

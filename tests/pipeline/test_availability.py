@@ -203,7 +203,9 @@ def test_a_refresh_with_an_end_that_cannot_be_read_is_refused(run, base, log, tm
     text = (log / "items.csv").read_text()
     try:
         (log / "items.csv").write_text(text.replace("i0,,", "i0,,soon"))
-        with pytest.raises(DataError, match="1 rows of items have a available_until that is no"):
+        with pytest.raises(
+            DataError, match="1 rows of items have text in available_until that is no time"
+        ):
             refresh.refresh(base, "dssm-made", "3", run.config, CUTOFF + 4 * HOUR_MS, tmp_path)
     finally:
         (log / "items.csv").write_text(text)
