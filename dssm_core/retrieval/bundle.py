@@ -87,13 +87,13 @@ class Bundle:
         return Encoder(self.folder)
 
     def try_out(self) -> None:
-        """Answer a request with a user and a history, which needs every file of the bundle.
+        """Answer a known user, a new user and a history, which needs every file of the bundle.
 
-        The first request of a client is then as fast as the next. Raises what the files raise.
+        The first request of a client is then as fast as the next. Raises what damaged files raise.
         """
         user, item = (ids.decode(np.array([1])).tolist() for ids in (self.users, self.items))
-        self.retrieve(pd.DataFrame({USER: user, HISTORY: [item]}), 1)
         self.retrieve(pd.DataFrame({USER: user}), 1)
+        self.retrieve(pd.DataFrame({HISTORY: [[], item]}), 1)
 
     def read(self, frame: pd.DataFrame) -> Queries:
         """The rows of a request as codes. Raises DataError if a row is malformed."""

@@ -17,13 +17,9 @@ import os
 import threading
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from dssm_core.aliases import JSON
 from dssm_core.errors import ArtifactError
 from dssm_core.retrieval.bundle import Bundle, content_hash, open_bundle
-from dssm_core.retrieval.requests import HISTORY
 from dssm_core.runs.files import digest, hashes
 
 log = logging.getLogger(__name__)
@@ -74,9 +70,7 @@ def open_whole(folder: Path) -> Bundle:
     """
     try:
         bundle = open_bundle(folder)
-        history = bundle.items.decode(np.array([1])).tolist()
-        _ = bundle.encoder  # loaded for the first history otherwise
-        bundle.retrieve(pd.DataFrame({HISTORY: [[], history]}), 1)
+        bundle.try_out()
     except Exception as error:  # of damaged files each library raises its own
         raise ArtifactError(
             f"bundle {folder} cannot answer: {type(error).__name__}: {error}"
@@ -88,7 +82,7 @@ class ReloadingBundle:
     """A registered bundle, and its refreshes below `root` (None: it is not refreshed)."""
 
     def __init__(self, folder: Path | str, root: Path | None = None) -> None:
-        self.registered = open_bundle(folder)
+        self.registered = open_whole(Path(folder))
         self.opened = self.registered
         self.root = root
         self.model = self.registered.config.model_name

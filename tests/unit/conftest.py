@@ -8,12 +8,17 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from mlflow.exceptions import MlflowException
 
 from dssm_core import families
 from dssm_core.config import parse_config
 from dssm_core.data.split import window_of
 from dssm_core.families import INDEXES
+from dssm_core.features.inputs import ColumnTable
+from dssm_core.features.schema import Schema, TowerColumns
+from dssm_core.features.tensors import as_named, save_tensors
+from dssm_core.models.two_tower import TwoTower
 from dssm_core.retrieval.seen_items import SeenItems
 from dssm_core.runs.files import sha256, write_atomically
 from dssm_core.runs.manifest import Manifest
@@ -64,6 +69,7 @@ def fabricated(parent, run_id="one", test_day="2024-01-07", exclude_seen=False, 
         "name": "made",
         "data": data,
         "split": {"test_day": test_day},
+        "model": {"dim": 2},
         "evaluation": evaluation,
         "gate": {"min_queries": 1} | gate,
     }
@@ -103,6 +109,7 @@ def fabricated(parent, run_id="one", test_day="2024-01-07", exclude_seen=False, 
     np.save(folder / "user_embeddings.npy", USERS)
     np.save(folder / "item_embeddings.npy", ITEMS)
     (folder / "config.json").write_bytes((run.root / "config.json").read_bytes())
+    write_towers(run.config, folder)
     finish(run, "export_embeddings")
     folder = run.step("build_index")
     folder.mkdir()
@@ -110,6 +117,25 @@ def fabricated(parent, run_id="one", test_day="2024-01-07", exclude_seen=False, 
     member.save(member.build(ITEMS, 0), folder)
     finish(run, "build_index")
     return run
+
+
+def write_towers(config, folder):
+    """Untrained towers without columns, for which the made-up run has no training."""
+    activity = len(config.features.activity.windows_h) + 3
+    schema = Schema(
+        items=5,
+        users=4,
+        user=TowerColumns(categorical=(), multi=(), numeric=1),
+        item=TowerColumns(categorical=(), multi=(), numeric=activity),
+    )
+    users, items = (
+        ColumnTable(torch.zeros(n, 0).long(), torch.zeros(n, 0, 1).long(), torch.zeros(n, 0))
+        for n in (4, 5)
+    )
+    tables = {**as_named("users", users), **as_named("items", items)}
+    save_tensors(folder / "tables.safetensors", {**tables, "scale": torch.zeros(2, activity)})
+    (folder / "schema.json").write_text(schema.model_dump_json())
+    save_tensors(folder / "towers.safetensors", TwoTower(config, schema, items).state_dict())
 
 
 @pytest.fixture

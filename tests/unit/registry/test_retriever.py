@@ -1,5 +1,7 @@
 """The bundle without MLflow: who asks how, and what bad input gets."""
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,6 +52,15 @@ def test_a_history_wins_over_the_exported_vector(told):
 
 def test_a_history_alone_is_enough(told):
     assert first(told.retrieve(pd.DataFrame({"history": [[40], np.array([20])]}), 1)) == [40, 20]
+
+
+@pytest.mark.parametrize("asked", [3.0, "3", "3.000", Decimal("3.0"), np.float32(3)])
+def test_an_answer_does_not_depend_on_the_other_rows(bundle, asked):
+    """A null beside numbers makes them floats, and others make them objects."""
+    for others in ([], [None], [np.nan, 99], ["nobody", 1]):
+        answer = bundle.retrieve(pd.DataFrame({"user_id": [asked, *others]}), 1)
+        assert answer.item_ids[0] == [30]
+        assert answer.source.tolist()[1:2] in ([], ["context"])
 
 
 def test_ids_of_another_type_are_found(told):
