@@ -15,6 +15,7 @@ def find_audience() -> dict[str, Any]:
     from airflow.sdk import get_current_context
 
     from dssm_core.operation import lookalike
+    from dssm_core.operation.user_files import read_seeds
     from dssm_core.registry.versions import open_model
     from dssm_core.runs.run import open_run, safe_run_id
 
@@ -24,12 +25,17 @@ def find_audience() -> dict[str, Any]:
         of = open_run(run_folder(params["run"]))
     else:
         of = open_model(model_name(params["config"]), runs_folder())
-    seeds = list(params["seeds"])
-    if file := data_path(params["seeds_file"]):
-        seeds += lookalike.read_seeds(file)
+    file = data_path(params["seeds_file"])
+    from_file = read_seeds(file) if file else []
     name = f"{safe_run_id(context['dag_run'].run_id)}.{params['format']}"
     with lookalike.opened(of, params["version"]) as (bundle, about):
         target = audiences_folder() / bundle.config.model_name / name
         return about | lookalike.make_audience(
-            bundle, target, params["top"], seeds, params["item"], params["exclude_seeds"]
+            bundle,
+            target,
+            params["top"],
+            params["seeds"],
+            params["item"],
+            params["exclude_seeds"],
+            from_file,
         )

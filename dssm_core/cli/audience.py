@@ -66,7 +66,8 @@ def lookalike(
 
     The file has the columns user_id, score and rank. For seeds, the score is the mean cosine
     similarity to all of them; for an item, it is the score of the two towers. Seeds that the
-    model does not know are left out; their number and ids are printed.
+    model does not know are left out; their number and some ids are printed. In a .csv
+    file, an id that a spreadsheet would take for a formula begins with an apostrophe.
 
     \b
     Examples:
@@ -75,6 +76,7 @@ def lookalike(
       dssm lookalike --run runs/demo/2024-03-07/ID --item 301 --to audience.csv
     """
     from dssm_core.operation import lookalike as audiences
+    from dssm_core.operation.user_files import read_seeds
     from dssm_core.registry.versions import open_model
     from dssm_core.runs.run import open_run
 
@@ -84,7 +86,7 @@ def lookalike(
             "`dssm runs` lists both"
         )
     source = open_run(folder) if folder else open_model(str(model), runs_folder)
-    seed_users = [*seeds, *(audiences.read_seeds(seeds_file) if seeds_file else [])]
+    from_file = read_seeds(seeds_file) if seeds_file else []
     with audiences.opened(source, version) as (bundle, about):
-        made = audiences.make_audience(bundle, target, top, seed_users, item, not keep_seeds)
+        made = audiences.make_audience(bundle, target, top, seeds, item, not keep_seeds, from_file)
         click.echo(json.dumps(about | made))

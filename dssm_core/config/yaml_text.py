@@ -25,9 +25,10 @@ def load_yaml(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         context = f"{error.context}, " if error.context else ""
-        raise ConfigError(f"{where}{context}{error.problem}") from error
+        advice = "" if isinstance(error, _OddYaml) else ": correct the line"
+        raise ConfigError(f"{where}{context}{error.problem}{advice}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"{error}: remove what is no text") from error
     except RecursionError as error:
         raise ConfigError(_TOO_DEEP) from error
 
@@ -67,6 +68,10 @@ def _walk(value: Any) -> Iterator[tuple[int, Any]]:
             waiting += [(depth + 1, part) for part in node]
 
 
+class _OddYaml(yaml.constructor.ConstructorError):
+    """An error with what to do; those of PyYAML say only what is wrong."""
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, but of two equal keys it drops none silently."""
 
@@ -82,7 +87,7 @@ class _Loader(yaml.SafeLoader):
                     f"the key {shown(key.value)} is also in line {lines[key.value]}: keep one of"
                     " them"
                 )
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                raise _OddYaml(None, None, problem, key.start_mark)
             lines[key.value] = line
         return node
 
@@ -96,7 +101,7 @@ class _Loader(yaml.SafeLoader):
                 f"{shorten(node.value)!r} is not a valid {kind}: correct it, or quote it if it is"
                 " text"
             )
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+            raise _OddYaml(None, None, problem, node.start_mark) from error
 
 
 _TOO_DEEP = (

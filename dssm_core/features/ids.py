@@ -23,6 +23,7 @@ Codes = Ints
 KEYS_AT_ONCE = 1_000_000  # ids that are hashed at a time: some hundred MB of Python strings
 MAX_INT64 = 2**63 - 1
 DIGITS = 19  # of MAX_INT64; int(Decimal("1e999999999")) would take all memory
+ID_DECIMALS = re.compile(r"^(0|-?[1-9]\d*)\.0$")  # as `ingest_data` reads ids; 007.0 is no number
 WHOLE_DECIMALS = re.compile(r"^(-?\d+)\.0+$")
 HASH_KEY = "dssm-two-tower-1"  # 16 letters; another key gives other codes
 
@@ -207,7 +208,7 @@ def _whole_number(value: Any) -> int | None:
 
 def _text(value: Any) -> str | None:
     if isinstance(value, str):
-        return str(value)
+        return ID_DECIMALS.sub(r"\1", value.strip(" ")) or None
     if pd.isna(value):
         return None
     return WHOLE_DECIMALS.sub(r"\1", str(value))

@@ -9,7 +9,6 @@ similarity of user and item.
 
 from __future__ import annotations
 
-import io
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,8 +22,9 @@ import pandas as pd
 
 from dssm_core.aliases import JSON, Floats, Ints
 from dssm_core.columns import ITEM, USER
-from dssm_core.errors import ConfigError, DataError
+from dssm_core.errors import ConfigError, DataError, shorten
 from dssm_core.features.ids import canonical_ids
+from dssm_core.operation.user_files import WRITERS
 from dssm_core.registry.versions import CHAMPION, RegisteredModel, fetch
 from dssm_core.retrieval.bundle import Bundle, assemble, open_bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
@@ -52,19 +52,24 @@ class AudienceQuery:
     examples: tuple[str, ...] = ()
 
 
-def like_seeds(bundle: Bundle, seeds: Sequence[Any]) -> AudienceQuery:
+def like_seeds(
+    bundle: Bundle, seeds: Sequence[Any], from_file: Sequence[Any] = ()
+) -> AudienceQuery:
     """The query of the seeds' prototype.
 
-    seeds: user ids; duplicates and unknown ids are left out. Raises DataError if all are unknown.
+    seeds: user ids; a duplicate counts once, unknown ids are left out. from_file: more of them.
+    Raises DataError if all are unknown.
     """
-    ids = pd.Series(seeds, dtype=object).drop_duplicates()
-    codes = bundle.users.encode(canonical_ids(ids.tolist(), bundle.users.whole_numbers))
+    given = pd.Series([*seeds, *from_file], dtype=object)
+    codes = bundle.users.find(canonical_ids(given.tolist(), bundle.users.whole_numbers))
     rows = np.unique(codes[codes > 0]) - 1
-    examples = tuple(ids[codes == 0].head(EXAMPLES).astype(str))
-    unknown = int((codes == 0).sum())
+    # A file without any user may be another one than was meant: nothing of it is shown.
+    shown = given[codes == 0] if len(rows) else given[: len(seeds)]
+    examples = tuple(map(shorten, shown.drop_duplicates().head(EXAMPLES)))
+    unknown = given[codes == 0].nunique(dropna=False)
+    such_as = f", such as {', '.join(examples)}" if examples else ""
     message = (
-        f"{unknown:,} of {len(ids):,} seeds are no users of this model, such as"
-        f" {', '.join(examples)}"
+        f"{unknown:,} of {given.nunique(dropna=False):,} seeds are no users of this model{such_as}"
     )
     if not len(rows):
         raise DataError(f"{message}: give {USER}s that occur in its train window")
@@ -125,6 +130,7 @@ def make_audience(
     seeds: Sequence[Any] = (),
     item: Any = None,
     exclude_seeds: bool = True,
+    from_file: Sequence[Any] = (),
 ) -> JSON:
     """Write the audience of seed users or of an item to `file` (.parquet or .csv), atomically.
 
@@ -138,10 +144,10 @@ def make_audience(
         )
     if top < 1:
         raise ConfigError(f"top is {top}: give the number of users, 1 or more")
-    if (item is None) == (len(seeds) == 0):
+    if (item is None) == (not len(seeds) and not len(from_file)):
         given = "neither is given" if item is None else "both are given"
         raise ConfigError(f"give either seed users or one item to start from: {given}")
-    query = like_seeds(bundle, seeds) if item is None else near_item(bundle, item)
+    query = like_seeds(bundle, seeds, from_file) if item is None else near_item(bundle, item)
     users = audience(bundle, query, top, exclude_seeds)
     write_atomically(file, WRITERS[file.suffix](users))
     about: JSON = {
@@ -157,26 +163,6 @@ def make_audience(
         "unknown_seeds": query.unknown,
         "unknown": list(query.examples),
     }
-
-
-def read_seeds(file: Path) -> list[Any]:
-    """The user ids in a Parquet or CSV file with a column user_id, or in a text file with one id a
-    line.
-
-    Raises DataError if the file cannot be read.
-    """
-    try:
-        if file.suffix == ".parquet":
-            return list(pd.read_parquet(file, columns=[USER])[USER].dropna())
-        if file.suffix == ".csv":
-            return list(pd.read_csv(file, dtype=str, usecols=[USER])[USER].dropna())
-        lines = file.read_text(encoding="utf-8").splitlines()
-        return [line.strip() for line in lines if line.strip()]
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"seeds file {str(file)!r} cannot be read ({error}): give a .parquet or .csv file with"
-            f" a column {USER}, or a text file with one id a line"
-        ) from error
 
 
 @contextmanager
@@ -219,16 +205,3 @@ def _to_unit_length(vectors: Floats) -> Floats:
     """Scale vectors to length 1, in place; zero vectors stay. [U, D] → [U, D]"""
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return vectors
-
-
-def _to_parquet(frame: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer)
-    return buffer.getvalue()
-
-
-def _to_csv(frame: pd.DataFrame) -> bytes:
-    return frame.to_csv(index=False).encode()
-
-
-WRITERS = {".parquet": _to_parquet, ".csv": _to_csv}

@@ -1,5 +1,7 @@
 """Audiences: equal to brute force, true to a planted structure, and what bad questions get."""
 
+import csv
+import io
 import json
 from dataclasses import replace
 
@@ -12,7 +14,8 @@ from dssm_core.cli.main import main
 from dssm_core.errors import ArtifactError, ConfigError, DataError
 from dssm_core.features.ids import Ids
 from dssm_core.operation import lookalike
-from dssm_core.operation.lookalike import audience, like_seeds, make_audience, near_item, read_seeds
+from dssm_core.operation.lookalike import audience, like_seeds, make_audience, near_item
+from dssm_core.operation.user_files import WRITERS, read_seeds
 from dssm_core.registry.versions import FetchedVersion
 from dssm_core.retrieval.bundle import assemble, open_bundle
 from tests.unit.conftest import ITEMS
@@ -153,9 +156,60 @@ def test_seeds_are_read_from_any_of_three_files(tmp_path):
     (tmp_path / "b.csv").write_text("id\n1\n")
     for file in ("b.csv", "none.txt", "none.parquet"):
         with pytest.raises(
-            DataError, match=f"seeds file .*{file}.* cannot be read .*one id a line"
+            DataError, match=f"seeds file .*{file}.* cannot be read: .*one id a line"
         ):
             read_seeds(tmp_path / file)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["a.csv", "a.txt"])
+def test_every_seed_of_a_file_is_read_or_the_file_is_refused(tmp_path, encoding, name):
+    ids = ["NA", "null", "None", "nan", "u5", "42.0", "ü"]
+    text = "\n".join(["user_id", *ids] if name == "a.csv" else ids)
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    if encoding in ("utf-16-le", "utf-16-be"):  # without a byte order mark
+        with pytest.raises(DataError, match="in UTF-8"):
+            read_seeds(tmp_path / name)
+    else:
+        assert read_seeds(tmp_path / name) == ids
+
+
+def test_a_folder_named_like_the_column_does_not_replace_it(tmp_path):
+    file = tmp_path / "user_id=me" / "a.parquet"
+    file.parent.mkdir()
+    pd.DataFrame({"user_id": [7, None]}, dtype="Int64").to_parquet(file)
+    assert read_seeds(file) == [7, None]
+
+
+def test_seeds_have_the_form_of_ids(crowd, made, tmp_path):
+    asked = ["u001 ", "u002", "u001", None]
+    query = like_seeds(crowd, [], asked)
+    assert (len(query.seeds), query.unknown, query.examples) == (2, 1, ("None",))
+    assert len(like_seeds(made, ["1.0", 2.0, "1"]).seeds) == 2
+
+
+def test_nothing_of_a_file_without_users_is_shown(crowd, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("password=hunter2\ntoken=abc\n")
+    with pytest.raises(DataError, match=r"3 of 3 seeds are .* model, such as x: give") as caught:
+        make_audience(crowd, tmp_path / "a.csv", 3, ["x"], from_file=read_seeds(secret))
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(DataError, match=r"2 of 2 seeds are no users of this model: give"):
+        make_audience(crowd, tmp_path / "a.csv", 3, from_file=read_seeds(secret))
+    secret.rename(tmp_path / "secret.csv")
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        read_seeds(tmp_path / "secret.csv")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r"])
+def test_a_spreadsheet_runs_no_formula_of_an_id(first):
+    ids = [f"{first}1+1", "a=1", -5, "'x"]
+    written = WRITERS[".csv"](pd.DataFrame({"user_id": pd.Series(ids, dtype=object), "rank": 1}))
+    rows = list(csv.reader(io.StringIO(written.decode(), newline="")))
+    assert [row[0] for row in rows[1:]] == [f"'{first}1+1", "a=1", "-5", "'x"]
+    plain = pd.read_parquet(io.BytesIO(WRITERS[".parquet"](pd.DataFrame({"user_id": ids[:2]}))))
+    assert plain["user_id"].tolist() == ids[:2]
 
 
 class Store:
