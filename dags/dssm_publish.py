@@ -20,6 +20,8 @@ users and items are written to $DSSM_PUBLISH: a folder of Parquet files, or
 `redis://HOST:PORT/DATABASE`. Readers see all embeddings of a version or none of them.
 """
 
+NO_USER = "^(?!.*://.*@).*$"  # no user or password before the host
+
 CHAMPION = Asset(
     name="champion",
     uri="dssm://champion",
@@ -41,7 +43,9 @@ CHAMPION = Asset(
             "string",
             title="Target",
             section="Run",
-            description_md="A folder, or `redis://HOST:PORT/DATABASE`. Empty: $DSSM_PUBLISH.",
+            pattern=NO_USER,
+            description_md="A folder, or `redis://HOST:PORT/DATABASE`. Empty: $DSSM_PUBLISH. "
+            "Airflow shows this field to everybody: put an address with a password there.",
         ),
     },
     doc_md=DOC,

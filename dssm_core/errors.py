@@ -1,5 +1,6 @@
-"""Exceptions. Each message names the thing, the value and what to do next."""
+"""Exceptions. Each message names the thing, the value and what to do next, and no secret."""
 
+import re
 import reprlib
 
 LINES = 40  # of a message
@@ -9,11 +10,12 @@ LINE = 1_000  # characters of a line
 class DssmError(Exception):
     """Anything this library refuses to do; the message is a sentence for its user.
 
-    A message is cut to `LINES` lines of `LINE` characters, whatever the values that it shows.
+    A message is cut to `LINES` lines of `LINE` characters, whatever the values that it shows, and
+    the secrets of the addresses in it are masked.
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(_bounded(message))
+        super().__init__(_bounded(masked(message)))
 
 
 class ConfigError(DssmError):
@@ -57,6 +59,17 @@ def shown(value: object) -> str:
         return "a number of thousands of digits"
 
 
+def masked(text: object) -> str:
+    """The text with *** in place of the secrets of the addresses in it, for whatever is shown,
+    logged, returned or stored.
+
+    Secrets are the user and password before the host, `redis://USER:PASSWORD@HOST`, and the values
+    of parameters such as `?password=`.
+    """
+    without_users = _USER.sub(r"\1***@", str(text))
+    return _SECRET_PARAMETER.sub(r"\1***", without_users)
+
+
 def _bounded(message: str) -> str:
     lines = message.splitlines()
     kept = [_without_middle(line) for line in lines[:LINES]]
@@ -70,5 +83,13 @@ def _without_middle(line: str) -> str:
     return line if len(line) <= LINE else f"{line[:half]} … {line[-half:]}"
 
 
+# A password may hold a slash or an @ that its owner did not encode. A host with a port is none.
+# Every part is bounded: a message may be long before it is cut.
+_USER = re.compile(r"(://)(?:[^\s/?#@:]{0,200}:(?!\d{1,5}[/?#])[^\s'\"]{0,500}@|[^\s/?#]{0,500}@)")
+_SECRET_PARAMETER = re.compile(
+    r"([?&][\w-]{0,50}(?:password|passwd|pwd|secret|token|api_?key|access_?key|signature)"
+    r"[\w-]{0,50}=)[^\s&#'\"]+",
+    re.IGNORECASE,
+)
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = SHOWN

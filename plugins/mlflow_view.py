@@ -4,9 +4,10 @@ import os
 
 from airflow.plugins_manager import AirflowPlugin
 
+from dssm_core.errors import masked
 from tasks.runs_page import VIEWS, app
 
-URL = os.environ.get("MLFLOW_PUBLIC_URL") or os.environ.get("MLFLOW_TRACKING_URI")
+URL = masked(os.environ.get("MLFLOW_PUBLIC_URL") or os.environ.get("MLFLOW_TRACKING_URI") or "")
 
 
 class MlflowView(AirflowPlugin):

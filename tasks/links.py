@@ -7,12 +7,14 @@ from typing import Any
 
 from airflow.sdk import BaseOperatorLink
 
+from dssm_core.errors import masked
+
 
 def public(url: str) -> str:
     """The address for people's browsers: below $MLFLOW_PUBLIC_URL, if that is set, instead of
     $MLFLOW_TRACKING_URI.
     """
-    inside = os.environ.get("MLFLOW_TRACKING_URI")
+    inside = masked(os.environ.get("MLFLOW_TRACKING_URI", ""))  # as in the page of a run
     outside = os.environ.get("MLFLOW_PUBLIC_URL")
     return outside.rstrip("/") + url.removeprefix(inside.rstrip("/")) if inside and outside else url
 

@@ -12,8 +12,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from dssm_core.errors import masked
 from tasks.links import ReportLink, public
-from tasks.settings import DAG_TAG, RUN_TAG, mlflow_credentials
+from tasks.settings import DAG_TAG, RUN_TAG, mlflow_address, mlflow_credentials
 
 SAFE = re.compile(
     r"[A-Za-z0-9_.~:+-]{1,250}"
@@ -71,12 +72,14 @@ async def found(dag_id: str, run_id: str) -> dict[str, Any]:
     """The newest MLflow runs of a Dag as rows, newest first; and the problem, if there is one."""
     import httpx
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    uri = masked(os.environ.get("MLFLOW_TRACKING_URI", ""))
     if not uri.startswith("http"):
         return {"rows": [], "problem": "MLFLOW_TRACKING_URI names no MLflow server"}
     try:
         async with httpx.AsyncClient(
-            base_url=uri.rstrip("/") + "/api/2.0/mlflow/", timeout=TIMEOUT_S, **mlflow_credentials()
+            base_url=f"{mlflow_address()}/api/2.0/mlflow/",
+            timeout=TIMEOUT_S,
+            **mlflow_credentials(),
         ) as client:
             experiments = await _ask(client, "experiments/search", max_results=1000)
             numbers = [each["experiment_id"] for each in experiments.get("experiments", [])]

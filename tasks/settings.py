@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from dssm_core.errors import ConfigError
 from dssm_core.runs.layout import CONFIG_FILE
@@ -143,13 +144,24 @@ def run_folder(run: str) -> Path:
     return folder
 
 
+def mlflow_address() -> str:
+    """$MLFLOW_TRACKING_URI without user and password: httpx logs the address of each request."""
+    address = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    return address._replace(netloc=address.netloc.rpartition("@")[2]).geturl().rstrip("/")
+
+
 def mlflow_credentials() -> dict[str, Any]:
     """Arguments of an HTTP client, from the environment variables that MLflow's clients read."""
     user = os.environ.get("MLFLOW_TRACKING_USERNAME")
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    address = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
     if user:
         return {"auth": (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))}
-    return {"headers": {"Authorization": f"Bearer {token}"}} if token else {}
+    if token:
+        return {"headers": {"Authorization": f"Bearer {token}"}}
+    if address.username:
+        return {"auth": (unquote(address.username), unquote(address.password or ""))}
+    return {}
 
 
 def model_name(config: str) -> str:

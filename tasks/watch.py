@@ -4,7 +4,6 @@ its calls are asynchronous.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import httpx
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from tenacity import AsyncRetrying, retry_if_result, wait_fixed
 
-from tasks.settings import mlflow_credentials
+from tasks.settings import mlflow_address, mlflow_credentials
 
 POLL_S = 5.0
 # MLflow's error codes for a model or an alias that does not exist.
@@ -36,7 +35,7 @@ class ChampionTrigger(BaseEventTrigger):
         """Poll MLflow until the trigger is stopped. A failed call is retried at the next poll."""
         version = None
         async with httpx.AsyncClient(
-            base_url=os.environ.get("MLFLOW_TRACKING_URI", ""), timeout=10, **mlflow_credentials()
+            base_url=mlflow_address(), timeout=10, **mlflow_credentials()
         ) as client:
             while True:
                 version = await self._next_champion(client, version)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from dssm_core.errors import ConfigError, ConflictError
+from dssm_core.errors import ConfigError, ConflictError, masked
 from dssm_core.gate.rules import promotion_reason
 from dssm_core.operation.history import (
     Action,
@@ -183,7 +183,7 @@ def _decision(
         reason=reason,
         champion=champion,
         previous=previous,
-        server=store.uri,
+        server=masked(store.uri),
         created_ms=store.created_ms(),
     )
 
@@ -261,7 +261,7 @@ def _check_server(store: RegisteredModel, decisions: Sequence[Decision]) -> None
     A server with another address but the same model, created at the same time, is the same one.
     """
     last = decisions[-1] if decisions else None
-    if last is None or last.server is None or last.server == store.uri:
+    if last is None or last.server is None or masked(last.server) == masked(store.uri):
         return
     created_ms = store.created_ms()
     if created_ms is None or created_ms != last.created_ms:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from dssm_core.aliases import JSON, Floats
 from dssm_core.columns import ITEM, USER
-from dssm_core.errors import ConfigError
+from dssm_core.errors import ConfigError, masked
 from dssm_core.features.ids import Ids
 from dssm_core.operation.targets.parquet import ParquetTarget
 from dssm_core.operation.targets.protocol import Content, Target
@@ -70,8 +70,9 @@ def publish(bundle: Bundle, model: str, version: str, target: str) -> JSON:
     """Publish a bundle's users and items to a folder or a `redis://` address.
 
     A version that readers see already is not written again, and never replaced by other content.
-    Returns model, version, target, dim, counts, content_hash. Raises ConfigError for another kind
-    of target or other content, and ServiceError if the target does not answer.
+    Returns model, version, target (its secrets are masked), dim, counts, content_hash. Raises
+    ConfigError for another kind of target or other content, and ServiceError if the target does not
+    answer.
     """
     if not SAFE_RUN_ID.fullmatch(model):
         raise ConfigError(f"model name {model!r} must be letters, digits, '.', '_' and '-' only")
@@ -100,7 +101,7 @@ def publish(bundle: Bundle, model: str, version: str, target: str) -> JSON:
         )
     if there != about:
         chosen.publish(model, version, contents, about, there)
-    return about | {"target": target}
+    return about | {"target": masked(target)}
 
 
 def publish_registered(store: RegisteredModel, version: str | None, target: str) -> JSON:

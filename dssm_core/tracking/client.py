@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import tenacity
 
 from dssm_core.aliases import JSON
-from dssm_core.errors import ConfigError, ServiceError, shown
+from dssm_core.errors import ConfigError, ServiceError, masked, shown
 from dssm_core.runs.run import Run
 
 if TYPE_CHECKING:
@@ -193,7 +193,8 @@ def mlflow_errors(uri: str) -> Iterator[None]:
             "start it, or correct MLFLOW_TRACKING_URI and the server's --allowed-hosts, "
             "then run the step again"
         )
-        raise ServiceError(f"MLflow at {uri} failed: {reason}; {advice}") from error
+        cause = error if masked(error) == str(error) else None  # a traceback would show the secret
+        raise ServiceError(f"MLflow at {uri} failed: {reason}; {advice}") from cause
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dssm_core.aliases import JSON
-from dssm_core.errors import ServiceError
+from dssm_core.errors import ServiceError, masked
 from dssm_core.runs.files import write_atomically
 from dssm_core.runs.layout import MLFLOW_FILE, SWEEP_FILE
 from dssm_core.runs.run import Run, read_origin
@@ -56,7 +56,7 @@ def open_mlflow_run(run: Run) -> MlflowRun:
         if entity.info.status != "RUNNING":
             _restart(client, entity)
     opened = MlflowRun(entity.info.run_id, _url(uri, entity))
-    stored = asdict(opened) | {"uri": uri}
+    stored = asdict(opened) | {"uri": masked(uri)}
     write_atomically(run.root / MLFLOW_FILE, json.dumps(stored, indent=2).encode())
     return opened
 
@@ -124,7 +124,7 @@ def mark_failed(run: Run, message: str) -> None:
         log_data_docs(client, run, run_id)
         client.set_terminated(run_id, "FAILED")
     except Exception as error:
-        log.warning("run %s failed, which could not be logged to MLflow: %s", run.id, error)
+        log.warning("run %s failed, which could not be logged to MLflow: %s", run.id, masked(error))
 
 
 def log_data_docs(client: MlflowClient, run: Run, run_id: str) -> None:
@@ -160,11 +160,13 @@ def param_name(key: str) -> str:
 
 
 def _url(uri: str, entity: Any) -> str:
-    """The page of an MLflow run. A local database has no pages: its own address is returned."""
+    """The page of an MLflow run, without secrets. A local database has no pages: its own address
+    is returned.
+    """
     if not uri.startswith("http"):
-        return uri
+        return masked(uri)
     page = f"experiments/{entity.info.experiment_id}/runs/{entity.info.run_id}"
-    return f"{uri.rstrip('/')}/#/{page}"
+    return f"{masked(uri).rstrip('/')}/#/{page}"
 
 
 def _remembered(run: Run, client: MlflowClient, uri: str) -> Any:
@@ -173,7 +175,7 @@ def _remembered(run: Run, client: MlflowClient, uri: str) -> Any:
 
     file = run.root / MLFLOW_FILE
     stored = json.loads(file.read_bytes()) if file.is_file() else {}
-    if stored.get("uri") != uri:
+    if masked(stored.get("uri")) != masked(uri):
         return None
     try:
         entity = client.get_run(stored["run_id"])

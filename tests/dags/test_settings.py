@@ -178,3 +178,15 @@ def test_the_button_leads_where_browsers_can_go(monkeypatch):
     assert public("http://mlflow:5000/#/runs/1") == "http://mlflow:5000/#/runs/1"
     monkeypatch.setenv("MLFLOW_PUBLIC_URL", "https://ml.example.com/")
     assert public("http://mlflow:5000/#/runs/1") == "https://ml.example.com/#/runs/1"
+
+
+def test_the_address_of_mlflow_is_asked_without_its_password(monkeypatch):
+    """httpx logs each address that it asks."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:p%40ss@mlflow:5000/ml/")
+    monkeypatch.delenv("MLFLOW_PUBLIC_URL", raising=False)
+    assert settings.mlflow_address() == "https://mlflow:5000/ml"
+    assert settings.mlflow_credentials() == {"auth": ("me", "p@ss")}
+    page = public("https://***@mlflow:5000/ml/#/experiments/1")
+    assert page == "https://***@mlflow:5000/ml/#/experiments/1"
+    monkeypatch.setenv("MLFLOW_PUBLIC_URL", "https://people")
+    assert public(page) == "https://people/#/experiments/1"

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from dssm_core.aliases import JSON
-from dssm_core.errors import ConfigError, ServiceError
+from dssm_core.errors import ConfigError, ServiceError, masked
 from dssm_core.operation.targets.protocol import LOCK_TIMEOUT_S, Content, overtaken
 
 KEYS_AT_ONCE = 20_000  # of a scan
@@ -69,12 +69,12 @@ class RedisTarget:
     @contextmanager
     def _client(self) -> Iterator[Any]:
         redis = _redis()
-        client = redis.Redis.from_url(self.address, socket_timeout=30)
+        client = _connect(redis, self.address)
         try:
             yield client
         except redis.RedisError as error:
             raise ServiceError(
-                f"Redis at {self.address.rpartition('@')[2]} did not do its part: {error}; "
+                f"Redis at {masked(self.address)} did not do its part: {error}; "
                 "start it, then publish again"
             ) from error
         finally:
@@ -89,6 +89,19 @@ def _redis() -> Any:
             "a redis:// target needs the extra: pip install 'dssm[redis]', or publish to a folder"
         ) from error
     return redis
+
+
+def _connect(redis: Any, address: str) -> Any:
+    """A client, which connects when it is used. ConfigError, without the address, if it is none."""
+    try:
+        if any(sign.isspace() for sign in address):
+            raise ValueError
+        return redis.Redis.from_url(address, socket_timeout=30)
+    except ValueError:  # its text, and so a traceback, may hold a part of the password
+        raise ConfigError(
+            "the target is no address of Redis: give redis://USER:PASSWORD@HOST:PORT/DATABASE with "
+            "spaces and the signs / @ : ? # of the password encoded, such as %2F for /"
+        ) from None
 
 
 def _write(
