@@ -94,8 +94,8 @@ class Encoder:
         given = described(self.config.features, rows)
         if not given or not unknown.any():
             return table
-        names = [feature.column for feature in self.config.features.columns.user]
-        asked = rows[unknown].reindex(columns=names).reset_index(drop=True)
+        names = {feature.column: None for feature in self.config.features.columns.user}
+        asked = rows[unknown].reindex(columns=list(names)).reset_index(drop=True)
         new = encode_table(self.config.features.columns, "user", asked, self.folder)
         width = table.multi.shape[2]
         multi = pad(new.multi[:, :, :width], (0, max(0, width - new.multi.shape[2])))
@@ -110,11 +110,8 @@ class Encoder:
 
 def described(features: Features, rows: pd.DataFrame) -> list[str]:
     """The user columns that a request has."""
-    return [
-        feature.column
-        for feature in features.columns.user
-        if feature.in_table and feature.column in rows
-    ]
+    names = {feature.column: None for feature in features.columns.user if feature.in_table}
+    return [name for name in names if name in rows]
 
 
 def users_per_batch(features: Features) -> int:

@@ -178,6 +178,13 @@ def test_every_kind_of_column_describes_users_and_items_that_appear_later(served
     unknown = pd.DataFrame({USER: [None], "history": [["3"]], "device": ["phone"]})
     # The columns of the new user have an effect.
     assert not np.allclose(users[-1], embed_rows(encoder, unknown)[0], atol=1e-3)
+    # A request that has them describes the new user as the users table does.
+    table = tables[0].set_index(USER)
+    columns = [feature.column for feature in run.config.features.columns.user if feature.in_table]
+    described = unknown.assign(
+        **{name: [table.loc["twin", name]] for name in columns if name != USER}
+    )
+    np.testing.assert_allclose(embed_rows(encoder, described)[0], users[-1], atol=1e-5)
 
 
 def test_shared_tables_are_saved_once_and_hashed_columns_have_no_file(served):

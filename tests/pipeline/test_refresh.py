@@ -752,6 +752,12 @@ def test_a_server_follows_the_refreshes_of_its_own_bundle_only(run, base, log, t
     second = at(tmp_path, base, run, 12)
     assert str(server.current().folder) == second["folder"]
     assert "new" in server.current().retrieve(asked, 60).item_ids[0]
+    # What users have seen is that of the refresh as well: all clicks before its time.
+    clicks = log[1][log[1][USER] == "u70"]
+    seen = set(clicks[clicks.timestamp < CUTOFF + 12 * HOUR_MS][ITEM])
+    unseen = server.current().retrieve(asked, 60, exclude_seen=True).item_ids[0]
+    assert seen
+    assert not seen & set(unseen)
     other = tmp_path / "other"
     shutil.copytree(base, other)
     (other / "note.txt").write_text("another version")
