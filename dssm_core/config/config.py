@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dssm_core.config.base import SAFE_NAME, Member, Section
 from dssm_core.config.data import Data, Split, Validation
@@ -62,6 +62,15 @@ class Config(Section):
                 f"{value!r} names folders and a registered model: use a-z, 0-9, - and _ only"
             )
         return value
+
+    @model_validator(mode="after")
+    def _follow_gate(self) -> Self:
+        """Fill in train.metric, so that training depends on nothing else of the gate, and a
+        config.json of an earlier version, where it was recall@200, is the same config.
+        """
+        if self.train.metric is None:
+            self.__dict__["train"] = self.train.model_copy(update={"metric": self.gate.metric})
+        return self
 
     @property
     def model_name(self) -> str:

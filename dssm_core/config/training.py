@@ -91,3 +91,9 @@ class Train(Section):
                 f" metrics: {', '.join(METRICS)}"
             )
         return value
+
+    @property
+    def chosen_by(self) -> str:
+        """The metric that chooses the number of epochs; `Config` has filled it in."""
+        assert self.metric is not None
+        return self.metric

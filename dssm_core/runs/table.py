@@ -80,7 +80,6 @@ STEPS = {
                 "train",
                 "split",
                 "evaluation.exclude_seen",
-                "gate.k",
             ),
             ("sample_negatives",),
             passes={"live_logger": "dssm_core.tracking.points:live_logger"},

@@ -26,11 +26,6 @@ MAX_USERS = 20_000  # an evenly spaced sample of users is enough to choose an ep
 QUERIES_PER_BATCH = 1024
 
 
-def selection_metric(config: Config) -> str:
-    """The metric that chooses the number of epochs: `train.metric`, or what the gate compares."""
-    return config.train.metric or f"recall@{config.gate.k}"
-
-
 class HeldOutQueries:
     """The held-out queries of a training, prepared once and used after each epoch.
 
@@ -41,7 +36,7 @@ class HeldOutQueries:
     def __init__(self, config: Config, log: Interactions) -> None:
         self.features = config.features
         self.exclude_seen = config.evaluation.exclude_seen
-        self.metric, _, k = selection_metric(config).partition("@")
+        self.metric, _, k = config.train.chosen_by.partition("@")
         self.k = int(k)
         self.known = selection_log(config, log)
         self.as_of = self.known.end

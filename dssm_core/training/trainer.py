@@ -29,7 +29,7 @@ from dssm_core.runs.layout import CHECKPOINT_FILE, HISTORY_FILE, TOWERS_FILE
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
-from dssm_core.training.epoch_selection import HeldOutQueries, selection_metric
+from dssm_core.training.epoch_selection import HeldOutQueries
 from dssm_core.training.notes import warn
 from dssm_core.training.objective import Objective
 from dssm_core.training.optimizers import learning_rate, make_optimizers
@@ -63,7 +63,7 @@ def train_towers(run: Run, work: Path, live_logger: Callable[[Run], MetricLogger
     checkpoint.unlink(missing_ok=True)
     info = {
         "best_epoch": progress.best_epoch,
-        f"validation_{selection_metric(run.config)}": round(progress.best_value, 6),
+        f"validation_{run.config.train.chosen_by}": round(progress.best_value, 6),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": str(device),
         "temperature": round(model.temperature.item(), 6),
@@ -233,7 +233,7 @@ class Trainer:
     def _validate(self, queries: HeldOutQueries) -> None:
         """Measure the averaged towers on the validation slice, and note the best epoch."""
         progress = self.progress
-        metric = selection_metric(self.config)
+        metric = self.config.train.chosen_by
         with self.autocast:
             value = queries.score(self.average, self.prepared)
         self._log({f"valid_{metric}": value, "epoch": progress.epoch + 1})

@@ -9,7 +9,6 @@ from dssm_core.features.dataset import load_prepared
 from dssm_core.features.events import BEFORE_FIRST_REFRESH, FIRST_OF_USER, ONLY_ONE, UNKNOWN_ITEM
 from dssm_core.runs.run import create_run
 from dssm_core.runs.transaction import execute
-from dssm_core.training.epoch_selection import selection_metric
 from dssm_core.training.notes import HELD_BACK, notes
 from dssm_core.training.trainer import train_towers
 from tests.conftest import small_config
@@ -17,10 +16,11 @@ from tests.conftest import small_config
 
 def test_the_metric_follows_the_gate_unless_it_is_set():
     of_gate = parse_config(small_config(gate={"k": 10}, evaluation={"ks": [10]}))
-    assert selection_metric(of_gate) == "recall@10"
-    assert selection_metric(parse_config(small_config())) == "recall@200"
+    assert Train().metric is None
+    assert of_gate.train.metric == of_gate.train.chosen_by == "recall@10"
+    assert parse_config(small_config()).train.metric == "recall@200"
     own = small_config(gate={"k": 10}, evaluation={"ks": [10]}, train__metric="ndcg@5")
-    assert selection_metric(parse_config(own)) == "ndcg@5"
+    assert parse_config(own).train.metric == "ndcg@5"
 
 
 def test_the_last_epoch_as_the_best_is_said():
@@ -73,6 +73,6 @@ def test_events_and_the_rest_add_up_to_the_training_set(changes, reasons, tmp_pa
     assert reasons <= left.keys() <= reasons | {UNKNOWN_ITEM, ONLY_ONE}
     assert "raise train.epochs" in outcome.info["notes"][0]
     json.dumps(outcome.info)
-    metric = selection_metric(run.config)
+    metric = run.config.train.chosen_by
     assert f"validation_{metric}" in outcome.info
     assert any(f"valid_{metric}" in values for values in logged)
