@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXAMPLES = 5
+SECTIONS = ("expectations", "validations", "profiling")  # of Data Docs
+VIEW = {"module_name": "dssm_core.data.data_docs", "class_name": "EscapedView"}
 
 
 class Judge:
@@ -44,6 +46,7 @@ class Judge:
             "class_name": "SiteBuilder",
             "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
             "store_backend": store,
+            "site_section_builders": {name: {"view": VIEW} for name in SECTIONS},
         }
         self.context.add_data_docs_site("data_docs", site)
         self.source: Any = self.context.data_sources.add_pandas("log")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from html import escape
 
 from dssm_core.runs.gate_report import Interval, Scores
 
@@ -30,6 +31,14 @@ def share_with_interval(scores: Scores, name: str) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: a line for the head, one for the rule, one for each row."""
-    lines = [head, ["---"] * len(head), *rows]
+    """A Markdown table: a line for the head, one for the rule, one for each row.
+
+    Names of a log in a cell are text: HTML, pipes and line breaks are escaped.
+    """
+    lines = [[_cell(text) for text in cells] for cells in (head, *rows)]
+    lines.insert(1, ["---"] * len(head))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(escape(text, quote=False).replace("|", "\\|").split("\n"))

@@ -1,6 +1,7 @@
 """The review's Markdown, from made-up manifests: what stands beside what."""
 
 from dssm_core.operation import review
+from dssm_core.report.text import markdown_table
 
 KEY = "recall@200"
 
@@ -152,3 +153,12 @@ def test_a_champion_of_after_the_gate_was_not_asked(fabricate, finish):
     )
     assert rows(text)["champion 3"] == ["", "", ""]
     assert rows(text)["new users (1,200)"] == ["0.200 (0.100 to 0.300)", ""]
+
+
+def test_names_of_a_log_are_text_in_a_table():
+    table = markdown_table(("what", "a|b"), [("<img src=x onerror=alert(1)>", "two\nlines")])
+    assert table.splitlines() == [
+        "| what | a\\|b |",
+        "| --- | --- |",
+        "| &lt;img src=x onerror=alert(1)&gt; | two lines |",
+    ]
