@@ -108,7 +108,8 @@ def did_you_mean(name: str, valid: list[str]) -> str:
     """A hint for a misspelt name: the closest valid name, else all of them."""
     if not valid:
         return "there are none, leave it out."
-    close = difflib.get_close_matches(name, valid, n=1)
+    same = [other for other in valid if other.lower() == name.lower()]
+    close = same or difflib.get_close_matches(name, valid, n=1)
     return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(sorted(valid))}."
 
 

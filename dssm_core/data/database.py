@@ -22,6 +22,7 @@ MEMORY_LIMIT = "1200MB"  # DuckDB spills to disk beyond it
 ROW_GROUP_ROWS = 122_880
 UNREADABLE = duckdb.Error  # damage makes DuckDB raise errors of nearly every class
 MESSAGE_LINES = 4
+UNPARSED = "state machine reached an invalid state"  # of DuckDB's CSV reader
 
 
 @contextmanager
@@ -84,6 +85,12 @@ def unreadable(error: duckdb.Error) -> DataError:
     """
     file = re.search(r"^ *file = (.+)$", str(error), re.MULTILINE)
     where = f" in {file[1]!r}" if file else ""
+    if UNPARSED in str(error):
+        return DataError(
+            f"the log cannot be read{where}: all lines of a file must end in the same way (LF or"
+            " CRLF), and a quoted value must end at a separator or at the end of its line. Convert"
+            " the line ends, for example with dos2unix, or check `quote`"
+        )
     return DataError(
         f"the log cannot be read: {duckdb_message(error)}{where}. Copy the file again, or fix or"
         " remove the line"

@@ -121,15 +121,25 @@ def compared_columns(config: Config) -> set[str]:
 
 
 def parse_numbers(relation: DuckDBPyRelation, numbers: set[str]) -> DuckDBPyRelation:
-    """The relation with text columns in `numbers` as DOUBLE, each with a column `RAW<name>` for
-    text that is no number. Other columns are unchanged.
+    """The relation with the columns in `numbers` as numbers: text as DOUBLE, each with a column
+    `RAW<name>` for text that is no number, decimals as DOUBLE, booleans as 0 and 1. Other columns
+    are unchanged.
     """
     parts: list[str] = []
     for name, kind in zip(relation.columns, relation.types, strict=True):
-        parts += (
-            number_sql(name) if name in numbers and str(kind) == "VARCHAR" else [identifier(name)]
-        )
+        parts += _number_parts(name, str(kind)) if name in numbers else [identifier(name)]
     return relation.project(", ".join(parts))
+
+
+def _number_parts(name: str, kind: str) -> list[str]:
+    """SQL of a column of numbers."""
+    if kind == "VARCHAR":
+        return number_sql(name)
+    column = identifier(name)
+    for start, number in (("BOOLEAN", "TINYINT"), ("DECIMAL", "DOUBLE")):
+        if kind.startswith(start) and not kind.endswith("]"):
+            return [f"CAST({column} AS {number}) AS {column}"]
+    return [column]
 
 
 def number_sql(name: str) -> list[str]:

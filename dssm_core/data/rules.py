@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from typing import Any
 
 from dssm_core.columns import (
@@ -31,6 +32,7 @@ from dssm_core.data.splits.days import Days
 from dssm_core.families import did_you_mean
 
 DAYS = "days"
+ALIKE = 0.8  # ratio of common letters above which a name is taken for a misspelt one
 IN_TABLE = (
     f"{INTERNAL}in_table_"  # prefix of the column that says whether an id is in its own table
 )
@@ -128,7 +130,7 @@ def required_columns(config: Config, table: str) -> list[str]:
     required = [feature.column for feature in features[table] if feature.in_table]
     if table == INTERACTIONS:
         required += columns.targets()
-        # `label` is optional: without it every row is a positive
+        # `label` is optional: without it, or a name that resembles it, every row is a positive
         required += sorted(compared_columns(config) - {LABEL})
     return required
 
@@ -136,6 +138,9 @@ def required_columns(config: Config, table: str) -> list[str]:
 def existence_rules(config: Config, table: str, tables: IngestedTables) -> list[Rule]:
     """A rule for each column that the table must have."""
     names = [name for name in tables.columns(table) if not name.startswith(RAW)]
+    required = required_columns(config, table)
+    if table == INTERACTIONS and LABEL in compared_columns(config):
+        required += [LABEL for name in names if _resembles(name, LABEL)]
     return [
         Rule(
             "ExpectColumnToExist",
@@ -143,8 +148,15 @@ def existence_rules(config: Config, table: str, tables: IngestedTables) -> list[
             f"there must be a column {name!r}, which the config names",
             "" if name in names else did_you_mean(name, names),
         )
-        for name in dict.fromkeys(required_columns(config, table))
+        for name in dict.fromkeys(required)
     ]
+
+
+def _resembles(name: str, other: str) -> bool:
+    """Whether a name is another one in another case or with a letter too many, or misspelt."""
+    return SequenceMatcher(None, name.lower(), other).ratio() > ALIKE or (
+        sorted(name.lower()) == sorted(other)
+    )
 
 
 def config_problems(config: Config, tables: IngestedTables) -> list[str]:

@@ -18,6 +18,7 @@ from dssm_core.aliases import JSON
 from dssm_core.columns import INTERACTIONS, REASON, ROW
 from dssm_core.config import Config
 from dssm_core.data import drift
+from dssm_core.data.column_types import type_problems
 from dssm_core.data.database import connect, write_parquet
 from dssm_core.data.expectations import Judge
 from dssm_core.data.frames import days_frame, drift_frame, row_frame
@@ -65,6 +66,8 @@ def validate(run: Run, work: Path) -> Outcome:
     config = run.config
     tables = read_ingested(run.step("ingest_data"))
     with connect(work) as con:
+        if problems := type_problems(config, tables):
+            raise DataError("\n".join(problems))
         con.execute(f"CREATE VIEW log AS {numbered_rows(tables.file(INTERACTIONS))}")
         verdicts = _judge_all(con, config, tables, work)
         problems = [*config_problems(config, tables), *_problems(verdicts, config, con)]

@@ -32,8 +32,10 @@ TIMES = {
     ITEMS: (CREATED, AVAILABLE_FROM, AVAILABLE_UNTIL),
 }  # the columns of times of each table
 KEYS = {INTERACTIONS: (USER, ITEM, TIME), USERS: (USER,), ITEMS: (ITEM,)}
-_WHOLE = r"^(0|-?[1-9][0-9]*)\.0$"  # an integer as pandas writes it in a float column
-_OFFSET = r":.*(Z|[+-]\d\d(:?\d\d)?)$"  # a clock time, then a UTC offset
+_WHOLE = r"^(0|-?[1-9][0-9]*)\.0+$"  # an integer as a float or decimal column is written
+_ZONED = r":.*([A-Za-z]|[+-]\d\d(:?\d\d)?$)"  # a clock time, then a zone's name or a UTC offset
+YEAR_1_MS = -62_135_596_800_000
+YEAR_10000_MS = 253_402_300_800_000
 _PER_MS = {"ms": "", "us": " // 1000", "ns": " // 1000000"}
 
 
@@ -126,35 +128,43 @@ def _missing_column(name: str, column: str, table: str, where: str, columns: lis
 def id_text(source: str, kind: str) -> str:
     """SQL: an id as trimmed text, NULL when empty, NaN or infinite.
 
-    7.0 and '7.0' (pandas writes an integer column with a missing value so) become '7'. Text such as
-    007, 1.5 or 1.0.0 stays as it is.
+    A whole number is written without decimals: 7.0, '7.0' and 7.0000000000 (a decimal, as Spark
+    writes it) become '7'. Text such as 007, 1.5 or 1.0.0 stays as it is.
     """
     value = f"CAST({source} AS VARCHAR)"
     if kind in ("DOUBLE", "FLOAT"):
         digits = f"CAST(TRY_CAST({source} AS HUGEINT) AS VARCHAR)"
         whole = f"CASE WHEN {source} = floor({source}) THEN {digits} END"
         return f"CASE WHEN isfinite({source}) THEN coalesce({whole}, {value}) END"
+    if kind.startswith("DECIMAL") and not kind.endswith(",0)"):
+        return f"rtrim(rtrim({value}, '0'), '.')"
     return f"nullif(regexp_replace(trim({value}), {literal(_WHOLE)}, '\\1'), '')"
 
 
 def time_ms(source: str, kind: str, unit: TimeUnit, timezone: str) -> str:
-    """SQL: a time as int64 ms UTC, NULL where it cannot be parsed. Columns of a timestamp type
-    ignore `unit`.
+    """SQL: a time as int64 ms UTC, NULL where it cannot be parsed or is not in the years 1 to 9999.
+    Columns of a timestamp type ignore `unit`.
     """
-    zone = literal(timezone)
+    value = _time_ms(source, kind, unit, literal(timezone))
+    return f"CASE WHEN {value} >= {YEAR_1_MS} AND {value} < {YEAR_10000_MS} THEN {value} END"
+
+
+def _time_ms(source: str, kind: str, unit: TimeUnit, zone: str) -> str:
     if kind == "TIMESTAMP WITH TIME ZONE":
         return f"epoch_ms({source})"
+    if kind == "TIMESTAMPTZ_NS":
+        return f"epoch_ns({source}) // 1000000"
     if kind.startswith("TIMESTAMP") or kind == "DATE":
         return f"epoch_ms(timezone({zone}, CAST({source} AS TIMESTAMP)))"
     if unit == "iso":
         value = f"trim(CAST({source} AS VARCHAR))"
-        # the cast to TIMESTAMP ignores an offset, so values with one are cast to TIMESTAMPTZ
+        # the cast to TIMESTAMP ignores a zone, so values with one are cast to TIMESTAMPTZ
         local = f"timezone({zone}, TRY_CAST({value} AS TIMESTAMP))"
         absolute = f"TRY_CAST({value} AS TIMESTAMPTZ)"
-        has_offset = f"regexp_matches({value}, {literal(_OFFSET)})"
-        return f"epoch_ms(CASE WHEN {has_offset} THEN {absolute} ELSE {local} END)"
+        zoned = f"regexp_matches({value}, {literal(_ZONED)})"
+        return f"epoch_ms(CASE WHEN {zoned} THEN {absolute} ELSE {local} END)"
     if unit == "s":  # may have decimals
-        return f"CAST(floor(TRY_CAST({source} AS DECIMAL(24, 6)) * 1000) AS BIGINT)"
+        return f"TRY_CAST(floor(TRY_CAST({source} AS DECIMAL(24, 6)) * 1000) AS BIGINT)"
     return f"TRY_CAST({source} AS BIGINT)" + _PER_MS[unit]
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from dssm_core.columns import INTERACTIONS, INTERNAL, ITEMS, USERS
 from dssm_core.data.sources.canonical import check_distinct, to_canonical
@@ -22,17 +24,37 @@ from dssm_core.errors import DataError
 MAX_LINE_BYTES = 32_000_000  # of `whole_lines`: a longer line is an error, it is never cut
 
 
+def _mark(most: int, text: str) -> str:
+    """The text itself; ValueError when it cannot mark where a value ends."""
+    if len(text.encode()) > most or set(text) & set("\0\r\n"):
+        raise ValueError(
+            f"{text!r} must have at most {most} bytes in UTF-8, and no NUL or end of a line"
+        )
+    return text
+
+
 class TextTable(FileTable):
     """One table of a log in text files."""
 
-    separator: Annotated[str, Field(min_length=1, max_length=4)] = ","
+    separator: Annotated[
+        str, Field(min_length=1, max_length=4), AfterValidator(partial(_mark, 4))
+    ] = ","
     """What separates the columns of a line."""
-    quote: Annotated[str, Field(max_length=1)] = '"'
+    quote: Annotated[str, Field(max_length=1), AfterValidator(partial(_mark, 1))] = '"'
     """The character that quotes a value; empty for files without quoting."""
     names: tuple[str, ...] | None = None
     """Names of the columns, for files without a header line; null reads the header."""
     encoding: Literal["utf-8", "utf-16", "latin-1"] = "utf-8"
-    """Encoding of the files."""
+    """Encoding of the files; `utf-16` is little-endian."""
+
+    @model_validator(mode="after")
+    def _quote_is_no_separator(self) -> Self:
+        if self.quote and self.quote in self.separator:
+            raise ValueError(
+                f"quote {self.quote!r} is in separator {self.separator!r}: choose another quote, or"
+                " '' for files without quoting"
+            )
+        return self
 
 
 class Delimited(BaseModel):
@@ -90,6 +112,8 @@ def read_raw_text(
     """The files' own columns as text, rows in file order; files with different headers are joined
     by column name. A column without a name, such as the index that pandas writes, is left out.
     """
+    if spec.encoding == "utf-16":
+        _check_byte_order(files.values())
     headers = {file: spec.names or read_header(file, spec) for file in files.values()}
     queries = [
         _query(list(group), header, spec)
@@ -108,6 +132,18 @@ def whole_lines(files: Iterable[Path]) -> str:
         " quote = '', escape = '', auto_detect = false, hive_partitioning = false,"
         f" strict_mode = true, max_line_size = {MAX_LINE_BYTES})"
     )
+
+
+def _check_byte_order(files: Iterable[Path]) -> None:
+    """DataError for a file in big-endian UTF-16, of which DuckDB would read no line."""
+    for file in files:
+        with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as stream:
+            start = stream.read(2)
+        if start == codecs.BOM_UTF16_BE or start[:1] == b"\0":
+            raise DataError(
+                f"{str(file)!r} is in big-endian UTF-16: convert it to UTF-8, for example with"
+                " iconv -f UTF-16 -t UTF-8"
+            )
 
 
 def read_header(file: Path, spec: TextTable) -> tuple[str, ...]:
@@ -134,7 +170,12 @@ def read_header(file: Path, spec: TextTable) -> tuple[str, ...]:
         )
     if len(spec.separator) > 1 or not spec.quote:
         return tuple(line.split(spec.separator))
-    return tuple(next(csv.reader([line], delimiter=spec.separator, quotechar=spec.quote)))
+    try:
+        return tuple(next(csv.reader([line], delimiter=spec.separator, quotechar=spec.quote)))
+    except csv.Error as error:
+        raise DataError(
+            f"the first line of {str(file)!r} is no header ({error}): check `separator` and `quote`"
+        ) from error
 
 
 def _query(files: list[Path], names: tuple[str, ...], spec: TextTable) -> str:

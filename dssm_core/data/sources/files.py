@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
@@ -26,6 +26,11 @@ def _relative(pattern: str) -> str:
         )
     if "\0" in pattern:
         raise ValueError(f"{shown(pattern)} has a NUL character: remove it")
+    if any("**" in part and part != "**" for part in path.parts):
+        raise ValueError(
+            f"{shown(pattern)} has ** in a name: it stands for whole folders, such as"
+            " clicks/**/*.csv"
+        )
     return pattern
 
 
@@ -57,6 +62,8 @@ class FileTable(BaseModel):
 def find_files(base: str, patterns: Sequence[str]) -> dict[str, Path]:
     """Files below `base` by relative name, sorted within each pattern.
 
+    Files and folders whose name begins with `_` or `.` are no data (`_SUCCESS`, the `_temporary` of
+    an unfinished Spark task, `.ipynb_checkpoints`): only a pattern that spells this out finds them.
     If `base` is a file, it replaces the first pattern, and the other patterns are matched in its
     folder. Raises DataError naming the folder and the pattern when a pattern matches no file, and
     naming a file that is a link to outside the folder.
@@ -83,15 +90,32 @@ def table_files(path: str, table: FileTable, is_interactions: bool) -> dict[str,
 def _match(folder: Path, patterns: Sequence[str]) -> dict[str, Path]:
     matches: dict[str, Path] = {}
     for pattern in patterns:
-        files = sorted(file for file in folder.glob(pattern) if file.is_file())
+        found = {
+            file.relative_to(folder).as_posix(): file
+            for file in sorted(folder.glob(pattern))
+            if file.is_file()
+        }
+        files = {name: file for name, file in found.items() if not _hidden(name, pattern)}
         if not files:
             raise DataError(
-                f"no file in {str(folder)!r} matches {pattern!r}: check data.source.path and the"
-                " pattern"
+                f"no file in {str(folder)!r} matches {pattern!r}{_only_hidden(found)}: check"
+                " data.source.path and the pattern"
             )
-        _check_links(folder, files)
-        matches |= {file.relative_to(folder).as_posix(): file for file in files}
+        _check_links(folder, list(files.values()))
+        matches |= files
     return matches
+
+
+def _hidden(name: str, pattern: str) -> bool:
+    """Whether a part of a relative name begins with `_` or `.`, but no part of the pattern does."""
+    spelt = {part[0] for part in PurePosixPath(pattern).parts}
+    return any(part[0] in "_." and part[0] not in spelt for part in PurePosixPath(name).parts)
+
+
+def _only_hidden(found: Collection[str]) -> str:
+    if not found:
+        return ""
+    return f" but {next(iter(found))!r}, which is skipped because a name in it begins with _ or ."
 
 
 def _check_links(folder: Path, files: Sequence[Path]) -> None:
