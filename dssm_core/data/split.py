@@ -218,7 +218,7 @@ def _local_day(time_ms: int, config: Config) -> str:
     try:
         return datetime.fromtimestamp(time_ms / 1000, config.data.zone).date().isoformat()
     except (ValueError, OverflowError, OSError):
-        return f"a day after the year 9999 (timestamp {time_ms} ms: check time_unit)"
+        return f"an end of the calendar (timestamp {time_ms} ms: check time_unit)"
 
 
 def _cold_shares(con: DuckDBPyConnection, work: Path) -> dict[str, float]:

@@ -236,7 +236,7 @@ def test_an_empty_window_names_the_days_there_are(tmp_path: Path) -> None:
     ("unit", "sentence"),
     [
         ("us", "the log has 1970-01-20 to 1970-01-20: days so early mean that time_unit"),
-        ("s", "a day after the year 9999 (timestamp 1709251200000000 ms: check time_unit)"),
+        ("s", f"this fails for 72 of 72 rows (for example '{T0}'"),  # all after the year 9999
         ("iso", f"timestamp must be a time, but this fails for 72 of 72 rows (for example '{T0}'"),
     ],
 )
