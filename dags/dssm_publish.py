@@ -17,7 +17,8 @@ DOC = """
 Starts within seconds after the alias `champion` moves in MLflow: by the review, by `dssm promote`,
 or by hand. A move by hand is first written to the history (`dssm history`). Then the embeddings of
 users and items are written to $DSSM_PUBLISH: a folder of Parquet files, or
-`redis://HOST:PORT/DATABASE`. Readers see all embeddings of a version or none of them.
+`redis://HOST:PORT/DATABASE`. With $DSSM_PUBLISH_LISTS=K, or K in the form, the K best items of
+every user are written too. Readers see everything of a version or nothing of it.
 """
 
 NO_USER = "^(?!.*://.*@).*$"  # no user or password before the host
@@ -46,6 +47,15 @@ CHAMPION = Asset(
             pattern=NO_USER,
             description_md="A folder, or `redis://HOST:PORT/DATABASE`. Empty: $DSSM_PUBLISH. "
             "Airflow shows this field to everybody: put an address with a password there.",
+        ),
+        "lists": optional(
+            "integer",
+            minimum=1,
+            maximum=10_000,
+            title="Lists",
+            section="Run",
+            description_md="Number of items in the list of each user. Empty: $DSSM_PUBLISH_LISTS;"
+            " without it, no lists are written.",
         ),
     },
     doc_md=DOC,

@@ -15,6 +15,7 @@ def find_audience() -> dict[str, Any]:
     from airflow.sdk import get_current_context
 
     from dssm_core.operation import lookalike
+    from dssm_core.operation.opened import opened
     from dssm_core.operation.user_files import read_seeds
     from dssm_core.registry.versions import open_model
     from dssm_core.runs.run import open_run, safe_run_id
@@ -28,7 +29,7 @@ def find_audience() -> dict[str, Any]:
     file = data_path(params["seeds_file"])
     from_file = read_seeds(file) if file else []
     name = f"{safe_run_id(context['dag_run'].run_id)}.{params['format']}"
-    with lookalike.opened(of, params["version"]) as (bundle, about):
+    with opened(of, params["version"]) as (bundle, about):
         target = audiences_folder() / bundle.config.model_name / name
         return about | lookalike.make_audience(
             bundle,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from tasks.settings import model_name, publish_target, runs_folder
+from tasks.settings import model_name, publish_target, published_lists, runs_folder
 
 
 def notice_champion() -> dict[str, Any]:
@@ -25,7 +25,8 @@ def notice_champion() -> dict[str, Any]:
 
 
 def publish_champion(champion: dict[str, Any]) -> dict[str, Any]:
-    """Publish the current champion, which is a later one if the task is cleared later.
+    """Publish the current champion, which is a later one if the task is cleared later, with lists
+    of the items that are available now if the form or $DSSM_PUBLISH_LISTS gives their length.
 
     Skipped if there is no champion. A version that readers already see is not written again.
     """
@@ -37,9 +38,12 @@ def publish_champion(champion: dict[str, Any]) -> dict[str, Any]:
 
     if not champion["version"]:
         raise AirflowSkipException(f"{champion['model']} has no champion")
-    target = get_current_context()["params"]["target"] or publish_target()
+    params = get_current_context()["params"]
+    target = params["target"] or publish_target()
+    k = params["lists"] or published_lists()
     store = open_model(champion["model"], runs_folder())
-    return publish.publish_registered(store, None, target)
+    now_ms = round(datetime.now(UTC).timestamp() * 1000)
+    return publish.publish_registered(store, None, target, k, now_ms)
 
 
 def roll_back() -> dict[str, Any]:

@@ -118,6 +118,16 @@ def publish_target() -> str:
     return os.environ.get("DSSM_PUBLISH") or str(runs_folder().parent / "published")
 
 
+def published_lists() -> int | None:
+    """The length of the lists that are published with the champion: $DSSM_PUBLISH_LISTS; None
+    publishes no lists. Raises ConfigError if it is not a whole number.
+    """
+    text = os.environ.get("DSSM_PUBLISH_LISTS") or None
+    if text and not text.isdecimal():
+        raise ConfigError(f"$DSSM_PUBLISH_LISTS is {text!r}: give a whole number, such as 200")
+    return int(text) if text else None
+
+
 def audiences_folder() -> Path:
     """The folder of audiences: $DSSM_AUDIENCES, else `audiences` in the runs folder, to which every
     worker can write.

@@ -7,19 +7,13 @@ from pathlib import Path
 
 import click
 
-from dssm_core.cli.terminal import RUNS
-from dssm_core.errors import ConfigError
+from dssm_core.cli.terminal import INSTEAD_OF_MODEL, MODEL, RUNS, VERSION, model_or_run
 
 
 @click.command(short_help="Write the users most like some seed users.")
-@click.argument("model", required=False)
-@click.option("--version", help="Version or alias of MODEL to use. Default: the champion.")
-@click.option(
-    "--run",
-    "folder",
-    type=click.Path(path_type=Path),
-    help="Folder of a run to use instead of MODEL. It need not be open_model.",
-)
+@MODEL
+@VERSION
+@INSTEAD_OF_MODEL
 @click.option(
     "--seed",
     "seeds",
@@ -76,17 +70,11 @@ def lookalike(
       dssm lookalike --run runs/demo/2024-03-07/ID --item 301 --to audience.csv
     """
     from dssm_core.operation import lookalike as audiences
+    from dssm_core.operation.opened import opened
     from dssm_core.operation.user_files import read_seeds
-    from dssm_core.registry.versions import open_model
-    from dssm_core.runs.run import open_run
 
-    if (model is None) == (folder is None):
-        raise ConfigError(
-            "give the name of a registered MODEL, or a run's folder with --run: "
-            "`dssm runs` lists both"
-        )
-    source = open_run(folder) if folder else open_model(str(model), runs_folder)
+    source = model_or_run(model, folder, runs_folder)
     from_file = read_seeds(seeds_file) if seeds_file else []
-    with audiences.opened(source, version) as (bundle, about):
+    with opened(source, version) as (bundle, about):
         made = audiences.make_audience(bundle, target, top, seeds, item, not keep_seeds, from_file)
         click.echo(json.dumps(about | made))

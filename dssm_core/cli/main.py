@@ -7,6 +7,7 @@ import click
 from dssm_core.cli.audience import lookalike
 from dssm_core.cli.data import land
 from dssm_core.cli.models import history, promote, rollback
+from dssm_core.cli.recommend import recommend
 from dssm_core.cli.run import report, run, runs
 from dssm_core.cli.serving import publish, refresh
 from dssm_core.cli.settings import settings
@@ -26,6 +27,7 @@ COMMANDS = (
     history,
     publish,
     refresh,
+    recommend,
     lookalike,
 )
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from dssm_core.cli.terminal import CONFIG, DATA, RUNS, now
+from dssm_core.cli.terminal import CONFIG, DATA, RUNS, now, utc_ms
 
 
-@click.command(short_help="Write embeddings to a folder or to Redis.")
+@click.command(short_help="Write embeddings and lists to a folder or to Redis.")
 @click.argument("model")
 @click.option(
     "--to",
@@ -20,22 +20,31 @@ from dssm_core.cli.terminal import CONFIG, DATA, RUNS, now
     metavar="TARGET",
     help="A folder, or redis://HOST:PORT/DATABASE.",
 )
-@click.option("--version", help="Version to publish. Default: the champion.")
+@click.option("--version", help="Version or alias to publish. Default: the champion.")
+@click.option(
+    "--lists",
+    "k",
+    type=click.IntRange(1, 10_000),
+    metavar="K",
+    help="Also write the K best items of every user, by the model's own filters.",
+)
 @RUNS
-def publish(model: str, target: str, version: str | None, runs_folder: Path) -> None:
+def publish(model: str, target: str, version: str | None, k: int | None, runs_folder: Path) -> None:
     """Write the user and item embeddings of MODEL to a folder or to Redis.
 
-    Readers see all embeddings of a version or none of them.
+    Readers see everything of a version or nothing of it.
 
     \b
     Examples:
       dssm publish dssm-demo --to published
+      dssm publish dssm-demo --to published --lists 200
       dssm publish dssm-demo --to redis://localhost:6379/0 --version 3
     """
     from dssm_core.operation.publish import publish_registered
     from dssm_core.registry.versions import open_model
 
-    published = publish_registered(open_model(model, runs_folder), version, target)
+    store = open_model(model, runs_folder)
+    published = publish_registered(store, version, target, k, utc_ms(now()))
     click.echo(json.dumps(published))
 
 

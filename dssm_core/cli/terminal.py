@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.logging import RichHandler
 
-from dssm_core.errors import DssmError
+from dssm_core.errors import ConfigError, DssmError
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 console = Console(stderr=True)
@@ -49,14 +49,44 @@ RUNS = click.option(
     type=click.Path(path_type=Path),
     help="Folder of all runs.",
 )
+MODEL = click.argument("model", required=False)
+VERSION = click.option("--version", help="Version or alias of MODEL to use. Default: the champion.")
+INSTEAD_OF_MODEL = click.option(
+    "--run",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Folder of a run to use instead of MODEL. It need not be registered.",
+)
 BY = click.option(
     "--by", default=getpass.getuser, show_default="your user name", help="Who decides."
 )
 
 
+def utc_ms(at: datetime) -> int:
+    """A time as ms since 1970; one without a zone is in UTC."""
+    return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
 def now() -> datetime:
     """The time of the call, in UTC. Commands pass it to the library, which reads no clock."""
     return datetime.now(UTC)
+
+
+def model_or_run(model: str | None, folder: Path | None, runs_folder: Path) -> Any:
+    """The registered model or the run that a command is given. Raises ConfigError unless exactly
+    one of them is.
+    """
+    from dssm_core.registry.versions import open_model
+    from dssm_core.runs.run import open_run
+
+    if folder and model is None:
+        return open_run(folder)
+    if folder or model is None:
+        raise ConfigError(
+            "give the name of a registered MODEL, or a run's folder with --run: "
+            "`dssm runs` lists both"
+        )
+    return open_model(model, runs_folder)
 
 
 @contextmanager

@@ -10,9 +10,7 @@ similarity of user and item.
 from __future__ import annotations
 
 import logging
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +23,10 @@ from dssm_core.columns import ITEM, USER
 from dssm_core.errors import ConfigError, DataError, shorten
 from dssm_core.features.ids import canonical_ids
 from dssm_core.operation.user_files import WRITERS
-from dssm_core.registry.versions import CHAMPION, RegisteredModel, fetch
-from dssm_core.retrieval.bundle import Bundle, assemble, open_bundle
+from dssm_core.retrieval.bundle import Bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
 from dssm_core.runs.files import write_atomically
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE
-from dssm_core.runs.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -163,42 +159,6 @@ def make_audience(
         "unknown_seeds": query.unknown,
         "unknown": list(query.examples),
     }
-
-
-@contextmanager
-def opened(of: RegisteredModel | Run, version: str | None = None) -> Iterator[tuple[Bundle, JSON]]:
-    """The bundle of a run or of a version of a registered model, and what it is the bundle of.
-
-    version: a number or an alias; None: the champion. Raises ConfigError if there is no such
-    version, or if a version is given for a run.
-    """
-    if isinstance(of, Run) and version is not None:
-        raise ConfigError(
-            f"version {version!r} is of a registered model, but run {of.id!r} has no versions: give"
-            " the run or the version"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        if isinstance(of, Run):
-            yield open_bundle(assemble(of, Path(folder) / "bundle")), {"run": of.id}
-        else:
-            number = _version_number(of, version or CHAMPION)
-            bundle = open_bundle(fetch(of, number, Path(folder)).folder)
-            yield bundle, {"model": of.name, "version": number}
-
-
-def _version_number(store: RegisteredModel, version: str) -> str:
-    """The number of a version, given by number or alias."""
-    if version.isdigit():
-        store.tags(version)  # raises an error that lists the versions if there is none
-        return version
-    aliases = store.aliases()
-    if version not in aliases:
-        names = ", ".join(sorted(aliases)) or "none"
-        raise ConfigError(
-            f"model {store.name!r} in {store.uri} has no {version}: its aliases are {names}. Give"
-            " one of them, or a version number"
-        )
-    return aliases[version]
 
 
 def _to_unit_length(vectors: Floats) -> Floats:

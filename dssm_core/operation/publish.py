@@ -6,7 +6,6 @@ then does one pointer move.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,13 @@ from dssm_core.aliases import JSON, Floats
 from dssm_core.columns import ITEM, USER
 from dssm_core.errors import ConfigError, masked
 from dssm_core.features.ids import Ids
+from dssm_core.operation.opened import opened
+from dssm_core.operation.recommend import UserLists
 from dssm_core.operation.targets.parquet import ParquetTarget
 from dssm_core.operation.targets.protocol import Content, Target
 from dssm_core.operation.targets.redis import RedisTarget
-from dssm_core.registry.versions import CHAMPION, RegisteredModel, fetch
-from dssm_core.retrieval.bundle import Bundle, content_hash, open_bundle
+from dssm_core.registry.versions import RegisteredModel
+from dssm_core.retrieval.bundle import Bundle, content_hash
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE
 from dssm_core.runs.run import SAFE_RUN_ID
 
@@ -66,13 +67,16 @@ class Vectors:
         return [row.tobytes() for row in flat.reshape(len(part), -1)]
 
 
-def publish(bundle: Bundle, model: str, version: str, target: str) -> JSON:
-    """Publish a bundle's users and items to a folder or a `redis://` address.
+def publish(
+    bundle: Bundle, model: str, version: str, target: str, lists: UserLists | None = None
+) -> JSON:
+    """Publish a bundle's users and items, and the lists of its users, to a folder or a `redis://`
+    address.
 
-    A version that readers see already is not written again, and never replaced by other content.
-    Returns model, version, target (its secrets are masked), dim, counts, content_hash. Raises
-    ConfigError for another kind of target or other content, and ServiceError if the target does not
-    answer.
+    lists: None publishes no lists. A version that readers see already is not written again, and
+    never replaced by other content. Returns model, version, target (its secrets are masked), dim,
+    counts, content_hash and what the lists are. Raises ConfigError for another kind of target or
+    other content, and ServiceError if the target does not answer.
     """
     if not SAFE_RUN_ID.fullmatch(model):
         raise ConfigError(f"model name {model!r} must be letters, digits, '.', '_' and '-' only")
@@ -89,35 +93,47 @@ def publish(bundle: Bundle, model: str, version: str, target: str) -> JSON:
         f"{USER}s": len(bundle.users) - 1,
         f"{ITEM}s": len(bundle.items) - 1,
     }
+    if lists:
+        contents.append(lists)
+        about[lists.name] = lists.about
     chosen = open_target(target)
     there = chosen.current(model)
-    if (
-        there and there["version"] == version and there["content_hash"] != about["content_hash"]
-    ):  # such as of a new MLflow database
-        raise ConfigError(
-            f"readers see a version {version} of {model!r} with content "
-            f"{there['content_hash'][:12]}, this one has "
-            f"{about['content_hash'][:12]}: publish to another place, or remove that one first"
-        )
+    _check_content(about, there)
     if there != about:
         chosen.publish(model, version, contents, about, there)
     return about | {"target": masked(target)}
 
 
-def publish_registered(store: RegisteredModel, version: str | None, target: str) -> JSON:
-    """Publish a registered version (None: the champion); see `publish`. Raises ConfigError if there
-    is none.
+def _check_content(about: JSON, there: JSON | None) -> None:
+    """Raise ConfigError if readers see other content under the same version, such as that of
+    another MLflow database.
     """
-    wanted = version or store.aliases().get(CHAMPION)
-    if wanted is None:
+    if there is None or there["version"] != about["version"]:
+        return
+    old, new = there["content_hash"], about["content_hash"]
+    if old != new:
         raise ConfigError(
-            f"model {store.name!r} in {store.uri} has no champion: promote a version, or give one"
+            f"readers see a version {about['version']} of {about['model']!r} with content "
+            f"{old[:12]}, this one has {new[:12]}: publish to another place, or remove that one"
+            " first"
         )
-    store.tags(wanted)  # raises an error that lists the versions if there is none
-    with tempfile.TemporaryDirectory() as folder:
-        return publish(
-            open_bundle(fetch(store, wanted, Path(folder)).folder), store.name, wanted, target
-        )
+
+
+def publish_registered(
+    store: RegisteredModel,
+    version: str | None,
+    target: str,
+    k: int | None = None,
+    as_of_ms: int | None = None,
+) -> JSON:
+    """Publish a registered version, given by number or alias (None: the champion); see `publish`.
+
+    k: the length of the lists; None publishes no lists. as_of_ms: the time at which the items in
+    them must be available. Raises ConfigError if there is no such version.
+    """
+    with opened(store, version) as (bundle, about):
+        lists = UserLists(bundle, bundle.rules(as_of_ms), k) if k is not None else None
+        return publish(bundle, store.name, about["version"], target, lists)
 
 
 def open_target(target: str) -> Target:

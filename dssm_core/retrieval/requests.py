@@ -44,6 +44,12 @@ class Queries:
     exclude: Histories
     rows: pd.DataFrame
 
+    @classmethod
+    def of_users(cls, codes: Ints) -> Queries:
+        """Users [B] about whom a request says nothing else."""
+        nothing = Histories.empty(len(codes))
+        return cls(codes, nothing, nothing, pd.DataFrame(index=range(len(codes))))
+
     def __len__(self) -> int:
         return len(self.codes)
 

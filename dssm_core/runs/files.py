@@ -21,11 +21,20 @@ SCRATCH = ".scratch-"  # prefix of temporary folders inside a run's folder
 
 def write_atomically(file: Path, content: bytes) -> None:
     """Write a file so that a reader sees either the old or the new content, never a part of it."""
+    with replaced(file) as part:
+        part.write_bytes(content)
+
+
+@contextmanager
+def replaced(file: Path) -> Iterator[Path]:
+    """The path of a file to write, which then replaces `file`. After an error `file` stays as it
+    was.
+    """
     with disk_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f".{file.name}.{os.getpid()}.part")
         try:
-            part.write_bytes(content)
+            yield part
             os.replace(part, file)
         finally:
             part.unlink(missing_ok=True)

@@ -125,7 +125,7 @@ def test_without_a_run_the_config_s_model_is_asked(ask, monkeypatch):
         lambda name, runs: asked.append((name, runs)) or SimpleNamespace(name=name),
     )
     monkeypatch.setattr(
-        "dssm_core.operation.lookalike.opened",
+        "dssm_core.operation.opened.opened",
         lambda of, version: asked.append((of.name, version)) or _stop(),
     )
     with pytest.raises(InterruptedError):

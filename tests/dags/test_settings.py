@@ -190,3 +190,14 @@ def test_the_address_of_mlflow_is_asked_without_its_password(monkeypatch):
     assert page == "https://***@mlflow:5000/ml/#/experiments/1"
     monkeypatch.setenv("MLFLOW_PUBLIC_URL", "https://people")
     assert public(page) == "https://people/#/experiments/1"
+
+
+def test_lists_are_published_where_their_length_is_set(monkeypatch):
+    monkeypatch.delenv("DSSM_PUBLISH_LISTS", raising=False)
+    assert settings.published_lists() is None
+    for text, k in (("", None), ("200", 200)):
+        monkeypatch.setenv("DSSM_PUBLISH_LISTS", text)
+        assert settings.published_lists() == k
+    monkeypatch.setenv("DSSM_PUBLISH_LISTS", "many")
+    with pytest.raises(ConfigError, match=r"DSSM_PUBLISH_LISTS is 'many': give a whole number"):
+        settings.published_lists()

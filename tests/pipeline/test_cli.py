@@ -54,6 +54,7 @@ def test_the_cli_lists_its_commands_in_the_order_of_the_flow():
         "history",
         "publish",
         "refresh",
+        "recommend",
         "lookalike",
     ]
     assert commands == [*people, *STEPS]
@@ -174,6 +175,55 @@ def test_a_sweep_of_the_cli_trains_the_best_trial(tmp_path):
     (winner,) = [run for run in find_runs(tmp_path / "runs") if run.id.startswith("cli-")]
     assert winner.config.train.learning_rate == float(rows[0]["train.learning_rate"])
     assert winner.need("register_model").info["version"] == "1"
+
+
+def test_cli_recommends_what_is_served(first, runs, tmp_path):
+    """All users under a filter, then users of a file with histories, which the tower embeds."""
+    cli("promote", "dssm-small", "--version", first[1]["version"], "--runs", runs)
+    bundle = open_bundle(first[0].step("register_model") / "bundle")
+    file, wish = tmp_path / "lists.parquet", f"category != '{category_of(bundle)}'"
+    options = ["--runs", runs, "--k", 20, "--filter", wish, "--exclude-seen", "--to", file]
+    done = cli("recommend", "dssm-small", *options)
+    assert done.exit_code == 0, done.stderr
+    about = json.loads(done.stdout.splitlines()[-1])
+    assert (about["model"], about["version"]) == ("dssm-small", first[1]["version"])
+    assert (about["users"], about["unknown_users"]) == (len(bundle.users) - 1, 0)
+    assert (about["exclude_seen"], about["filters"]) == (True, [wish])
+    users = pd.DataFrame({"user_id": bundle.users.index})
+    compare(pd.read_parquet(file), users, bundle.retrieve(users, 20, True, [wish]))
+    history = [list(items) for items in pd.read_parquet(file)["item_ids"].head(50)]
+    asked = users.head(50).assign(history=history)
+    asked.loc[49, "user_id"] = "nobody"
+    asked.to_parquet(tmp_path / "users.parquet")
+    done = cli("recommend", "dssm-small", *options, "--users", tmp_path / "users.parquet")
+    about = json.loads(done.stdout.splitlines()[-1])
+    assert (about["users"], about["unknown_users"]) == (50, 1)
+    compare(pd.read_parquet(file), asked, bundle.retrieve(asked, 20, True, [wish]))
+
+
+def category_of(bundle):
+    """The most frequent category."""
+    return bundle.catalogue.columns["category"].mode()[0]
+
+
+def compare(found, users, wanted):
+    assert found["user_id"].tolist() == users["user_id"].tolist()
+    assert [list(items) for items in found["item_ids"]] == wanted["item_ids"].tolist()
+    for scores, same in zip(found["scores"], wanted["scores"], strict=True):
+        assert scores == pytest.approx(same, abs=1e-6)
+    assert found["source"].tolist() == wanted["source"].tolist()
+
+
+def test_cli_publishes_lists(first, runs, tmp_path):
+    cli("promote", "dssm-small", "--version", first[1]["version"], "--runs", runs)
+    arguments = ["publish", "dssm-small", "--runs", runs, "--to", tmp_path, "--lists", 7]
+    done = cli(*arguments)
+    assert done.exit_code == 0, done.stderr
+    about = json.loads(done.stdout.splitlines()[-1])
+    assert about["lists"] == {"k": 7}
+    lists = pd.read_parquet(tmp_path / "dssm-small" / first[1]["version"] / "lists.parquet")
+    assert len(lists) == about["user_ids"]
+    assert (lists["item_ids"].map(len) == 7).all()
 
 
 def test_cli_refreshes_the_champion(first, runs, tmp_path):

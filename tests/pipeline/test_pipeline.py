@@ -21,6 +21,7 @@ from dssm_core.evaluation.fitting import fit_baselines
 from dssm_core.evaluation.queries import read_evaluation_data
 from dssm_core.families import named
 from dssm_core.operation import lookalike
+from dssm_core.operation.opened import opened
 from dssm_core.retrieval.bundle import assemble, open_bundle
 from dssm_core.runs import pipeline
 from dssm_core.runs.files import sha256
@@ -189,7 +190,7 @@ def test_seed_users_of_a_segment_find_users_of_that_segment(first):
         .set_index("user_id")["segment"]
         .dropna()
     )
-    with lookalike.opened(run) as (bundle, _):
+    with opened(run) as (bundle, _):
         train_users = segment[segment.index.isin(bundle.users.index)]
         seeds = train_users.groupby(train_users).head(10)
         queries_by_segment = {

@@ -19,6 +19,7 @@ from dssm_core.features.inputs import ColumnTable
 from dssm_core.features.schema import Schema, TowerColumns
 from dssm_core.features.tensors import as_named, save_tensors
 from dssm_core.models.two_tower import TwoTower
+from dssm_core.retrieval.bundle import assemble, open_bundle
 from dssm_core.retrieval.seen_items import SeenItems
 from dssm_core.runs.files import sha256, write_atomically
 from dssm_core.runs.manifest import Manifest
@@ -142,6 +143,12 @@ def write_towers(config, folder):
 def fabricate(tmp_path):
     """A function (run id, test day, gate settings) -> a Run finished up to build_index."""
     return partial(fabricated, tmp_path)
+
+
+@pytest.fixture
+def bundle(fabricate, tmp_path):
+    """The bundle of `fabricate`'s run: users 1, 2, 3 at items 10, 20, 30."""
+    return open_bundle(assemble(fabricate(), tmp_path / "bundle"))
 
 
 @pytest.fixture(name="finish")

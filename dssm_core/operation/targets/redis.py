@@ -13,6 +13,7 @@ import pyarrow as pa
 from dssm_core.aliases import JSON
 from dssm_core.errors import ConfigError, ServiceError, masked
 from dssm_core.operation.targets.protocol import LOCK_TIMEOUT_S, Content, overtaken
+from dssm_core.runs.files import digest
 
 KEYS_AT_ONCE = 20_000  # of a scan
 CHECKED = 256  # values of each content that are read back
@@ -24,9 +25,8 @@ class RedisTarget:
     """Keys `<prefix>:<content>:<id>` hold the values; `<model>:current` is the version's JSON and
     prefix.
 
-    A prefix is `<model>:<version>-<start of its content hash>`: no two contents share keys. The
-    version before the current one is kept, older ones are deleted. `<model>:publisher` is the lock
-    of whoever writes.
+    No two contents share a prefix. The version before the current one is kept, older ones are
+    deleted. `<model>:publisher` is the lock of whoever writes.
     """
 
     address: str
@@ -35,7 +35,7 @@ class RedisTarget:
         self, model: str, version: str, contents: list[Content], about: JSON, seen: JSON | None
     ) -> None:
         """See Target."""
-        prefix = f"{model}:{version}-{about['content_hash'][:8]}"
+        prefix = _prefix(about)
         with (
             self._client() as client,
             client.lock(
@@ -79,6 +79,12 @@ class RedisTarget:
             ) from error
         finally:
             client.close()
+
+
+def _prefix(about: JSON) -> str:
+    """<model>:<version>-<start of the content's hash>, and of the hash of what its lists are."""
+    prefix = f"{about['model']}:{about['version']}-{about['content_hash'][:8]}"
+    return f"{prefix}-{digest(about['lists'])[:8]}" if "lists" in about else prefix
 
 
 def _redis() -> Any:

@@ -6,28 +6,27 @@ import json
 import multiprocessing
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.operation import publish as publishing
 from dssm_core.operation.publish import Vectors, open_target, publish
+from dssm_core.operation.recommend import UserLists
 from dssm_core.operation.targets import parquet as folders
 from dssm_core.operation.targets import redis as servers
 from dssm_core.operation.targets.parquet import ParquetTarget
 from dssm_core.operation.targets.redis import RedisTarget
-from dssm_core.retrieval.bundle import assemble, open_bundle
+from dssm_core.retrieval.bundle import open_bundle
+from dssm_core.retrieval.catalogue import Catalogue
 from dssm_core.runs.files import locked
 from local.processes import free_port
 from tests.conftest import running_redis
 from tests.unit.conftest import ITEMS, USERS
-
-
-@pytest.fixture
-def bundle(fabricate, tmp_path):
-    return open_bundle(assemble(fabricate(), tmp_path / "bundle"))
 
 
 @pytest.fixture
@@ -76,6 +75,84 @@ def test_a_version_that_readers_see_is_not_replaced_under_them(bundle, tmp_path,
     ):
         publish(bundle, "dssm-made", "3", str(tmp_path / "out"))
     publish(bundle, "dssm-made", "4", str(tmp_path / "out"))
+
+
+def lists_of(bundle, k=2, as_of_ms=None):
+    return UserLists(bundle, bundle.rules(as_of_ms), k)
+
+
+def test_parquet_holds_the_lists_of_all_users(bundle, tmp_path):
+    target, folder = str(tmp_path / "out"), tmp_path / "out" / "dssm-made"
+    done = publish(bundle, "dssm-made", "3", target, lists_of(bundle, 1))
+    assert done["lists"] == {"k": 1}
+    table = pq.read_table(folder / "3" / "lists.parquet").to_pydict()
+    assert table == {  # by hand: each user points at one item
+        "user_id": [1, 2, 3],
+        "item_ids": [[10], [20], [30]],
+        "scores": [[1.0], [1.0], [1.0]],
+        "source": ["user"] * 3,
+    }
+    assert json.loads((folder / "current.json").read_text())["lists"] == {"k": 1}
+    publish(bundle, "dssm-made", "3", target, lists_of(bundle, 2))
+    assert len(pq.read_table(folder / "3" / "lists.parquet")["item_ids"][0]) == 2
+    assert json.loads((folder / "current.json").read_text())["lists"] == {"k": 2}
+
+
+def test_lists_are_of_a_time_where_items_are(bundle, tmp_path):
+    """Of a catalogue whose items end: published again at another time, the lists are others."""
+    until = pd.Series([5_000.0, np.nan, np.nan, np.nan])
+    timed = replace(bundle, catalogue=Catalogue(4, {"available_until": until}))
+    for of, about in ((bundle, {"k": 1}), (timed, {"k": 1, "as_of_ms": 5_000})):
+        done = publish(of, "dssm-made", "3", str(tmp_path / "out"), lists_of(of, 1, 5_000))
+        assert done["lists"] == about
+    first = pq.read_table(tmp_path / "out" / "dssm-made" / "3" / "lists.parquet")["item_ids"][0]
+    assert first.as_py() in ([20], [40])  # not 10, which ended; both are at right angles to user 1
+
+
+def test_parquet_readers_keep_the_old_version_where_lists_fail(bundle, tmp_path, monkeypatch):
+    target = str(tmp_path / "out")
+    publish(bundle, "dssm-made", "3", target)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(UserLists, "table", full)
+    with pytest.raises(ServiceError, match="No space left"):
+        publish(bundle, "dssm-made", "4", target, lists_of(bundle))
+    assert open_target(target).current("dssm-made")["version"] == "3"
+    assert not (tmp_path / "out" / "dssm-made" / "4" / "lists.parquet").exists()
+
+
+def test_redis_holds_a_list_for_each_user(bundle, client):
+    """Lists of another length are other content: they share no key."""
+    prefixes = []
+    for k, wanted in ((1, [20]), (4, [20, 10, 30, 40])):
+        publish(bundle, "dssm-made", "1", address(client), lists_of(bundle, k))
+        current = json.loads(client.get("dssm-made:current"))
+        prefixes.append(current["prefix"])
+        items = json.loads(client.get(f"{current['prefix']}:lists:2"))
+        assert (items[0], sorted(items), items[-1]) == (20, sorted(wanted), wanted[-1])
+        assert current["lists"] == {"k": k}
+    assert len(set(prefixes)) == 2
+    assert json.loads(client.get(f"{prefixes[0]}:lists:2")) == [20]  # the one before is kept
+    assert client.dbsize() == 2 * (7 + 3) + 1
+    publish(bundle, "dssm-made", "2", address(client))
+    assert json.loads(client.get(f"{prefixes[1]}:lists:2"))[0] == 20
+    assert (client.get(f"{prefixes[0]}:lists:2"), client.dbsize()) == (None, 7 + 10 + 1)
+
+
+def test_redis_readers_keep_the_old_version_where_a_list_is_lost(bundle, client, monkeypatch):
+    publish(bundle, "dssm-made", "1", address(client))
+    check = servers._check
+
+    def lose(found, prefix, sample):
+        found.delete(f"{prefix}:2" if prefix.endswith(":lists") else "nothing")
+        check(found, prefix, sample)
+
+    monkeypatch.setattr(servers, "_check", lose)
+    with pytest.raises(ServiceError, match=r"1 of 3 keys below dssm-made:2-\w{8}-\w{8}:lists are"):
+        publish(bundle, "dssm-made", "2", address(client), lists_of(bundle))
+    assert json.loads(client.get("dssm-made:current"))["version"] == "1"
 
 
 def test_stopped_in_the_middle_readers_keep_the_old_version(bundle, tmp_path, monkeypatch):

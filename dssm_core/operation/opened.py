@@ -1,0 +1,55 @@
+"""The bundle that a command works on: of a registered version, or of a run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dssm_core.aliases import JSON
+from dssm_core.errors import ConfigError
+from dssm_core.registry.versions import CHAMPION, RegisteredModel, fetch
+from dssm_core.retrieval.bundle import Bundle, assemble, open_bundle
+from dssm_core.runs.run import Run
+
+
+@contextmanager
+def opened(of: RegisteredModel | Run, version: str | None = None) -> Iterator[tuple[Bundle, JSON]]:
+    """The bundle of a run or of a version of a registered model, and what it is the bundle of.
+
+    version: a number or an alias; None: the champion. Raises ConfigError if there is no such
+    version, or if a version is given for a run.
+    """
+    if isinstance(of, Run) and version is not None:
+        raise ConfigError(
+            f"version {version!r} is of a registered model, but run {of.id!r} has no versions: give"
+            " the run or the version"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        if isinstance(of, Run):
+            yield open_bundle(assemble(of, Path(folder) / "bundle")), {"run": of.id}
+        else:
+            number = _version_number(of, version)
+            bundle = open_bundle(fetch(of, number, Path(folder)).folder)
+            yield bundle, {"model": of.name, "version": number}
+
+
+def _version_number(store: RegisteredModel, version: str | None) -> str:
+    """The number of a version, given by number or alias; None: the champion."""
+    if version is not None and version.isdigit():
+        store.tags(version)  # raises an error that lists the versions if there is none
+        return version
+    aliases = store.aliases()
+    if version is None and CHAMPION not in aliases:
+        raise ConfigError(
+            f"model {store.name!r} in {store.uri} has no champion: promote a version, or give one"
+        )
+    alias = version or CHAMPION
+    if alias not in aliases:
+        names = ", ".join(sorted(aliases)) or "none"
+        raise ConfigError(
+            f"model {store.name!r} in {store.uri} has no {alias}: its aliases are {names}. Give"
+            " one of them, or a version number"
+        )
+    return aliases[alias]
