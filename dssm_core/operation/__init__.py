@@ -1,3 +1,3 @@
-"""What happens after registration: review, promotion, publishing, refresh, lookalike. In:
-registered versions; out: aliases, files. Read promotion.py first.
+"""What happens after registration: review, promotion, publishing, refresh, lists of
+users, lookalike. In: registered versions; out: aliases, files. Read promotion.py first.
 """
