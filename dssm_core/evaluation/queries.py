@@ -30,7 +30,7 @@ from dssm_core.features.histories import Histories
 from dssm_core.features.ids import Ids
 from dssm_core.features.popularity import Clicks
 from dssm_core.metrics import Relevant
-from dssm_core.retrieval.catalogue import open_catalogue
+from dssm_core.retrieval.catalogue import check_enough, open_catalogue
 from dssm_core.retrieval.eligible import Eligible
 from dssm_core.runs.layout import ITEM_IDS_FILE, TEST_FILE, TRAIN_FILE, USER_IDS_FILE
 from dssm_core.runs.run import Run
@@ -191,6 +191,7 @@ def _list_rules(run: Run, items: Ids) -> ListRules:
     cutoff_ms = run.need("split_by_time").info["cutoff_ms"] if config.split.by_time else None
     catalogue = open_catalogue(run.step("export_embeddings"), n_items)
     allowed = catalogue.allowed(config.serving.filters, cutoff_ms)
+    check_enough(allowed, max(config.evaluation.ks))
     return ListRules(n_items, allowed, config.evaluation.exclude_seen)
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,6 +24,8 @@ from dssm_core.errors import DataError
 from dssm_core.families import did_you_mean
 from dssm_core.features.ids import Ids
 from dssm_core.runs.layout import ITEM_COLUMNS_FILE
+
+log = logging.getLogger(__name__)
 
 KEPT_MASKS = 16  # of recent requests: [N] bytes each
 ALWAYS = (CREATED, AVAILABLE_FROM, AVAILABLE_UNTIL)
@@ -86,6 +89,27 @@ def available(columns: dict[str, pd.Series[Any]], n_items: int, as_of_ms: int) -
     if AVAILABLE_UNTIL in columns:
         mask &= ~(columns[AVAILABLE_UNTIL] <= as_of_ms).to_numpy()
     return mask
+
+
+def check_enough(allowed: Bools | None, longest: int) -> None:
+    """Warn if the longest list of the evaluation is longer than the number of items that may be
+    listed. allowed: [N]. Raises DataError if there is none.
+    """
+    if allowed is None or allowed.sum() >= longest:
+        return
+    why = f"as of the cutoff ({AVAILABLE_FROM}, {AVAILABLE_UNTIL}, serving.filters)"
+    if not allowed.any():
+        raise DataError(
+            f"none of the {len(allowed)} items may be listed {why}: check the times of the items"
+            " table and the filters"
+        )
+    log.warning(
+        "only %d of the %d items may be listed %s, so lists of %d items are short",
+        allowed.sum(),
+        len(allowed),
+        why,
+        longest,
+    )
 
 
 def column_names(config: Config, present: Iterable[str]) -> list[str]:

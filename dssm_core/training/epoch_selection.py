@@ -49,8 +49,9 @@ class HeldOutQueries:
         users = np.unique(pairs[warm, 0])
         if not len(users):
             raise DataError(
-                "no user of the validation slice has an interaction before it: give more"
-                " split.train_days"
+                "no user of the validation slice has an interaction before it, and one in it with"
+                " an item that is known and available at its start: give more split.train_days, or"
+                " check the times of the items"
             )
         sample = np.linspace(0, len(users) - 1, min(MAX_USERS, len(users))).astype(np.int64)
         users = users[sample]

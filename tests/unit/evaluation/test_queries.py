@@ -14,6 +14,7 @@ from dssm_core.evaluation.answers import open_served
 from dssm_core.evaluation.queries import make_evaluation_data
 from dssm_core.evaluation.query_rows import users_frame
 from dssm_core.features.ids import Ids
+from dssm_core.retrieval.catalogue import check_enough
 
 TRAIN = [("a", 10, 1), ("b", 20, 1), ("a", 30, 0), ("a", 20, 1), ("b", 10, 1)]
 # a's newest three and b's; 99 is in no train row; b's first was not taken
@@ -121,3 +122,14 @@ def test_unknown_users_and_items_have_no_history(fabricate):
     past = {int(user): history for user, history in told(data.all)}
     assert past == {1: [1], 2: [1, 0], 3: [1], 7: []}
     assert data.all.latest.tolist() == [3, 4, 2, -1]
+
+
+def test_too_few_items_for_a_list_are_a_warning_and_none_are_refused(caplog):
+    check_enough(None, 5)
+    check_enough(np.array([True, False, True]), 2)
+    assert not caplog.records
+    check_enough(np.array([True, False, True]), 3)
+    (record,) = caplog.records
+    assert record.message.startswith("only 2 of the 3 items may be listed as of the cutoff")
+    with pytest.raises(DataError, match="none of the 3 items may be listed as of the cutoff"):
+        check_enough(np.zeros(3, dtype=np.bool_), 3)

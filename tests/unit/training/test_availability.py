@@ -8,6 +8,7 @@ import torch
 
 from dssm_core import families
 from dssm_core.config import Member
+from dssm_core.errors import DataError
 from dssm_core.families import LOSSES
 from dssm_core.features.dataset import load_prepared
 from dssm_core.features.inputs import users_as_of
@@ -276,6 +277,14 @@ def recall_by_hand(config, log, prepared, model, items, moment):
         top = set(items[scores.topk(20).indices].tolist())
         recalls.append(len(wanted & top) / len(wanted))
     return np.mean(recalls)
+
+
+def test_a_validation_slice_without_any_available_item_is_named(prepared_run):
+    run = prepared_run("by refresh")
+    log = load_prepared(run.step("sample_negatives")).log
+    never = torch.zeros_like(log.created)
+    with pytest.raises(DataError, match=r"available at its start.*check the times of the items"):
+        HeldOutQueries(run.config, with_times(log, never, never))
 
 
 def test_cross_entropy_of_an_event_without_any_candidate_left_is_0():
