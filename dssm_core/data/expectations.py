@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,8 @@ class Judge:
 
     def _expectation(self, rule: Rule) -> Any:
         expectation = getattr(self.gx.expectations, rule.kind)
-        return expectation(column=rule.column, description=rule.text, **rule.settings)
+        text = escape(rule.text, quote=False)  # it names columns, and is HTML in Data Docs
+        return expectation(column=rule.column, description=text, **rule.settings)
 
     def _name(self, rule: Rule) -> tuple[str, str]:
         return getattr(self.gx.expectations, rule.kind).expectation_type, rule.column

@@ -29,3 +29,4 @@ def test_a_value_with_html_is_text_on_every_page(tmp_path):
     assert "<img src=x" not in pages
     assert ESCAPED.format(1) in pages
     assert ESCAPED.format(2) in pages
+    assert "&amp;lt;" not in pages  # escaped once
