@@ -16,7 +16,7 @@ comma    := ,
 # Two processes run the tests, each on one core. tests/conftest.py says which tests share a process.
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations 10
 
-.PHONY: help install demo up status shell down test e2e ui soak lint format
+.PHONY: help install demo up status shell down test fuzz e2e ui soak lint format
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | while IFS='|' read -r name text; do \
@@ -52,6 +52,11 @@ down: ## stop the servers
 
 test: install ## run the quick tests: units, contracts, pipeline, Dag
 	$(PYTEST) -m 'not e2e and not ui and not soak'
+
+INPUTS ?= 10000
+
+fuzz: install ## try many odd configs and damaged logs, some hours (INPUTS=10000)
+	DSSM_FUZZ=$(INPUTS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/fuzz -k many --tb=no
 
 e2e: install ## run the Dags on real servers and check them through their APIs and in a browser
 	$(PYTEST) -m '(e2e or ui) and not soak' tests/e2e tests/ui

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, cast
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -27,6 +28,12 @@ COMPARISON = re.compile(
 Ranges = dict[str, tuple[float | None, float | None]]
 
 
+@cache
+def zone_names() -> frozenset[str]:
+    """The IANA names of all time zones. Listing them reads hundreds of files."""
+    return frozenset(available_timezones())
+
+
 class Data(Section):
     """Where the log is and what its columns mean."""
 
@@ -42,7 +49,7 @@ class Data(Section):
     @field_validator("timezone")
     @classmethod
     def _check_timezone(cls, value: str) -> str:
-        if value not in available_timezones():
+        if value not in zone_names():
             raise ValueError(
                 f"unknown time zone {value!r}; use an IANA name such as America/Sao_Paulo or UTC"
             )

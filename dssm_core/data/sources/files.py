@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
-from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from dssm_core.config.data import zone_names
 from dssm_core.errors import DataError, shown
 
 TimeUnit = Literal["s", "ms", "us", "ns", "iso"]
@@ -35,7 +35,7 @@ def _relative(pattern: str) -> str:
 
 
 def _zone(name: str) -> str:
-    if name not in available_timezones():
+    if name not in zone_names():
         raise ValueError(
             f"unknown time zone {name!r}; use an IANA name such as America/Sao_Paulo or UTC"
         )

@@ -16,7 +16,7 @@ from dssm_core.data.sources.canonical import check_distinct, to_canonical
 from dssm_core.data.sources.files import FileTable, find_files, table_files
 from dssm_core.data.sources.protocol import LogTables
 from dssm_core.data.sql import folded, identifier, literal, parquet
-from dssm_core.errors import DataError, shorten
+from dssm_core.errors import DataError
 
 
 class Parquet(BaseModel):
@@ -74,7 +74,8 @@ def _names(file: Path) -> list[str]:
         return list(pq.read_schema(file).names)
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise DataError(
-            f"{str(file)!r} cannot be read as Parquet ({shorten(error)}): copy the file again"
+            f"{str(file)!r} cannot be read as Parquet, it is damaged or of another kind: copy the"
+            " file again"
         ) from error
 
 
