@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,11 +18,13 @@ from pydantic import ValidationError
 
 from dssm_core.columns import CREATED, ITEM, TIME, USER
 from dssm_core.config import parse_config
+from dssm_core.data.database import write_parquet
 from dssm_core.data.ingest import ingest
 from dssm_core.data.sources.canonical import RAW
 from dssm_core.data.sources.delimited import Delimited
 from dssm_core.data.sources.files import find_files
 from dssm_core.data.sources.parquet import Parquet
+from dssm_core.data.sql import numbered_rows, parquet
 from dssm_core.errors import DataError
 from dssm_core.runs.run import create_run
 
@@ -160,6 +163,17 @@ def test_seven_is_one_id_in_every_type(tmp_path: Path) -> None:
     pq.write_table(pa.table({USER: whole, ITEM: whole, TIME: [0, 1]}), tmp_path / "9.parquet")
     rows = [("7",), ("70",), ("-7.5",), ("0",), (None,)]
     assert read(parquet_log(tmp_path), USER) == rows * len(columns) + rows[:2]
+
+
+def test_a_folder_of_runs_adds_no_column_to_a_step_s_own_file(tmp_path: Path) -> None:
+    folder = tmp_path / "user_id=me [1]" / "x=1"
+    folder.mkdir(parents=True)
+    file = folder / "interactions.parquet"
+    with duckdb.connect() as con:
+        assert write_parquet(con, "SELECT 'u' AS user_id, 5 AS timestamp", file) == 1
+        assert con.sql(numbered_rows(file)).fetchall() == [("u", 5, 0)]
+        assert con.sql(f"SELECT * FROM {parquet(file, file)}").fetchall() == [("u", 5)] * 2
+    assert pd.read_parquet(file).to_dict("list") == {USER: ["u"], TIME: [5]}
 
 
 HIDDEN = (
