@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 from dssm_core.aliases import JSON
+from dssm_core.columns import ITEM, USER
 from dssm_core.errors import ConfigError, ServiceError, masked
 from dssm_core.operation.targets.protocol import LOCK_TIMEOUT_S, Content, overtaken
 from dssm_core.runs.files import digest
 
 KEYS_AT_ONCE = 20_000  # of a scan
+NAMES = (USER, ITEM, "lists")  # of all contents that are published with any version
 CHECKED = 256  # values of each content that are read back
 LEASE_S = 30.0  # a publisher renews its lock with every part; that of a killed one expires
 
@@ -53,9 +56,8 @@ class RedisTarget:
                 _check(client, below, sample)
             lock.reacquire()
             client.set(f"{model}:current", json.dumps(about | {"prefix": prefix}))
-            for names in _others(
-                client, model, {prefix, json.loads(before)["prefix"] if before else prefix}
-            ):
+            kept = {prefix, json.loads(before)["prefix"] if before else prefix}
+            for names in _outdated(client, model, kept):
                 lock.reacquire()
                 if names:
                     client.unlink(*names)
@@ -145,14 +147,19 @@ def _about(found: bytes | None) -> JSON | None:
     )
 
 
-def _others(client: Any, model: str, kept: set[str]) -> Iterator[list[bytes]]:
+def _outdated(client: Any, model: str, kept: set[str]) -> Iterator[list[bytes]]:
     """The keys of all other versions, among some thousand keys at a time: an empty list where none
     of those is one.
+
+    Only keys that a publisher names so are ours, whatever else lies below `<model>:`. Keys are
+    compared as bytes, because those of others need not be text.
     """
+    ours = re.compile(f"{re.escape(model)}:[^:]+-[0-9a-f]{{8}}:(?:{'|'.join(NAMES)}):".encode())
+    current = tuple(f"{prefix}:".encode() for prefix in kept)
     cursor = None
     while cursor != 0:
-        cursor, names = client.scan(cursor or 0, match=f"{_literal(model)}:*:*", count=KEYS_AT_ONCE)
-        yield [name for name in names if ":".join(name.decode().split(":")[:2]) not in kept]
+        cursor, keys = client.scan(cursor or 0, match=f"{_literal(model)}:*:*", count=KEYS_AT_ONCE)
+        yield [key for key in keys if ours.match(key) and not key.startswith(current)]
 
 
 def _literal(text: str) -> str:

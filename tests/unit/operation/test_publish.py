@@ -395,3 +395,21 @@ def test_redis_killed_in_the_middle_readers_keep_the_old_version(
         publish(bundle, "dssm-made", "2", target)
         assert json.loads(client.get("dssm-made:current"))["version"] == "2"
         assert held(client, "2") == held(client, "1") == first
+
+
+def test_keys_of_others_stay_and_one_that_is_no_text_stops_nothing(bundle, client):
+    others = [
+        b"dssm-made:cache:user_id:1",
+        b"dssm-made:2-abcdef12:notes:1",  # a content that is not published
+        b"dssm-made:2-abcdef12x:user_id:1",
+        b"dssm-made:\xff\xfe:\xff",
+        b"dssm-made:2-abcdef12:\xff:1",
+        b"other:2-abcdef12:user_id:1",
+    ]
+    outdated = [b"dssm-made:2-abcdef12:user_id:1", b"dssm-made:2-abcdef12:item_id:\xff"]
+    for name in [*others, *outdated]:
+        client.set(name, b"x")
+    publish(bundle, "dssm-made", "3", address(client))
+    assert [client.exists(name) for name in others] == [1] * len(others)
+    assert [client.exists(name) for name in outdated] == [0, 0]
+    assert json.loads(client.get("dssm-made:current"))["version"] == "3"
