@@ -90,10 +90,11 @@ def up(state: Path = STATE, extra_env: dict[str, str] | None = None) -> Site:
     """Start the servers that do not run, and wait until all of them answer."""
     site = open_site(state)
     env = environment(site) | (extra_env or {})
-    _start(site, "mlflow", mlflow_command(site), env)
+    _start(site, "mlflow", mlflow_command(site), own(env, "mlflow"))
     _migrate(site, env)
     for part in AIRFLOW_PARTS:
-        _start(site, part, [sys.executable, "-m", *_arguments(site, part)], env)
+        command = [sys.executable, "-m", *_arguments(site, part)]
+        _start(site, part, command, own(env, part))
     _wait(site, "MLflow", ("mlflow",), lambda: _get(f"{site.mlflow_url}/health").text == "OK")
     _wait(site, "Airflow", AIRFLOW_PARTS, lambda: healthy(site))
     _make_pool(site.airflow())
@@ -205,6 +206,15 @@ def environment(site: Site) -> dict[str, str]:
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "false",
     }
+
+
+def own(env: dict[str, str], part: str) -> dict[str, str]:
+    """The environment of one server: MLflow gets no secret of Airflow, and only the scheduler,
+    which runs the tasks, the address to publish to, which may hold a password.
+    """
+    others = () if part == "scheduler" else ("DSSM_PUBLISH",)
+    others += ("AIRFLOW_",) if part == "mlflow" else ()
+    return {name: value for name, value in env.items() if not name.startswith(others)}
 
 
 def _arguments(site: Site, part: str) -> list[str]:

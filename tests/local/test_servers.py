@@ -48,3 +48,13 @@ def test_the_commands_of_a_shell_use_the_site(site, monkeypatch):
     uri, home, dssm = done.stdout.splitlines()
     assert (uri, home) == (site.mlflow_url, str(site.state / "airflow"))
     assert dssm.startswith(str(servers.Path(sys.executable).parent))
+
+
+def test_each_server_gets_only_its_own_secrets(site):
+    env = servers.environment(site) | {"DSSM_PUBLISH": "redis://:hunter2@cache"}
+    secrets = {"AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__API__SECRET_KEY", "DSSM_PUBLISH"}
+    assert servers.own(env, "scheduler") == env
+    assert not any(name.startswith("AIRFLOW_") for name in servers.own(env, "mlflow"))
+    assert servers.own(env, "mlflow")["DSSM_RUNS"] == env["DSSM_RUNS"]
+    for part in set(servers.AIRFLOW_PARTS) - {"scheduler"}:
+        assert secrets - set(servers.own(env, part)) == {"DSSM_PUBLISH"}
