@@ -7,30 +7,33 @@ accepted: nothing is evaluated.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import reduce
-from typing import Any
+from operator import and_, or_
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
 from typing_extensions import TypeIs
 
-from dssm_core.aliases import Bools
 from dssm_core.errors import DataError, shorten
 from dssm_core.families import did_you_mean
+
+if TYPE_CHECKING:  # Airflow's parser reads configs, and must not load numpy and pandas
+    import pandas as pd
+
+    from dssm_core.aliases import Bools
 
 MAX_LENGTH = 10_000  # characters of one condition
 MAX_DEPTH = 30  # nested parentheses, `and`, `or` and `not`
 EXAMPLE = "category in ['news', 'sport'] and price < 20"
 
-COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Eq: np.equal,
-    ast.NotEq: np.not_equal,
-    ast.Lt: np.less,
-    ast.LtE: np.less_equal,
-    ast.Gt: np.greater,
-    ast.GtE: np.greater_equal,
+COMPARE: dict[type[ast.cmpop], str] = {  # names of numpy's functions
+    ast.Eq: "equal",
+    ast.NotEq: "not_equal",
+    ast.Lt: "less",
+    ast.LtE: "less_equal",
+    ast.Gt: "greater",
+    ast.GtE: "greater_equal",
 }
 MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.Gt,
@@ -63,7 +66,7 @@ class Condition:
 
     def _mask(self, node: ast.expr, items: Mapping[str, pd.Series[Any]]) -> Bools:
         if isinstance(node, ast.BoolOp):
-            combine = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
+            combine = and_ if isinstance(node.op, ast.And) else or_
             return reduce(combine, (self._mask(part, items) for part in node.values))
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             return ~self._mask(node.operand, items)
@@ -72,7 +75,7 @@ class Condition:
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
             parts = zip(sides, node.ops, sides[1:], strict=False)
-            return reduce(np.logical_and, (self._compare(items, *part) for part in parts))
+            return reduce(and_, (self._compare(items, *part) for part in parts))
         raise self._error("is not a comparison")
 
     def _compare(
@@ -82,6 +85,8 @@ class Condition:
         operator: ast.cmpop,
         right: ast.expr,
     ) -> Bools:
+        import numpy as np
+
         if isinstance(operator, ast.In | ast.NotIn):
             mask = self._member(items, left, right)
             return mask if isinstance(operator, ast.In) else ~mask
@@ -96,13 +101,16 @@ class Condition:
         present = column.notna().to_numpy()
         if isinstance(value, bool) and type(operator) not in (ast.Eq, ast.NotEq):
             raise self._error("compares true or false by size")
-        mask[present] = COMPARE[type(operator)](column[present].to_numpy(), value)
+        compare = getattr(np, COMPARE[type(operator)])
+        mask[present] = compare(column[present].to_numpy(), value)
         return mask
 
     def _member(
         self, items: Mapping[str, pd.Series[Any]], left: ast.expr, right: ast.expr
     ) -> Bools:
         """`column in [values]`, or `value in column` for a column of lists."""
+        import numpy as np
+
         if _is_column(left) and isinstance(right, ast.List | ast.Tuple | ast.Set):
             column = self._column(items, left)
             values = [self._like(column, self._value(part), left.id) for part in right.elts]
@@ -137,6 +145,8 @@ class Condition:
 
     def _like(self, column: pd.Series[Any], value: Any, name: str) -> Any:
         """The value in the type of the column; a time as text becomes ms."""
+        import pandas as pd
+
         dtype = column.dtype
         if pd.api.types.is_bool_dtype(dtype):
             wanted, fits = "true or false", isinstance(value, bool)
