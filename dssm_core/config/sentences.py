@@ -34,6 +34,8 @@ def _sentence(problem: dict[str, Any], model: type[BaseModel], prefix: str) -> s
     if problem["type"] == "missing":
         return f"{where!r} is missing: add it to the config or give --set {where}=…"
     text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "int_parsing_size":
+        text = "give a smaller number"
     if isinstance(problem["input"], Mapping):  # settings that do not go together: not shown whole
         return f"{where}: {text}" if where else text
     return f"{where!r} is {shown(problem['input'])}: {text}"

@@ -31,16 +31,17 @@ def read_yaml(path: Path | str, extended_by: tuple[Path, ...] = ()) -> dict[str,
     except (ConfigError, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {str(path)!r} is not valid YAML{via}: {error}") from error
     if not isinstance(raw, dict):
+        content = "is empty" if raw is None else f"holds {type(raw).__name__}, not a mapping"
         raise ConfigError(
-            f"config {str(path)!r} holds {type(raw).__name__}, not a mapping{via}:"
-            " see configs/demo.yaml"
+            f"config {str(path)!r} {content}{via}: write settings as in configs/demo.yaml"
         )
     if "extends" not in raw:
         return raw
     base = raw.pop("extends")
     if not isinstance(base, str) or not base:
         raise ConfigError(
-            f"config {str(path)!r}: 'extends' is {shown(base)}, not one file, such as ../globo.yaml"
+            f"config {str(path)!r}: 'extends' is {shown(base)}, not one file:"
+            " give one, such as ../globo.yaml"
         )
     return merge(read_yaml(path.parent / base, (*extended_by, path)), raw)
 

@@ -22,6 +22,7 @@ MEMORY_LIMIT = "1200MB"  # DuckDB spills to disk beyond it
 ROW_GROUP_ROWS = 122_880
 UNREADABLE = duckdb.Error  # damage makes DuckDB raise errors of nearly every class
 MESSAGE_LINES = 4
+EXCEPTION = re.compile(r"\b\w+Exception: ")  # classes of the libraries in DuckDB
 UNPARSED = "state machine reached an invalid state"  # of DuckDB's CSV reader
 
 
@@ -104,4 +105,4 @@ def duckdb_message(error: duckdb.Error) -> str:
         line.strip() for line in (json.loads(wrapped[1]) if wrapped else str(error)).splitlines()
     ]
     facts = takewhile(lambda line: not line.startswith("Possible "), filter(None, lines))
-    return " ".join(islice(facts, MESSAGE_LINES))
+    return EXCEPTION.sub("", " ".join(islice(facts, MESSAGE_LINES)))

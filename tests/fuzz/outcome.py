@@ -26,8 +26,8 @@ from tests.fuzz.inputs import Input
 STEPS = ("ingest_data", "validate_data", "split_by_time")
 LONGEST = 2_000  # characters of a message
 ACTION = re.compile(
-    r"(?i)\b(add|cast|check|choose|copy|correct|did you mean|find out|fix|give|keep|leave|lower|map"
-    r"|move|put|quote|raise|remove|rename|set|should|take|use|widen|write)\b"
+    r"(?i)\b(add|cast|check|choose|convert|copy|correct|did you mean|find out|fix|give|keep|leave"
+    r"|lower|map|move|must|put|quote|raise|remove|rename|set|should|take|use|widen|write)\b"
 )
 FOREIGN = re.compile(
     r"Traceback|please report|object at 0x|NoneType|\w+(Exception|Error)\b(?!:? in )"
