@@ -23,12 +23,13 @@ from dssm_core.columns import (
 )
 from dssm_core.config import Config
 from dssm_core.data.splits.days import Days
-from dssm_core.errors import ConfigError
+from dssm_core.errors import ArtifactError, ConfigError
 from dssm_core.features.activity import refresh_times
 from dssm_core.features.ids import Ids
 from dssm_core.features.inputs import ColumnTable
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.schema import Schema
+from dssm_core.features.target_mean import with_time_keys
 from dssm_core.features.tensors import from_named
 from dssm_core.runs.layout import LOG_FILE, SCHEMA_FILE, TABLES_FILE
 
@@ -59,17 +60,24 @@ class Prepared:
 
 
 def load_prepared(folder: Path, with_log: bool = True) -> Prepared:
-    """Read what the step `sample_negatives` wrote, on the CPU. Serving needs no log."""
-    tensors = load_file(folder / TABLES_FILE)
+    """Read what the step `sample_negatives` wrote, on the CPU. Serving needs no log.
+
+    Raises ArtifactError if other code wrote it, whose tensors have other names.
+    """
+    tensors = with_time_keys(load_file(folder / TABLES_FILE))
     schema = Schema.model_validate_json((folder / SCHEMA_FILE).read_bytes())
-    log = from_named(Interactions, "log", load_file(folder / LOG_FILE)) if with_log else empty_log()
-    return Prepared(
-        log,
-        from_named(ColumnTable, "users", tensors),
-        from_named(ColumnTable, "items", tensors),
-        tensors["scale"],
-        schema,
-    )
+    try:
+        log = empty_log()
+        if with_log:
+            log = from_named(Interactions, "log", load_file(folder / LOG_FILE))
+        users = from_named(ColumnTable, "users", tensors)
+        items = from_named(ColumnTable, "items", tensors)
+        return Prepared(log, users, items, tensors["scale"], schema)
+    except KeyError as error:
+        raise ArtifactError(
+            f"{folder} has no tensor {error}: another version of this code wrote it. Train a new"
+            " run"
+        ) from error
 
 
 def bucket_times(config: Config, log: Interactions) -> Tensor:

@@ -22,6 +22,7 @@ from dssm_core.columns import ITEM, LABEL, TIME, USER
 from dssm_core.config import Feature
 from dssm_core.errors import DataError
 from dssm_core.features.ids import Ids
+from dssm_core.features.tensors import as_named
 from dssm_core.features.time_keys import TimeKeys
 
 KEYS = {"user": USER, "item": ITEM}
@@ -83,6 +84,23 @@ class TargetMeans:
         begin = self.keys.begin(group)
         end = self.keys.before(group, moment[:, None].expand_as(group))
         return end - begin, self.total[end] - self.total[begin]
+
+
+def with_time_keys(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of both tables with `keys` in their means.
+
+    Versions that older code registered have `key` instead: group * span + ms since the start of the
+    window, where span is one more than the length of the window.
+    """
+    tensors = dict(tensors)
+    for side in ("users", "items"):
+        key = tensors.pop(f"{side}.means.key", None)
+        if key is not None:
+            start, end = tensors[f"{side}.means.window"].tolist()
+            span = end - start + 1
+            keys, _ = TimeKeys.of(key // span, start + key % span)
+            tensors |= as_named(f"{side}.means.keys", keys)
+    return tensors
 
 
 def fit_target_means(

@@ -19,7 +19,8 @@ from mlflow import MlflowClient
 
 from dssm_core.families import TOWERS
 from dssm_core.operation import history
-from dssm_core.registry.versions import CONTENT_HASH_TAG, RegisteredModel, fetch
+from dssm_core.registry.integrity import CONTENT_HASH_TAG
+from dssm_core.registry.versions import RegisteredModel, fetch
 from dssm_core.retrieval.bundle import content_hash
 from dssm_core.runs.run import open_run, safe_run_id
 from dssm_core.runs.table import STEPS

@@ -12,8 +12,9 @@ from dssm_core.errors import DataError
 from dssm_core.features.ids import Ids
 from dssm_core.features.inputs import ColumnTable, item_inputs, users_as_of
 from dssm_core.features.interactions import Interactions
-from dssm_core.features.target_mean import fit_target_means
+from dssm_core.features.target_mean import fit_target_means, with_time_keys
 from dssm_core.features.tensors import as_named, from_named
+from dssm_core.features.time_keys import TimeKeys
 
 ITEMS = Ids.fit(pd.Series(["a", "b", "c", "d"]))
 TABLE = pd.DataFrame({"item_id": ["a", "b", "c"], "section": ["x", "y", "x"]})
@@ -136,3 +137,16 @@ def test_means_need_refreshes():
     columns = {"item": [{"column": "section", "kind": "target_mean"}]}
     with pytest.raises(ValueError, match="target_mean of section is taken as of each refresh"):
         Features.model_validate({"columns": columns, "activity": {"enabled": False}})
+
+
+def test_means_that_older_code_wrote_are_read():
+    """Their keys are group * span + ms since the start of the window."""
+    window = torch.tensor([1000, 1099])
+    key = torch.tensor([1 * 100 + 7, 1 * 100 + 7, 1 * 100 + 50, 2 * 100 + 3])
+    older = {"users.means.key": key, "users.means.window": window, "scale": torch.zeros(2, 0)}
+    tensors = with_time_keys(older)
+    assert "users.means.key" not in tensors
+    keys = from_named(TimeKeys, "users.means.keys", tensors)
+    groups, moments = torch.tensor([1, 1, 1, 2, 2]), torch.tensor([1007, 1008, 1099, 1003, 1004])
+    assert (keys.before(groups, moments) - keys.begin(groups)).tolist() == [0, 2, 3, 0, 1]
+    assert with_time_keys(tensors).keys() == tensors.keys()
