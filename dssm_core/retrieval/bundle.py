@@ -204,7 +204,7 @@ class Bundle:
             "scores": _lists(scores[present], ends),
             "source": sources.astype(object),
         }
-        return pd.DataFrame(columns, index=frame.index)
+        return pd.DataFrame(columns, index=frame.index, dtype=object)  # pandas infers no types
 
     @property
     def cutoff_ms(self) -> int | None:
