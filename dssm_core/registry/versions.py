@@ -9,6 +9,8 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import tenacity
+
 from dssm_core.data.drift import FILE as DRIFT_FILE
 from dssm_core.data.drift import Drift
 from dssm_core.data.drift import load as load_drift
@@ -27,6 +29,8 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous_champion"
 ROWS_TAG = "dssm.rows."  # followed by train or test
+DOWNLOAD_ATTEMPTS = 4
+DOWNLOAD_WAIT_S = 5.0
 LISTED_VERSIONS = 20  # in a message
 
 
@@ -140,13 +144,23 @@ def fetch(model: RegisteredModel, version: str, folder: Path) -> FetchedVersion:
 
 
 def download(model: RegisteredModel, model_uri: str, folder: Path) -> Path:
-    """Copy the files of a logged or registered model into a new folder. Nothing is compared."""
+    """Copy the files of a logged or registered model into a new folder. Nothing is compared.
+
+    Of hundreds of files, some may fail while MLflow restarts: the copy is then tried again.
+    """
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     folder.mkdir(parents=True)
+    attempts = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type((MlflowException, OSError)),
+        stop=tenacity.stop_after_attempt(DOWNLOAD_ATTEMPTS),
+        wait=tenacity.wait_fixed(DOWNLOAD_WAIT_S),
+        reraise=True,
+    )
     # MLflow asks the module's default server for some of the files, whatever the arguments say.
     with mlflow_errors(model.uri), default_server(model.uri):
-        path = mlflow.artifacts.download_artifacts(model_uri, dst_path=str(folder))
+        path: str = attempts(mlflow.artifacts.download_artifacts, model_uri, dst_path=str(folder))
     return Path(path)
 
 

@@ -96,10 +96,11 @@ def mlflow_id(airflow, run_id: str) -> str:
 
 
 def row(parent: Page | Locator, first_cell: str) -> list[str]:
-    """The texts of the cells that follow the first cell of a table's row."""
+    """The texts of the cells that follow the first cell of a table's row, in the first such row."""
     cell = parent.get_by_role("cell", name=first_cell, exact=True)
-    expect(cell).to_be_visible()
-    return parent.get_by_role("row").filter(has=cell).get_by_role("cell").all_inner_texts()[1:]
+    expect(cell.first).to_be_visible()
+    row = parent.get_by_role("row").filter(has=cell).first
+    return row.get_by_role("cell").all_inner_texts()[1:]
 
 
 def trigger_in_form(page: Page, shot, epochs: int) -> None:
