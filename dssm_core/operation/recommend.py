@@ -36,7 +36,9 @@ from dssm_core.retrieval.requests import (
     Rules,
     check_columns,
     check_k,
+    check_size,
     column_names,
+    count_ids,
 )
 from dssm_core.runs.files import replaced
 
@@ -130,6 +132,7 @@ class UserLists:
             for part in _few_ids(table):
                 frame = part.to_pandas(integer_object_nulls=True, ignore_metadata=True)
                 check_columns(frame, names)
+                check_size(len(frame), count_ids(frame))
                 yield part[USER], self.bundle.read(frame)
 
     @property

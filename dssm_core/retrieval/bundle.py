@@ -43,6 +43,7 @@ from dssm_core.retrieval.requests import (
     check_k,
     check_size,
     column_names,
+    count_ids,
     read_queries,
 )
 from dssm_core.retrieval.seen_items import SeenItems
@@ -189,7 +190,7 @@ class Bundle:
         check_k(k, MAX_K)
         queries = self.read(frame)
         check_columns(frame, column_names(self.config.features))
-        check_size(len(frame))
+        check_size(len(frame), count_ids(frame))
         if exclude_seen and self.seen is None and USER in frame:
             raise DataError(
                 "exclude_seen is true, but this version was registered without what users have"

@@ -17,7 +17,7 @@ import pandas as pd
 from dssm_core.aliases import Ints
 from dssm_core.columns import ITEM, USER
 from dssm_core.config import Features
-from dssm_core.errors import DataError, shorten
+from dssm_core.errors import DataError, shorten, shown
 from dssm_core.families import did_you_mean
 from dssm_core.features.histories import Histories
 from dssm_core.features.ids import Ids, canonical_ids
@@ -111,6 +111,12 @@ def check_columns(frame: pd.DataFrame, names: Sequence[str]) -> None:
         )
 
 
+def count_ids(frame: pd.DataFrame) -> int:
+    """Number of item ids in the lists of a request."""
+    cells = chain.from_iterable(frame.get(name, ()) for name in (HISTORY, EXCLUDE))
+    return sum(len(cell) for cell in cells if isinstance(cell, LISTS))
+
+
 def check_size(rows: int, ids: int = 0) -> None:
     """Raise DataError if a request has no rows, or too many rows or ids."""
     if not rows:
@@ -131,7 +137,7 @@ def check_k(k: Any, most: int | None = None) -> None:
     if not whole or k < 1 or (most is not None and k > most):
         limits = f"from 1 to {most:,}" if most else "of 1 or more"
         raise DataError(
-            f"k is {shorten(repr(k))}, but it must be a whole number {limits}: the number of items"
+            f"k is {shown(k)}, but it must be a whole number {limits}: the number of items"
             " to return for each row"
         )
 
@@ -168,15 +174,13 @@ def _checked(cell: Any, column: str, row: int) -> Iterable[Any]:
         return ()
     else:
         kind = "text" if isinstance(cell, str) else f"of type {type(cell).__name__}"
-        problem = f"{shorten(repr(cell))}, is {kind}"
+        problem = f"{shown(cell)}, is {kind}"
     newest = ", newest last, or [] for a user without a history" if column == HISTORY else ""
     raise DataError(f"{column} in row {row}, {problem}: give a list of {ITEM} values{newest}")
 
 
 def _as_rows(cells: list[Any], items: Ids) -> Histories:
-    counts = [len(cell) for cell in cells]
-    check_size(len(cells), sum(counts))
-    query = np.repeat(np.arange(len(cells)), counts)
+    query = np.repeat(np.arange(len(cells)), [len(cell) for cell in cells])
     codes = items.find(canonical_ids(list(chain.from_iterable(cells)), items.whole_numbers))
     known = codes > 0
     return Histories.of(query[known], codes[known] - 1, len(cells))

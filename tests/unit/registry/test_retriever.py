@@ -159,3 +159,12 @@ def test_the_hash_follows_names_and_content(tmp_path):
 
 def test_bundle_is_frozen():
     assert Bundle.__dataclass_params__.frozen
+
+
+def test_only_requests_are_limited_in_size(bundle, monkeypatch):
+    """The gate asks with the whole histories of thousands of users at once."""
+    monkeypatch.setattr("dssm_core.retrieval.requests.MAX_IDS", 3)
+    frame = pd.DataFrame({"history": [[10, 20], [30, 40]]})
+    assert bundle.read(frame).histories.items.tolist() == [0, 1, 2, 3]
+    with pytest.raises(DataError, match="has 4 item ids, and a request may have 3"):
+        bundle.retrieve(frame, 1)
