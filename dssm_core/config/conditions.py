@@ -45,16 +45,11 @@ CONSTANTS = {"true": True, "false": False}
 
 
 class Condition:
-    """A parsed condition.
-
-    columns: the names that it compares. Raises DataError if the text is not a condition.
-    """
+    """A parsed condition. Raises DataError if the text is not a condition."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.tree = _parse(text)
-        names = (node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name))
-        self.columns = tuple(dict.fromkeys(name for name in names if name not in CONSTANTS))
 
     def mask(self, items: Mapping[str, pd.Series[Any]]) -> Bools:
         """Which items meet the condition. An item without a value meets no comparison. → [N]

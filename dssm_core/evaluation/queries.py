@@ -149,9 +149,8 @@ def make_evaluation_data(run: Run, users: Ids, items: Ids) -> EvaluationData:
     train = _clicks(train_frame, users, items)
     test = _read_test(run, train_frame, users, items)
     positive = test.labels == 1
-    seen_items = np.append(
-        _occurring(train.items, test.rules.n_items), False
-    )  # the last is row -1's
+    of_train = _occurring(train.items, test.rules.n_items)
+    seen_items = np.append(of_train, False)  # the last is row -1's
     seen_users = _occurring(train.users, len(users))
     warm = seen_users[test.codes] & seen_items[test.rows]
     later = test.frame[positive] if by_row else test.frame[:0]

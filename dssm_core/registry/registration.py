@@ -32,7 +32,8 @@ from dssm_core.registry.versions import (
     newer_day,
     open_model,
 )
-from dssm_core.retrieval.bundle import assemble, content_hash, open_bundle
+from dssm_core.retrieval.bundle import assemble, content_hash
+from dssm_core.retrieval.reloading import open_whole
 from dssm_core.retrieval.requests import DEFAULT_K, EXCLUDE, HISTORY, column_names
 from dssm_core.runs.files import locked, scratch
 from dssm_core.runs.gate_report import GateReport, read_gate_report
@@ -92,11 +93,9 @@ def requirements(config: Config) -> list[str]:
 
 
 def _tried_bundle(run: Run, folder: Path) -> Path:
-    """The run's bundle in `folder`, after it has answered a request."""
-    import pandas as pd
-
+    """The run's bundle in `folder`, after it has answered requests."""
     bundle = assemble(run, folder)
-    open_bundle(bundle).retrieve(pd.DataFrame({USER: [None]}), 1)
+    open_whole(bundle)
     return bundle
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,11 @@ class Catalogue:
 
     n_items: int
     columns: dict[str, pd.Series[Any]]
-    _masks: Any = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_masks", lru_cache(KEPT_MASKS)(self._mask))
+    @cached_property
+    def _masks(self) -> Any:
+        """`_mask`, with the masks of recent requests."""
+        return lru_cache(KEPT_MASKS)(self._mask)
 
     def allowed(self, filters: Sequence[str], as_of_ms: int | None) -> Bools | None:
         """The items that are available at a time (None: at any) and meet all conditions. → [N];

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -24,7 +23,7 @@ class FilterTrial:
     share: of the items that are eligible. items: `random` ones, or `similar` ones, whose vectors
     lie close together, as those of one category do. recall: of the list of exact search over the
     eligible items. queries_per_s: all queries at once, on all threads. exact: whether all eligible
-    items are compared, because the index alone finds too few of them or is slower.
+    items are compared, because they are few or the index alone finds too few of them.
     """
 
     share: float
@@ -45,21 +44,50 @@ def try_filters(
     rng = np.random.default_rng(seed)
     source = queries if len(queries) else index.vectors
     asked = np.array(source[np.sort(rng.permutation(len(source))[:QUERIES])], dtype=np.float32)
-    chosen = replace(index, exact_below=min(EXACT_BELOW, len(index.vectors)))
-    masks = list(_masks(index.vectors, rng))
+    cases = [_Case.of(index, asked, *mask) for mask in _masks(index.vectors, rng)]
+    exact_below = min(EXACT_BELOW, len(index.vectors))
     if not index.finds_all:
-        poor = [
-            int(mask.sum())
-            for _, _, mask in masks
-            if _recall(replace(index, exact_below=0), asked, mask)[0] < measure.ENOUGH
-        ]
-        chosen = replace(chosen, exact_below=max([chosen.exact_below, *(n + 1 for n in poor)]))
+        alone = replace(index, exact_below=0)
+        poor = [case.items for case in cases if case.try_index(alone)[0] < measure.ENOUGH]
+        exact_below = max([exact_below, *(items + 1 for items in poor)])
+    chosen = replace(index, exact_below=exact_below)
     trials = []
-    for share, items, mask in masks:
-        recall, rate = _recall(chosen, asked, mask)
-        exact = bool(mask.sum() < chosen.exact_below)
-        trials.append(FilterTrial(share, items, round(recall, 4), round(rate, 1), exact))
+    for case in cases:
+        recall, rate = case.try_index(chosen)
+        exact = case.items < exact_below
+        trials.append(FilterTrial(case.share, case.kind, round(recall, 4), round(rate, 1), exact))
     return chosen, trials
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Queries among some of the items, and what exact search finds for them."""
+
+    share: float
+    kind: str
+    eligible: Eligible
+    items: int
+    sample: measure.Sample
+
+    @classmethod
+    def of(
+        cls, index: ItemIndex, queries: Floats, share: float, kind: str, allowed: Bools
+    ) -> _Case:
+        """Search exactly for queries [Q, D] among the allowed items [N]."""
+        eligible = Eligible(len(allowed), allowed)
+        items = int(allowed.sum())
+        k = min(measure.K, items)
+        scores = index.exact(queries, k, eligible)[1]
+        return cls(
+            share, kind, eligible, items, measure.Sample(index.vectors, queries, k, scores[:, -1])
+        )
+
+    def try_index(self, index: ItemIndex) -> tuple[float, float]:
+        """Recall against exact search over the eligible items, and queries per second."""
+        started = measure.clock()
+        rows, _ = index.search(self.sample.queries, self.sample.k, self.eligible)
+        seconds = measure.clock() - started
+        return self.sample.recall(rows), len(self.sample.queries) / seconds
 
 
 def _masks(vectors: Floats, rng: np.random.Generator) -> Iterator[tuple[float, str, Bools]]:
@@ -73,15 +101,3 @@ def _masks(vectors: Floats, rng: np.random.Generator) -> Iterator[tuple[float, s
         similar = np.zeros(n, dtype=np.bool_)
         similar[np.argpartition(-similarity, count - 1)[:count]] = True
         yield share, "similar", similar
-
-
-def _recall(index: ItemIndex, queries: Floats, mask: Bools) -> tuple[float, float]:
-    """Recall against exact search over the eligible items, and queries per second."""
-    eligible = Eligible(len(mask), mask)
-    k = min(measure.K, int(mask.sum()))
-    least = index.exact(queries, k, eligible)[1][:, -1:]
-    started = time.perf_counter()
-    rows, scores = index.search(queries, k, eligible)
-    seconds = time.perf_counter() - started
-    found = (rows >= 0) & (scores >= least - measure.ROUNDING)
-    return float(found.mean()), len(queries) / seconds

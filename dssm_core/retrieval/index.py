@@ -45,8 +45,8 @@ def make_index(config: Config, vectors: Floats, users: Floats, work: Path) -> JS
     built = build_item_index(member, vectors, config.seed, queries)
     seconds = time.perf_counter() - started
     index = built.index
-    built, trials = try_filters(built, queries, config.seed)
-    built.save(work)
+    chosen, trials = try_filters(built, queries, config.seed)
+    chosen.save(work)
     sample = measure.sample(vectors, queries, measure.K, measure.QUERIES, config.seed)
     recall, rate = sample.measure(member, index)
     if recall < measure.ENOUGH:

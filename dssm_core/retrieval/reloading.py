@@ -121,7 +121,7 @@ class ReloadingBundle:
 
 
 def _position(link: Path) -> tuple[str, int, int] | None:
-    """Where the link points to, and what tells it from a link to the same folder made later."""
+    """The target of the link, and the inode and time that change when the link is replaced."""
     if not os.path.lexists(link):
         return None
     made = os.lstat(link)

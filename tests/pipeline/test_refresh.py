@@ -540,14 +540,14 @@ def test_a_refresh_is_a_bundle_with_its_lineage(run, base, log, tmp_path):
 def test_histories_with_newcomers_are_answered_through_the_towers(run, base, tmp_path):
     at(tmp_path, base, run, 13)
     refreshed, own = open_bundle(tmp_path / "dssm-made" / "current"), open_bundle(base)
-    told = pd.DataFrame(
+    with_new = pd.DataFrame(
         {USER: ["stranger", None], "history": [["i3", "new"], ["new", "i50", "i3"]]}
     )
-    plain = pd.DataFrame({USER: [None, None], "history": [["i3"], ["i50", "i3"]]})
+    trained_only = pd.DataFrame({USER: [None, None], "history": [["i3"], ["i50", "i3"]]})
     # `new` is not among what the towers know
     vectors = [
         bundle.vectors(asked, bundle.sources(asked))
-        for bundle, asked in ((refreshed, refreshed.read(told)), (own, own.read(plain)))
+        for bundle, asked in ((refreshed, refreshed.read(with_new)), (own, own.read(trained_only)))
     ]
     assert np.array_equal(*vectors)
 

@@ -1,4 +1,4 @@
-"""A version whose files were changed after it was registered is used by nobody."""
+"""A version whose files were changed after it was registered is refused wherever it is used."""
 
 import shutil
 from pathlib import Path
