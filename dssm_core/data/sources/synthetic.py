@@ -9,15 +9,15 @@ helps more.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from dssm_core.aliases import Doubles, Ints
@@ -26,6 +26,8 @@ from dssm_core.data.sources.protocol import LogTables
 
 DEVICES = ("mobile", "desktop", "tablet")
 TAGS_PER_CATEGORY = 5
+SKIPPED_AT_ONCE = 1_000_000  # random numbers
+State = Any  # the state of a PCG64, as numpy gives it
 
 
 @dataclass(frozen=True)
@@ -69,41 +71,46 @@ class Synthetic(BaseModel):
         return {}
 
     def read(self, con: DuckDBPyConnection) -> LogTables:
-        """interactions (device), users (segment, region), items (created_at, category, tags)."""
+        """interactions (device), users (segment, region), items (created_at, category, tags). The
+        interactions are generated while they are read, an hour at a time.
+        """
         rng = np.random.default_rng(self.seed)
         articles = self._articles(rng)
         segment, taste, devices = self._users(rng)
-        user, item, time = self._clicks(rng, articles, taste)
-        device = _pick(rng, devices[user])  # [N]
-        start = self._start_ms
-        interactions = pa.table(
-            {
-                USER: _ids("u", user),
-                ITEM: _ids("a", item),
-                TIME: time + start,
-                "device": np.array(DEVICES)[device],
-            }
-        )
-        region = rng.integers(0, 12, self.users)
-        users = pa.table(
-            {
-                USER: _ids("u", np.arange(self.users)),
-                "segment": _ids("s", segment),
-                "region": _ids("r", region),
-            }
-        )
+        counts = rng.multinomial(self.clicks, np.tile(_day_profile(), self.days) / self.days)
+        streams, rest = _streams(rng, self.clicks)
+        clicks = Clicks(self, articles, taste, devices, counts, streams)
+        region = rest.integers(0, 12, self.users)
+        users = pa.table({"segment": segment, "region": region})
+        tags = self._tags(rest, articles.category)  # [I, 2]
         items = pa.table(
             {
-                ITEM: _ids("a", np.arange(self.items)),
-                CREATED: articles.created.astype(np.int64) + start,
-                "category": _ids("c", articles.category),
-                "tags": self._tags(rng, articles.category),
+                CREATED: articles.created.astype(np.int64) + self.start_ms,
+                "category": articles.category,
+                "tag": tags[:, 0],
+                "other": tags[:, 1],
             }
         )
-        return LogTables(con.from_arrow(interactions), con.from_arrow(users), con.from_arrow(items))
+        number = "row_number() OVER () - 1"
+        names = ", ".join(f"'{name}'" for name in DEVICES)
+        return LogTables(
+            con.from_arrow(clicks).project(
+                f"concat('u', {USER}) AS {USER}, concat('a', {ITEM}) AS {ITEM}, {TIME},"
+                f" [{names}][device + 1] AS device"
+            ),
+            con.from_arrow(users).project(
+                f"concat('u', {number}) AS {USER}, concat('s', segment) AS segment,"
+                " concat('r', region) AS region"
+            ),
+            con.from_arrow(items).project(
+                f"concat('a', {number}) AS {ITEM}, {CREATED}, concat('c', category) AS category,"
+                " concat('t', tag, '|t', other) AS tags"
+            ),
+        )
 
     @property
-    def _start_ms(self) -> int:
+    def start_ms(self) -> int:
+        """When the first day begins, ms UTC."""
         return int(datetime.combine(self.start, datetime.min.time(), UTC).timestamp() * 1000)
 
     def _articles(self, rng: np.random.Generator) -> Articles:
@@ -122,31 +129,13 @@ class Synthetic(BaseModel):
         """
         segment = rng.integers(0, self.segments, self.users)
         shared = rng.dirichlet(np.full(self.categories, 0.15), self.segments)
-        own = rng.dirichlet(np.full(self.categories, 0.08), self.users)
-        return (
-            segment,
-            0.5 * shared[segment] + 0.5 * own,
-            rng.dirichlet((2.0, 1.0, 0.3), self.users),
-        )
+        taste = rng.dirichlet(np.full(self.categories, 0.08), self.users)
+        taste *= 0.5
+        for number, row in enumerate(shared):
+            taste[segment == number] += 0.5 * row
+        return segment, taste, rng.dirichlet((2.0, 1.0, 0.3), self.users)
 
-    def _clicks(
-        self, rng: np.random.Generator, articles: Articles, taste: Doubles
-    ) -> tuple[Ints, Ints, Ints]:
-        """User [N], item [N], time [N] in ms since the start, hour by hour."""
-        hours = self.days * 24
-        counts = rng.multinomial(self.clicks, np.tile(_day_profile(), self.days) / self.days)
-        activity = (np.arange(self.users) + 10.0) ** -0.7
-        user = rng.choice(self.users, self.clicks, p=activity / activity.sum())  # [N]
-        item = np.empty(self.clicks, np.int64)
-        edges = np.concatenate([[0], np.cumsum(counts)])
-        for hour in range(hours):
-            chunk = slice(edges[hour], edges[hour + 1])
-            item[chunk] = _draw(rng, articles, self._appeal(articles, hour), taste, user[chunk])
-        time = np.repeat(np.arange(hours), counts) * HOUR_MS + rng.integers(0, HOUR_MS, self.clicks)
-        order = np.argsort(time, kind="stable")
-        return user[order], item[order], time[order]
-
-    def _appeal(self, articles: Articles, hour: int) -> Doubles:
+    def appeal(self, articles: Articles, hour: int) -> Doubles:
         """Appeal [I] of each article at the start of an hour: 0 before it is published, rising for
         about 2 hours, then halving every `half_life_h` hours.
         """
@@ -154,11 +143,92 @@ class Synthetic(BaseModel):
         rise = 1 - np.exp(-np.maximum(age, 0) / 2)
         return np.asarray(articles.weight * rise * 0.5 ** (np.maximum(age, 0) / self.half_life_h))
 
-    def _tags(self, rng: np.random.Generator, category: Ints) -> list[str]:
-        """Two of the category's tags for each article [I], joined by "|"."""
+    def _tags(self, rng: np.random.Generator, category: Ints) -> Ints:
+        """Two of the category's tags for each article. [I] → [I, 2]"""
         drawn = rng.integers(0, TAGS_PER_CATEGORY, (len(category), 2))
-        pair = category[:, None] * TAGS_PER_CATEGORY + drawn  # [I, 2]
-        return list(np.char.add(np.char.add(_ids("t", pair[:, 0]), "|"), _ids("t", pair[:, 1])))
+        return np.asarray(category[:, None] * TAGS_PER_CATEGORY + drawn)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The states of the random numbers of all clicks, where those of the users, the items, the
+    times and the devices begin.
+    """
+
+    user: State
+    item: State
+    time: State
+    device: State
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """The clicks of a log as a stream of Arrow batches, one for each hour, in time order: numbers
+    of users, items and devices. It can be read several times.
+
+    taste: [U, C]; devices: [U, 3]; counts: [hours], clicks of each hour.
+    """
+
+    log: Synthetic
+    articles: Articles
+    taste: Doubles
+    devices: Doubles
+    counts: Ints
+    streams: Streams
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The stream, for DuckDB."""
+        names = (USER, ITEM, TIME, "device")
+        schema = pa.schema([(name, pa.int64()) for name in names])
+        arrays = ([pa.array(part) for part in hour] for hour in self._hours())
+        batches = (pa.record_batch(hour, schema=schema) for hour in arrays)
+        return pa.RecordBatchReader.from_batches(schema, batches).__arrow_c_stream__()
+
+    def _hours(self) -> Iterator[tuple[Ints, Ints, Ints, Ints]]:
+        """User, item, time (ms) and device of the clicks of each hour, in time order."""
+        activity = (np.arange(self.log.users) + 10.0) ** -0.7
+        edges = np.cumsum(activity / activity.sum())
+        edges /= edges[-1]
+        users, items, times, devices = map(_generator, vars(self.streams).values())
+        for hour, count in enumerate(self.counts.tolist()):
+            user = edges.searchsorted(users.random(count), side="right")
+            appeal = self.log.appeal(self.articles, hour)
+            item = _draw(items, self.articles, appeal, self.taste, user)
+            time = self.log.start_ms + hour * HOUR_MS + times.integers(0, HOUR_MS, count)
+            order = np.argsort(time, kind="stable")
+            device = _pick(devices, self.devices[user[order]])
+            yield user[order], item[order], time[order], device
+
+
+def _streams(rng: np.random.Generator, clicks: int) -> tuple[Streams, np.random.Generator]:
+    """Where the random numbers of `clicks` clicks begin in a generator, and the generator after
+    them.
+
+    A click takes a number for its user, two for its item, one for its device and some for its
+    time: only those of the time must be drawn to be skipped.
+    """
+    user = rng.bit_generator.state
+    time = _ahead(user, 3 * clicks)
+    skipped = _generator(time)
+    for first in range(0, clicks, SKIPPED_AT_ONCE):
+        skipped.integers(0, HOUR_MS, min(SKIPPED_AT_ONCE, clicks - first))
+    device = skipped.bit_generator.state
+    streams = Streams(user, _ahead(user, clicks), time, device)
+    return streams, _generator(_ahead(device, clicks))
+
+
+def _ahead(state: State, numbers: int) -> State:
+    """The state after so many doubles. They leave the half of an integer that waits for its use."""
+    ahead = np.random.PCG64()
+    ahead.state = state
+    halves = {name: state[name] for name in ("has_uint32", "uinteger")}
+    return {**ahead.advance(numbers).state, **halves}
+
+
+def _generator(state: State) -> np.random.Generator:
+    bits = np.random.PCG64()
+    bits.state = state
+    return np.random.Generator(bits)
 
 
 def _day_profile() -> Doubles:
@@ -191,8 +261,3 @@ def _draw(
     target = low + rng.random(len(user)) * (edges[last] - low)
     article = np.searchsorted(edges, target, side="right") - 1
     return np.asarray(np.clip(article, first, np.maximum(last - 1, first)))
-
-
-def _ids(prefix: str, number: Ints) -> NDArray[np.str_]:
-    """Ids as text, such as u17."""
-    return np.char.add(prefix, number.astype(str))
