@@ -4,7 +4,7 @@ training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +25,14 @@ from dssm_core.config import Config
 from dssm_core.data.splits.days import Days
 from dssm_core.errors import ArtifactError, ConfigError
 from dssm_core.features.activity import refresh_times
+from dssm_core.features.code_rows import load_code_rows
 from dssm_core.features.ids import Ids
 from dssm_core.features.inputs import ColumnTable
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.schema import Schema
 from dssm_core.features.target_mean import with_time_keys
 from dssm_core.features.tensors import from_named
-from dssm_core.runs.layout import LOG_FILE, SCHEMA_FILE, TABLES_FILE
+from dssm_core.runs.layout import CODE_ROWS_FILE, LOG_FILE, SCHEMA_FILE, TABLES_FILE
 
 NO_CREATION_TIME = torch.iinfo(torch.int64).min
 
@@ -69,7 +70,7 @@ def load_prepared(folder: Path, with_log: bool = True) -> Prepared:
     try:
         log = empty_log()
         if with_log:
-            log = from_named(Interactions, "log", load_file(folder / LOG_FILE))
+            log = _load_log(folder)
         users = from_named(ColumnTable, "users", tensors)
         items = from_named(ColumnTable, "items", tensors)
         return Prepared(log, users, items, tensors["scale"], schema)
@@ -78,6 +79,13 @@ def load_prepared(folder: Path, with_log: bool = True) -> Prepared:
             f"{folder} has no tensor {error}: another version of this code wrote it. Train a new"
             " run"
         ) from error
+
+
+def _load_log(folder: Path) -> Interactions:
+    """The log and its rows by user and by item, mapped into memory."""
+    log: Interactions = from_named(Interactions, "log", load_file(folder / LOG_FILE))
+    by_user, by_item = load_code_rows(folder / CODE_ROWS_FILE, "user", "item")
+    return replace(log, by_user=by_user, by_item=by_item)
 
 
 def bucket_times(config: Config, log: Interactions) -> Tensor:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from dssm_core.features.time_keys import TimeKeys
+from dssm_core.features.code_rows import CodeRows
 
 
 def _none() -> Tensor:
@@ -27,6 +27,8 @@ class Interactions:
     sorted by time too.
     available_*: [items + 1] int64 ms, an item is available at available_from <= time <
     available_until; [0] if all items always are.
+    by_user, by_item: the rows by code and time, if they are stored; else they are sorted when they
+    are needed.
     """
 
     user: Tensor
@@ -40,10 +42,14 @@ class Interactions:
     shown_time: Tensor = field(default_factory=_none)
     available_from: Tensor = field(default_factory=_none)
     available_until: Tensor = field(default_factory=_none)
+    by_user: CodeRows | None = field(default=None, metadata={"derived": True})
+    by_item: CodeRows | None = field(default=None, metadata={"derived": True})
 
     def to(self, device: torch.device | str) -> Self:
         """The same log on another device."""
-        return type(self)(*(getattr(self, part.name).to(device) for part in fields(self)))
+        held: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
+        present = {name: part for name, part in held.items() if part is not None}
+        return type(self)(**{name: part.to(device) for name, part in present.items()})
 
     def before(self, as_of: int) -> Self:
         """The log as it was at a moment: earlier rows only, the same codes, the window ending
@@ -60,6 +66,8 @@ class Interactions:
             **parts,
             **shown,
             window=torch.tensor([self.start, as_of], device=self.window.device),
+            by_user=self.by_user and self.by_user.first(kept, as_of),
+            by_item=self.by_item and self.by_item.first(kept, as_of),
         )
 
     def without(self, rows: Tensor) -> Self:
@@ -71,6 +79,8 @@ class Interactions:
             item=self.item[kept],
             time=self.time[kept],
             context=self.context[kept],
+            by_user=None,
+            by_item=None,
         )
 
     def last_of_each(self) -> Tensor:
@@ -104,18 +114,18 @@ class Interactions:
         return int(self.window[1])
 
     @cached_property
-    def _by_item(self) -> tuple[TimeKeys, Tensor]:
-        return TimeKeys.of(self.item, self.time)
+    def _item_rows(self) -> CodeRows:
+        return self.by_item or CodeRows.of(self.item, self.time)
 
     @cached_property
-    def _by_user(self) -> tuple[TimeKeys, Tensor]:
-        return TimeKeys.of(self.user, self.time)
+    def _user_rows(self) -> CodeRows:
+        return self.by_user or CodeRows.of(self.user, self.time)
 
     def clicks_before(self, item: Tensor, as_of: Tensor) -> Tensor:
         """Number of keys below (item, as_of); differences of two are counts. item, as_of: [n] →
         [n].
         """
-        return self._by_item[0].before(item, as_of)
+        return self._item_rows.before(item, as_of)
 
     def clicks(self, item: Tensor, start: Tensor, end: Tensor) -> Tensor:
         """Clicks on each item with start <= time < end. All [n]; → [n] int64."""
@@ -125,7 +135,7 @@ class Interactions:
         """Time of each item's latest click before as_of, ms; the window's start where there is
         none. → [n].
         """
-        rows, held = self._latest(self._by_item, item, as_of, 1)
+        rows, held = self._latest(self._item_rows, item, as_of, 1)
         return torch.where(held, self.time[rows], self.start).squeeze(1)
 
     def history(self, user: Tensor, as_of: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -133,45 +143,50 @@ class Interactions:
 
         user, as_of: [B] → items [B, length] (0 after the newest), context [B, columns] (0 = none).
         """
-        keys, order = self._by_user
-        if not len(order):
+        sorted_rows = self._user_rows
+        if not len(self.user):
             return user.new_zeros(len(user), length), user.new_zeros(
                 len(user), self.context.shape[1]
             )
-        end = keys.before(user, as_of)
-        begin = keys.begin(user)
+        end = sorted_rows.before(user, as_of)
+        begin = sorted_rows.begin(user)
         held = torch.minimum(end - begin, torch.tensor(length, device=end.device))
         place = torch.arange(length, device=end.device)
-        rows = order[((end - held)[:, None] + place).clamp(max=len(order) - 1)]
-        items = torch.where(place < held[:, None], self.item[rows], 0)
-        return items, torch.where(
-            (end > begin)[:, None], self.context[order[(end - 1).clamp(min=0)]], 0
+        rows = sorted_rows.rows(
+            ((end - held)[:, None] + place).clamp(max=len(sorted_rows.order) - 1)
         )
+        latest = sorted_rows.rows((end - 1).clamp(min=0))
+        items = torch.where(place < held[:, None], self.item[rows], 0)
+        return items, torch.where((end > begin)[:, None], self.context[latest], 0)
 
     def sequences(self) -> tuple[Tensor, Tensor]:
         """Every user's rows of the log in time order, file order for ties. → rows [n], ptr [users +
         2] by user code.
         """
-        keys, order = self._by_user
-        known = int(self.user.max()) if len(self.user) else 0
-        users = torch.arange(known + 2, device=order.device)
-        return order, keys.begin(users)
+        return self._sequences
+
+    @cached_property
+    def _sequences(self) -> tuple[Tensor, Tensor]:
+        order = self._user_rows.order
+        if len(order) > len(self.user):  # the rows of a longer log
+            order = order[order < len(self.user)]
+        ptr = torch.bincount(self.user).cumsum(0) if len(self.user) else self.user.new_zeros(1)
+        return order.long(), torch.cat([ptr.new_zeros(1), ptr])
 
     def audience(self, item: Tensor, as_of: Tensor, length: int) -> Tensor:
         """Contexts of each item's latest clicks before as_of, newest first. → [N, columns, length],
         0 = none.
         """
-        rows, held = self._latest(self._by_item, item, as_of, length)
+        rows, held = self._latest(self._item_rows, item, as_of, length)
         return torch.where(held[..., None], self.context[rows], 0).transpose(1, 2)
 
     def _latest(
-        self, sorted_rows: tuple[TimeKeys, Tensor], code: Tensor, as_of: Tensor, length: int
+        self, sorted_rows: CodeRows, code: Tensor, as_of: Tensor, length: int
     ) -> tuple[Tensor, Tensor]:
         """Rows of the log of each code's latest events before as_of, newest first, and which are
         held. → 2 x [n, length].
         """
-        keys, order = sorted_rows
-        end = keys.before(code, as_of)
-        begin = keys.begin(code)
+        end = sorted_rows.before(code, as_of)
+        begin = sorted_rows.begin(code)
         places = end[:, None] - 1 - torch.arange(length, device=end.device)
-        return order[places.clamp(min=0)], places >= begin[:, None]
+        return sorted_rows.rows(places.clamp(min=0)), places >= begin[:, None]

@@ -4,6 +4,7 @@ for any rows since.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,15 +134,20 @@ def extend_table(
     )
 
 
-def fit_context(settings: Features, rows: pd.DataFrame, work: Path) -> tuple[Tensor, list[Column]]:
-    """Codes of the context columns of interactions. → [n, columns], and their tables' sizes."""
+def fit_context(
+    settings: Features, values: Mapping[str, pd.Series[Any]], work: Path
+) -> tuple[list[Codes], list[Column]]:
+    """The codes of each context column's values, and their tables' sizes. values: distinct or all
+    values of train, by column.
+    """
     columns = settings.columns
-    _require(columns.context, rows, "interactions")
     for feature in columns.context:
-        fit_column(feature, "context", rows[feature.column], work)
-    return encode_context(columns, rows, work), [
-        _column(settings, "context", feature, work) for feature in columns.context
+        fit_column(feature, "context", values[feature.column], work)
+    codes = [
+        coder(columns, "context", feature, work).encode(values[feature.column])
+        for feature in columns.context
     ]
+    return codes, [_column(settings, "context", feature, work) for feature in columns.context]
 
 
 def encode_context(columns: FeatureColumns, rows: pd.DataFrame, folder: Path) -> Tensor:

@@ -10,6 +10,7 @@ moment exclude the event, for users and items, and are what serving sees.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -108,15 +109,18 @@ def fit_target_means(
     side: str,
     rows: pd.DataFrame | None,
     ids: Ids,
-    train: pd.DataFrame,
+    train: pd.DataFrame | Path,
     window: tuple[int, int],
 ) -> TargetMeans:
     """Fit the target means of users or items (`side`). rows: their table, if there is one. train:
-    the train rows, with label 0 too. window: start and end, ms.
+    the train rows, with label 0 too, or their Parquet file. window: start and end, ms.
     """
     chosen = [feature for feature in features if feature.kind == "target_mean"]
     if not chosen:
         return TargetMeans.none()
+    if isinstance(train, Path):
+        targets = sorted({feature.target for feature in chosen})
+        train = pd.read_parquet(train, columns=[KEYS[side], TIME, *targets])
     parts, base = [], 1
     for feature in chosen:
         group = _groups(feature, KEYS[side], rows, ids, base)

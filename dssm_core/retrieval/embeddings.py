@@ -31,6 +31,7 @@ from dssm_core.retrieval.encoder import load_towers, users_per_batch
 from dssm_core.retrieval.new_users import HotList
 from dssm_core.retrieval.seen_items import SeenItems
 from dssm_core.runs.layout import (
+    CODE_ROWS_FILE,
     ITEM_EMBEDDINGS_FILE,
     ITEM_IDS_FILE,
     LOG_FILE,
@@ -45,7 +46,7 @@ from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 
 ITEMS_PER_BATCH = 8192
-NOT_SERVED = (MANIFEST_FILE, LOG_FILE, SAMPLER_FILE)  # files of sample_negatives
+NOT_SERVED = (MANIFEST_FILE, LOG_FILE, CODE_ROWS_FILE, SAMPLER_FILE)  # files of sample_negatives
 
 
 def export_embeddings(run: Run, work: Path) -> Outcome:

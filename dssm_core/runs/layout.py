@@ -14,6 +14,7 @@ ITEM_IDS_FILE = "item_ids.parquet"  # sample_negatives, export_embeddings
 TABLES_FILE = "tables.safetensors"  # sample_negatives: features of users and items
 SCHEMA_FILE = "schema.json"  # sample_negatives: what the columns of the tables mean
 LOG_FILE = "log.safetensors"  # sample_negatives: the training events
+CODE_ROWS_FILE = "code_rows.safetensors"  # sample_negatives: the log's rows by user and by item
 SAMPLER_FILE = "sampler.safetensors"  # sample_negatives: tables of the sampler
 
 TOWERS_FILE = "towers.safetensors"  # train_towers: weights

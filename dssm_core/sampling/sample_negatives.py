@@ -8,28 +8,23 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from dssm_core.columns import ITEM, LABEL, TIME, USER
+from dssm_core.columns import ITEM, USER
 from dssm_core.config import Config
+from dssm_core.data.database import connect
 from dssm_core.features.activity import activity
-from dssm_core.features.dataset import (
-    availability,
-    bucket_times,
-    creation_times,
-    first_known_times,
-)
+from dssm_core.features.dataset import bucket_times
 from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.schema import Column, Schema, TowerColumns
-from dssm_core.features.tables import check_embedding_sizes, fit_context, fit_table
+from dssm_core.features.tables import check_embedding_sizes, fit_table
 from dssm_core.features.target_mean import fit_target_means
 from dssm_core.features.tensors import as_named, save_tensors
+from dssm_core.runs.files import scratch
 from dssm_core.runs.layout import (
-    LOG_FILE,
     SAMPLER_FILE,
     SCHEMA_FILE,
     TABLES_FILE,
@@ -39,6 +34,7 @@ from dssm_core.runs.layout import (
 )
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
+from dssm_core.sampling.coded_log import code_context, fit_ids, open_train, unlisted, write_log
 from dssm_core.sampling.sampler_tables import fit_sampler_tables, samplers_of
 
 SCALE_PAIRS = 100_000  # (item, refresh) pairs in the mean and deviation of the activity
@@ -50,36 +46,33 @@ def sample_negatives(run: Run, work: Path) -> Outcome:
     features = config.features
     split = run.need("split_by_time")
     window = (split.info["start_ms"], split.info["cutoff_ms"])
-    train = pd.read_parquet(run.step("split_by_time") / TRAIN_FILE)
-    positives = train[train[LABEL] == 1]
-    tables = {side: _read(run, f"{side}s") for side in ("user", "item")}
-    served = positives
-    if features.catalogue == "table" and tables["item"] is not None:
-        served = tables["item"]
-    listed = positives[ITEM].isin(served[ITEM])
-    positives = positives[listed]
-    ids = {USER: Ids.fit(positives[USER]), ITEM: Ids.fit(served[ITEM])}
-    for column, vocabulary in ids.items():
-        vocabulary.save(work / ids_file(column), column, lookup=True)
-    items, item_columns = fit_table(features, "item", tables["item"], ids[ITEM], work)
-    users, user_columns = fit_table(features, "user", tables["user"], ids[USER], work)
-    context, context_columns = fit_context(features, positives, work)
-    item_means = fit_target_means(
-        features.columns.item, "item", tables["item"], ids[ITEM], train, window
-    )
-    user_means = fit_target_means(
-        features.columns.user, "user", tables["user"], ids[USER], train, window
-    )
-    items = replace(items, means=item_means)
-    users = replace(users, means=user_means)
-    log = _log(positives, ids, context, tables["item"], window)
-    log = replace(log, **_shown(train[train[LABEL] == 0], ids))
+    train = run.step("split_by_time") / TRAIN_FILE
+    files = {side: _table(run, f"{side}s") for side in ("user", "item")}
+    tables = {side: pd.read_parquet(file) if file else None for side, file in files.items()}
+    catalogue = files["item"] if features.catalogue == "table" else None
+    with connect(work) as con, scratch(work.parent) as folder:
+        open_train(con, train, catalogue)
+        ids = fit_ids(con, catalogue)
+        for column, vocabulary in ids.items():
+            vocabulary.save(work / ids_file(column), column, lookup=True)
+        items, item_columns = fit_table(features, "item", tables["item"], ids[ITEM], work)
+        users, user_columns = fit_table(features, "user", tables["user"], ids[USER], work)
+        context_columns = code_context(con, features, work, Path(folder))
+        log = write_log(con, features, ids, tables["item"], window, work, Path(folder))
+        left_out = unlisted(con, len(log.item))
+    means = {
+        side: fit_target_means(
+            getattr(features.columns, side), side, tables[side], ids[f"{side}_id"], train, window
+        )
+        for side in tables
+    }
+    users = replace(users, means=means["user"])
+    items = replace(items, means=means["item"])
     scale = _activity_scale(log, config)
     schema = _schema(config, ids, user_columns, item_columns, context_columns, scale.shape[1])
     check_embedding_sizes(schema, features)
     coded = {**as_named("users", users), **as_named("items", items), "scale": scale}
     save_tensors(work / TABLES_FILE, coded)
-    save_tensors(work / LOG_FILE, as_named("log", log))
     (work / SCHEMA_FILE).write_text(schema.model_dump_json(indent=2))
     save_tensors(work / SAMPLER_FILE, fit_sampler_tables(config, log, ids))
     rows = {
@@ -87,51 +80,16 @@ def sample_negatives(run: Run, work: Path) -> Outcome:
         "users": len(ids[USER].index),
         "items": len(ids[ITEM].index),
     }
-    if not listed.all():  # positives of items that are not in the items table, the catalogue
-        rows["unlisted"] = int((~listed).sum())
+    if left_out:  # positives of items that are not in the items table, the catalogue
+        rows["unlisted"] = left_out
     info = {"sampler": config.sampler.kind, "refreshes": len(bucket_times(config, log))}
     return Outcome(rows, info)
 
 
-def _read(run: Run, name: str) -> pd.DataFrame | None:
-    """A validated table, None if the source has none."""
+def _table(run: Run, name: str) -> Path | None:
+    """The file of a validated table, None if the source has none."""
     file = run.step("validate_data") / table_file(name)
-    return pd.read_parquet(file) if file.is_file() else None
-
-
-def _log(
-    rows: pd.DataFrame,
-    ids: dict[str, Ids],
-    context: Tensor,
-    items: pd.DataFrame | None,
-    window: tuple[int, int],
-) -> Interactions:
-    """The positives as codes. context: [n, columns] codes; window: start and end, ms."""
-    item = torch.from_numpy(ids[ITEM].encode(rows[ITEM]))
-    time = torch.from_numpy(rows[TIME].to_numpy(dtype=np.int64, copy=True))
-    created = first_known_times(
-        torch.full((len(ids[ITEM]),), window[1]), item, time, creation_times(items, ids[ITEM])
-    )
-    return Interactions(
-        torch.from_numpy(ids[USER].encode(rows[USER])),
-        item,
-        time,
-        context,
-        created,
-        torch.tensor(window),
-        **availability(items, ids[ITEM]),
-    )
-
-
-def _shown(rows: pd.DataFrame, ids: dict[str, Ids]) -> dict[str, Tensor]:
-    """The rows of label 0 as the log's `shown_*`, without users and items that have no positive and
-    therefore no code.
-    """
-    user = torch.from_numpy(ids[USER].encode(rows[USER]))
-    item = torch.from_numpy(ids[ITEM].encode(rows[ITEM]))
-    known = (user > 0) & (item > 0)
-    time = torch.from_numpy(rows[TIME].to_numpy(dtype=np.int64, copy=True))
-    return {"shown_user": user[known], "shown_item": item[known], "shown_time": time[known]}
+    return file if file.is_file() else None
 
 
 def _activity_scale(log: Interactions, config: Config) -> Tensor:

@@ -34,16 +34,16 @@ def context(*columns, **changes):
 def test_whole_numbers_are_one_category_whatever_their_type(tmp_path, train, buckets):
     features = context("place", buckets=buckets)
     codes, _ = fit_context(features, pd.DataFrame({"place": train}), tmp_path)
-    assert codes[0, 0] != codes[1, 0]
+    assert codes[0][0] != codes[0][1]
     for asked in SEVENS:
         rows = pd.DataFrame({"place": asked})
-        assert encode_context(features.columns, rows, tmp_path).tolist() == codes.tolist()
+        assert encode_context(features.columns, rows, tmp_path)[:, 0].tolist() == codes[0].tolist()
 
 
 def test_a_log_that_writes_one_number_in_two_ways_has_one_category(tmp_path):
     rows = pd.DataFrame({"place": ["7", "7.0", "8", "7.5", "007"]})
     codes, (column,) = fit_context(context("place"), rows, tmp_path)
-    assert codes[:, 0].tolist() == [2, 2, 4, 3, 1]
+    assert codes[0].tolist() == [2, 2, 4, 3, 1]
     assert column.size == 5
 
 
@@ -62,13 +62,13 @@ def test_a_request_means_what_training_saw(tmp_path, train, asked):
     features = context("x")
     codes, _ = fit_context(features, pd.DataFrame({"x": train}), tmp_path)
     rows = pd.DataFrame({"x": asked})
-    assert encode_context(features.columns, rows, tmp_path).tolist() == codes.tolist()
-    assert sorted(codes[:, 0].tolist()) == [1, 2]
+    assert encode_context(features.columns, rows, tmp_path)[:, 0].tolist() == codes[0].tolist()
+    assert sorted(codes[0].tolist()) == [1, 2]
 
 
 def test_codes_follow_the_order_of_numbers_not_of_their_text(tmp_path):
     codes, _ = fit_context(context("x"), pd.DataFrame({"x": [10, 9, 100]}), tmp_path)
-    assert codes[:, 0].tolist() == [2, 1, 3]
+    assert codes[0].tolist() == [2, 1, 3]
 
 
 def test_a_vocabulary_of_numbers_that_an_earlier_version_wrote(tmp_path):

@@ -1,0 +1,156 @@
+"""The train part as codes: ids are fitted and joined by SQL, and the coded rows are written into a
+file that is mapped into memory, a part at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from duckdb import DuckDBPyConnection
+from torch import Tensor
+
+from dssm_core.columns import ITEM, LABEL, ROW, TIME, USER
+from dssm_core.config import Features
+from dssm_core.data.database import one_row, write_parquet
+from dssm_core.data.sql import identifier, numbered_rows, parquet
+from dssm_core.features.code_rows import load_code_rows, write_code_rows
+from dssm_core.features.dataset import availability, creation_times, first_known_times
+from dssm_core.features.ids import Ids
+from dssm_core.features.interactions import Interactions
+from dssm_core.features.schema import Column
+from dssm_core.features.tables import fit_context
+from dssm_core.features.tensors import create_tensors, from_named
+from dssm_core.runs.layout import CODE_ROWS_FILE, LOG_FILE
+
+ROWS_AT_ONCE = 1_000_000
+CODES = ("user", "item", "time")  # columns of the coded rows, before those of the context
+
+
+def open_train(con: DuckDBPyConnection, train: Path, catalogue: Path | None) -> None:
+    """Create the views `train` (numbered rows) and `listed`: the positives whose item is in the
+    items table `catalogue`, if there is one.
+    """
+    con.execute(f"CREATE VIEW train AS {numbered_rows(train)}")
+    listed = f"SELECT * FROM train WHERE {LABEL} = 1"
+    if catalogue:
+        listed += f" AND {ITEM} IN (SELECT {ITEM} FROM {parquet(catalogue)})"
+    con.execute(f"CREATE VIEW listed AS {listed}")
+
+
+def fit_ids(con: DuckDBPyConnection, catalogue: Path | None) -> dict[str, Ids]:
+    """The ids of users and items, in order, by column. Creates a table for each, `user_ids` and
+    `item_ids`, with their codes.
+    """
+    sources = {USER: "listed", ITEM: parquet(catalogue) if catalogue else "listed"}
+    ids = {}
+    for column, source in sources.items():
+        distinct = f"SELECT DISTINCT {column} FROM {source} WHERE {column} IS NOT NULL"
+        con.execute(
+            f"CREATE TABLE {column}s AS SELECT {column}, row_number() OVER () AS code"
+            f" FROM ({distinct} ORDER BY {column})"
+        )
+        rows = con.sql(f"SELECT {column} FROM {column}s ORDER BY code").to_arrow_table()
+        ids[column] = Ids(pd.Index(rows.to_pandas()[column], name=None).rename(None))
+    return ids
+
+
+def code_context(
+    con: DuckDBPyConnection, features: Features, work: Path, scratch: Path
+) -> list[Column]:
+    """Fit the context columns on their distinct values. Creates the table `context_N` (value, code)
+    for the N-th of them.
+    """
+    names = [feature.column for feature in features.columns.context]
+    files = [scratch / f"context_{number}.parquet" for number in range(len(names))]
+    for name, file in zip(names, files, strict=True):
+        write_parquet(con, f"SELECT DISTINCT {identifier(name)} AS value FROM listed", file)
+    values = {name: pd.read_parquet(file)["value"] for name, file in zip(names, files, strict=True)}
+    codes, columns = fit_context(features, values, work)
+    for number, (file, code) in enumerate(zip(files, codes, strict=True)):
+        con.register("codes", pa.table({ROW: np.arange(len(code)), "code": code}))
+        con.execute(
+            f"CREATE TABLE context_{number} AS SELECT value, code"
+            f" FROM ({numbered_rows(file)}) JOIN codes USING ({ROW})"
+        )
+    return columns
+
+
+def write_log(
+    con: DuckDBPyConnection,
+    features: Features,
+    ids: dict[str, Ids],
+    items: pd.DataFrame | None,
+    window: tuple[int, int],
+    work: Path,
+    scratch: Path,
+    rows_at_once: int = ROWS_AT_ONCE,
+) -> Interactions:
+    """Write the coded log, and its rows by user and by item, into `work`. Returns it mapped into
+    memory.
+
+    items: the items table, if there is one. window: start and end, ms. rows_at_once: rows that are
+    in memory at a time.
+    """
+    context = [feature.column for feature in features.columns.context]
+    positives = scratch / "positives.parquet"
+    n = write_parquet(con, _coded("listed", context), positives)
+    shown = scratch / "shown.parquet"
+    m = write_parquet(con, _coded(f"(SELECT * FROM train WHERE {LABEL} = 0)", []), shown)
+    whole = {"created": creation_times(items, ids[ITEM]), "window": torch.tensor(window)}
+    whole |= availability(items, ids[ITEM])
+    shapes: dict[str, tuple[int, ...]] = {"available_from": (0,), "available_until": (0,)}
+    shapes |= {name: values.shape for name, values in whole.items()}
+    shapes |= dict.fromkeys(CODES, (n,)) | {f"shown_{name}": (m,) for name in CODES}
+    shapes["context"] = (n, len(context))
+    named = {f"log.{name}": (torch.int64, shape) for name, shape in shapes.items()}
+    parts = create_tensors(work / LOG_FILE, named)
+    _fill(parts, "log.", positives, rows_at_once)
+    _fill(parts, "log.shown_", shown, rows_at_once)
+    for name, values in whole.items():
+        parts[f"log.{name}"].copy_(values)
+    end = torch.full((len(ids[ITEM]),), window[1])
+    created = first_known_times(end, parts["log.item"], parts["log.time"], whole["created"])
+    parts["log.created"].copy_(created)
+    log: Interactions = from_named(Interactions, "log", parts)
+    codes = {"user": log.user, "item": log.item}
+    write_code_rows(work / CODE_ROWS_FILE, log.time, codes, rows_at_once)
+    by_user, by_item = load_code_rows(work / CODE_ROWS_FILE, *codes)
+    return replace(log, by_user=by_user, by_item=by_item)
+
+
+def unlisted(con: DuckDBPyConnection, listed: int) -> int:
+    """Number of positives that are not among the `listed` ones."""
+    (positives,) = one_row(con, f"SELECT count(*) FROM train WHERE {LABEL} = 1")
+    return int(positives) - listed
+
+
+def _coded(rows: str, context: Sequence[str]) -> str:
+    """SQL: user, item, time and context codes of rows whose user and item have a code, in order."""
+    selected = ["user_ids.code AS user", "item_ids.code AS item", f"log.{TIME} AS time"]
+    joined = [f"{rows} AS log JOIN user_ids USING ({USER}) JOIN item_ids USING ({ITEM})"]
+    for number, name in enumerate(context):
+        table = f"context_{number}"
+        selected.append(f"{table}.code AS {table}")
+        same = f"log.{identifier(name)} IS NOT DISTINCT FROM {table}.value"
+        joined.append(f"JOIN {table} ON {same}")
+    return f"SELECT {', '.join(selected)} FROM {' '.join(joined)} ORDER BY log.{ROW}"
+
+
+def _fill(parts: dict[str, Tensor], prefix: str, coded: Path, rows_at_once: int) -> None:
+    """Copy coded rows from a Parquet file into the tensors of a log."""
+    first = 0
+    for batch in pq.ParquetFile(coded).iter_batches(rows_at_once):
+        rows = slice(first, first + len(batch))
+        columns = [torch.from_numpy(column.to_numpy().copy()) for column in batch.columns]
+        for name, values in zip(CODES, columns, strict=False):
+            parts[prefix + name][rows] = values
+        for number, values in enumerate(columns[len(CODES) :]):
+            parts["log.context"][rows, number] = values
+        first += len(batch)
