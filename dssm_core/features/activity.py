@@ -17,7 +17,7 @@ def activity(log: Interactions, item: Tensor, as_of: Tensor, windows_h: tuple[in
     hours), log(1 + hours since the last click).
     """
     counts = [log.clicks(item, as_of - hours * HOUR_MS, as_of) for hours in windows_h]
-    counts.append(log.clicks(item, torch.full_like(as_of, log.start), as_of))
+    counts.append(log.clicks(item, log.window[0].expand_as(as_of), as_of))
     ages = [as_of - log.created[item], as_of - log.last_click(item, as_of)]
     hours = [(age.clamp(min=0).double() / HOUR_MS) for age in ages]
     return torch.stack([*counts, *hours], dim=1).double().log1p().float()

@@ -72,16 +72,16 @@ def item_inputs(
     log: Interactions,
     table: ColumnTable,
     item: Tensor,
-    as_of: int,
+    as_of: int | Tensor,
     features: Features,
     scale: Tensor,
 ) -> ItemInputs:
     """What the item tower sees of items as of one moment.
 
-    item: [N] codes; as_of: ms; scale: [2, activity columns] mean and standard deviation of
-    `activity` on train.
+    item: [N] codes; as_of: ms, also as a tensor [1]; scale: [2, activity columns] mean and standard
+    deviation of `activity` on train.
     """
-    moments = torch.full_like(item, as_of)
+    moments = torch.zeros_like(item) + as_of
     multi, numeric = (
         table.multi[item],
         torch.cat([table.numeric[item], table.means.as_of(item, moments)], dim=1),

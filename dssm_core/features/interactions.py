@@ -136,7 +136,7 @@ class Interactions:
         none. → [n].
         """
         rows, held = self._latest(self._item_rows, item, as_of, 1)
-        return torch.where(held, self.time[rows], self.start).squeeze(1)
+        return torch.where(held, self.time[rows], self.window[0]).squeeze(1)
 
     def history(self, user: Tensor, as_of: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Each user's latest items before as_of, oldest first, and the context of the newest.
@@ -150,7 +150,7 @@ class Interactions:
             )
         end = sorted_rows.before(user, as_of)
         begin = sorted_rows.begin(user)
-        held = torch.minimum(end - begin, torch.tensor(length, device=end.device))
+        held = (end - begin).clamp(max=length)
         place = torch.arange(length, device=end.device)
         rows = sorted_rows.rows(
             ((end - held)[:, None] + place).clamp(max=len(sorted_rows.order) - 1)

@@ -9,6 +9,7 @@ from torch import Tensor, cat, nn
 from dssm_core.config import Features
 from dssm_core.features.inputs import ColumnTable
 from dssm_core.features.schema import TowerColumns
+from dssm_core.features.shapes import distinct
 from dssm_core.models.fields import Fields
 
 
@@ -46,11 +47,9 @@ class HistoryItems(nn.Module):
         """codes: [...] int64, 0 = no item → [..., width]."""
         parts = [ids(codes) for ids in self._ids.values()]
         if self.fields is not None and self.project is not None and self._items is not None:
-            distinct, row = codes.unique(return_inverse=True)
             table = self._items
-            fields = self.fields(
-                table.categorical[distinct], table.multi[distinct], table.numeric[distinct]
-            )
+            items, row = distinct(codes, len(table.categorical))
+            fields = self.fields(table.categorical[items], table.multi[items], table.numeric[items])
             projected = self.project(cat(fields, dim=-1)).float()
             # index_select: its gradient is summed in a fixed order.
             projected = projected.index_select(0, row.flatten())

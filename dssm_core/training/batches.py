@@ -11,11 +11,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dssm_core.config import Config
 from dssm_core.features.events import (
@@ -34,22 +35,30 @@ from dssm_core.features.inputs import (
 )
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.ragged import ranges
-from dssm_core.training.epoch_order import epoch_batches, filled, length_batches, shuffled_within
+from dssm_core.features.shapes import rounded_up
+from dssm_core.training.epoch_order import (
+    Rows,
+    epoch_batches,
+    filled,
+    length_batches,
+    shuffled_within,
+    staged,
+)
 
 
 @dataclass(frozen=True)
 class Batch:
     """The users of a batch, and its n events, all of the same refresh.
 
-    bucket: the number of the refresh. positions: [n], the row of each event's user vector among the
-    flattened [B * L] ones, if a user has a vector at each position of the history. rows: [n], the
-    user of each event among the B users, if several events share one. Both are None if each event
-    has its own user.
+    Events of item 0 are padding. bucket: [1], the number of the refresh. positions: [n], the row of
+    each event's user vector among the flattened [B * L] ones, if a user has a vector at each
+    position of the history. rows: [n], the user of each event among the B users, if several events
+    share one. Both are None if each event has its own user.
     """
 
     inputs: UserInputs
     events: Events
-    bucket: int
+    bucket: Tensor
     positions: Tensor | None = None
     rows: Tensor | None = None
 
@@ -58,18 +67,20 @@ class Examples(Protocol):
     """The training events of a log in batches.
 
     count: the number of events. left_out: the number of interactions that are none, by reason.
+    fixed_shapes: whether the shapes of a batch follow from the sizes of its rows alone.
     """
 
+    fixed_shapes: ClassVar[bool]
     count: int
     left_out: dict[str, int]
 
-    def batches(self, size: int, seed: int) -> list[Tensor]:
+    def batches(self, size: int, seed: int, padded: bool = False) -> list[Rows]:
         """Rows of each batch of an epoch, of about `size` events. The same seed gives the same
-        batches.
+        batches; `padded` fills them up with events of item 0, so that few sizes occur.
         """
         ...
 
-    def take(self, rows: Tensor, generator: torch.Generator) -> Batch:
+    def take(self, rows: Rows, generator: torch.Generator) -> Batch:
         """The batch of these rows."""
         ...
 
@@ -88,6 +99,8 @@ def examples(config: Config, log: Interactions, users: ColumnTable, times: Tenso
 class EventExamples:
     """One row for each event, as of its refresh."""
 
+    fixed_shapes: ClassVar[bool] = True
+
     def __init__(
         self, config: Config, log: Interactions, users: ColumnTable, times: Tensor
     ) -> None:
@@ -95,20 +108,24 @@ class EventExamples:
         self.log = log
         self.users = users
         times = times.to(log.time.device)
-        self.events = training_events(log, times)
+        events = training_events(log, times)
         self.left_out = left_out(log, times)
-        self.buckets = self.events.bucket.cpu()
+        self.buckets = events.bucket.cpu()
         self.count = len(self.buckets)
+        # The last event is padding: the unknown user and item, before anything happened.
+        self.events = Events(*(pad(part, (0, 1)) for part in vars(events).values()))
 
-    def batches(self, size: int, seed: int) -> list[Tensor]:
+    def batches(self, size: int, seed: int, padded: bool = False) -> list[Rows]:
         """See Examples."""
-        return epoch_batches(self.buckets, size, seed)
+        batches = epoch_batches(self.buckets, size, seed)
+        padding = self.count if padded else None
+        return [Rows(at, len(at)) for at in staged(batches, self.log.user.device, padding)]
 
-    def take(self, rows: Tensor, generator: torch.Generator) -> Batch:
+    def take(self, rows: Rows, generator: torch.Generator) -> Batch:
         """See Examples."""
-        events = Events(*(part[rows.to(part.device)] for part in vars(self.events).values()))
+        events = Events(*(part[rows.at] for part in vars(self.events).values()))
         inputs = users_as_of(self.log, self.users, events.user, events.as_of, self.features)
-        return Batch(inputs, events, int(self.buckets[rows[0]]))
+        return Batch(inputs, events, events.bucket[:1])
 
 
 class SequenceExamples:
@@ -119,34 +136,46 @@ class SequenceExamples:
     event except for a user's first is a target once.
     """
 
+    fixed_shapes: ClassVar[bool] = True
+
     def __init__(self, config: Config, log: Interactions, users: ColumnTable) -> None:
         self.log = log
         self.users = users
         self.future = config.train.target == "future"
         self.length = config.features.history.length
         self.order, ptr = log.sequences()
-        self.begin, self.end = stretches(ptr, max(1, self.length))
-        self.lengths = (self.end - self.begin - 1).cpu()
+        begin, end = stretches(ptr, max(1, self.length))
+        self.lengths = (end - begin - 1).cpu()
+        self.begin = pad(begin, (0, 1))  # the last stretch is padding: it has no event
+        self.end = pad(end, (0, 1), value=1)
         self.count = int(self.lengths.sum())
         self.left_out = {FIRST_OF_USER: int((ptr.diff() > 0).sum())}
 
-    def batches(self, size: int, seed: int) -> list[Tensor]:
+    def batches(self, size: int, seed: int, padded: bool = False) -> list[Rows]:
         """See Examples."""
-        return length_batches(self.lengths, size, seed)
+        batches = length_batches(self.lengths, size, seed)
+        places = staged(batches, self.order.device, len(self.lengths) if padded else None)
+        found = []
+        for batch, at in zip(batches, places, strict=True):
+            lengths = self.lengths[batch]
+            events, length = int(lengths.sum()), int(lengths.max())
+            if padded:
+                length = min(rounded_up(length, 2), max(1, self.length))
+                events = min(rounded_up(events), length * len(at))
+            found.append(Rows(at, events, length))
+        return found
 
-    def take(self, rows: Tensor, generator: torch.Generator) -> Batch:
+    def take(self, rows: Rows, generator: torch.Generator) -> Batch:
         """See Examples."""
-        rows = rows.to(self.order.device)
-        last = self.end[rows, None] - 1
-        longest = int(self.lengths[rows.cpu()].max())
-        position = self.begin[rows, None] + torch.arange(longest, device=last.device)  # [B, L]
+        last = self.end[rows.at, None] - 1
+        position = self.begin[rows.at, None] + torch.arange(rows.length, device=last.device)
         present = position < last
         shown = self.order[torch.minimum(position, last)]
         target = position + 1
         if self.future:
             noise = torch.rand(position.shape, generator=generator, device=position.device)
             target = target + (noise * (last - position)).long()
-        events = present.flatten().nonzero().squeeze(1)
+        events = present.flatten().nonzero_static(size=rows.events).squeeze(1)  # -1 if padding
         targets = self.order[torch.minimum(target, last)].flatten()[events]
         history = torch.zeros_like(position)
         if self.length:
@@ -154,7 +183,9 @@ class SequenceExamples:
         inputs = sequence_inputs(
             self.users, self.log.user[shown[:, 0]], history, self.log.context[shown]
         )
-        return Batch(inputs, events_without_refresh(self.log, targets), 0, events)
+        found = events_without_refresh(self.log, targets)
+        found = replace(found, item=torch.where(events >= 0, found.item, 0))
+        return Batch(inputs, found, found.bucket[:1], events.clamp(min=0))
 
 
 class UserExamples:
@@ -162,7 +193,11 @@ class UserExamples:
 
     A random part of a user's items is the history, so that it never holds a target, as in denoising
     autoencoders (Liang et al. 2018). With features.history.length 0, every item is a target.
+
+    Shapes are not fixed: how many items are targets depends on the draws.
     """
+
+    fixed_shapes: ClassVar[bool] = False
 
     def __init__(self, config: Config, log: Interactions, users: ColumnTable) -> None:
         self.log = log
@@ -176,14 +211,15 @@ class UserExamples:
         self.count = int(self.lengths.sum())
         self.left_out = {ONLY_ONE: len(log.item) - self.count}
 
-    def batches(self, size: int, seed: int) -> list[Tensor]:
-        """See Examples."""
+    def batches(self, size: int, seed: int, padded: bool = False) -> list[Rows]:
+        """See Examples. Nothing is filled up."""
         order = torch.randperm(len(self.lengths), generator=torch.Generator().manual_seed(seed))
-        return filled(order, self.lengths, size)
+        batches = filled(order, self.lengths, size)
+        return [Rows(at, size) for at in staged(batches, self.codes.device, None)]
 
-    def take(self, rows: Tensor, generator: torch.Generator) -> Batch:
+    def take(self, rows: Rows, generator: torch.Generator) -> Batch:
         """See Examples."""
-        user = self.codes[rows.to(self.codes.device)]
+        user = self.codes[rows.at]
         row, at = ranges(self.ptr[user], self.ptr[user + 1])
         taken = self.order[at]
         position = random_part(row, len(user), self.length, generator)
@@ -194,7 +230,7 @@ class UserExamples:
         context = self.log.context[self.order[self.ptr[user]]]
         inputs = user_inputs(self.users, user, history, context)
         events = events_without_refresh(self.log, taken[~shown])
-        return Batch(inputs, events, 0, rows=row[~shown])
+        return Batch(inputs, events, events.bucket[:1], rows=row[~shown])
 
 
 def events_without_refresh(log: Interactions, rows: Tensor) -> Events:

@@ -6,11 +6,33 @@ The same seed gives the same batches, so that a killed training continues where 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+from dssm_core.features.shapes import rounded_up
 
 SORTED_TOGETHER = 50  # batches whose stretches are sorted by length, so that little is padding
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a batch, and the sizes of its tensors, which are known before the batch is taken.
+
+    at: [B], on the device. events: the number of events, for users with their items about that
+    number. length: that of the longest row. All count padding.
+    """
+
+    at: Tensor
+    events: int
+    length: int = 1
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Batches of the same sizes have tensors of the same shapes."""
+        return len(self.at), self.events, self.length
 
 
 def epoch_batches(bucket: Tensor, size: int, seed: int) -> list[Tensor]:
@@ -54,6 +76,18 @@ def shuffled_within(group: Tensor, generator: torch.Generator) -> Tensor:
     """
     noise = torch.rand(len(group), generator=generator, device=group.device, dtype=torch.double)
     return (group.double() + noise).argsort()
+
+
+def staged(batches: list[Tensor], device: torch.device, padding: int | None) -> list[Tensor]:
+    """The batches of an epoch on the device, sent at once.
+
+    padding: the row that fills batches up to one of a few sizes; None for batches as they are.
+    """
+    if padding is not None:
+        batches = [
+            pad(batch, (0, rounded_up(len(batch)) - len(batch)), value=padding) for batch in batches
+        ]
+    return list(torch.cat(batches).to(device).split([len(batch) for batch in batches]))
 
 
 def _even_parts(count: int, size: int) -> Iterator[int]:

@@ -27,7 +27,7 @@ def softmax_cross_entropy(compared: BatchVectors, log_count: Tensor | None) -> T
     total: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         user, compared.own, compared.candidate, log_count, compared, dtype
     )
-    return total / len(compared.own)
+    return total / compared.number
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -59,9 +59,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             odds.sub_(highest[:, None]).exp_()
             above = positive[events] - highest[row]
             total = odds.sum(1)[row] + above.exp()
-            loss += (total.log() - above).sum()
-            share[events] = above.exp() / total - 1
-            weight = torch.zeros_like(highest).index_add_(0, row, 1 / total)[:, None]
+            present = None if compared.present is None else compared.present[events]
+            loss += _counted(total.log() - above, present).sum()
+            share[events] = _counted(above.exp() / total - 1, present)
+            each = _counted(1 / total, present)
+            weight = torch.zeros_like(highest).index_add_(0, row, each)[:, None]
             odds = odds.to(dtype)  # weighting after the products is cheaper than weighting odds
             grad_user[at] = (odds @ candidates) * weight
             grad_candidate += odds.T @ (user[at] * weight).to(dtype)
@@ -76,6 +78,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return grad * grad_user, grad_own, grad * grad_candidate, None, None, None
 
 
+def _counted(values: Tensor, present: Tensor | None) -> Tensor:
+    """Values of events, 0 for those that are padding. [e] → [e]."""
+    return values if present is None else torch.where(present, values, 0)
+
+
 def _masked(logits: Tensor, log_count: Tensor | None, compared: BatchVectors, at: slice) -> Tensor:
     """Subtract log_count, and set candidates that are no negatives to -inf, in place.
 
@@ -83,7 +90,8 @@ def _masked(logits: Tensor, log_count: Tensor | None, compared: BatchVectors, at
     """
     if compared.whole:
         events, row = compared.events_of(at)
-        logits[row, compared.own_items[events] - 1] = -torch.inf
+        column = (compared.own_items[events] - 1).clamp(min=0)
+        logits.view(-1).index_fill_(0, row * logits.shape[1] + column, -torch.inf)
         if compared.availability is None:
             return logits
         return logits.masked_fill_(compared.availability.missing(at), -torch.inf)

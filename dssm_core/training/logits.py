@@ -22,6 +22,22 @@ class Logits(NamedTuple):
     log_count_positive: Tensor  # [B]
     log_count_negative: Tensor  # [C] for candidates shared by the batch, else [B, C]
     catalogue: int
+    present: Tensor | None = None  # [B], which events are not padding; None if all
+    candidates: Tensor | None = None  # [] or [B], number of candidates without padding
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over events. values: [B] → []."""
+        if self.present is None:
+            return values.mean()
+        return torch.where(self.present, values, 0).sum() / self.present.sum()
+
+    def mean_of_candidates(self, values: Tensor) -> Tensor:
+        """Mean over each event's candidates. values: [B, C], 0 where left out → [B]."""
+        return values.mean(1) if self.candidates is None else values.sum(1) / self.candidates
+
+    def mean_of_pairs(self, values: Tensor) -> Tensor:
+        """Mean over events and their candidates. values: [B, C], 0 where left out → []."""
+        return values.mean() if self.present is None else self.mean(self.mean_of_candidates(values))
 
 
 class Availability(NamedTuple):
@@ -66,11 +82,17 @@ class BatchVectors(NamedTuple):
     candidate_users: Tensor | None = None  # [C] codes of the candidates' users, -1 if drawn
     rows: Tensor | None = None  # [n] ascending rows of `user`
     availability: Availability | None = None  # None if all items are always available
+    present: Tensor | None = None  # [n], which events are not padding; None if all
+
+    @property
+    def number(self) -> Tensor | int:
+        """The number of events without padding."""
+        return len(self.own) if self.present is None else self.present.sum()
 
     def left_out(self, at: slice) -> Tensor:
         """Which candidates are no negatives of the users in the rows `at`. → [b, C].
 
-        These are items that are not available, and a user's own items in the batch: a batch holds
+        These are padding, items that are not available, and a user's own items: a batch holds
         whole stretches of histories, so without this mask a user's other items would be negatives
         far too often. If events have candidates of their own, `at` are events instead of users.
         """
@@ -84,6 +106,8 @@ class BatchVectors(NamedTuple):
             return self._own_among_shared(at)
         candidates = self.candidate_items if shared else self.candidate_items[at]
         hits = self.own_items[at, None] == candidates
+        if self.present is not None:
+            hits |= candidates == 0
         if self.own_users is None or self.candidate_users is None:
             return hits
         return hits | (self.own_users[at, None] == self.candidate_users)
@@ -98,8 +122,15 @@ class BatchVectors(NamedTuple):
             left_out = left_out[self.rows] if self.candidate_items.dim() == 1 else left_out
         positive, negative = logits(user, self.own, self.candidate, self.temperature)
         negative = negative.masked_fill(left_out, -torch.inf)
+        real = None if self.present is None else (self.candidate_items > 0).sum(-1)
         return Logits(
-            positive, negative, self.log_count_positive, self.log_count_negative, self.catalogue
+            positive,
+            negative,
+            self.log_count_positive,
+            self.log_count_negative,
+            self.catalogue,
+            self.present,
+            real,
         )
 
     def events_of(self, at: slice) -> tuple[slice, Tensor]:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dssm_core import families
 from dssm_core.config import Config
-from dssm_core.families import LOSSES
+from dssm_core.families import LOSSES, TOWERS
+from dssm_core.features import shapes
 from dssm_core.features.dataset import Prepared, bucket_times
 from dssm_core.features.events import Events
 from dssm_core.features.inputs import item_inputs
@@ -21,6 +22,7 @@ from dssm_core.models.two_tower import TwoTower
 from dssm_core.sampling.sampler_tables import load_sampler_tables, samplers_of
 from dssm_core.sampling.samplers.protocol import Sampler, Tables, side_by_side
 from dssm_core.training.batches import Batch, examples
+from dssm_core.training.epoch_order import Rows
 from dssm_core.training.logits import Availability, BatchVectors
 
 
@@ -29,27 +31,28 @@ class Candidates:
     """The candidates of a batch, and the samplers that they come from.
 
     items: [C] codes, or [B, C] if each event has its own. users: [C], whose items the candidates
-    are, -1 for drawn ones; None if all are drawn. samplers: (sampler, its tables, its number of
-    candidates); empty if the candidates are the whole catalogue.
+    are, -1 for drawn ones; None if all are drawn. samplers: (sampler, its tables, log of its number
+    of candidates); empty if the candidates are the whole catalogue.
     """
 
     items: Tensor
-    bucket: int
+    bucket: Tensor
     users: Tensor | None
-    samplers: list[tuple[Sampler, Tables, int]]
+    samplers: list[tuple[Sampler, Tables, float | Tensor]]
 
     def log_count(self, items: Tensor, events: Events) -> Tensor:
-        """log(sum of C * q): the log of how often each item is expected among the candidates.
+        """log(sum of C * q): the log of how often each item is expected among the candidates; 0 for
+        padding.
 
         items: [n] or [B, n] → the same shape.
         """
         if not self.samplers:
             return torch.zeros(items.shape, device=items.device)
         log_counts = [
-            math.log(count) + sampler.log_q(tables, self.bucket, items, events)
-            for sampler, tables, count in self.samplers
+            log_number + sampler.log_q(tables, self.bucket, items, events)
+            for sampler, tables, log_number in self.samplers
         ]
-        return torch.stack(log_counts).logsumexp(0)
+        return torch.where(items > 0, torch.stack(log_counts).logsumexp(0), 0)
 
 
 class Objective:
@@ -66,19 +69,30 @@ class Objective:
         self.log = log
         self.items = prepared.items
         self.scale = prepared.scale
-        self.times = bucket_times(config, prepared.log)
+        self.times = bucket_times(config, prepared.log).to(device)
         self.examples = examples(config, log, prepared.users, self.times)
         self.loss = families.build(LOSSES, config.loss)
         self.samplers = samplers_of(config)
+        self.padded = shapes.fixed(device) and self.fixed_shapes
         self.tables: dict[str, Tables] = {}
         for name in self.samplers:
             tables = load_sampler_tables(samples, phase, name)
             self.tables[name] = {key: table.to(device) for key, table in tables.items()}
 
-    def __call__(self, model: TwoTower, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """The loss of the batch at `rows`, which are on the CPU, as `examples.batches` returns
-        them. → [].
-        """
+    @property
+    def fixed_shapes(self) -> bool:
+        """Whether all parts of a step have shapes that follow from the sizes of a batch's rows."""
+        kinds = [self.config.tower, self.config.item_tower or self.config.tower]
+        towers = [families.build(TOWERS, kind) for kind in kinds]
+        parts = [*towers, self.loss, *self.samplers.values(), self.examples]
+        return all(part.fixed_shapes for part in parts)
+
+    def batches(self, seed: int) -> list[Rows]:
+        """The batches of an epoch, on the device."""
+        return self.examples.batches(self.config.train.batch_size, seed, self.padded)
+
+    def __call__(self, model: TwoTower, rows: Rows, generator: torch.Generator) -> Tensor:
+        """The loss of the batch at `rows`. → []."""
         batch = self.examples.take(rows, generator)
         candidates = self._candidates(batch.bucket, batch.events, generator)
         compared = self._compare(model, batch, candidates, generator)
@@ -113,6 +127,7 @@ class Objective:
             candidate_users=candidates.users,
             rows=batch.rows,
             availability=self._availability(batch, candidates.items, len(users)),
+            present=events.item > 0 if self.padded else None,
         )
 
     def _availability(self, batch: Batch, items: Tensor, users: int) -> Availability | None:
@@ -132,21 +147,21 @@ class Objective:
         return Availability(since, self.log.available_until[items], first, last)
 
     def _embed_items(
-        self, model: TwoTower, codes: Tensor, bucket: int, generator: torch.Generator
+        self, model: TwoTower, codes: Tensor, bucket: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Item vectors as of the bucket's refresh. codes: [n] → [n, D] float32."""
-        distinct, row = codes.unique(return_inverse=True)
-        as_of = int(self.times[bucket])
+        items, row = shapes.distinct(codes, len(self.log.created))
+        as_of = self.times[bucket]
         features = self.config.features
-        inputs = item_inputs(self.log, self.items, distinct, as_of, features, self.scale)
+        inputs = item_inputs(self.log, self.items, items, as_of, features, self.scale)
         dropout = self.config.train.id_dropout
         if dropout:
-            noise = torch.rand(distinct.shape, generator=generator, device=distinct.device)
-            inputs = inputs._replace(item=torch.where(noise >= dropout, distinct, 0))
+            noise = torch.rand(items.shape, generator=generator, device=items.device)
+            inputs = inputs._replace(item=torch.where(noise >= dropout, items, 0))
         # index_select: its gradient is summed in a fixed order, and here in full precision.
         return model.items(inputs).float().index_select(0, row)
 
-    def _candidates(self, bucket: int, events: Events, generator: torch.Generator) -> Candidates:
+    def _candidates(self, bucket: Tensor, events: Events, generator: torch.Generator) -> Candidates:
         """Draw the candidates of a batch from all samplers; without samplers, all items."""
         if not self.samplers:
             items = torch.arange(1, len(self.log.created), device=events.item.device)
@@ -154,7 +169,7 @@ class Objective:
         count = self.config.train.negatives
         parts: list[Tensor] = []
         users: list[Tensor] = []
-        samplers: list[tuple[Sampler, Tables, int]] = []
+        samplers: list[tuple[Sampler, Tables, float | Tensor]] = []
         for name, sampler in self.samplers.items():
             tables = self.tables[name]
             items = sampler.draw(tables, bucket, count, events, generator)
@@ -162,7 +177,9 @@ class Objective:
             no_user = torch.full_like(events.user[:1], -1).expand(number)
             parts.append(items)
             users.append(events.user if sampler.from_batch else no_user)
-            samplers.append((sampler, tables, number))
+            padded = self.padded and sampler.from_batch
+            log_number = (items > 0).sum().log() if padded else math.log(number)
+            samplers.append((sampler, tables, log_number))
         from_batch = any(sampler.from_batch for sampler in self.samplers.values())
         candidate_users = torch.cat(users) if from_batch else None
         return Candidates(side_by_side(parts), bucket, candidate_users, samplers)

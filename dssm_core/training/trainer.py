@@ -29,6 +29,7 @@ from dssm_core.runs.layout import CHECKPOINT_FILE, HISTORY_FILE, TOWERS_FILE
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
+from dssm_core.training.epoch_order import Rows
 from dssm_core.training.epoch_selection import HeldOutQueries
 from dssm_core.training.notes import warn
 from dssm_core.training.objective import Objective
@@ -142,7 +143,7 @@ class Trainer:
                 " refresh before its clicks. Give more split.train_days, or a smaller"
                 " features.activity.refresh_h"
             )
-        self.steps_per_epoch = len(examples.batches(self.config.train.batch_size, seed=0))
+        self.steps_per_epoch = len(self.objective.batches(seed=0))
         self._start(state)
         queries = HeldOutQueries(self.config, self.prepared.log) if phase == "select" else None
         while not self._finished():
@@ -191,8 +192,7 @@ class Trainer:
     def _run_epoch(self) -> None:
         """Train on the remaining batches of the epoch."""
         progress = self.progress
-        seed = self._seed(progress.epoch)
-        batches = self.objective.examples.batches(self.config.train.batch_size, seed)
+        batches = self.objective.batches(self._seed(progress.epoch))
         losses: list[Tensor] = []
         for number in range(progress.batch, len(batches)):
             losses.append(self._step(batches[number]))
@@ -206,7 +206,7 @@ class Trainer:
                 if time.monotonic() - self.saved_at >= self.config.train.checkpoint_every_s:
                     self._save()
 
-    def _step(self, rows: Tensor) -> Tensor:
+    def _step(self, rows: Rows) -> Tensor:
         """One update from the examples at `rows` [B]. Returns the detached loss, without waiting
         for the device. → [].
         """

@@ -5,6 +5,11 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import chisquare
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 
 from dssm_core import families
 from dssm_core.columns import HOUR_MS, ITEM, USER
@@ -143,3 +148,28 @@ def test_same_generator_same_draws(case, log, build):
         sampler.draw(tables, 1, 50, events, torch.Generator().manual_seed(7)) for _ in range(2)
     )
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_what_a_sampler_says_of_its_shapes_is_so(case, log, build):
+    """Fake tensors have no values: a size or a number that depends on them is an error."""
+    sampler, events, generator = build(case), first_events(batch(log, 1)), torch.Generator()
+    tables = sampler.fit(log, AS_OF, IDS)
+    bucket, count = torch.tensor([1]), len(events.item)
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        tables = {name: fake.from_tensor(table) for name, table in tables.items()}
+        given = (
+            fake.from_tensor(bucket),
+            count,
+            Events(*map(fake.from_tensor, vars(events).values())),
+        )
+        if not sampler.fixed_shapes:
+            with pytest.raises(
+                (DataDependentOutputException, DynamicOutputShapeException, RuntimeError)
+            ):
+                sampler.draw(tables, *given, generator)
+            return
+        drawn = sampler.draw(tables, *given, generator)
+        shared = drawn.dim() == 1
+        assert drawn.shape == ((count,) if shared else (count, count))
+        assert sampler.log_q(tables, given[0], drawn, given[2]).shape == drawn.shape

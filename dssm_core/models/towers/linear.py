@@ -22,6 +22,7 @@ class LinearTower(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     ignores: ClassVar[tuple[str, ...]] = ()
+    fixed_shapes: ClassVar[bool] = True
     user_only: ClassVar[tuple[str, ...]] = ()
 
     def user(self, history: History, width: int, field_dims: list[int], dim: int) -> nn.Module:

@@ -17,6 +17,7 @@ class Mlp(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     ignores: ClassVar[tuple[str, ...]] = ()
+    fixed_shapes: ClassVar[bool] = True
     user_only: ClassVar[tuple[str, ...]] = ()
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128,)
     """Number of units of each hidden layer."""

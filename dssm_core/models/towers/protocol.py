@@ -25,6 +25,9 @@ class Tower(Protocol):
 
     ignores: ClassVar[tuple[str, ...]]
     """Settings of the config that have no effect under this tower, by dotted path."""
+    fixed_shapes: ClassVar[bool]
+    """Whether no shape depends on values, so that a GPU can repeat a step without waiting for the
+    CPU."""
     user_only: ClassVar[tuple[str, ...]]
     """Its own settings that the item side does not read."""
 

@@ -27,6 +27,7 @@ class Recurrent(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     ignores: ClassVar[tuple[str, ...]] = POOLING
+    fixed_shapes: ClassVar[bool] = True
     user_only: ClassVar[tuple[str, ...]] = ("blocks", "expansion", "dropout", "embedding_dropout")
     blocks: Annotated[int, Field(ge=1)] = 2
     """Number of blocks."""

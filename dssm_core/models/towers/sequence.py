@@ -23,6 +23,7 @@ class Sequence(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     ignores: ClassVar[tuple[str, ...]] = POOLING
+    fixed_shapes: ClassVar[bool] = True
     user_only: ClassVar[tuple[str, ...]] = (
         "blocks",
         "heads",

@@ -23,6 +23,7 @@ class Youtube(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     ignores: ClassVar[tuple[str, ...]] = POOLING
+    fixed_shapes: ClassVar[bool] = True
     user_only: ClassVar[tuple[str, ...]] = ("hidden", "dropout")
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (256, 128)
     """Number of units of each hidden layer."""

@@ -16,6 +16,7 @@ from dssm_core.features.events import Events
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.ragged import ranges
 from dssm_core.sampling.samplers.protocol import (
+    Bucket,
     FittedIds,
     Tables,
     categorical,
@@ -35,6 +36,7 @@ class Active(BaseModel):
     even: ClassVar[bool] = False
     draws_positives: ClassVar[bool] = True
     from_batch: ClassVar[bool] = False
+    fixed_shapes: ClassVar[bool] = True
     same_for_all: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     window_h: Annotated[int, Field(ge=1)] = 24
@@ -72,34 +74,31 @@ class Active(BaseModel):
         }
 
     def draw(
-        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+        self, tables: Tables, bucket: Bucket, count: int, events: Events, generator: torch.Generator
     ) -> Tensor:
         """[count] item codes known and mostly active as of the bucket's refresh; the order says
         nothing.
         """
-        shares = torch.full((), self._share(tables, bucket), device=generator.device)
-        even = int(torch.binomial(torch.full_like(shares, count), shares, generator=generator))
-        place = torch.randint(
-            int(tables["known"][bucket]), (even,), generator=generator, device=generator.device
+        chance, place = torch.rand(
+            2, count, generator=generator, device=generator.device, dtype=torch.double
         )
-        if even == count:
-            return tables["by_age"][place]
-        return torch.cat(
-            [tables["by_age"][place], draw_categorical(tables, bucket, count - even, generator)]
-        )
+        known = tables["by_age"][(place * tables["known"][bucket]).long()]
+        if not len(tables["items"]):
+            return known
+        active = draw_categorical(tables, bucket, count, generator)
+        return torch.where(chance < self._share(tables, bucket), known, active)
 
-    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+    def log_q(self, tables: Tables, bucket: Bucket, items: Tensor, events: Events) -> Tensor:
         """items: any shape → the same."""
         share = self._share(tables, bucket)
         known = tables["created"][items] < tables["as_of"][bucket]
         uniform = torch.where(known & (items > 0), share / tables["known"][bucket].double(), 0.0)
         return (uniform + (1 - share) * share_of(tables, bucket, items)).log().float()
 
-    def _share(self, tables: Tables, bucket: int) -> float:
-        begin, end = tables["ptr"][bucket : bucket + 2].tolist()
-        return (
-            self.uniform_share if end > begin else 1.0
-        )  # no item is active if the window has no click
+    def _share(self, tables: Tables, bucket: Bucket) -> Tensor:
+        """Share of uniform draws: all, if no item is active because the window has no click."""
+        quiet = tables["ptr"][bucket + 1] == tables["ptr"][bucket]
+        return self.uniform_share + (1 - self.uniform_share) * quiet.double()
 
 
 def _recent_clicks(

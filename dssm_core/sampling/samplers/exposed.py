@@ -13,7 +13,7 @@ from dssm_core.errors import DataError
 from dssm_core.features.events import Events
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.time_keys import TimeKeys
-from dssm_core.sampling.samplers.protocol import FittedIds, Tables
+from dssm_core.sampling.samplers.protocol import Bucket, FittedIds, Tables
 from dssm_core.sampling.samplers.user_item_pairs import draw_from_lists, pair_keys, place_of
 
 
@@ -29,6 +29,7 @@ class Exposed(BaseModel):
     even: ClassVar[bool] = False
     draws_positives: ClassVar[bool] = False
     from_batch: ClassVar[bool] = False
+    fixed_shapes: ClassVar[bool] = True
     same_for_all: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
 
@@ -62,13 +63,13 @@ class Exposed(BaseModel):
         }
 
     def draw(
-        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+        self, tables: Tables, bucket: Bucket, count: int, events: Events, generator: torch.Generator
     ) -> Tensor:
         """[B, count] item codes."""
         begin, length = self._rows(tables, "by_user", events.user, events.as_of)
         return draw_from_lists(tables["items"], begin, length, tables["known"], count, generator)
 
-    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+    def log_q(self, tables: Tables, bucket: Bucket, items: Tensor, events: Events) -> Tensor:
         """items: [B, n] → [B, n]."""
         pair, shown = place_of(
             tables["pairs"], events.user[:, None] * (tables["known"] + 1) + items

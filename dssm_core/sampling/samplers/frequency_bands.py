@@ -12,6 +12,7 @@ from torch import Tensor
 from dssm_core.features.events import Events
 from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.protocol import (
+    Bucket,
     FittedIds,
     Tables,
     by_frequency,
@@ -31,6 +32,7 @@ class FrequencyBands(BaseModel):
     even: ClassVar[bool] = False
     draws_positives: ClassVar[bool] = True
     from_batch: ClassVar[bool] = False
+    fixed_shapes: ClassVar[bool] = True
     same_for_all: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ()
     high_clicks: Annotated[float, Field(gt=0, lt=1)] = 0.8
@@ -58,11 +60,11 @@ class FrequencyBands(BaseModel):
         return categorical_of_all(torch.empty_like(weight).index_copy_(0, order, weight))
 
     def draw(
-        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+        self, tables: Tables, bucket: Bucket, count: int, events: Events, generator: torch.Generator
     ) -> Tensor:
         """[count] item codes, whatever the bucket."""
         return draw_categorical(tables, 0, count, generator)
 
-    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+    def log_q(self, tables: Tables, bucket: Bucket, items: Tensor, events: Events) -> Tensor:
         """items: any shape → the same."""
         return share_of(tables, 0, items).log().float()

@@ -18,7 +18,7 @@ from dssm_core.features.events import Events
 from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import Interactions
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE, ids_file
-from dssm_core.sampling.samplers.protocol import FittedIds, Tables
+from dssm_core.sampling.samplers.protocol import Bucket, FittedIds, Tables
 from dssm_core.sampling.samplers.user_item_pairs import draw_from_lists, pair_keys, place_of
 
 SCORES_AT_ONCE = 16_000_000  # scores in memory at a time: 64 MB
@@ -35,6 +35,7 @@ class Hard(BaseModel):
     even: ClassVar[bool] = False
     draws_positives: ClassVar[bool] = False
     from_batch: ClassVar[bool] = False
+    fixed_shapes: ClassVar[bool] = True
     same_for_all: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     bundle: str
@@ -84,13 +85,13 @@ class Hard(BaseModel):
         return {"key": key, "items": key % codes, "ptr": ptr, "known": torch.tensor([codes - 1])}
 
     def draw(
-        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+        self, tables: Tables, bucket: Bucket, count: int, events: Events, generator: torch.Generator
     ) -> Tensor:
         """[B, count] item codes."""
         begin, length = tables["ptr"][events.user], tables["ptr"].diff()[events.user]
         return draw_from_lists(tables["items"], begin, length, tables["known"], count, generator)
 
-    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+    def log_q(self, tables: Tables, bucket: Bucket, items: Tensor, events: Events) -> Tensor:
         """items: [B, n] → [B, n]."""
         held = place_of(tables["key"], events.user[:, None] * (tables["known"] + 1) + items)[1]
         length = tables["ptr"].diff()[events.user][:, None]

@@ -13,7 +13,14 @@ from torch import Tensor
 from dssm_core.config import Config
 from dssm_core.features.events import Events, training_events
 from dssm_core.features.interactions import Interactions
-from dssm_core.sampling.samplers.protocol import FittedIds, Tables, categorical, share_of, tally
+from dssm_core.sampling.samplers.protocol import (
+    Bucket,
+    FittedIds,
+    Tables,
+    categorical,
+    share_of,
+    tally,
+)
 
 
 class Streaming(BaseModel):
@@ -39,6 +46,7 @@ class InBatch(BaseModel):
     even: ClassVar[bool] = False
     draws_positives: ClassVar[bool] = True
     from_batch: ClassVar[bool] = True
+    fixed_shapes: ClassVar[bool] = True
     same_for_all: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ("train.negatives",)
     streaming: Streaming | None = None
@@ -68,12 +76,12 @@ class InBatch(BaseModel):
         return tables | {"share": 1 / gaps(self.streaming, events, bucket, item, len(log.created))}
 
     def draw(
-        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+        self, tables: Tables, bucket: Bucket, count: int, events: Events, generator: torch.Generator
     ) -> Tensor:
         """The batch's positives, as many as there are. → [B]."""
         return events.item
 
-    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+    def log_q(self, tables: Tables, bucket: Bucket, items: Tensor, events: Events) -> Tensor:
         """items: any shape → the same."""
         return share_of(tables, bucket, items).log().float()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -17,7 +19,7 @@ from dssm_core.errors import ConfigError
 from dssm_core.families import SAMPLERS
 from dssm_core.features.events import Events
 from dssm_core.features.interactions import Interactions
-from dssm_core.sampling.samplers.protocol import FittedIds, Sampler, Tables, side_by_side
+from dssm_core.sampling.samplers.protocol import Bucket, FittedIds, Sampler, Tables
 
 
 class Part(Member):
@@ -59,6 +61,11 @@ class Mixed(BaseModel):
         return any(sampler.own for sampler in self.samplers)
 
     @property
+    def fixed_shapes(self) -> bool:
+        """Whether the shapes of all parts are fixed."""
+        return all(sampler.fixed_shapes for sampler in self.samplers)
+
+    @property
     def even(self) -> bool:
         """Whether every part draws its items alike."""
         return all(sampler.even for sampler in self.samplers)
@@ -88,21 +95,22 @@ class Mixed(BaseModel):
         }
 
     def draw(
-        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+        self, tables: Tables, bucket: Bucket, count: int, events: Events, generator: torch.Generator
     ) -> Tensor:
-        """[count] item codes, or [B, count]; the order says which part drew them."""
-        shares = torch.tensor([part.share for part in self.parts], device=generator.device)
-        chosen = torch.multinomial(shares, count, replacement=True, generator=generator)
-        counts = torch.bincount(chosen, minlength=len(self.parts)).tolist()
+        """[count] item codes, or [B, count]. Each part draws `count`, and a random one is taken at
+        each place, the same for all events.
+        """
+        chosen = torch.rand(count, generator=generator, device=generator.device)
         drawn = [
-            self._part(tables, place, bucket, number, events, generator)
-            for place, number in enumerate(counts)
-            if number
+            self._part(tables, place, bucket, count, events, generator)
+            for place in range(len(self.parts))
         ]
-        whole = side_by_side(drawn)
-        return whole.expand(len(events.user), -1) if self.own and whole.dim() == 1 else whole
+        items = drawn[-1]
+        for part, passed in zip(reversed(drawn[:-1]), reversed(self._passed), strict=True):
+            items = torch.where(chosen < passed, part, items)
+        return items
 
-    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+    def log_q(self, tables: Tables, bucket: Bucket, items: Tensor, events: Events) -> Tensor:
         """The log of the share-weighted sum of the parts' probabilities. items: [n] or [B, n] → the
         same.
         """
@@ -110,24 +118,32 @@ class Mixed(BaseModel):
             sampler.log_q(_of(tables, place), bucket, items, events)
             for place, sampler in enumerate(self.samplers)
         ]
-        shares = torch.tensor([part.share for part in self.parts], device=items.device).log()
-        return (torch.stack(each, dim=-1) + shares).logsumexp(-1)
+        weighted = [
+            log_q + math.log(part.share) for log_q, part in zip(each, self.parts, strict=True)
+        ]
+        return torch.stack(weighted, dim=-1).logsumexp(-1)
+
+    @property
+    def _passed(self) -> list[float]:
+        """Sum of the shares up to each part but the last."""
+        return list(accumulate(part.share for part in self.parts))[:-1]
 
     def _part(
         self,
         tables: Tables,
         place: int,
-        bucket: int,
+        bucket: Bucket,
         count: int,
         events: Events,
         generator: torch.Generator,
     ) -> Tensor:
-        drawn = self.samplers[place].draw(_of(tables, place), bucket, count, events, generator)
-        if drawn.shape[-1] == count:
+        """`count` candidates of a part. in_batch returns the batch's items, however many."""
+        sampler = self.samplers[place]
+        drawn = sampler.draw(_of(tables, place), bucket, count, events, generator)
+        if not sampler.from_batch:
             return drawn
-        return drawn[
-            torch.randint(len(drawn), (count,), generator=generator, device=generator.device)
-        ]  # in_batch returns the batch's items, however many
+        even = torch.rand(count, generator=generator, device=generator.device, dtype=torch.double)
+        return drawn[(even * (drawn > 0).sum()).long()]  # padding is last
 
 
 def build_inner(member: Member) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor
 from dssm_core.features.events import Events
 from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.protocol import (
+    Bucket,
     FittedIds,
     Tables,
     categorical,
@@ -28,6 +29,7 @@ class Popularity(BaseModel):
     even: ClassVar[bool] = False
     draws_positives: ClassVar[bool] = True
     from_batch: ClassVar[bool] = False
+    fixed_shapes: ClassVar[bool] = True
     same_for_all: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ()
     alpha: Annotated[float, Field(ge=0)] = 0.75
@@ -44,11 +46,11 @@ class Popularity(BaseModel):
         return categorical(torch.zeros_like(items), items, clicks[items] ** self.alpha, buckets=1)
 
     def draw(
-        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+        self, tables: Tables, bucket: Bucket, count: int, events: Events, generator: torch.Generator
     ) -> Tensor:
         """[count] item codes, whatever the bucket."""
         return draw_categorical(tables, 0, count, generator)
 
-    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+    def log_q(self, tables: Tables, bucket: Bucket, items: Tensor, events: Events) -> Tensor:
         """items: any shape → the same."""
         return share_of(tables, 0, items).log().float()

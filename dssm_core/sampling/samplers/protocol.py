@@ -14,6 +14,7 @@ from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import Interactions
 
 Tables = dict[str, Tensor]
+Bucket = int | Tensor  # the number of a bucket, or a tensor [1] of it
 FittedIds = Mapping[str, Ids]  # schema.USER and schema.ITEM → the train window's ids
 
 
@@ -33,9 +34,16 @@ class Sampler(Protocol):
     """Settings of the config that have no effect under this sampler, by dotted path."""
 
     @property
+    def fixed_shapes(self) -> bool:
+        """Whether no shape in `draw` and `log_q` depends on values, so that a GPU can repeat a step
+        without waiting for the CPU. `bucket` is then a tensor.
+        """
+        ...
+
+    @property
     def own(self) -> bool:
         """Whether each event has its own candidates ([B, count]), or all events of a batch share
-        them ([count]). This and the next two are class variables if they do not depend on settings.
+        them ([count]). The properties are class variables if they do not depend on settings.
         """
         ...
 
@@ -60,14 +68,14 @@ class Sampler(Protocol):
         ...
 
     def draw(
-        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+        self, tables: Tables, bucket: Bucket, count: int, events: Events, generator: torch.Generator
     ) -> Tensor:
         """Candidates for the batch `events`, all of one bucket: item codes [count], or [B, count]
-        if each event has its own.
+        if each event has its own. Events of item 0 are padding.
         """
         ...
 
-    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+    def log_q(self, tables: Tables, bucket: Bucket, items: Tensor, events: Events) -> Tensor:
         """Log-probability that one draw returns each item, -inf for an item that is never drawn.
 
         items: [n], or [B, n] if each event has its own candidates → the same shape, float32.
@@ -90,13 +98,22 @@ def categorical(bucket: Tensor, item: Tensor, weight: Tensor, buckets: int) -> T
     draw from in O(1).
 
     ptr: [buckets + 1], where each bucket begins in items, share (probability), and its alias table
-    keep, alias.
+    keep, alias. key: bucket * stride + item, ascending; stride: [1].
     """
     ptr = torch.searchsorted(bucket, torch.arange(buckets + 1))
     share = weight / torch.zeros(buckets, dtype=torch.double).index_add_(0, bucket, weight)[bucket]
     tables = [alias_table(part) for part in share.split(ptr.diff().tolist())]
     keep, alias = (torch.cat(parts) for parts in zip(*tables, strict=True))
-    return {"ptr": ptr, "items": item, "share": share, "keep": keep, "alias": alias}
+    stride = item.max().reshape(1) + 1 if len(item) else torch.ones(1, dtype=torch.int64)
+    return {
+        "ptr": ptr,
+        "items": item,
+        "share": share,
+        "keep": keep,
+        "alias": alias,
+        "key": bucket * stride + item,
+        "stride": stride,
+    }
 
 
 def categorical_of_all(share: Tensor) -> Tables:
@@ -140,29 +157,30 @@ def alias_table(share: Tensor) -> tuple[Tensor, Tensor]:
     return keep, alias
 
 
-def draw_categorical(tables: Tables, bucket: int, count: int, generator: torch.Generator) -> Tensor:
-    """`count` items of one bucket's distribution. → [count] item codes."""
-    begin, end = tables["ptr"][bucket : bucket + 2].tolist()
-    at = torch.rand(count, generator=generator, device=generator.device, dtype=torch.double) * (
-        end - begin
-    )
+def draw_categorical(
+    tables: Tables, bucket: Bucket, count: int, generator: torch.Generator
+) -> Tensor:
+    """`count` items of one bucket's distribution, any items if it is empty. → [count] codes."""
+    begin = tables["ptr"][bucket]
+    size = tables["ptr"][bucket + 1] - begin
+    at = torch.rand(count, generator=generator, device=generator.device, dtype=torch.double) * size
     cell = at.long()  # the integer part selects the cell, the fraction decides whether to stay
-    cell = torch.where(
-        at - cell < tables["keep"][begin:end][cell], cell, tables["alias"][begin:end][cell]
-    )
-    return tables["items"][begin:end][cell]
+    place = (begin + cell).clamp(max=len(tables["items"]) - 1)
+    cell = torch.where(at - cell < tables["keep"][place], cell, tables["alias"][place])
+    return tables["items"][(begin + cell).clamp(max=len(tables["items"]) - 1)]
 
 
-def share_of(tables: Tables, bucket: int, items: Tensor) -> Tensor:
+def share_of(tables: Tables, bucket: Bucket, items: Tensor) -> Tensor:
     """Probability of each item in one bucket's distribution, 0 if it is not in it. items: any shape
     → the same shape, float64.
     """
-    begin, end = tables["ptr"][bucket : bucket + 2].tolist()
-    held = tables["items"][begin:end]
-    if not len(held):
+    if not len(tables["items"]):
         return torch.zeros(items.shape, dtype=torch.double, device=items.device)
-    place = torch.searchsorted(held, items.contiguous()).clamp(max=len(held) - 1)
-    return torch.where(held[place] == items, tables["share"][begin:end][place], 0.0)
+    place = torch.searchsorted(tables["key"], bucket * tables["stride"] + items)
+    begin, end = tables["ptr"][bucket], tables["ptr"][bucket + 1]
+    held = (begin <= place) & (place < end)
+    place = place.clamp(max=len(tables["items"]) - 1)
+    return torch.where(held & (tables["items"][place] == items), tables["share"][place], 0.0)
 
 
 def mean_share(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dssm_core.features.events import Events
 from dssm_core.features.interactions import Interactions
-from dssm_core.sampling.samplers.protocol import FittedIds, Tables
+from dssm_core.sampling.samplers.protocol import Bucket, FittedIds, Tables
 
 
 class Uniform(BaseModel):
@@ -23,6 +23,7 @@ class Uniform(BaseModel):
     even: ClassVar[bool] = True
     draws_positives: ClassVar[bool] = True
     from_batch: ClassVar[bool] = False
+    fixed_shapes: ClassVar[bool] = True
     same_for_all: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ()
 
@@ -31,16 +32,16 @@ class Uniform(BaseModel):
         return {}
 
     def fit(self, log: Interactions, as_of: Tensor, ids: FittedIds) -> Tables:
-        """The number of items."""
-        return {"known": torch.tensor([len(log.created) - 1])}
+        """All items."""
+        return {"items": torch.arange(1, len(log.created))}
 
     def draw(
-        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+        self, tables: Tables, bucket: Bucket, count: int, events: Events, generator: torch.Generator
     ) -> Tensor:
         """[count] item codes, whatever the bucket."""
-        known = int(tables["known"])
+        known = len(tables["items"])
         return torch.randint(1, known + 1, (count,), generator=generator, device=generator.device)
 
-    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+    def log_q(self, tables: Tables, bucket: Bucket, items: Tensor, events: Events) -> Tensor:
         """-log of the number of items. items: any shape → the same."""
-        return torch.full(items.shape, -math.log(int(tables["known"])), device=items.device)
+        return torch.full(items.shape, -math.log(len(tables["items"])), device=items.device)

@@ -19,6 +19,7 @@ from dssm_core.features.events import Events
 from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.mixed import build_inner
 from dssm_core.sampling.samplers.protocol import (
+    Bucket,
     FittedIds,
     Tables,
     categorical_of_all,
@@ -34,12 +35,16 @@ class Unseen(BaseModel):
     """From the distribution of another sampler, without the user's own train items: exactly,
     because draws of own items are repeated. A user who has clicked everything that can be drawn
     gets own items.
+
+    Shapes are not fixed: how many draws are repeated depends on the draws, and on a CPU a compiled
+    loop draws them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     own: ClassVar[bool] = True
     draws_positives: ClassVar[bool] = False
     from_batch: ClassVar[bool] = False
+    fixed_shapes: ClassVar[bool] = False
     same_for_all: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     of: Member = Member(kind="uniform")
@@ -93,7 +98,7 @@ class Unseen(BaseModel):
         )
 
     def draw(
-        self, tables: Tables, bucket: int, count: int, events: Events, generator: torch.Generator
+        self, tables: Tables, bucket: Bucket, count: int, events: Events, generator: torch.Generator
     ) -> Tensor:
         """[B, count] item codes: compiled on the CPU, in array operations on a GPU; each from the
         generator alone.
@@ -102,7 +107,7 @@ class Unseen(BaseModel):
             return draw_compiled(tables, events.user, count, generator)
         return draw_by_rejection(tables, events.user, count, generator)
 
-    def log_q(self, tables: Tables, bucket: int, items: Tensor, events: Events) -> Tensor:
+    def log_q(self, tables: Tables, bucket: Bucket, items: Tensor, events: Events) -> Tensor:
         """items: [B, n] → [B, n]."""
         share = tables["share"][items - 1] / tables["left"][events.user][:, None]
         return share.masked_fill(_taken(tables, events.user[:, None], items), 0.0).log().float()

@@ -21,6 +21,7 @@ class Bce(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     batch: ClassVar[None] = None
     whole_catalogue: ClassVar[bool] = False
+    fixed_shapes: ClassVar[bool] = True
     on_scores: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     log_q: bool = True
@@ -30,7 +31,7 @@ class Bce(BaseModel):
     def __call__(self, batch: Logits) -> Tensor:
         """Sum over an event's pairs, mean over events. → []."""
         batch = noise_contrastive(batch) if self.log_q else batch
-        return (softplus(-batch.positive) + softplus(batch.negative).sum(1)).mean()
+        return batch.mean(softplus(-batch.positive) + softplus(batch.negative).sum(1))
 
     def fused(self, compared: BatchVectors) -> None:
         """This loss has no form without all logits."""

@@ -19,12 +19,13 @@ class Bpr(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     batch: ClassVar[None] = None
     whole_catalogue: ClassVar[bool] = False
+    fixed_shapes: ClassVar[bool] = True
     on_scores: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, batch: Logits) -> Tensor:
         """Mean over pairs. → []."""
-        return softplus(batch.negative - batch.positive[:, None]).mean()
+        return batch.mean_of_pairs(softplus(batch.negative - batch.positive[:, None]))
 
     def fused(self, compared: BatchVectors) -> None:
         """This loss has no form without all logits."""

@@ -18,6 +18,7 @@ class Ccl(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     batch: ClassVar[None] = None
     whole_catalogue: ClassVar[bool] = False
+    fixed_shapes: ClassVar[bool] = True
     on_scores: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ("model.temperature", "model.learn_temperature")
     margin: Annotated[float, Field(ge=-1, lt=1)] = 0.4
@@ -27,8 +28,8 @@ class Ccl(BaseModel):
 
     def __call__(self, batch: Logits) -> Tensor:
         """Mean over events. → []."""
-        negative = (batch.negative - self.margin).relu().mean(1)
-        return (1 - batch.positive + self.negative_weight * negative).mean()
+        negative = batch.mean_of_candidates((batch.negative - self.margin).relu())
+        return batch.mean(1 - batch.positive + self.negative_weight * negative)
 
     def fused(self, compared: BatchVectors) -> None:
         """This loss has no form without all logits."""

@@ -20,6 +20,7 @@ class FullSoftmax(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     batch: ClassVar[None] = None
     whole_catalogue: ClassVar[bool] = True
+    fixed_shapes: ClassVar[bool] = True
     on_scores: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ("train.negatives",)
 

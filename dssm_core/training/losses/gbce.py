@@ -25,6 +25,7 @@ class Gbce(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     batch: ClassVar[None] = None
     whole_catalogue: ClassVar[bool] = False
+    fixed_shapes: ClassVar[bool] = True
     on_scores: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     calibration: Annotated[float, Field(ge=0, le=1)] = 0.75
@@ -40,7 +41,7 @@ class Gbce(BaseModel):
         """Mean over an event's pairs, mean over events. → []."""
         candidates = batch.negative.shape[1]
         positive = self.beta(candidates, batch.catalogue) * softplus(-batch.positive)
-        return ((positive + softplus(batch.negative).sum(1)) / (candidates + 1)).mean()
+        return batch.mean((positive + softplus(batch.negative).sum(1)) / (candidates + 1))
 
     def fused(self, compared: BatchVectors) -> None:
         """This loss has no form without all logits."""

@@ -17,6 +17,9 @@ class Loss(Protocol):
     """Whether the candidates are all items. The sampler is then not used."""
     on_scores: ClassVar[bool]
     """Whether `Logits` holds similarities that are not divided by the temperature."""
+    fixed_shapes: ClassVar[bool]
+    """Whether no shape depends on values and the means are those of `Logits`, so that a GPU can
+    repeat a step: batches are then filled up with events that do not count."""
     ignores: ClassVar[tuple[str, ...]]
     """Settings of the config that have no effect under this loss, by dotted path."""
 

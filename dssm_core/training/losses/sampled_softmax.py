@@ -20,6 +20,7 @@ class SampledSoftmax(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     whole_catalogue: ClassVar[bool] = False
+    fixed_shapes: ClassVar[bool] = True
     on_scores: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     log_q: bool = True
@@ -44,4 +45,4 @@ def cross_entropy(batch: Logits) -> Tensor:
     → [].
     """
     everything = torch.cat([batch.positive[:, None], batch.negative], dim=1)
-    return (everything.logsumexp(1) - batch.positive).mean()
+    return batch.mean(everything.logsumexp(1) - batch.positive)

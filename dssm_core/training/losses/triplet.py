@@ -20,6 +20,7 @@ class Triplet(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     batch: ClassVar[None] = None
     whole_catalogue: ClassVar[bool] = False
+    fixed_shapes: ClassVar[bool] = True
     on_scores: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ("model.temperature", "model.learn_temperature")
     margin: Annotated[float, Field(gt=0, le=2)] = 0.3
@@ -29,10 +30,10 @@ class Triplet(BaseModel):
 
     def __call__(self, batch: Logits) -> Tensor:
         """Mean over triplets. → []."""
-        negative = (
-            batch.negative.amax(1, keepdim=True) if self.over == "hardest" else batch.negative
-        )
-        return (self.margin - batch.positive[:, None] + negative).relu().mean()
+        least = self.margin - batch.positive
+        if self.over == "hardest":
+            return batch.mean((least + batch.negative.amax(1)).relu())
+        return batch.mean_of_pairs((least[:, None] + batch.negative).relu())
 
     def fused(self, compared: BatchVectors) -> None:
         """This loss has no form without all logits."""

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 
 from dssm_core.config import parse_config
@@ -15,7 +17,7 @@ from dssm_core.training.batches import (
     random_part,
     stretches,
 )
-from dssm_core.training.epoch_order import epoch_batches, length_batches
+from dssm_core.training.epoch_order import Rows, epoch_batches, length_batches
 from tests.conftest import small_config
 
 
@@ -114,7 +116,7 @@ def test_every_place_is_an_event_toward_the_next():
     found = examples_of()
     assert found.count == 3
     (rows,) = found.batches(100, seed=0)
-    batch = found.take(rows.sort().values, torch.Generator())
+    batch = found.take(replace(rows, at=rows.at.sort().values), torch.Generator())
     assert batch.inputs.history.tolist() == [[1, 2], [4, 0]]
     assert batch.inputs.categorical.tolist()[0] == [
         [10, 1],
@@ -130,7 +132,7 @@ def test_toward_the_future_any_later_event_of_the_user_is_a_target():
     found = examples_of(target="future")
     generator, seen = torch.Generator().manual_seed(0), set()
     for _ in range(50):
-        items = found.take(torch.tensor([0]), generator).events.item.tolist()
+        items = found.take(Rows(torch.tensor([0]), 2, 2), generator).events.item.tolist()
         assert items[1] == 3
         seen.add(items[0])
     assert seen == {2, 3}
@@ -153,7 +155,7 @@ def test_the_rest_of_a_users_items_is_learned_toward_and_never_in_the_history():
     )
     (rows,) = found.batches(100, seed=0)
     for _ in range(50):
-        batch = found.take(rows.sort().values, generator)
+        batch = found.take(replace(rows, at=rows.at.sort().values), generator)
         for row, items in enumerate(({1, 2, 3}, {4, 5})):
             shown = set(batch.inputs.history[row].tolist()) - {0}
             toward = batch.events.item[batch.rows == row].tolist()
@@ -169,7 +171,7 @@ def test_the_rest_of_a_users_items_is_learned_toward_and_never_in_the_history():
 
 def test_without_a_history_the_rest_is_everything():
     found = examples_of(UserExamples, length=0, target="rest")
-    batch = found.take(torch.tensor([0, 1]), torch.Generator())
+    batch = found.take(Rows(torch.tensor([0, 1]), 5), torch.Generator())
     assert found.count == 5
     assert batch.rows.tolist() == [0, 0, 0, 1, 1]
     assert batch.events.item.tolist() == [1, 2, 3, 4, 5]
