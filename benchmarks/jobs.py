@@ -56,7 +56,7 @@ class Job:
     @cached_property
     def settings_hash(self) -> str:
         """Hash of the run's config without the path of the log. ConfigError names the file."""
-        return digest(self.read().model_dump(mode="json"))[:16]
+        return digest(self.read().deciding())[:16]
 
     def read(self) -> Config:
         """The validated config."""

@@ -99,7 +99,7 @@ def create_cli_run(config: Config, runs_folder: Path, run_id: str | None = None)
     from dssm_core.runs.files import digest
     from dssm_core.runs.run import create_run
 
-    settings_hash = digest(config.model_dump(mode="json"))[:10]
+    settings_hash = digest(config.deciding())[:10]
     return create_run(config, runs_folder, run_id or f"cli-{settings_hash}")
 
 

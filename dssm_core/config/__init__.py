@@ -1,8 +1,8 @@
 """The settings of a run. In: YAML files and overrides; out: one frozen `Config`.
 
-Read config.py first: it has a section for each of data.py, features.py, training.py, serving.py and
-evaluation.py. read.py reads files, merge.py lays settings over others, rules.py refuses settings
-that do not go together. conditions.py parses filters of items.
+Read config.py first: it has a section for each of data.py, features.py, training.py, serving.py,
+evaluation.py and resources.py. read.py reads files, merge.py lays settings over others, rules.py
+refuses settings that do not go together. conditions.py parses filters of items.
 """
 
 from dssm_core.config.base import Member, Named, Section
@@ -20,6 +20,7 @@ from dssm_core.config.features import (
     too_large,
 )
 from dssm_core.config.read import parse_config, read_config
+from dssm_core.config.resources import Resources
 from dssm_core.config.serving import Serving
 from dssm_core.config.training import Model, Train
 
@@ -39,6 +40,7 @@ __all__ = [
     "Named",
     "Normalising",
     "Pooling",
+    "Resources",
     "Rolling",
     "Section",
     "Serving",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,6 +10,7 @@ from dssm_core.config.base import SAFE_NAME, Member, Section
 from dssm_core.config.data import Data, Split, Validation
 from dssm_core.config.evaluation import Evaluation, Gate
 from dssm_core.config.features import Features
+from dssm_core.config.resources import Resources
 from dssm_core.config.serving import Serving
 from dssm_core.config.training import Model, Train
 
@@ -53,6 +54,8 @@ class Config(Section):
     """How ranked lists are evaluated."""
     gate: Gate = Gate()
     """What the served index must reach."""
+    resources: Resources = Resources()
+    """What a step may use of the machine."""
 
     @field_validator("name")
     @classmethod
@@ -71,6 +74,10 @@ class Config(Section):
         if self.train.metric is None:
             self.__dict__["train"] = self.train.model_copy(update={"metric": self.gate.metric})
         return self
+
+    def deciding(self) -> dict[str, Any]:
+        """All settings that decide a run's numbers, as JSON has them: all but `resources`."""
+        return self.model_dump(mode="json", exclude={"resources"})
 
     @property
     def model_name(self) -> str:

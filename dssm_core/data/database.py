@@ -14,11 +14,12 @@ import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from dssm_core.columns import ROW
+from dssm_core.config import Resources
 from dssm_core.data.sql import identifier, literal
 from dssm_core.errors import DataError, ServiceError
 from dssm_core.runs.files import scratch
+from dssm_core.runs.memory import planned
 
-MEMORY_LIMIT = "1200MB"  # DuckDB spills to disk beyond it
 ROW_GROUP_ROWS = 122_880
 UNREADABLE = duckdb.Error  # damage makes DuckDB raise errors of nearly every class
 MESSAGE_LINES = 4
@@ -27,23 +28,24 @@ UNPARSED = "state machine reached an invalid state"  # of DuckDB's CSV reader
 
 
 @contextmanager
-def connect(near: Path) -> Iterator[DuckDBPyConnection]:
+def connect(near: Path, resources: Resources) -> Iterator[DuckDBPyConnection]:
     """An in-memory DuckDB that keeps the order of rows and spills into a temporary folder beside
-    `near`.
+    `near` when it has used its part of the memory.
 
     Raises ServiceError when the disk or the memory is full: DuckDB's own error is no OSError.
     """
     with scratch(near.parent) as spill, duckdb.connect() as con:
-        con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        con.execute(f"SET memory_limit = '{planned(resources).duckdb}B'")
         con.execute(f"SET temp_directory = {literal(spill)}")
         con.execute("SET preserve_insertion_order = true")
         try:
             yield con
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
             if isinstance(error, duckdb.OutOfMemoryException) or "write" in str(error):
+                memory = isinstance(error, duckdb.OutOfMemoryException)
                 raise ServiceError(
-                    f"cannot write near {near} ({duckdb_message(error)}): free disk space, then"
-                    " retry"
+                    f"cannot write near {near} ({duckdb_message(error)}): free disk space"
+                    f"{' or raise resources.memory_gib' if memory else ''}, then retry"
                 ) from error
             raise
 

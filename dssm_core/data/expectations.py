@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,28 +54,38 @@ class Judge:
         self.source: Any = self.context.data_sources.add_pandas("log")
 
     def judge(
-        self, table: str, frame: pd.DataFrame, rules: Sequence[Rule], key: str
+        self,
+        table: str,
+        frames: Iterable[pd.DataFrame],
+        rules: Sequence[Rule],
+        key: str,
+        rows: int,
     ) -> list[Verdict]:
-        """Run the rules of one table as a checkpoint. key: the column that identifies a row of the
-        frame.
+        """Run the rules of one table as a checkpoint on each of its frames, one after the other,
+        and sum up the answers. key: the column that identifies a row of a frame. rows: number of
+        rows of all frames.
         """
+        most = self.limit * rows
         asset = self.source.add_dataframe_asset(table)
         batches = asset.add_batch_definition_whole_dataframe("window")
-        result = self._run(table, batches, frame, rules, key)
-        batch = batches.get_batch({"dataframe": frame})
-        answers = {
-            (answer.expectation_config.type, answer.expectation_config.kwargs["column"]): answer
-            for answer in result.results
-        }
-        return [
-            self._verdict(table, rule, answers[self._name(rule)], batch, frame, key)
-            for rule in rules
-        ]
+        checkpoint = self._checkpoint(table, batches, rules, key)
+        tallies = [Tally(rule) for rule in rules]
+        for frame in frames:
+            (result,) = checkpoint.run(batch_parameters={"dataframe": frame}).run_results.values()
+            answers = {
+                (answer.expectation_config.type, answer.expectation_config.kwargs["column"]): answer
+                for answer in result.results
+            }
+            for tally in tallies:
+                answer = answers[self._name(tally.rule)]
+                _add(tally, table, answer, frame, key)
+                if tally.rule.quarantines and 0 < answer.result.get("unexpected_count", 0) <= most:
+                    batch = batches.get_batch({"dataframe": frame})
+                    tally.rows.append(self._rows(tally.rule, batch, key))
+        return [tally.verdict(table, DAYS if key == DAYS else "rows", most) for tally in tallies]
 
-    def _run(
-        self, table: str, batches: Any, frame: pd.DataFrame, rules: Sequence[Rule], key: str
-    ) -> Any:
-        """The validation result of a table's suite."""
+    def _checkpoint(self, table: str, batches: Any, rules: Sequence[Rule], key: str) -> Any:
+        """The checkpoint of a table's suite."""
         gx = self.gx
         expectations = [self._expectation(rule) for rule in rules]
         suite = self.context.suites.add(gx.ExpectationSuite(name=table, expectations=expectations))
@@ -91,9 +102,7 @@ class Judge:
                 "partial_unexpected_count": EXAMPLES,
             },
         )
-        run = self.context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": frame})
-        (result,) = run.run_results.values()
-        return result
+        return self.context.checkpoints.add(checkpoint)
 
     def _expectation(self, rule: Rule) -> Any:
         expectation = getattr(self.gx.expectations, rule.kind)
@@ -102,29 +111,6 @@ class Judge:
 
     def _name(self, rule: Rule) -> tuple[str, str]:
         return getattr(self.gx.expectations, rule.kind).expectation_type, rule.column
-
-    def _verdict(
-        self, table: str, rule: Rule, answer: Any, batch: Any, frame: pd.DataFrame, key: str
-    ) -> Verdict:
-        if answer.exception_info.get("raised_exception"):
-            raise DataError(
-                f"{table}: the rule {rule.text!r} cannot be judged:"
-                f" {answer.exception_info['exception_message']}"
-            )
-        result = answer.result
-        broken = int(result.get("unexpected_count") or 0)
-        judged = int(result.get("element_count") or 0)
-        listed = rule.quarantines and 0 < broken <= self.limit * judged
-        return Verdict(
-            table=table,
-            unit=DAYS if key == DAYS else "rows",
-            rule=rule,
-            passed=bool(answer.success),
-            broken=broken,
-            judged=judged,
-            examples=_examples(result, key, rule.column, frame),
-            rows=self._rows(rule, batch, key) if listed else np.empty(0, np.int64),
-        )
 
     def _rows(self, rule: Rule, batch: Any, key: str) -> Ints:
         """The rows that break a rule. They are queried only when there are any, because listing
@@ -139,20 +125,67 @@ class Judge:
         return np.array([index[key] for index in answer.result["unexpected_index_list"]], np.int64)
 
 
-def _examples(result: JSON, key: str, column: str, frame: pd.DataFrame) -> tuple[str, ...]:
-    """A few values that break a rule: with their day if it is about days, the ids themselves if it
-    is about ids without a row in their table.
+@dataclass
+class Tally:
+    """What the frames of a table say of one rule. examples: (row, text) of values that break it."""
+
+    rule: Rule
+    passed: bool = True
+    broken: int = 0
+    judged: int = 0
+    examples: list[tuple[Any, str | None]] = field(default_factory=list)
+    rows: list[Ints] = field(default_factory=list)
+
+    def verdict(self, table: str, unit: str, most: float) -> Verdict:
+        """The sum of the frames. most: the number of rows beyond which they are not listed."""
+        first = sorted(self.examples, key=lambda example: example[0])[:EXAMPLES]
+        rows = self.rows if self.broken <= most else []
+        return Verdict(
+            table=table,
+            unit=unit,
+            rule=self.rule,
+            passed=self.passed,
+            broken=self.broken,
+            judged=self.judged,
+            examples=tuple(dict.fromkeys(text for _, text in first if text is not None)),
+            rows=np.concatenate([np.empty(0, np.int64), *rows]),
+        )
+
+
+def _add(tally: Tally, table: str, answer: Any, frame: pd.DataFrame, key: str) -> None:
+    """Add the answer about a frame to the tally of its rule."""
+    if answer.exception_info.get("raised_exception"):
+        raise DataError(
+            f"{table}: the rule {tally.rule.text!r} cannot be judged:"
+            f" {answer.exception_info['exception_message']}"
+        )
+    result = answer.result
+    tally.passed &= bool(answer.success)
+    tally.broken += int(result.get("unexpected_count") or 0)
+    tally.judged += int(result.get("element_count") or 0)
+    tally.examples += _examples(result, key, tally.rule.column, frame)
+
+
+def _examples(
+    result: JSON, key: str, column: str, frame: pd.DataFrame
+) -> list[tuple[Any, str | None]]:
+    """A few values that break a rule, with their rows: with their day if the rule is about days,
+    the ids themselves if it is about ids without a row in their table.
     """
     indexes = result.get("partial_unexpected_index_list") or []
+    rows = [index[key] for index in indexes]
     if key == DAYS:
-        return tuple(f"{index[DAYS]}: {_short(index[column])}" for index in indexes)
+        return [(index[DAYS], f"{index[DAYS]}: {_short(index[column])}") for index in indexes]
     if column.startswith(IN_TABLE):
-        rows = frame[key].isin([index[key] for index in indexes])
-        values = frame.loc[rows, column.removeprefix(IN_TABLE)].tolist()
+        found = frame[frame[key].isin(rows)]
+        rows = found[key].tolist()
+        values = found[column.removeprefix(IN_TABLE)].tolist()
     else:
         values = result.get("partial_unexpected_list") or []
-    texts = [repr(_plain(value)) for value in values if value is not None and value == value]
-    return tuple(dict.fromkeys(texts))
+    texts = [
+        repr(_plain(value)) if value is not None and value == value else None for value in values
+    ]
+    return list(zip(rows, texts, strict=True))
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from duckdb import DuckDBPyConnection
@@ -10,12 +13,14 @@ from duckdb import DuckDBPyConnection
 from dssm_core.columns import AVAILABLE_FROM, AVAILABLE_UNTIL, INTERACTIONS, ITEM, ROW, TIME
 from dssm_core.config import Config
 from dssm_core.data import drift
+from dssm_core.data.database import one_row
 from dssm_core.data.ingest import IngestedTables, number_sql
 from dssm_core.data.rules import (
     CONDITIONS,
     DAYS,
     ID_TABLES,
     IN_TABLE,
+    KEYS,
     NEVER_AVAILABLE,
     required_columns,
     row_rules,
@@ -23,9 +28,12 @@ from dssm_core.data.rules import (
 from dssm_core.data.sources.canonical import RAW
 from dssm_core.data.split import window_of
 from dssm_core.data.sql import identifier, numbered_rows, parquet
+from dssm_core.runs.memory import planned
 
 if TYPE_CHECKING:
     import pandas as pd
+
+BYTES_A_ROW = 250  # of a frame while it is judged
 
 
 def days_frame(measured: drift.Drift) -> pd.DataFrame:
@@ -48,25 +56,55 @@ def drift_frame(measured: drift.Drift) -> pd.DataFrame:
     return pd.DataFrame({DAYS: measured.days, **changes})
 
 
-def row_frame(
-    con: DuckDBPyConnection, config: Config, table: str, tables: IngestedTables
-) -> pd.DataFrame:
-    """The rows of a table with their number ROW and the columns that its rules are about.
+@dataclass(frozen=True)
+class RowFrames:
+    """The rows of a table in frames, read when they are asked for. rows: number of all rows."""
+
+    rows: int
+    frames: Iterator[pd.DataFrame]
+
+    def __iter__(self) -> Iterator[pd.DataFrame]:
+        return self.frames
+
+
+def row_frames(
+    con: DuckDBPyConnection,
+    config: Config,
+    table: str,
+    tables: IngestedTables,
+    rows_at_once: int | None = None,
+) -> RowFrames:
+    """The rows of a table with their number ROW and the columns that its rules are about. Equal ids
+    of users or items are in one frame.
 
     Of the interactions, from view `log`: the rows in the window of the split and the rows without a
-    time.
+    time. rows_at_once: rows of a frame, about; by default as many as fit into the memory.
     """
-    names = {rule.column for rule in row_rules(config, table, tables)}
-    names |= set(required_columns(config, table)) & set(tables.columns(table))
-    parts = [ROW, *(_column(config, name, table, tables) for name in sorted(names))]
+    at_once = rows_at_once or planned(config.resources).rows(BYTES_A_ROW)
+    judged = {rule.column for rule in row_rules(config, table, tables)}
+    named = set(required_columns(config, table)) & set(tables.columns(table)) - judged
+    columns = [ROW, *(_column(config, name, table, tables) for name in sorted(judged))]
+    columns += [f"NULL AS {identifier(name)}" for name in sorted(named)]  # only their names count
+    source = f"({numbered_rows(tables.file(table))})"
+    condition = _in_window(config) if table == INTERACTIONS else "true"
+    (rows,) = one_row(con, f"SELECT count(*) FROM {source} WHERE {condition}")
+    query = f"SELECT {', '.join(columns)} FROM {source} WHERE {condition}"
     if table == INTERACTIONS:
-        source = f"log WHERE {_in_window(config)}"
-    else:
-        source = f"({numbered_rows(tables.file(table))})"
-    frame: pd.DataFrame = (
-        con.sql(f"SELECT {', '.join(parts)} FROM {source}").to_arrow_table().to_pandas()
-    )
-    return frame
+        return RowFrames(rows, _frames(con, query, at_once))
+    parts = max(1, math.ceil(rows / at_once))
+    queries = [f"{query} AND hash({KEYS[table][0]}) % {parts} = {part}" for part in range(parts)]
+    return RowFrames(rows, chain.from_iterable(_frames(con, part, rows) for part in queries))
+
+
+def _frames(con: DuckDBPyConnection, query: str, rows: int) -> Iterator[pd.DataFrame]:
+    """The result of a query in frames of so many rows; one empty frame if it has none."""
+    reader = con.sql(query).to_arrow_reader(max(1, rows))
+    batch = next(reader, None)
+    if batch is None:
+        yield reader.schema.empty_table().to_pandas()
+    while batch is not None:
+        yield batch.to_pandas()
+        batch = next(reader, None)
 
 
 def valid_rows(config: Config, tables: IngestedTables) -> str:

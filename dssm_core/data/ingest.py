@@ -80,7 +80,7 @@ def ingest(run: Run, work: Path) -> Outcome:
     the log is empty.
     """
     try:
-        with connect(work) as con:
+        with connect(work, run.config.resources) as con:
             read = _ingest(con, run.config, work)
     except UNREADABLE as error:
         raise unreadable(error) from error

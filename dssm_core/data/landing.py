@@ -170,7 +170,7 @@ def _read(config: Config, day: date, part: Path) -> dict[str, int]:
     start = day_start_ms(day, zone)
     end = day_start_ms(day + timedelta(days=1), zone)
     try:
-        with connect(part) as con:
+        with connect(part, config.resources) as con:
             tables = open_source(config).read(con)
             for name, table in ((USERS, tables.users), (ITEMS, tables.items)):
                 if table is not None:

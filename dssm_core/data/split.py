@@ -62,7 +62,7 @@ def split(run: Run, work: Path) -> Outcome:
     """
     config = run.config
     window = window_of(config)
-    with connect(work) as con:
+    with connect(work, config.resources) as con:
         _assign_parts(con, config, run.step("validate_data"), window)
         rows = _write(con, work)
         rows |= {

@@ -21,7 +21,7 @@ from dssm_core.data import drift
 from dssm_core.data.column_types import type_problems
 from dssm_core.data.database import connect, write_parquet
 from dssm_core.data.expectations import Judge
-from dssm_core.data.frames import days_frame, drift_frame, row_frame
+from dssm_core.data.frames import days_frame, drift_frame, row_frames
 from dssm_core.data.ingest import IngestedTables, read_ingested
 from dssm_core.data.rules import (
     DAYS,
@@ -65,7 +65,7 @@ def validate(run: Run, work: Path) -> Outcome:
     """
     config = run.config
     tables = read_ingested(run.step("ingest_data"))
-    with connect(work) as con:
+    with connect(work, config.resources) as con:
         if problems := type_problems(config, tables):
             raise DataError("\n".join(problems))
         con.execute(f"CREATE VIEW log AS {numbered_rows(tables.file(INTERACTIONS))}")
@@ -73,7 +73,7 @@ def validate(run: Run, work: Path) -> Outcome:
         problems = [*config_problems(config, tables), *_problems(verdicts, config, con)]
         if problems:
             raise DataError("\n".join([*problems, "All rules and rows: data_docs/index.html"]))
-        rows = _write(con, broken_rows(verdicts), tables, work)
+        rows = _write(con, _reasons(verdicts), tables, work)
     read = run.need("ingest_data").rows["read"]
     return Outcome(rows={"read": read} | rows, info=_info(verdicts))
 
@@ -93,7 +93,8 @@ def _judge_all(
     )
     for table in tables:
         rules = [*existence_rules(config, table, tables), *row_rules(config, table, tables)]
-        verdicts += judge.judge(table, row_frame(con, config, table, tables), rules, ROW)
+        frames = row_frames(con, config, table, tables)
+        verdicts += judge.judge(table, frames, rules, ROW, frames.rows)
     return verdicts
 
 
@@ -107,11 +108,13 @@ def _judge_days(
 ) -> list[Verdict]:
     measured = drift.measure(con, config, split, tables.folder)
     drift.save(measured, work)
-    verdicts = judge.judge(DAYS, days_frame(measured), day_rules(config, split), DAYS)
+    verdicts = judge.judge(
+        DAYS, [days_frame(measured)], day_rules(config, split), DAYS, len(measured.days)
+    )
     for suite, level, warns in DRIFT_LEVELS:
         rules = drift_rules(measured, getattr(config.validation.drift, level), level, warns)
         if rules:
-            verdicts += judge.judge(suite, drift_frame(measured), rules, DAYS)
+            verdicts += judge.judge(suite, [drift_frame(measured)], rules, DAYS, len(measured.days))
     return verdicts
 
 
@@ -149,7 +152,7 @@ def _info(verdicts: list[Verdict]) -> JSON:
 
 def _write(
     con: DuckDBPyConnection,
-    reasons: dict[int, str],
+    reasons: pa.Table,
     tables: IngestedTables,
     work: Path,
 ) -> dict[str, int]:
@@ -166,7 +169,7 @@ def _write(
         if table != INTERACTIONS:
             rows = f"SELECT {selected[table]} FROM {parquet(tables.file(table))}"
             write_parquet(con, rows, work / table_file(table))
-    con.register("broken", _reasons_table(reasons))
+    con.register("broken", reasons)
     clean = f"{ROW} NOT IN (SELECT {ROW} FROM broken)"
     columns = with_reason(tables.columns(INTERACTIONS), f"broken.{REASON}")
     return {
@@ -183,10 +186,8 @@ def _write(
     }
 
 
-def _reasons_table(reasons: dict[int, str]) -> pa.Table:
-    return pa.table(
-        {
-            ROW: pa.array(list(reasons), pa.int64()),
-            REASON: pa.array(list(reasons.values()), pa.string()),
-        }
-    )
+def _reasons(verdicts: list[Verdict]) -> pa.Table:
+    """The number of each interaction to quarantine, and the first rule that it breaks."""
+    rows, first = broken_rows(verdicts)
+    texts = pa.array([verdict.rule.text for verdict in verdicts], pa.string())
+    return pa.table({ROW: rows, REASON: texts.take(pa.array(first))})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from dssm_core.aliases import Ints
 from dssm_core.columns import INTERACTIONS
 from dssm_core.data.rules import Rule
@@ -45,13 +47,14 @@ class Verdict:
         return f"{self.table}: {self.rule.text}{extent}{examples}; {self.rule.fix}"
 
 
-def broken_rows(verdicts: Sequence[Verdict]) -> dict[int, str]:
-    """The number of each interaction to quarantine, with the first rule that it breaks."""
-    reasons: dict[int, str] = {}
-    for verdict in verdicts:
-        for row in verdict.rows.tolist():
-            reasons.setdefault(row, verdict.rule.text)
-    return reasons
+def broken_rows(verdicts: Sequence[Verdict]) -> tuple[Ints, Ints]:
+    """The number of each interaction to quarantine, ascending, and the position of the first
+    verdict that it is in. → 2 x [n]
+    """
+    counts = [len(verdict.rows) for verdict in verdicts]
+    rows = np.concatenate([np.empty(0, np.int64), *(verdict.rows for verdict in verdicts)])
+    distinct, first = np.unique(rows, return_index=True)
+    return distinct, np.repeat(np.arange(len(counts)), counts)[first]
 
 
 def judged_rows(verdicts: Sequence[Verdict]) -> int:
@@ -65,7 +68,7 @@ def quarantine_share(verdicts: Sequence[Verdict]) -> float:
     A rule that too many rows break does not list its rows, so it counts by its number.
     """
     largest = max((verdict.broken for verdict in verdicts if verdict.rule.quarantines), default=0)
-    return max(len(broken_rows(verdicts)), largest) / max(judged_rows(verdicts), 1)
+    return max(len(broken_rows(verdicts)[0]), largest) / max(judged_rows(verdicts), 1)
 
 
 def refusals(verdicts: Sequence[Verdict], share: float, limit: float) -> list[Verdict]:

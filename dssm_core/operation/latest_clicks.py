@@ -103,7 +103,7 @@ def read_latest(
     rows than validation.max_quarantine_share breaks a rule.
     """
     try:
-        with connect(work) as con:
+        with connect(work, config.resources) as con:
             _ingest(con, config, start_ms, end_ms, sources, work)
             frame, rows = _clean(con, config, Window(start_ms, end_ms, end_ms), work)
     except UNREADABLE as error:

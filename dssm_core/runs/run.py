@@ -98,7 +98,7 @@ def _same_settings(file: Path, config: Config) -> bool:
         stored = Config.model_validate_json(file.read_bytes())
     except ValidationError:
         return False
-    return stored.model_dump_json() == config.model_dump_json()
+    return stored.deciding() == config.deciding()
 
 
 def open_run(path: Path | str) -> Run:

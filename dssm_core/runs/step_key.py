@@ -24,7 +24,7 @@ def step_key(run: Run, step: Step) -> str:
 
     A step that cannot be reused depends on all settings.
     """
-    settings = run.config.model_dump(mode="json")
+    settings = run.config.deciding()
     read = {name: _setting(settings, name) for name in step.reads}
     return digest(
         {

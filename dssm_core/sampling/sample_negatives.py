@@ -50,7 +50,7 @@ def sample_negatives(run: Run, work: Path) -> Outcome:
     files = {side: _table(run, f"{side}s") for side in ("user", "item")}
     tables = {side: pd.read_parquet(file) if file else None for side, file in files.items()}
     catalogue = files["item"] if features.catalogue == "table" else None
-    with connect(work) as con, scratch(work.parent) as folder:
+    with connect(work, config.resources) as con, scratch(work.parent) as folder:
         open_train(con, train, catalogue)
         ids = fit_ids(con, catalogue)
         for column, vocabulary in ids.items():

@@ -140,7 +140,7 @@ def prepare(plan: Plan, chosen: Sequence[Combination], runs: Path | str) -> list
     for combination in chosen:
         try:
             config = plan.config(combination)
-            run_id = f"trial-{digest(config.model_dump(mode='json'))[:10]}"
+            run_id = f"trial-{digest(config.deciding())[:10]}"
             trials.append(Trial(combination, create_run(config, runs, run_id)))
         except ConfigError as error:
             problems.append(f"{combination.label}: {error}")

@@ -290,7 +290,14 @@ def test_a_step_reads_only_the_settings_of_its_key(runs, monkeypatch):
         passed = {argument: named(path) for argument, path in step.passes.items()}
         named(step.function)(run, part, **passed)
         run.__dict__["config"] = config
-        assert seen <= {*step.reads, "name", "model_dump", "model_dump_json", "model_name"}, name
+        assert seen <= {
+            *step.reads,
+            "name",
+            "deciding",
+            "model_dump",
+            "model_dump_json",
+            "model_name",
+        } | {"resources"}, name
         part.rename(run.root / f"{name}.watched")
         execute(run, name)
 

@@ -34,6 +34,7 @@ MEMBERS = {"sampler": SAMPLERS, "tower": TOWERS, "loss": LOSSES, "index": INDEXE
 # Settings that decide where and how fast a run computes, or what it refuses, and no number of it.
 NO_NUMBERS = {
     "train.device": "where it computes",
+    "resources.memory_gib": "how much is in memory at a time: tests/unit/runs/test_memory.py",
     "train.precision": "bf16 needs a GPU",
     "train.checkpoint_every_s": "how much a killed run repeats",
     "features.max_embedding_gib": "a limit that refuses",

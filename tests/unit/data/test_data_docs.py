@@ -23,7 +23,7 @@ def test_a_value_with_html_is_text_on_every_page(tmp_path):
         Rule("ExpectColumnValuesToBeInSet", "label", "b", "-", settings={"value_set": ["b"]}),
         Rule("ExpectColumnValuesToBeUnique", "label", "unique", "-"),
     ]
-    verdicts = Judge(tmp_path, 0.5).judge("interactions", frame, rules, "row")
+    verdicts = Judge(tmp_path, 0.5).judge("interactions", [frame], rules, "row", len(frame))
     assert verdicts[0].examples == (repr(raw),)  # as it is, for the message
     pages = "".join(page.read_text() for page in tmp_path.rglob("*.html"))
     assert "<img src=x" not in pages

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dssm_core.config import parse_config
+from dssm_core.config import Resources, parse_config
 from dssm_core.data.database import connect, write_parquet
 from dssm_core.data.ingest import ingest, open_source
 from dssm_core.errors import DataError, ServiceError
@@ -150,7 +150,7 @@ def test_a_full_disk_is_worth_a_retry_once_there_is_space(tmp_path: Path) -> Non
     full = Path("/dev/full")
     if not full.is_char_device():  # a file of that name would be written
         pytest.skip("this system has no /dev/full")
-    with pytest.raises(ServiceError) as error, connect(tmp_path / "work") as con:
+    with pytest.raises(ServiceError) as error, connect(tmp_path / "work", Resources()) as con:
         write_parquet(con, "SELECT 1 AS a", full)
     reason = 'Could not write file "/dev/full": No space left on device'
     assert (
@@ -163,7 +163,7 @@ def test_a_full_spill_folder_is_told_without_advice_on_sql(tmp_path: Path) -> No
     small = "SET memory_limit = '20MB'; SET max_temp_directory_size = '1MB';"
     with (
         pytest.raises(ServiceError, match=r"cannot write near .*Out of Memory Error") as error,
-        connect(tmp_path / "work") as con,
+        connect(tmp_path / "work", Resources()) as con,
     ):
         con.execute(
             f"{small} SELECT range AS a, random() AS b FROM range(2000000) ORDER BY b"

@@ -4,6 +4,7 @@ every reason.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -12,9 +13,12 @@ import pytest
 
 from dssm_core.columns import ROW
 from dssm_core.config import parse_config, read_config
-from dssm_core.data.frames import valid_rows
+from dssm_core.data.expectations import Judge
+from dssm_core.data.frames import row_frames, valid_rows
 from dssm_core.data.ingest import read_ingested
+from dssm_core.data.rules import row_rules
 from dssm_core.data.sql import numbered_rows
+from dssm_core.data.verdicts import Verdict, broken_rows
 from dssm_core.errors import DataError
 from dssm_core.runs.run import Run, create_run
 from dssm_core.runs.transaction import execute
@@ -218,6 +222,42 @@ def test_valid_rows_by_sql_are_the_clean_rows(tmp_path: Path) -> None:
         ).fetchall()
     assert [time for (time,) in kept] == clean["timestamp"].tolist()
     assert len(clean) == 71  # of the good ones the last took 71 seconds
+
+
+def judged(run: Run, rows_at_once: dict[str, int], docs: Path) -> list[Verdict]:
+    tables = read_ingested(run.step("ingest_data"))
+    judge = Judge(docs, 0.3)
+    verdicts = []
+    with duckdb.connect() as con:
+        con.execute(f"CREATE VIEW log AS {numbered_rows(tables.file('interactions'))}")
+        for table in tables:
+            rules = row_rules(run.config, table, tables)
+            frames = row_frames(con, run.config, table, tables, rows_at_once.get(table))
+            verdicts += judge.judge(table, frames, rules, ROW, frames.rows)
+    return verdicts
+
+
+def test_parts_are_judged_as_the_whole(tmp_path: Path) -> None:
+    """Rows, numbers and examples of every rule are the same if the log is judged in parts."""
+    lines = [*BROKEN, *(f"9,i0,{T0 + 9 + n},1,1" for n in range(9))]
+    users = "user_id,country\n0,de\n1,fr\n2,de\n1,fr\n,x\n3,de\n0,de\n4,fr\n"
+    write_log(tmp_path, lines, users=users)
+    run = make_run(tmp_path, {"ranges": {"seconds": [0, 60]}})
+    execute(run, "ingest_data")
+    whole = judged(run, {}, tmp_path / "whole")
+    # The last part of the interactions has more broken rows than sound ones.
+    at_once = {"interactions": 40, "users": 3, "items": 3}
+    parts = judged(run, at_once, tmp_path / "parts")
+    assert sum(verdict.broken > 0 for verdict in whole) > 10
+    assert {verdict.rule.kind for verdict in whole if not verdict.passed} >= {
+        "ExpectColumnValuesToBeUnique",
+        "ExpectColumnValuesToBeInSet",
+    }
+    for one, two in zip(whole, parts, strict=True):
+        assert replace(one, rows=two.rows) == two
+        assert sorted(one.rows.tolist()) == sorted(two.rows.tolist())
+    rows, first = broken_rows(parts)
+    assert len(rows) == len({*rows.tolist()}) == len(first)
 
 
 def test_an_empty_window_names_the_days_there_are(tmp_path: Path) -> None:

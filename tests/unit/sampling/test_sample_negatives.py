@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dssm_core.config import Feature, FeatureColumns, Features
+from dssm_core.config import Feature, FeatureColumns, Features, Resources
 from dssm_core.data.database import connect
 from dssm_core.features.dataset import empty_log
 from dssm_core.features.ids import Ids
@@ -45,7 +45,7 @@ def coded(
     features = features or Features()
     work = folder / "work"
     work.mkdir()
-    with connect(work) as con:
+    with connect(work, Resources()) as con:
         open_train(con, folder / "train.parquet", listed)
         ids = fit_ids(con, listed)
         code_context(con, features, work, folder)
