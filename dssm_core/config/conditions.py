@@ -176,8 +176,8 @@ def _is_column(node: ast.expr) -> TypeIs[ast.Name]:
 def _parse(text: str) -> ast.expr:
     if len(text) > MAX_LENGTH:
         raise DataError(
-            f"condition {shorten(text)!r} has {len(text):,} characters: {MAX_LENGTH:,} or fewer"
-            " are allowed"
+            f"condition {shorten(text)!r} has {len(text):,} characters: give {MAX_LENGTH:,} or"
+            " fewer"
         )
     try:
         tree = ast.parse(text.strip(), mode="eval").body
@@ -186,7 +186,10 @@ def _parse(text: str) -> ast.expr:
             f"condition {shorten(text)!r} is not an expression: write, for example, `{EXAMPLE}`"
         ) from error
     if _depth(tree) > MAX_DEPTH:
-        raise DataError(f"condition {shorten(text)!r} is nested more than {MAX_DEPTH} times")
+        raise DataError(
+            f"condition {shorten(text)!r} is nested more than {MAX_DEPTH} times: write a"
+            " simpler one"
+        )
     return tree
 
 

@@ -264,7 +264,8 @@ class Features(Section):
             )
         if not self.item_ids and not self.columns.item:
             raise ValueError(
-                "item_ids is false and columns.item names none: nothing would tell items apart"
+                "item_ids is false and columns.item names none: nothing would tell items apart;"
+                " set item_ids to true, or name columns"
             )
         if not self.item_ids and self.history.length and not self.history.fields:
             raise ValueError(

@@ -55,5 +55,8 @@ def _is_file(path: Path) -> bool:
 
 def _text(path: Path) -> str:
     if (size := path.stat().st_size) > MAX_BYTES:
-        raise ConfigError(f"it has {size:,} bytes, but a config has at most {MAX_BYTES:,}")
+        raise ConfigError(
+            f"it has {size:,} bytes, but a config has at most {MAX_BYTES:,}: check that it is the"
+            " right file"
+        )
     return path.read_text(encoding="utf-8")

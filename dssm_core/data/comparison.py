@@ -53,7 +53,7 @@ class Comparison:
         if self.column not in rows:
             raise DataError(
                 f"`{self.column} {self.operator} {self.number}` needs a column {self.column!r}, but"
-                f" the rows have only {', '.join(rows.columns)}"
+                f" the rows have only {', '.join(rows.columns)}: correct the name of the column"
             )
         values = rows[self.column].to_numpy(dtype=np.float64)
         return np.asarray(COMPARE[self.operator](values, float(self.number)))

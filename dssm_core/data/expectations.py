@@ -157,7 +157,8 @@ def _add(tally: Tally, table: str, answer: Any, frame: pd.DataFrame, key: str) -
     if answer.exception_info.get("raised_exception"):
         raise DataError(
             f"{table}: the rule {tally.rule.text!r} cannot be judged:"
-            f" {answer.exception_info['exception_message']}"
+            f" {answer.exception_info['exception_message']}; correct the rule, or leave"
+            " it out"
         )
     result = answer.result
     tally.passed &= bool(answer.success)

@@ -187,7 +187,8 @@ def _rows_of(
     features = tuple(feature for feature in features if feature.in_table)
     if features and rows is None:
         raise ConfigError(
-            f"features.columns.{side} names columns, but the source has no {side}s table"
+            f"features.columns.{side} names columns, but the source has no {side}s table: add"
+            f" data.source.{side}s, or remove the columns"
         )
     found = (
         rows.set_index(f"{side}_id").reindex(ids.index)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from dssm_core import families
-from dssm_core.aliases import Floats, Ints
+from dssm_core.aliases import Floats
 from dssm_core.families import INDEXES
 from dssm_core.retrieval.eligible import Eligible, Lists, eligible_lists
-from dssm_core.retrieval.indexes.faiss_file import faiss
-from dssm_core.retrieval.indexes.protocol import PART, Index
+from dssm_core.retrieval.exact_search import exact_search
+from dssm_core.retrieval.indexes.protocol import Index
 from dssm_core.runs.files import write_atomically
 
 FILE = "filtered_search.json"
@@ -68,8 +68,9 @@ class ItemIndex:
 
     def exact(self, queries: Floats, k: int, eligible: Eligible) -> Lists:
         """As `search`, by comparing all allowed items."""
-        rows = None if eligible.allowed is None else np.flatnonzero(eligible.allowed)
-        return eligible_lists(lambda n: exact_search(self.vectors, queries, n, rows), eligible, k)
+        return eligible_lists(
+            lambda n: exact_search(self.vectors, queries, n, eligible.allowed), eligible, k
+        )
 
 
 def open_item_index(member: Index, folder: Path, vectors: Floats) -> ItemIndex:
@@ -84,26 +85,3 @@ def build_item_index(
 ) -> ItemIndex:
     """Build an index over vectors [N, D]; see `Index.build`."""
     return ItemIndex(member, member.build(np.asarray(vectors), seed, queries), vectors)
-
-
-def exact_search(vectors: Floats, queries: Floats, k: int, rows: Ints | None = None) -> Lists:
-    """The k rows of largest inner product for each query, by comparing some rows [n] of `vectors`
-    [N, D], or all. → [B, min(k, n)] each, best first.
-
-    Only some of the vectors are in memory at a time.
-    """
-    queries = np.ascontiguousarray(queries, dtype=np.float32)
-    rows = np.arange(len(vectors)) if rows is None else rows
-    best_rows = np.zeros((len(queries), 0), dtype=np.int64)
-    best_scores = np.zeros((len(queries), 0), dtype=np.float32)
-    for first in range(0, len(rows), PART):
-        part = rows[first : first + PART]
-        found = np.ascontiguousarray(vectors[part], dtype=np.float32)
-        scores, positions = faiss.knn(
-            queries, found, min(k, len(part)), metric=faiss.METRIC_INNER_PRODUCT
-        )
-        both = np.concatenate([best_scores, scores], axis=1)
-        order = np.argsort(-both, axis=1, kind="stable")[:, :k]
-        best_scores = np.take_along_axis(both, order, 1)
-        best_rows = np.take_along_axis(np.concatenate([best_rows, part[positions]], 1), order, 1)
-    return best_rows, best_scores

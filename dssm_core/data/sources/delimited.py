@@ -165,8 +165,8 @@ def read_header(file: Path, spec: TextTable) -> tuple[str, ...]:
         ) from error
     if not line:
         raise DataError(
-            f"the first line of {str(file)!r} is empty: the file needs a header line, or the"
-            " config needs `names`, the list of its columns"
+            f"the first line of {str(file)!r} is empty: give the file a header line, or set"
+            " `names`, the list of its columns"
         )
     if len(spec.separator) > 1 or not spec.quote:
         return tuple(line.split(spec.separator))

@@ -28,8 +28,8 @@ def _relative(pattern: str) -> str:
         raise ValueError(f"{shown(pattern)} has a NUL character: remove it")
     if any("**" in part and part != "**" for part in path.parts):
         raise ValueError(
-            f"{shown(pattern)} has ** in a name: it stands for whole folders, such as"
-            " clicks/**/*.csv"
+            f"{shown(pattern)} has ** in a name: it stands for whole folders; write, for"
+            " example, clicks/**/*.csv"
         )
     return pattern
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,9 +10,11 @@ from pydantic import BaseModel, ConfigDict
 
 from dssm_core.aliases import Bools, Floats, Ints
 from dssm_core.config import Member
+from dssm_core.retrieval.eligible import pad_lists
+from dssm_core.retrieval.exact_search import exact_search
 from dssm_core.retrieval.indexes import faiss_file
 from dssm_core.retrieval.indexes.faiss_file import faiss
-from dssm_core.retrieval.indexes.protocol import check_vectors
+from dssm_core.retrieval.indexes.protocol import check_k, check_vectors
 
 
 class FaissFlat(BaseModel):
@@ -58,6 +61,10 @@ class FaissFlat(BaseModel):
     def search(
         self, index: Any, queries: Floats, k: int, allowed: Bools | None = None
     ) -> tuple[Ints, Floats]:
-        """Rows and scores [B, k], best first."""
-        parameters = faiss.SearchParameters()
-        return faiss_file.search(index, queries, k, parameters, allowed)
+        """Rows and scores [B, k], best first.
+
+        FAISS's own search takes three times as long for many queries.
+        """
+        shape = index.ntotal, index.d
+        vectors = faiss.rev_swig_ptr(index.get_xb(), math.prod(shape)).reshape(shape)
+        return pad_lists(*exact_search(vectors, queries, check_k(k), allowed), k)

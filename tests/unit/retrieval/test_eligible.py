@@ -11,7 +11,7 @@ from dssm_core.families import INDEXES
 from dssm_core.features.histories import Histories
 from dssm_core.retrieval.eligible import Eligible, eligible_lists
 from dssm_core.retrieval.filter_trials import try_filters
-from dssm_core.retrieval.item_index import ItemIndex, build_item_index, exact_search
+from dssm_core.retrieval.item_index import ItemIndex, build_item_index
 
 N = 1500
 
@@ -91,17 +91,6 @@ def test_a_ranking_is_asked_for_more_until_the_lists_are_full():
     rows, _ = eligible_lists(search, Eligible(100, allowed), 4)
     assert rows.tolist() == [[3, 60, 80, -1]]
     assert asked == [4, 16, 64, 100]
-
-
-def test_exact_search_in_parts_equals_one_product(monkeypatch):
-    monkeypatch.setattr("dssm_core.retrieval.item_index.PART", 100)
-    vectors, queries = unit(730, 0), unit(5, 1)
-    rows = np.flatnonzero(np.arange(730) % 3 == 0)
-    found, scores = exact_search(vectors, queries, 30, rows)
-    products = queries @ vectors[rows].T
-    best = np.argsort(-products, axis=1)[:, :30]
-    np.testing.assert_array_equal(found, rows[best])
-    np.testing.assert_allclose(scores, np.take_along_axis(products, best, 1), atol=1e-6)
 
 
 def test_an_index_that_finds_too_little_is_replaced_by_exact_search_among_few():
