@@ -14,7 +14,7 @@ import pandas as pd
 
 from dssm_core.config.conditions import time_ms
 from dssm_core.errors import DataError, shorten
-from dssm_core.registry import request_limits
+from dssm_core.registry import scoring_server
 from dssm_core.registry.integrity import check_served
 from dssm_core.retrieval.reloading import ReloadingBundle
 from dssm_core.retrieval.requests import DEFAULT_K
@@ -31,7 +31,7 @@ class Retriever(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow's cl
         """
         bundle = Path(context.artifacts["bundle"])
         check_served(bundle)
-        request_limits.install()
+        scoring_server.install()
         root = os.environ.get("DSSM_REFRESHED")
         self.bundle = ReloadingBundle(bundle, Path(root) if root else None)
 

@@ -58,6 +58,7 @@ from dssm_core.runs.layout import (
 from dssm_core.runs.run import Run
 
 STEPS = ("export_embeddings", "build_index")
+ANSWER = pd.Index(["item_ids", "scores", "source"], dtype=object)  # columns of `Bundle.retrieve`
 
 
 @dataclass(frozen=True)
@@ -200,14 +201,13 @@ class Bundle:
         (rows, scores), sources = self.answer(queries, rules, k)
         present = rows >= 0
         ends = np.cumsum(present.sum(1)).tolist()
-        columns = {
-            "item_ids": _lists(self.items.decode(rows[present] + 1), ends),
-            "scores": _lists(scores[present], ends),
-            "source": sources.astype(object),
-        }
-        return pd.DataFrame(columns, index=frame.index, dtype=object)  # pandas infers no types
+        answer = np.empty((len(queries), len(ANSWER)), dtype=object)
+        answer[:, 0] = _lists(self.items.decode(rows[present] + 1), ends)
+        answer[:, 1] = _lists(scores[present], ends)
+        answer[:, 2] = sources
+        return pd.DataFrame(answer, frame.index, ANSWER, dtype=object)  # pandas infers no types
 
-    @property
+    @cached_property
     def cutoff_ms(self) -> int | None:
         """The time as of which the bundle was exported; None for a split without days."""
         split = self.config.split

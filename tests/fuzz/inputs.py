@@ -370,7 +370,7 @@ def _with_odd_cells(
         rows[row][column] = draw(st.sampled_from(ODD_CELLS))
         if COLUMNS[column] in ("timestamp", "serial"):
             left.pop(str(row), None)
-    serials = [row[-1] for row in rows]
+    serials = [str(value) for value in _array([row[-1] for row in rows]).to_pylist()]
     return {serial: time for serial, time in left.items() if serials.count(serial) == 1}
 
 

@@ -1,8 +1,9 @@
-"""Checks of a request that MLflow's scoring server does not make.
+"""Checks of a request that MLflow's scoring server does not make, and a faster encoding of answers.
 
 The server parses a body of any size, needs 26 times its size in memory, and drops columns and
-parameters that the signature does not have. `install` puts these checks in front of it. MLflow has
-no hook for that: its function `invocations` is replaced in the process that serves the model.
+parameters that the signature does not have. It encodes an answer in Python, which takes longer than
+the search. MLflow has no hook for that: `install` replaces two of its functions in the process that
+serves the model.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any
+from typing import Any, TextIO
 
 import mlflow
+import pandas as pd
 
 from dssm_core.errors import DataError, shorten
 from dssm_core.families import did_you_mean
@@ -27,10 +29,11 @@ PARAMS = "params"
 
 
 def install() -> None:
-    """Check each request of the scoring server in this process; elsewhere do nothing."""
+    """Replace the functions of the scoring server in this process; elsewhere do nothing."""
     server: Any = sys.modules.get(SERVER)
     if server is not None and not hasattr(server.invocations, "__wrapped__"):
         server.invocations = limited(server.invocations, server.InvocationsResponse)
+        server.predictions_to_json = write_answer
 
 
 def limited(invocations: Callable[..., Any], response: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,6 +57,13 @@ def limited(invocations: Callable[..., Any], response: Callable[..., Any]) -> Ca
         return invocations(body, content_type, model, input_schema)
 
     return checked
+
+
+def write_answer(answer: pd.DataFrame, output: TextIO) -> None:
+    """Write an answer as MLflow's `predictions_to_json` does."""
+    columns = [answer[name].tolist() for name in answer]
+    rows = [dict(zip(answer.columns, row, strict=True)) for row in zip(*columns, strict=True)]
+    output.write(json.dumps({"predictions": rows}))
 
 
 def read_body(data: bytes, columns: list[str], parameters: list[str]) -> dict[str, Any]:
