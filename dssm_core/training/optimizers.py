@@ -24,12 +24,24 @@ class Optimizers:
     members: list[torch.optim.Optimizer]
     dense: list[Tensor]
     averaged: list[Tensor]
+    rate: Tensor | None = None
+    """The learning rate on a GPU, []: a CUDA graph of `step` reads it from there."""
+
+    @property
+    def fixed_shapes(self) -> bool:
+        """Whether no shape in a step depends on values. The rows of large tables do: SparseAdam
+        adds up the gradients of each distinct row.
+        """
+        return len(self.members) == 1
 
     def set_learning_rate(self, rate: float) -> None:
         """Set the learning rate of all parameter groups."""
+        if self.rate is not None:
+            self.rate.fill_(rate)
         for optimizer in self.members:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            for group in optimizer.param_groups:  # a checkpoint's are those of its device
+                group["lr"] = rate if self.rate is None else self.rate
+                group["capturable"] = self.rate is not None
 
     def step(self) -> None:
         """One update of all parameters."""
@@ -42,13 +54,15 @@ def make_optimizers(model: TwoTower, average: TwoTower, settings: Train) -> Opti
 
     average: a copy of `model`; it shares the large tables with it from now on.
     """
+    device = model.log_temperature.device
     large = _share_large_tables(model, average, settings.sparse_rows)
     dense = _without(model, large)
     groups = _parameter_groups(dense, settings.weight_decay)
     members: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, fused=True)]
     if large:
         members.append(torch.optim.SparseAdam(large))
-    return Optimizers(members, dense, _without(average, large))
+    rate = torch.zeros((), device=device) if device.type == "cuda" and not large else None
+    return Optimizers(members, dense, _without(average, large), rate)
 
 
 def learning_rate(settings: Train, done: int, total: int) -> float:

@@ -29,12 +29,12 @@ from dssm_core.runs.layout import CHECKPOINT_FILE, HISTORY_FILE, TOWERS_FILE
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
-from dssm_core.training.epoch_order import Rows
 from dssm_core.training.epoch_selection import HeldOutQueries
 from dssm_core.training.notes import warn
 from dssm_core.training.objective import Objective
 from dssm_core.training.optimizers import learning_rate, make_optimizers
 from dssm_core.training.progress import Progress
+from dssm_core.training.update import Update
 
 log = logging.getLogger(__name__)
 
@@ -109,10 +109,6 @@ class Trainer:
         self.checkpoint = checkpoint
         self.logger = logger
         self.prepared = prepared.to(device)
-        precision = config.train.precision
-        bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda")
-        self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
-        self.generator = torch.Generator(device)
         self.progress = Progress()
 
     def fit(self) -> TwoTower:
@@ -166,6 +162,13 @@ class Trainer:
         self.model = model.to(self.device)
         self.average = copy.deepcopy(self.model).eval()
         self.optimizers = make_optimizers(self.model, self.average, self.config.train)
+        self.update = Update(
+            self.objective,
+            self.model,
+            self.optimizers,
+            self.config.train,
+            torch.Generator(self.device),
+        )
         self.saved_at = time.monotonic()
         self.reported_at = self.saved_at
         self.best: dict[str, Tensor] = {}
@@ -195,7 +198,9 @@ class Trainer:
         batches = self.objective.batches(self._seed(progress.epoch))
         losses: list[Tensor] = []
         for number in range(progress.batch, len(batches)):
-            losses.append(self._step(batches[number]))
+            first = progress.epoch == 0 and number == 0
+            seed = self._seed(progress.step)
+            losses.append(self.update(batches[number], seed, self._learning_rate(), first))
             progress.batch = number + 1
             progress.step += 1
             if progress.step % LOG_EVERY == 0:
@@ -206,35 +211,11 @@ class Trainer:
                 if time.monotonic() - self.saved_at >= self.config.train.checkpoint_every_s:
                     self._save()
 
-    def _step(self, rows: Rows) -> Tensor:
-        """One update from the examples at `rows` [B]. Returns the detached loss, without waiting
-        for the device. → [].
-        """
-        seed = self._seed(self.progress.step)
-        self.optimizers.set_learning_rate(self._learning_rate())
-        self.generator.manual_seed(seed)
-        torch.manual_seed(seed)  # for dropout
-        with self.autocast:
-            loss = self.objective(self.model, rows, self.generator)
-        self.model.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.optimizers.dense, self.config.train.clip_norm)
-        self.optimizers.step()
-        self._update_average()
-        return loss.detach()
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        """Exponential moving average of the weights, starting from those of the first step."""
-        first = self.progress.epoch == 0 and self.progress.batch == 0
-        weight = 1.0 if first else 1 - self.config.train.ema_decay
-        torch._foreach_lerp_(self.optimizers.averaged, self.optimizers.dense, weight)
-
     def _validate(self, queries: HeldOutQueries) -> None:
         """Measure the averaged towers on the validation slice, and note the best epoch."""
         progress = self.progress
         metric = self.config.train.chosen_by
-        with self.autocast:
+        with self.update.autocast:
             value = queries.score(self.average, self.prepared)
         self._log({f"valid_{metric}": value, "epoch": progress.epoch + 1})
         log.info("epoch %d: %s %.4f on the validation slice", progress.epoch + 1, metric, value)
