@@ -158,7 +158,8 @@ def metrics_tables(result: JSON) -> dict[str, Table]:
     counts = report.queries.as_json() if report.queries else {}
     tables = {}
     for name, title in POPULATIONS.items():
-        queries = f" ({counts[name]:,} queries)" if name in counts else ""
+        sample = f", {report.sample}" if report.sample else ""
+        queries = f" ({counts[name]:,} queries{sample})" if name in counts else ""
         table = _table("")
         for column in names:
             table.add_column(column, justify="right", no_wrap=True)

@@ -23,6 +23,10 @@ class Evaluation(Section):
     """Cut-offs of the ranked lists."""
     bootstrap: Annotated[int, Field(ge=10)] = 500
     """Number of resamples of users for the confidence intervals."""
+    max_users: Annotated[int, Field(ge=1)] | None = 20_000
+    """Maximum number of users that are asked. If the test set has more, every answerer is asked by
+    the same sample of them, which depends on `seed` and the ids of the users; terminal and report
+    state its size. null asks all users."""
     exclude_seen: bool = False
     """Whether the items that a user has seen are left out of the user's lists, in the evaluation
     and when the model is served. A request can choose otherwise (`exclude_seen`)."""

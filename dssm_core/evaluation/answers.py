@@ -11,16 +11,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from dssm_core import families
 from dssm_core.aliases import Bools, Floats, Ints
 from dssm_core.evaluation.baselines.protocol import Ranker
 from dssm_core.evaluation.queries import Slice
-from dssm_core.evaluation.query_rows import context_rows
+from dssm_core.evaluation.query_rows import RequestRows
 from dssm_core.families import INDEXES
 from dssm_core.features.histories import Histories
-from dssm_core.features.ids import Ids
 from dssm_core.retrieval.bundle import Bundle, assemble, open_bundle
 from dssm_core.retrieval.eligible import Eligible, Lists, eligible_lists
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
@@ -112,7 +110,7 @@ class ServedRun:
 
     def _encode_histories(self, queries: Slice) -> QueryVectors:
         context = [feature.column for feature in self.run.config.features.columns.context]
-        columns = context_rows(self.run, queries, context)
+        columns = queries.asked.rows_at(queries.latest, context)
         asked = Queries(queries.codes, queries.histories, Histories.empty(len(columns)), columns)
         parts = [asked.part(first, last) for first, last in chunks(len(asked))]
         rows = np.arange(len(asked))
@@ -152,15 +150,15 @@ def nearest(index: ItemIndex, vectors: QueryVectors, hot: HotList | None) -> Sea
     return search
 
 
-def bundle_search(bundle: Bundle, frame: pd.DataFrame, items: Ids, rules: Rules) -> Search:
+def bundle_search(bundle: Bundle, requests: RequestRows, rules: Rules) -> Search:
     """The answers of another model, by its own rules, in the item rows of this run.
 
     An item that this run does not know becomes -1, a miss.
     """
-    rows = np.append(items.encode(bundle.items.index) - 1, -1)  # its row -1 stays -1
+    rows = np.append(requests.items.encode(bundle.items.index) - 1, -1)  # its row -1 stays -1
 
     def search(first: int, last: int, k: int, eligible: Eligible) -> Ints:
-        lists, _ = bundle.answer(bundle.read(frame.iloc[first:last]), rules, k)
+        lists, _ = bundle.answer(bundle.read(requests.part(first, last)), rules, k)
         return np.asarray(rows[lists[0]])
 
     return search
@@ -197,3 +195,11 @@ def answer(search: Search, queries: Slice, first: int, last: int, k: int) -> Int
     """
     rows = search(first, last, k, queries.eligible.part(first, last))
     return np.pad(rows, ((0, 0), (0, k - rows.shape[1])), constant_values=-1)
+
+
+def ask(search: Search, queries: Slice, k: int) -> Ints:
+    """The lists [Q, k] of all queries, asked a chunk at a time; see `answer`."""
+    lists = np.empty((len(queries.codes), k), dtype=np.int64)
+    for first, last in chunks(len(lists)):
+        lists[first:last] = answer(search, queries, first, last, k)
+    return lists

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from dssm_core.aliases import Doubles
 from dssm_core.config import Config
 from dssm_core.evaluation import rolling
-from dssm_core.evaluation.answers import ServedRun, list_search, one_list
+from dssm_core.evaluation.answers import Search, ServedRun, ask, list_search, one_list
 from dssm_core.evaluation.fitting import TimedBaseline, baseline_info, fit_baselines
 from dssm_core.evaluation.measure import Curve, Measured, measure, measure_slice
 from dssm_core.evaluation.pointwise import judge_pairs
-from dssm_core.evaluation.queries import EvaluationData, Slice
+from dssm_core.evaluation.queries import EvaluationData
+from dssm_core.evaluation.rolled import report
 from dssm_core.features.popularity import top
-from dssm_core.runs.gate_report import Answers, GateMetrics, QueryCounts, Scores
+from dssm_core.runs.gate_report import Answers, GateMetrics, QueryCounts, Scores, SliceScores
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,24 @@ class Evaluated:
 
 
 def evaluate(opened: ServedRun, data: EvaluationData) -> Evaluated:
-    """Measure a run's served index, exact search, baselines and ceiling on the same queries."""
+    """Measure a run's served index, exact search, baselines and ceiling on the same queries.
+
+    Each answers all queries once; the slices are measured on its lists.
+    """
     config = opened.run.config
     baselines = fit_baselines(config, data.train, data.cutoff_ms)
-    warm = _ask_all(opened, data.warm, baselines)
-    everyone = _ask_all(opened, data.all, baselines)
+    warm: dict[str, Measured] = {}
+    everyone: dict[str, Measured] = {}
+    parts: dict[str, SliceScores] = {}
+    for name, search in _searches(opened, data, baselines).items():
+        lists = ask(search, data.all, max(config.evaluation.ks))
+        warm[name] = measure(lists, data.warm, config)
+        everyone[name] = measure(lists, data.all, config)
+        if name == "served":
+            parts = {part: measure_slice(lists, own, config) for part, own in data.parts.items()}
+            if opened.served.finds_all:
+                warm["exact"] = warm["served"]
+                everyone["exact"] = everyone["served"]
     info = {name: baseline_info(fitted, data, config) for name, fitted in baselines.items()}
     answers = _by_answerer(warm)
     metrics = GateMetrics(
@@ -49,21 +63,20 @@ def evaluate(opened: ServedRun, data: EvaluationData) -> Evaluated:
         },
         ceiling=Scores({config.gate.metric: ceiling(data, config).scores[config.gate.metric]}),
         all=_by_answerer(everyone),
-        parts={
-            name: measure_slice(opened.search(opened.served, opened.encode(part)), part, config)
-            for name, part in data.parts.items()
-        },
+        parts=parts,
         queries=QueryCounts(warm=len(data.warm.codes), all=len(data.all.codes)),
     )
     pointwise = judge_pairs(opened, data.pairs)
     if pointwise is not None:
         metrics = metrics.model_copy(update={"pointwise": pointwise})
+    if data.asked.sample is not None:
+        metrics = metrics.model_copy(update={"sample": data.asked.sample})
     gate = config.gate
     asked = warm if gate.population == "warm" else everyone
     recalls = {name: measured.recalls for name, measured in asked.items()}
     if config.evaluation.rolling:
         rolled = rolling.roll(opened.run, data, opened.bundle)
-        metrics = metrics.model_copy(update={"rolling": rolling.report(rolled, config)})
+        metrics = metrics.model_copy(update={"rolling": report(rolled, config)})
         if gate.protocol == "rolling":
             names = [name for name in rolled.positions if name in recalls]
             recalls = {name: rolled.recalls(name, gate.population, gate.k) for name in names}
@@ -77,20 +90,20 @@ def ceiling(data: EvaluationData, config: Config) -> Measured:
     It lists the items of the training set that the test set clicks most.
     """
     rows = top(len(data.test_counts), data.test_counts)
-    return measure(one_list(rows), data.warm, config)
+    lists = ask(one_list(rows), data.all, max(config.evaluation.ks))
+    return measure(lists, data.warm, config)
 
 
-def _ask_all(
-    opened: ServedRun, queries: Slice, baselines: Mapping[str, TimedBaseline]
-) -> dict[str, Measured]:
-    """The served index, exact search and each baseline on one slice, by name."""
-    vectors = opened.encode(queries)
-    searches = {
-        "served": opened.search(opened.served, vectors),
-        "exact": opened.search(opened.exact, vectors),
-    }
-    searches |= {name: list_search(fitted, queries.histories) for name, fitted in baselines.items()}
-    return {name: measure(search, queries, opened.run.config) for name, search in searches.items()}
+def _searches(
+    opened: ServedRun, data: EvaluationData, baselines: Mapping[str, TimedBaseline]
+) -> dict[str, Search]:
+    """The served index, exact search unless the index is exact, and each baseline, by name."""
+    vectors = opened.encode(data.all)
+    searches = {"served": opened.search(opened.served, vectors)}
+    if not opened.served.finds_all:
+        searches["exact"] = opened.search(opened.exact, vectors)
+    histories = data.all.histories
+    return searches | {name: list_search(fitted, histories) for name, fitted in baselines.items()}
 
 
 def _by_answerer(measured: Mapping[str, Measured]) -> Answers:

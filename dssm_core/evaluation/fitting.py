@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dssm_core import families
 from dssm_core.aliases import JSON, Ints
 from dssm_core.config import Config
-from dssm_core.evaluation.answers import one_list
+from dssm_core.evaluation.answers import ask, one_list
 from dssm_core.evaluation.baselines.protocol import Fitted
 from dssm_core.evaluation.measure import measure, only_gate_metric
 from dssm_core.evaluation.queries import EvaluationData
@@ -67,7 +67,7 @@ def baseline_info(baseline: TimedBaseline, data: EvaluationData, config: Config)
     if baseline.variants:
         settings = only_gate_metric(config, RESAMPLES_OF_VARIANTS)
         by_window = {
-            name: measure(one_list(rows), data.warm, settings)
+            name: measure(ask(one_list(rows), data.all, config.gate.k), data.warm, settings)
             for name, rows in baseline.variants.items()
         }
         info["by_window"] = {

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dssm_core import metrics
-from dssm_core.aliases import JSON, Doubles
+from dssm_core.aliases import JSON, Doubles, Ints
 from dssm_core.config import Config
-from dssm_core.evaluation.answers import Search, answer, chunks
+from dssm_core.evaluation.answers import chunks
 from dssm_core.evaluation.queries import Slice
 from dssm_core.runs.gate_report import Difference, SliceScores
 
@@ -35,8 +35,10 @@ class Measured:
     recalls: Doubles
 
 
-def measure(search: Search, queries: Slice, config: Config) -> Measured:
-    """Ask all queries of a slice, a chunk at a time, and average over queries.
+def measure(lists: Ints, queries: Slice, config: Config) -> Measured:
+    """Compare lists with what the queries of a slice should find, and average over queries.
+
+    lists: [n, K] of all queries, of which those of the slice are at `queries.position`.
 
     micro_recall: hits over all relevant items of all queries, so that a query counts by the number
     of its relevant items. coverage: share of the catalogue that was listed for anyone.
@@ -49,7 +51,7 @@ def measure(search: Search, queries: Slice, config: Config) -> Measured:
     squares = np.zeros(max(ks))
     hits_at = np.zeros(max(ks))
     for first, last in chunks(n):
-        rows = answer(search, queries, first, last, max(ks))
+        rows = lists[queries.position[first:last], : max(ks)]
         hits = queries.relevant.hits(rows, first)
         counts = queries.relevant.counts[first:last]
         for name, metric in metrics.METRICS.items():
@@ -97,10 +99,10 @@ def only_gate_metric(config: Config, resamples: int | None = None) -> Config:
     return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=settings)})
 
 
-def measure_slice(search: Search, queries: Slice, config: Config) -> SliceScores:
+def measure_slice(lists: Ints, queries: Slice, config: Config) -> SliceScores:
     """The gate's recall on a slice with its interval, and the number of queries."""
     metric = config.gate.metric
-    scores = measure(search, queries, only_gate_metric(config)).scores
+    scores = measure(lists, queries, only_gate_metric(config)).scores
     kept: JSON = {name: scores[name] for name in (metric, f"{metric}_low", f"{metric}_high")}
     return SliceScores(kept | {"queries": len(queries.codes)})
 

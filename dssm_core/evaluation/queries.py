@@ -7,32 +7,34 @@ and a user outside it asks as the unknown user (code 0).
 A query is a user with all of the user's distinct test positives; it knows the user's training set.
 Where the split is by row (`last_n`), each positive test row is a query, and knows all positives of
 the user before it.
+
+All queries are those of the asked users (asked.py). `all` is answered, and the other slices are
+some of its queries.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow.parquet as pq
 
 from dssm_core.aliases import Bools, Ints
-from dssm_core.columns import ITEM, LABEL, TIME, USER
-from dssm_core.data.comparison import parse_comparison
-from dssm_core.data.splits.last_n import LastN
+from dssm_core.columns import ITEM, LABEL, USER
+from dssm_core.evaluation.asked import AskedUsers
 from dssm_core.evaluation.past import Past
+from dssm_core.evaluation.rows import CodedRows, count_relevant, read_test_rows
 from dssm_core.evaluation.slices import groups
+from dssm_core.features.dataset import load_log
 from dssm_core.features.histories import Histories
 from dssm_core.features.ids import Ids
 from dssm_core.features.popularity import Clicks
 from dssm_core.metrics import Relevant
 from dssm_core.retrieval.catalogue import check_enough, open_catalogue
 from dssm_core.retrieval.eligible import Eligible
-from dssm_core.runs.layout import ITEM_IDS_FILE, TEST_FILE, TRAIN_FILE, USER_IDS_FILE
+from dssm_core.runs.layout import ITEM_IDS_FILE, TRAIN_FILE, USER_IDS_FILE
 from dssm_core.runs.run import Run
 
 
@@ -41,17 +43,20 @@ class Slice:
     """Queries and the items that they should find.
 
     users [Q]: external ids; codes [Q]: rows of the user embeddings, 0 = unknown; histories: item
-    rows that each query knows; eligible: the items that each query may list; latest [Q]: position
-    of the newest event of the query among the positives of the training set followed by those of
-    the test set, -1 for none.
+    rows that each query knows; eligible: the items that each query may list; asked: the users and
+    their rows; latest [Q]: position of the newest event of the query among the positives of the
+    asked users, those of the training set before those of the test set, -1 for none; position [Q]:
+    of each query among those that are answered together, such as those of `all`.
     """
 
     users: npt.NDArray[Any]
     codes: Ints
     relevant: Relevant
     histories: Histories
-    latest: Ints
     eligible: Eligible
+    asked: AskedUsers
+    latest: Ints
+    position: Ints
 
     def take(self, queries: Ints) -> Slice:
         """Some queries [n], to be answered. `relevant` stays that of the whole slice."""
@@ -60,9 +65,20 @@ class Slice:
             self.codes[queries],
             self.relevant,
             self.histories.take(queries),
-            self.latest[queries],
             self.eligible.take(queries),
+            self.asked,
+            self.latest[queries],
+            self.position[queries],
         )
+
+    def part(self, query: Ints, rows: Ints) -> Slice:
+        """The queries that some positives [P] belong to, which are to find only these.
+
+        query: of this slice, rows: the item row of each positive.
+        """
+        own, queries = pd.factorize(query)
+        relevant = Relevant.of(own, rows, len(queries), self.relevant.n_items)
+        return replace(self.take(queries), relevant=relevant)
 
 
 @dataclass(frozen=True)
@@ -93,15 +109,16 @@ class LabelledPairs:
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """The training set and the test set of a run, in codes.
+    """The training set and the queries of a run, in codes.
 
-    test_counts [N]: positive test rows of each item of the training set; parts: slices of `all` by
-    name, see slices.py.
+    asked: the users of the queries. test_counts [N]: positive test rows of each item of the
+    training set, of all users; parts: slices of `all` by name, see slices.py.
     """
 
     items: Ids
     train: Clicks
     cutoff_ms: int
+    asked: AskedUsers
     warm: Slice
     all: Slice
     pairs: LabelledPairs
@@ -109,30 +126,8 @@ class EvaluationData:
     parts: dict[str, Slice]
 
 
-@dataclass(frozen=True)
-class _TestRows:
-    """Test rows in codes, all [n]: user, user code, item row, label.
-
-    events_before [n]: positives of the user before each row, where the split is by row.
-    """
-
-    frame: pd.DataFrame
-    users: npt.NDArray[Any]
-    codes: Ints
-    rows: Ints
-    labels: Ints
-    rules: ListRules
-    events_before: Ints | None
-
-    def select(self, mask: Bools, past: Past, by_row: bool) -> Slice:
-        """The slice of the rows that `mask` [n] selects. by_row: a query for each row."""
-        before = None if self.events_before is None else self.events_before[mask]
-        codes = self.codes[mask]
-        return _slice(self.users[mask], codes, self.rows[mask], self.rules, past, before, by_row)
-
-
 def read_evaluation_data(run: Run) -> EvaluationData:
-    """The training set and the test set of a run, in the codes of its exported embeddings."""
+    """The training set and the queries of a run, in the codes of its exported embeddings."""
     folder = run.step("export_embeddings")
     users = Ids.load(folder / USER_IDS_FILE)
     items = Ids.load(folder / ITEM_IDS_FILE)
@@ -140,26 +135,25 @@ def read_evaluation_data(run: Run) -> EvaluationData:
 
 
 def make_evaluation_data(run: Run, users: Ids, items: Ids) -> EvaluationData:
-    """The training set and the test set of a run, in the codes of the given ids.
+    """The training set and the queries of a run. users, items: of its coded log.
 
     Rows of label 0 count for `pairs` only.
     """
     by_row = run.config.split.by_row
-    train_frame = positives(run.step("split_by_time") / TRAIN_FILE, [USER, ITEM, TIME])
-    train = _clicks(train_frame, users, items)
-    test = _read_test(run, train_frame, users, items)
-    positive = test.labels == 1
-    of_train = _occurring(train.items, test.rules.n_items)
+    train = Clicks.of(load_log(run.step("sample_negatives")))
+    asked = AskedUsers.of(run)
+    rules = _list_rules(run, items)
+    train_frame = asked.positives(TRAIN_FILE, [USER, ITEM])
+    test = read_test_rows(run, asked, train_frame, users, items)
+    of_train = _occurring(train.items, rules.n_items)
     seen_items = np.append(of_train, False)  # the last is row -1's
-    seen_users = _occurring(train.users, len(users))
-    warm = seen_users[test.codes] & seen_items[test.rows]
-    later = test.frame[positive] if by_row else test.frame[:0]
+    warm = _occurring(train.users, len(users))[test.codes] & seen_items[test.rows]
+    later = test.frame[test.labels == 1] if by_row else test.frame[:0]
     past = Past.of_frames(train_frame, later, items)
     past_of_pairs = past if by_row else Past.of_frames(train_frame[:0], later, items)
-    relevant = positive & _counts_as_relevant(run, test.frame)
-    distinct = relevant
+    distinct = test.relevant
     if not by_row:
-        distinct = relevant & ~test.frame[[USER, ITEM, LABEL]].duplicated().to_numpy()
+        distinct = distinct & ~test.frame[[USER, ITEM, LABEL]].duplicated().to_numpy()
     cutoff_ms = run.need("split_by_time").info["cutoff_ms"]
     parts = groups(
         train,
@@ -167,19 +161,25 @@ def make_evaluation_data(run: Run, users: Ids, items: Ids) -> EvaluationData:
         np.where(seen_items[test.rows], test.rows, -1),
         cutoff_ms if run.config.split.by_time else None,
     )
+    everyone, query = _select(test, distinct, past, asked, rules, by_row)
+    rows = test.rows[distinct]
+
+    def part(mask: Bools) -> Slice:
+        kept = mask[distinct]
+        return everyone.part(query[kept], rows[kept])
+
+    judged = warm if len(np.unique(test.labels)) == 2 else np.zeros_like(warm)
+    pairs, _ = _select(test, judged, past_of_pairs, asked, rules, by_row=True)
     return EvaluationData(
         items=items,
         train=train,
         cutoff_ms=cutoff_ms,
-        warm=test.select(distinct & warm, past, by_row),
-        all=test.select(distinct, past, by_row),
-        pairs=_labelled_pairs(test, warm, past_of_pairs),
-        test_counts=_test_counts(test, relevant, seen_items),
-        parts={
-            name: test.select(distinct & mask, past, by_row)
-            for name, mask in parts.items()
-            if (distinct & mask).any()
-        },
+        asked=asked,
+        warm=part(warm),
+        all=everyone,
+        pairs=LabelledPairs(pairs, test.rows[judged], test.labels[judged]),
+        test_counts=count_relevant(run, items) * of_train,
+        parts={name: part(mask) for name, mask in parts.items() if (distinct & mask).any()},
     )
 
 
@@ -194,82 +194,15 @@ def _list_rules(run: Run, items: Ids) -> ListRules:
     return ListRules(n_items, allowed, config.evaluation.exclude_seen)
 
 
-def label_before(test: pd.DataFrame) -> Ints:
-    """How many positive test rows of the same user come before each test row: [n]."""
-    before = test.groupby(USER, sort=False)[LABEL].cumsum() - test[LABEL]
-    return before.to_numpy(dtype=np.int64)
+def _select(
+    test: CodedRows, mask: Bools, past: Past, asked: AskedUsers, rules: ListRules, by_row: bool
+) -> tuple[Slice, Ints]:
+    """The slice of the P rows that `mask` [n] selects, and the query of each row [P].
 
-
-def make_slice(
-    users: npt.NDArray[Any], codes: Ints, rows: Ints, n_items: int, past: Past | None = None
-) -> Slice:
-    """A slice with one query for each user.
-
-    From positives [P]: external user, user code, item row (-1: not in the catalogue).
+    by_row: a query for each row.
     """
-    known = past or Past.of(pd.Series(users[:0]), rows[:0])
-    return _slice(users, codes, rows, ListRules(n_items), known, None, by_row=False)
-
-
-def positives(file: Path, columns: list[str]) -> pd.DataFrame:
-    """The rows of label 1 in the order of the file, which is by time."""
-    table = pq.read_table(file, columns=columns, filters=[(LABEL, "=", 1)])
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
-
-
-def _read_test(run: Run, train: pd.DataFrame, users: Ids, items: Ids) -> _TestRows:
-    test = pd.read_parquet(run.step("split_by_time") / TEST_FILE)
-    events_before = None
-    if run.config.split.by_row:
-        in_train = test[USER].map(train[USER].value_counts()).fillna(0).to_numpy(dtype=np.int64)
-        events_before = in_train + label_before(test)
-    return _TestRows(
-        frame=test,
-        users=test[USER].to_numpy(),
-        codes=users.encode(test[USER]),
-        rows=items.encode(test[ITEM]) - 1,
-        labels=test[LABEL].to_numpy(dtype=np.int64),
-        rules=_list_rules(run, items),
-        events_before=events_before,
-    )
-
-
-def _counts_as_relevant(run: Run, test: pd.DataFrame) -> Bools:
-    """Which test rows `split.relevant` lets count as relevant: [n]."""
-    split = run.config.split
-    if isinstance(split, LastN) and split.relevant:
-        return np.asarray(parse_comparison(split.relevant).mask(test), dtype=np.bool_)
-    return np.ones(len(test), dtype=np.bool_)
-
-
-def _labelled_pairs(test: _TestRows, warm: Bools, past: Past) -> LabelledPairs:
-    """The warm rows, where the test set has both labels; none otherwise."""
-    both = test.labels.any() and not test.labels.all()
-    judged = warm if both else np.zeros_like(warm)
-    queries = test.select(judged, past, by_row=True)
-    return LabelledPairs(queries, test.rows[judged], test.labels[judged])
-
-
-def _test_counts(test: _TestRows, relevant: Bools, seen_items: Bools) -> Ints:
-    rows = test.rows[relevant & (test.rows >= 0)]
-    counts: Ints = np.bincount(rows, minlength=test.rules.n_items) * seen_items[:-1]
-    return counts
-
-
-def _slice(
-    users: Any,
-    codes: Ints,
-    rows: Ints,
-    rules: ListRules,
-    past: Past,
-    before: Ints | None,
-    by_row: bool,
-) -> Slice:
-    """Queries from test rows [P].
-
-    before [P]: how many events of the user each query knows; None: all of `past`.
-    """
+    users = test.users[mask]
+    codes = test.codes[mask]
     if by_row:
         query = np.arange(len(users))
         names = users
@@ -278,18 +211,19 @@ def _slice(
         query, names = pd.factorize(users)
         code_of = np.zeros(len(names), dtype=np.int64)
         code_of[query] = codes
+    before = None if test.events_before is None else test.events_before[mask]
     histories, latest = past.histories(*past.spans(names, before))
-    relevant = Relevant.of(query.astype(np.int64), rows, len(names), rules.n_items)
-    eligible = rules.eligible(histories)
-    return Slice(np.asarray(names), code_of, relevant, histories, latest, eligible)
-
-
-def _clicks(frame: pd.DataFrame, users: Ids, items: Ids) -> Clicks:
-    codes = users.encode(frame[USER])
-    rows = items.encode(frame[ITEM]) - 1
-    times = frame[TIME].to_numpy(dtype=np.int64)
-    known = rows >= 0
-    return Clicks(codes[known], rows[known], times[known], len(items) - 1)
+    queries = Slice(
+        users=np.asarray(names),
+        codes=code_of,
+        relevant=Relevant.of(query, test.rows[mask], len(names), rules.n_items),
+        histories=histories,
+        eligible=rules.eligible(histories),
+        asked=asked,
+        latest=latest,
+        position=np.arange(len(names)),
+    )
+    return queries, query
 
 
 def _occurring(codes: Ints, n: int) -> Bools:

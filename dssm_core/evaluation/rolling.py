@@ -7,15 +7,15 @@ same users as in the daily protocol, so that the figures can be compared.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+import torch
 
-from dssm_core import metrics
-from dssm_core.aliases import JSON, Bools, Doubles, Floats, Ints
+from dssm_core.aliases import Floats, Ints
 from dssm_core.columns import HOUR_MS, ITEM, TIME, USER
 from dssm_core.config import Config
 from dssm_core.evaluation.answers import (
@@ -27,129 +27,19 @@ from dssm_core.evaluation.answers import (
     nearest,
     one_list,
 )
+from dssm_core.evaluation.asked import AskedUsers
 from dssm_core.evaluation.fitting import fit_baselines
-from dssm_core.evaluation.queries import EvaluationData, ListRules, Slice, positives
+from dssm_core.evaluation.queries import EvaluationData, ListRules, Slice
+from dssm_core.evaluation.rolled import Rolled, RollingRows, refresh_h
 from dssm_core.features.histories import Histories
 from dssm_core.features.popularity import Clicks, top
 from dssm_core.metrics import Relevant
 from dssm_core.retrieval.bundle import Bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
-from dssm_core.retrieval.indexes.protocol import Index
-from dssm_core.retrieval.item_index import build_item_index
-from dssm_core.retrieval.new_users import HotList
+from dssm_core.retrieval.item_index import EXACT_BELOW, ItemIndex, build_item_index
 from dssm_core.retrieval.snapshots import LatestTables, Snapshot, Timeline
-from dssm_core.runs.gate_report import RefreshedAnswers, RollingReport, Scores
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, TEST_FILE, TRAIN_FILE, table_file
 from dssm_core.runs.run import Run
-
-SLICES = ("warm", "all", "new_items")
-
-
-@dataclass(frozen=True)
-class RollingRows:
-    """The test rows by time, all [P].
-
-    users, items: external ids; part: number of the refresh before the row; warm: user and item are
-    in the training set; new_items: the item is not.
-    """
-
-    users: pd.Series[Any]
-    items: pd.Series[Any]
-    part: Ints
-    warm: Bools
-    new_items: Bools
-
-    def select(self, name: str) -> Bools:
-        """The rows of a slice: `warm`, `all` or `new_items`. [P]"""
-        masks = {
-            "warm": self.warm,
-            "all": np.ones_like(self.warm),
-            "new_items": self.new_items,
-        }
-        return masks[name]
-
-
-@dataclass(frozen=True)
-class Rolled:
-    """The position of each row's item in the list of each answerer.
-
-    positions: by answerer [P], 0 is the first; the list's length where the item is not listed.
-    variants: position of the rows by baseline and variant.
-    """
-
-    rows: RollingRows
-    positions: dict[str, Ints]
-
-    def scores(self, name: str, slice_name: str, config: Config) -> dict[str, float | None]:
-        """Recall and micro recall of an answerer on a slice, for each k.
-
-        recall@k: share of a user's rows that was found, mean over users, with its interval;
-        micro_recall@k: share of all rows.
-        """
-        ks = config.evaluation.ks
-        position = self.positions[name][self.rows.select(slice_name)]
-        if not len(position):
-            return {f"{kind}@{k}": None for kind in ("recall", "micro_recall") for k in ks}
-        shares = {k: self.recalls(name, slice_name, k) for k in ks}
-        scores: dict[str, float | None] = {f"recall@{k}": float(shares[k].mean()) for k in ks}
-        scores |= {f"micro_recall@{k}": float((position < k).mean()) for k in ks}
-        rng = np.random.default_rng(config.seed)
-        low, high = metrics.bootstrap(shares[config.gate.k], config.evaluation.bootstrap, rng)
-        return scores | {f"{config.gate.metric}_low": low, f"{config.gate.metric}_high": high}
-
-    def recalls(self, name: str, slice_name: str, k: int) -> Doubles:
-        """Share of each user's rows in a slice that was found in the first k positions. [Q]"""
-        mask = self.rows.select(slice_name)
-        user = pd.factorize(self.rows.users[mask])[0]
-        shares: Doubles = np.bincount(user, self.positions[name][mask] < k) / np.bincount(user)
-        return shares
-
-    def by_part(self, name: str, k: int) -> list[float | None]:
-        """Share of the rows found in the first k positions, by refresh; None without rows."""
-        rows = np.bincount(self.rows.part)
-        hits = np.bincount(self.rows.part, self.positions[name] < k)
-        return [float(hit / n) if n else None for hit, n in zip(hits, rows, strict=True)]
-
-
-def report(rolled: Rolled, config: Config) -> RollingReport:
-    """The figures of a bundle, refreshed through the test days, beside the same bundle without
-    refreshes (`daily`) and baselines that are fitted as often.
-    """
-    names = [chosen.name for chosen in config.evaluation.baselines]
-    slices = {name: _by_answerer(rolled, name, names, config) for name in SLICES}
-    return RollingReport(
-        refresh_h=refresh_h(config),
-        rows={name: int(rolled.rows.select(name).sum()) for name in SLICES},
-        warm=slices["warm"],
-        all=slices["all"],
-        new_items=slices["new_items"],
-        by_part={name: rolled.by_part(name, config.gate.k) for name in ("served", "daily", *names)},
-    )
-
-
-def _by_answerer(
-    rolled: Rolled, slice_name: str, baselines: list[str], config: Config
-) -> RefreshedAnswers:
-    scores = {name: rolled.scores(name, slice_name, config) for name in rolled.positions}
-    fitted: dict[str, JSON] = {name: dict(scores[name]) for name in baselines}
-    for name in rolled.positions:
-        baseline, _, variant = name.partition("/")
-        if variant:  # for the report: the test rows choose no variant
-            by_window = fitted[baseline].setdefault("by_window", {})
-            by_window[variant] = scores[name][config.gate.metric]
-    return RefreshedAnswers(
-        served=Scores(scores["served"]),
-        exact=Scores(scores["exact"]),
-        daily=Scores(scores["daily"]),
-        ceiling=Scores(scores["ceiling"]),
-        baselines={name: Scores(each) for name, each in fitted.items()},
-    )
-
-
-def refresh_h(config: Config) -> int:
-    """Hours between two refreshes."""
-    assert config.evaluation.rolling is not None
-    return config.evaluation.rolling.refresh_h
 
 
 def roll(run: Run, data: EvaluationData, bundle: Bundle, beside: bool = True) -> Rolled:
@@ -169,7 +59,7 @@ def roll(run: Run, data: EvaluationData, bundle: Bundle, beside: bool = True) ->
     for part in np.unique(rows.part).tolist():
         snapshot = timeline.as_of(data.cutoff_ms + part * refresh_h(config) * HOUR_MS)
         selected = np.flatnonzero(rows.part == part)
-        query, queries = _queries(snapshot, rows.users.iloc[selected], config)
+        query, queries = _queries(snapshot, rows.users.iloc[selected], data.asked, config)
         relevant = timeline.items.encode(rows.items.iloc[selected]) - 1
         searches = _searches(snapshot, bundle, queries, exported, beside)
         if beside:
@@ -185,34 +75,36 @@ def clicks_of(run: Run, context: list[str]) -> LatestTables:
     """All positives of a run, train and test, with the context columns that the log has; and its
     tables of users and items.
     """
-    files = [run.step("split_by_time") / file for file in (TRAIN_FILE, TEST_FILE)]
-    held = pq.read_schema(files[0]).names
+    everyone = AskedUsers(run.step("split_by_time"))
+    held = pq.read_schema(everyone.folder / TRAIN_FILE).names
     columns = [USER, ITEM, TIME, *(name for name in context if name in held)]
-    clicks = pd.concat([positives(file, columns) for file in files], ignore_index=True)
+    parts = [everyone.positives(file, columns) for file in (TRAIN_FILE, TEST_FILE)]
+    clicks = pd.concat(parts, ignore_index=True)
     tables = [run.step("validate_data") / table_file(name) for name in ("users", "items")]
     users, items = (pd.read_parquet(file) if file.is_file() else None for file in tables)
     return LatestTables(clicks, users, items)
 
 
 def rolling_rows(run: Run, data: EvaluationData) -> RollingRows:
-    """The first click of each user on each item in the test days, as in the daily protocol."""
-    folder = run.step("split_by_time")
-    test = positives(folder / TEST_FILE, [USER, ITEM, TIME])
+    """The first click of each asked user on each item of the test days, as in the daily one."""
+    test = data.asked.positives(TEST_FILE, [USER, ITEM, TIME])
     test = test.drop_duplicates([USER, ITEM], ignore_index=True)
-    train = positives(folder / TRAIN_FILE, [USER, ITEM])
-    seen_item = test[ITEM].isin(train[ITEM]) & (data.items.encode(test[ITEM]) > 0)
-    seen_user = test[USER].isin(train[USER])
+    clicked = np.append(data.train.counts() > 0, False)  # the last is row -1's
+    seen_item = clicked[data.items.encode(test[ITEM]) - 1]
+    seen_user = test[USER].isin(data.asked.positives(TRAIN_FILE, [USER])[USER]).to_numpy()
     elapsed_ms = test[TIME].to_numpy(np.int64) - data.cutoff_ms
     return RollingRows(
         users=test[USER],
         items=test[ITEM],
         part=elapsed_ms // (refresh_h(run.config) * HOUR_MS),
-        warm=(seen_item & seen_user).to_numpy(),
-        new_items=~seen_item.to_numpy(),
+        warm=seen_item & seen_user,
+        new_items=~seen_item,
     )
 
 
-def _queries(snapshot: Snapshot, users: pd.Series[Any], config: Config) -> tuple[Ints, Slice]:
+def _queries(
+    snapshot: Snapshot, users: pd.Series[Any], asked: AskedUsers, config: Config
+) -> tuple[Ints, Slice]:
     """The query of each row [P], and the queries: the distinct users, with what each has taken
     before the snapshot.
     """
@@ -229,8 +121,17 @@ def _queries(snapshot: Snapshot, users: pd.Series[Any], config: Config) -> tuple
     known = np.where(codes < snapshot.n_users, codes, 0)
     allowed = snapshot.catalogue.allowed(config.serving.filters, snapshot.log.end)
     rules = ListRules(snapshot.n_items - 1, allowed, config.evaluation.exclude_seen)
-    latest = np.full(len(codes), -1)
-    return query, Slice(np.asarray(names), known, nothing, past, latest, rules.eligible(past))
+    queries = Slice(
+        users=np.asarray(names),
+        codes=known,
+        relevant=nothing,
+        histories=past,
+        eligible=rules.eligible(past),
+        asked=asked,
+        latest=np.full(len(codes), -1),
+        position=np.arange(len(codes)),
+    )
+    return query, queries
 
 
 def _searches(
@@ -238,32 +139,44 @@ def _searches(
 ) -> dict[str, Search]:
     """The refreshed index; with `beside` also exact search and the bundle as it was exported."""
     items = snapshot.embed_items(exported)
-    users = _vectors(snapshot.embed_all_users(bundle.user_vectors), queries.codes)
+    users = _embed_users(snapshot, bundle.user_vectors, queries.codes)
     hot = snapshot.hot_list(bundle.hot)
-    member = bundle.index.member
-    searches = {"served": _nearest(bundle, member, items, users, hot)}
+    searches = {"served": nearest(_build_index(bundle, items), users, hot)}
     if beside:
+        exact = build_item_index(FaissFlat(), items, bundle.config.seed)
+        searches["exact"] = nearest(exact, users, hot)
         codes = np.where(queries.codes < len(bundle.user_vectors), queries.codes, 0)
-        daily = _vectors(bundle.user_vectors, codes)
-        searches["exact"] = _nearest(bundle, FaissFlat(), items, users, hot)
-        before = _nearest(bundle, member, exported, daily, bundle.hot)
+        daily = QueryVectors(bundle.user_vectors, codes, codes == 0)
+        before = nearest(bundle.index, daily, bundle.hot)
         searches["daily"] = lambda first, last, k, eligible: before(
             first, last, k, eligible.among_first(len(exported))
         )
     return searches
 
 
-def _vectors(users: Floats, codes: Ints) -> QueryVectors:
-    """The vector of each query; code 0 is an unknown user. users: [U + 1, D], codes: [Q]."""
-    return QueryVectors(users, codes, codes == 0)
+def _embed_users(snapshot: Snapshot, exported: Floats, codes: Ints) -> QueryVectors:
+    """The vector of each query as of the snapshot: of users without a click since the training, the
+    exported one. exported: [U + 1, D], codes: [Q].
+    """
+    vectors = np.zeros((len(codes), exported.shape[1]), dtype=np.float32)
+    own = codes < len(exported)
+    vectors[own] = exported[codes[own]]
+    active = np.isin(codes, snapshot.active_users.numpy())
+    if active.any():
+        vectors[active] = snapshot.embed_users(torch.from_numpy(codes[active]))
+    return QueryVectors(vectors, np.arange(len(codes)), codes == 0)
 
 
-def _nearest(
-    bundle: Bundle, member: Index, items: Floats, users: QueryVectors, hot: HotList | None
-) -> Search:
-    """An index of items [N, D], built as a refresh builds it."""
+def _build_index(bundle: Bundle, items: Floats) -> ItemIndex:
+    """The index of items [N, D], built as a refresh builds it.
+
+    A refresh measures again how many eligible items are too few for the index (filter_trials.py);
+    here, the number that the bundle's index measured is taken.
+    """
     queries = bundle.user_vectors[1:]
-    return nearest(build_item_index(member, items, bundle.config.seed, queries), users, hot)
+    index = build_item_index(bundle.index.member, items, bundle.config.seed, queries)
+    measured = bundle.index.exact_below
+    return replace(index, exact_below=max(measured, min(EXACT_BELOW, len(items))))
 
 
 def _baselines(snapshot: Snapshot, queries: Slice, config: Config) -> dict[str, Search]:

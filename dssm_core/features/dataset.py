@@ -68,9 +68,7 @@ def load_prepared(folder: Path, with_log: bool = True) -> Prepared:
     tensors = with_time_keys(load_file(folder / TABLES_FILE))
     schema = Schema.model_validate_json((folder / SCHEMA_FILE).read_bytes())
     try:
-        log = empty_log()
-        if with_log:
-            log = _load_log(folder)
+        log = load_log(folder) if with_log else empty_log()
         users = from_named(ColumnTable, "users", tensors)
         items = from_named(ColumnTable, "items", tensors)
         return Prepared(log, users, items, tensors["scale"], schema)
@@ -81,7 +79,7 @@ def load_prepared(folder: Path, with_log: bool = True) -> Prepared:
         ) from error
 
 
-def _load_log(folder: Path) -> Interactions:
+def load_log(folder: Path) -> Interactions:
     """The log and its rows by user and by item, mapped into memory."""
     log: Interactions = from_named(Interactions, "log", load_file(folder / LOG_FILE))
     by_user, by_item = load_code_rows(folder / CODE_ROWS_FILE, "user", "item")

@@ -9,6 +9,7 @@ import numpy as np
 
 from dssm_core.aliases import JSON, Bools, Ints
 from dssm_core.columns import DAY_MS, HOUR_MS
+from dssm_core.features.interactions import Interactions
 
 # of the list for new users, and the defaults of the baseline recent_hot
 HOT_WINDOWS_H = (1, 3, 6, 24)
@@ -23,6 +24,12 @@ class Clicks:
     items: Ints
     times_ms: Ints
     n_items: int
+
+    @classmethod
+    def of(cls, log: Interactions) -> Clicks:
+        """The positives of the coded log."""
+        item = log.item.numpy() - 1
+        return cls(log.user.numpy(), item, log.time.numpy(), len(log.created) - 1)
 
     def before(self, end_ms: int) -> Clicks:
         """The clicks with time < end_ms; times before 1970 are negative."""

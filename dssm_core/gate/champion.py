@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from dssm_core.aliases import JSON, Doubles
+from dssm_core.aliases import JSON, Doubles, Ints
 from dssm_core.config import Config
 from dssm_core.data import drift
 from dssm_core.data.splits.days import Days
 from dssm_core.errors import DssmError
 from dssm_core.evaluation import rolling
-from dssm_core.evaluation.answers import Search, bundle_search
+from dssm_core.evaluation.answers import ask, bundle_search
 from dssm_core.evaluation.measure import Curve, measure, measure_slice
-from dssm_core.evaluation.queries import EvaluationData, Slice
-from dssm_core.evaluation.query_rows import users_frame
+from dssm_core.evaluation.queries import EvaluationData
+from dssm_core.evaluation.query_rows import RequestRows
 from dssm_core.gate.rules import Champion
 from dssm_core.registry import versions
 from dssm_core.registry.integrity import ChangedVersion
@@ -66,16 +66,14 @@ def _measure(
 ) -> MeasuredChampion:
     config = run.config
     gate = config.gate
+    lists = ask_bundle(bundle, data, config)
     by_population = {
-        name: measure(search_bundle(run, bundle, data, queries), queries, config)
+        name: measure(lists, queries, config)
         for name, queries in (("warm", data.warm), ("all", data.all))
     }
     warm = by_population["warm"]
     recalls = by_population[gate.population].recalls
-    parts = {
-        name: measure_slice(search_bundle(run, bundle, data, part), part, config)
-        for name, part in data.parts.items()
-    }
+    parts = {name: measure_slice(lists, part, config) for name, part in data.parts.items()}
     fields: JSON = {
         "version": found.version,
         "all": by_population["all"].scores,
@@ -98,13 +96,14 @@ def _unmeasured(version: str, note: str, metric: str) -> MeasuredChampion:
     return MeasuredChampion(Champion(version, None, note), ChampionReport.model_validate(fields))
 
 
-def search_bundle(run: Run, bundle: Bundle, data: EvaluationData, queries: Slice) -> Search:
-    """The answers of a bundle, which gets what is known of each query as its config asks."""
-    features = bundle.config.features
-    context = tuple(feature.column for feature in features.columns.context)
-    frame = users_frame(run, queries, context)
-    cutoff_ms = data.cutoff_ms if run.config.split.by_time else None
-    return bundle_search(bundle, frame, data.items, bundle.rules(cutoff_ms))
+def ask_bundle(bundle: Bundle, data: EvaluationData, config: Config) -> Ints:
+    """The lists [Q, K] of a bundle for all queries of a run; it gets what is known of each query as
+    its own config asks. config: of the run.
+    """
+    context = [feature.column for feature in bundle.config.features.columns.context]
+    requests = RequestRows.of(data.all, data.items, context)
+    rules = bundle.rules(data.cutoff_ms if config.split.by_time else None)
+    return ask(bundle_search(bundle, requests, rules), data.all, max(config.evaluation.ks))
 
 
 def drift_since(

@@ -16,6 +16,7 @@ from dssm_core.runs.gate_report import (
     GateMetrics,
     QueryCounts,
     Scores,
+    UserSample,
 )
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def decide(metrics: GateMetrics, gate: Gate, champion: Champion | None = None) -
     answers, label = judged(metrics, gate)
     served = number(answers.served, gate.metric)
     exact = number(answers.exact, gate.metric)
-    checks = [queries_check(metrics.queries, gate)] if metrics.queries else []
+    checks = [queries_check(metrics.queries, metrics.sample, gate)] if metrics.queries else []
     checks.append(at_least(label, served, gate.floor, f"the floor of {gate.floor:.3f}"))
     best = answers.best_baseline(gate.metric)
     if best is not None:
@@ -110,10 +111,15 @@ def judged(metrics: GateMetrics, gate: Gate) -> tuple[Answers, str]:
     return answers, label if gate.protocol == "daily" else f"rolling {label}"
 
 
-def queries_check(counts: QueryCounts, gate: Gate) -> Check:
-    """Queries of the gate's population >= gate.min_queries: fewer say too little of a model."""
+def queries_check(counts: QueryCounts, sample: UserSample | None, gate: Gate) -> Check:
+    """Queries of the gate's population >= gate.min_queries: fewer say too little of a model.
+
+    sample: the users that were asked, None: all.
+    """
     queries = counts.warm if gate.population == "warm" else counts.all
     what = f"{queries:,} queries of {POPULATIONS[gate.population]}"
+    if sample is not None:
+        what += f" ({sample})"
     required = f"the required {gate.min_queries:,} (gate.min_queries)"
     if queries < gate.min_queries:
         return Check(False, f"not enough to judge: {what}, fewer than {required}")

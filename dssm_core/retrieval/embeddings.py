@@ -122,7 +122,7 @@ def most_clicked(log: Interactions, config: Config) -> HotList:
 
     They are those of the baseline `recent_hot`, or of `hot` if the split is not by time.
     """
-    clicks = Clicks(log.user.numpy(), log.item.numpy() - 1, log.time.numpy(), len(log.created) - 1)
+    clicks = Clicks.of(log)
     if config.split.by_time:
         rows, info = hottest_recently(clicks, log.end, HOT_WINDOWS_H, HOT_PLACES)
         clicks = clicks.between(log.end - info["window_h"] * HOUR_MS, log.end)

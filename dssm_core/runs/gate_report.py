@@ -124,6 +124,18 @@ class QueryCounts(Stored):
     all: int
 
 
+class UserSample(Stored):
+    """A sample of the users of the test set, drawn by `seed`: `asked` of all `users`."""
+
+    asked: int
+    users: int
+    seed: int
+
+    def __str__(self) -> str:
+        """`a sample of 20,000 of 300,123 users, seed 42`."""
+        return f"a sample of {self.asked:,} of {self.users:,} users, seed {self.seed}"
+
+
 class Difference(Stored):
     """Served minus a rival on the same queries: the mean, and its interval from paired resamples.
 
@@ -167,7 +179,8 @@ class GateMetrics(Answers):
     """What the gate measured. `served`, `exact` and `baselines` are of the warm queries.
 
     ceiling: the best list that all users could share; all: all traffic, with new users and items;
-    parts: slices of the test rows; pointwise: AUC, GAUC and log-loss. against_baseline: the best
+    parts: slices of the test rows; sample: the users that were asked, None: all; pointwise: AUC,
+    GAUC and log-loss. against_baseline: the best
     baseline, against_champion: the champion, on the queries that the gate judges.
     """
 
@@ -175,6 +188,7 @@ class GateMetrics(Answers):
     all: Answers | None = None
     parts: dict[str, SliceScores] = {}
     queries: QueryCounts | None = None
+    sample: UserSample | None = None
     pointwise: Scores | None = None
     rolling: RollingReport | None = None
     champion: ChampionReport | None = None

@@ -59,6 +59,7 @@ VALUES = {
     "split.test_day": "2024-03-06",
     "split.train_days": 4,
     "evaluation.ks": [5, 10],
+    "evaluation.max_users": 20,
     "evaluation.rolling": {"refresh_h": 12},
     "evaluation.baselines": ["hot"],
     "gate.floor": 0.99,

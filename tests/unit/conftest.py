@@ -15,7 +15,10 @@ from dssm_core import families
 from dssm_core.config import parse_config
 from dssm_core.data.split import window_of
 from dssm_core.families import INDEXES
+from dssm_core.features.code_rows import write_code_rows
+from dssm_core.features.ids import Ids
 from dssm_core.features.inputs import ColumnTable
+from dssm_core.features.interactions import Interactions
 from dssm_core.features.schema import Schema, TowerColumns
 from dssm_core.features.tensors import as_named, save_tensors
 from dssm_core.models.two_tower import TwoTower
@@ -101,6 +104,7 @@ def fabricated(parent, run_id="one", test_day="2024-01-07", exclude_seen=False, 
     clicks(run, train).to_parquet(folder / "train.parquet")
     clicks(run, test).to_parquet(folder / "test.parquet")
     finish(run, "split_by_time", {"train": 6, "test": 7}, vars(window_of(run.config)))
+    write_log(run, Ids(pd.Index([1, 2, 3])), Ids(pd.Index([10, 20, 30, 40])))
     folder = run.step("export_embeddings")
     folder.mkdir()
     pd.DataFrame({"user_id": [1, 2, 3]}).to_parquet(folder / "user_ids.parquet")
@@ -118,6 +122,21 @@ def fabricated(parent, run_id="one", test_day="2024-01-07", exclude_seen=False, 
     member.save(member.build(ITEMS, 0), folder)
     finish(run, "build_index")
     return run
+
+
+def write_log(run, users, items):
+    """Code the positives of the training set with these ids, as `sample_negatives` does."""
+    train = pd.read_parquet(run.step("split_by_time") / "train.parquet").query("label == 1")
+    train = train[items.encode(train["item_id"]) > 0]
+    codes = (users.encode(train["user_id"]), items.encode(train["item_id"]), train["timestamp"])
+    user, item, time = (torch.from_numpy(np.array(part, np.int64)) for part in codes)
+    empty = torch.zeros(0, dtype=torch.int64)
+    created = torch.zeros(len(items), dtype=torch.int64)
+    log = Interactions(user, item, time, empty.reshape(0, 0), created, torch.zeros(2).long())
+    folder = run.step("sample_negatives")
+    folder.mkdir(exist_ok=True)
+    save_tensors(folder / "log.safetensors", as_named("log", log))
+    write_code_rows(folder / "code_rows.safetensors", time, {"user": user, "item": item})
 
 
 def write_towers(config, folder):

@@ -63,6 +63,11 @@ def recall(subject: Subject) -> ReportSection:
     """Recall of every answerer, by list length."""
     gate = subject.run.config.gate
     says = [f"The gate compares the figures of {POPULATIONS[gate.population]} (gate.population)."]
+    if subject.metrics.sample:
+        says.append(
+            f"All figures are of {subject.metrics.sample} (evaluation.max_users). Every answerer"
+            " got the same queries. The intervals say how far the figures of all users may be away."
+        )
     if not subject.metrics.champion:
         says.append("There is no champion to compare with yet.")
     tables = [_recall_table(subject, name) for name in POPULATIONS]

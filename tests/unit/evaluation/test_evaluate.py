@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from dssm_core.evaluation import answers
-from dssm_core.evaluation.answers import answer, list_search, one_list
+from dssm_core.evaluation.answers import answer, list_search
 from dssm_core.evaluation.measure import mean_and_error, measure
-from dssm_core.evaluation.queries import make_slice, read_evaluation_data
-from dssm_core.evaluation.query_rows import users_frame
+from dssm_core.evaluation.queries import read_evaluation_data
+from dssm_core.evaluation.query_rows import RequestRows
 from dssm_core.retrieval.eligible import Eligible
 from tests.conftest import evaluated, measured
 
@@ -176,15 +176,18 @@ def test_the_gates_k_is_a_setting(fabricate):
 
 
 def test_nobody_to_ask_is_none_and_not_zero(fabricate):
-    nobody = make_slice(*(np.array([], dtype=np.int64) for _ in range(3)), 4)
-    scores = measure(one_list(np.array([1])), nobody, fabricate().config).scores
+    run = fabricate()
+    none = np.zeros(0, dtype=np.int64)
+    nobody = read_evaluation_data(run).all.part(none, none)
+    scores = measure(np.ones((4, 200), dtype=np.int64), nobody, run.config).scores
     assert scores["recall@200"] is None
     assert scores["recall@200_low"] is None
 
 
-def test_users_frame_tells_what_train_knew(fabricate):
+def test_a_request_has_what_the_training_set_knew(fabricate):
     run = fabricate()
-    frame = users_frame(run, read_evaluation_data(run).all)
+    data = read_evaluation_data(run)
+    frame = RequestRows.of(data.all, data.items).part(0, 4)
     assert dict(zip(frame.user_id, frame.history, strict=True)) == {
         1: [30, 10],
         2: [30, 20],

@@ -12,9 +12,10 @@ from dssm_core.errors import DataError
 from dssm_core.evaluation import answers
 from dssm_core.evaluation.answers import open_served
 from dssm_core.evaluation.queries import make_evaluation_data
-from dssm_core.evaluation.query_rows import users_frame
+from dssm_core.evaluation.query_rows import RequestRows
 from dssm_core.features.ids import Ids
 from dssm_core.retrieval.catalogue import check_enough
+from tests.unit.conftest import write_log
 
 TRAIN = [("a", 10, 1), ("b", 20, 1), ("a", 30, 0), ("a", 20, 1), ("b", 10, 1)]
 # a's newest three and b's; 99 is in no train row; b's first was not taken
@@ -38,7 +39,9 @@ def rolling(fabricate):
             [f"{name}{place}" for place in range(len(rows))],
         )
         frame.to_parquet(run.step("split_by_time") / f"{name}.parquet")
-    return run, Ids(pd.Index(["a", "b"])), Ids(pd.Index([10, 20, 30, 40]))
+    ids = Ids(pd.Index(["a", "b"])), Ids(pd.Index([10, 20, 30, 40]))
+    write_log(run, *ids)
+    return run, *ids
 
 
 def told(asked):
@@ -89,7 +92,10 @@ def test_a_row_of_label_0_is_judged_with_the_past_before_it(rolling):
 
 def test_the_context_is_that_of_the_latest_positive_before_the_query(rolling):
     run, users, items = rolling
-    frame = users_frame(run, make_evaluation_data(run, users, items).all, ("device", "unknown"))
+    asked = make_evaluation_data(run, users, items).all
+    requests = RequestRows.of(asked, items, ("device", "unknown"))
+    frame = requests.part(0, 5)
+    assert requests.part(3, 5).equals(frame.iloc[3:].reset_index(drop=True))
     assert frame["device"].tolist() == ["train3", "test0", "test2", "train4", "test4"]
     newest = [history[-2:] for history in frame["history"]]
     assert newest == [[10, 20], [20, 30], [20, 30], [20, 10], [10, 30]]
@@ -118,7 +124,9 @@ def test_rows_ask_by_the_encoder_and_not_by_the_exported_users(rolling, monkeypa
 
 def test_unknown_users_and_items_have_no_history(fabricate):
     run = fabricate()
-    data = make_evaluation_data(run, Ids(pd.Index([1, 2, 3])), Ids(pd.Index([20, 30])))
+    ids = Ids(pd.Index([1, 2, 3])), Ids(pd.Index([20, 30]))
+    write_log(run, *ids)
+    data = make_evaluation_data(run, *ids)
     past = {int(user): history for user, history in told(data.all)}
     assert past == {1: [1], 2: [1, 0], 3: [1], 7: []}
     assert data.all.latest.tolist() == [3, 4, 2, -1]

@@ -160,7 +160,6 @@ def test_the_map_is_coloured_by_age_where_items_have_no_category(fabricate, fini
 
     run = fabricate()
     folder = run.step("sample_negatives")
-    folder.mkdir()
     save_file(
         {
             "log.created": torch.tensor([0, 0, 1, 2, 3]) * HOUR_MS,

@@ -450,9 +450,10 @@ def test_a_served_user_equals_the_exported_one(prepared_run, monkeypatch, tmp_pa
         execute(run, name)
     folder = bundle.assemble(run, tmp_path / "bundle")
     encoder = Encoder(folder)
-    asked = queries.read_evaluation_data(run).all
+    data = queries.read_evaluation_data(run)
+    asked = data.all
     columns = tuple(feature.column for feature in run.config.features.columns.context)
-    frame = query_rows.users_frame(run, asked, columns)
+    frame = query_rows.RequestRows.of(asked, data.items, columns).part(0, len(asked.codes))
     exported = np.load(folder / "user_embeddings.npy")
     np.testing.assert_allclose(embed_rows(encoder, frame), exported[asked.codes], atol=1e-5)
     items = np.load(folder / "item_embeddings.npy")
