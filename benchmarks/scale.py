@@ -31,8 +31,9 @@ ONE_EPOCH = ("train.epochs=1", "train.batch_size=8192", "train.negatives=4096", 
 
 
 def run_apart(root: Path, step: str) -> JSON:
-    """Execute a step in a process of its own. Returns seconds and peak GiB: `peak_gib` with the
-    pages of mapped files, which the system can drop at any time, and `own_gib` without them.
+    """Execute a step in a process of its own. Returns its seconds, the CPU seconds of all its
+    threads, and its peak GiB: `peak_gib` with the pages of mapped files, which the system can drop
+    at any time, and `own_gib` without them.
     """
     command = [sys.executable, "-m", "benchmarks.scale", "--run", str(root), "--steps", step]
     started = time.perf_counter()
@@ -47,6 +48,7 @@ def run_apart(root: Path, step: str) -> JSON:
     return {
         "failed": bool(status),
         "seconds": round(time.perf_counter() - started, 1),
+        "cpu_s": round(usage.ru_utime + usage.ru_stime, 1),
         "peak_gib": round(usage.ru_maxrss / 2**20, 2),
         "own_gib": round(own / 2**30, 2),
     }
@@ -86,9 +88,10 @@ def measure(clicks: int, steps: list[str], runs: Path, settings: list[str]) -> l
 
 def row(record: JSON) -> str:
     """A record as a Markdown row."""
-    values = [f"{record['clicks']:,}", record["step"], f"{record['seconds']:.0f}"]
+    times = [f"{record[name]:.0f}" for name in ("seconds", "cpu_s")]
     memory = [f"{record[name]:.2f}" for name in ("peak_gib", "own_gib")]
-    return f"| {' | '.join([*values, *memory])} |" + (" failed" if record["failed"] else "")
+    values = [f"{record['clicks']:,}", record["step"], *times, *memory]
+    return f"| {' | '.join(values)} |" + (" failed" if record["failed"] else "")
 
 
 def main() -> None:
@@ -106,7 +109,7 @@ def main() -> None:
         for step in args.steps:
             execute(open_run(args.run), step)
         return
-    print("| clicks | step | s | peak GiB | without mapped files |\n" + "|---" * 5 + "|")
+    print("| clicks | step | s | CPU s | peak GiB | without mapped files |\n" + "|---" * 6 + "|")
     with tempfile.TemporaryDirectory() as scratch:
         for clicks in args.clicks:
             measure(clicks, args.steps, args.runs or Path(scratch), args.settings)

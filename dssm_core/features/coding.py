@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 from dssm_core.columns import ITEM
 from dssm_core.config import Feature, FeatureColumns
 from dssm_core.features.ids import Coder, Codes, Hashed, Ids, as_text
-from dssm_core.features.normalise import Normaliser
+from dssm_core.features.normalise import Normaliser, as_numbers
 from dssm_core.runs.layout import ids_file
 
 STORED_VOCABULARIES = 100  # that are kept in memory
@@ -21,16 +22,23 @@ FILE_NAME = re.compile(r"[^/\\%#?\x00-\x1f]+")
 FILE_NAME_BYTES = 100  # a disk allows 255, of which the other parts of the name need some
 
 
-def fit_column(feature: Feature, side: str, values: pd.Series[Any], work: Path) -> None:
+def fit_column(feature: Feature, side: str, parts: Iterable[pd.Series[Any]], work: Path) -> None:
     """Write what a column's coding needs: a vocabulary or a scale; nothing for what is hashed or
-    shared.
+    shared. parts: the values of train.
     """
     if feature.kind == "numeric":
-        scale = Normaliser.fit(feature.normaliser, values)
+        numbers = pd.concat([pd.Series(as_numbers(values)) for values in parts])
+        scale = Normaliser.fit(feature.normaliser, numbers)
         _normaliser(work, side, feature).write_text(scale.model_dump_json())
     elif not feature.rows and not feature.shares:
-        flat = lists_of(feature, values).explode() if feature.kind == "multi" else values
-        _as_text(Ids.fit(flat)).save(_vocabulary(work, side, feature), feature.column)
+        distinct = pd.concat([_distinct(feature, values) for values in parts])
+        _as_text(Ids.fit(distinct)).save(_vocabulary(work, side, feature), feature.column)
+
+
+def _distinct(feature: Feature, values: pd.Series[Any]) -> pd.Series[Any]:
+    """The distinct values of a column."""
+    flat = lists_of(feature, values).explode() if feature.kind == "multi" else values
+    return flat.drop_duplicates()
 
 
 def coder(columns: FeatureColumns, side: str, feature: Feature, folder: Path) -> Coder:

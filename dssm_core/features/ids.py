@@ -257,6 +257,14 @@ def as_text(values: Any) -> pd.Series[Any]:
     "7" are "7", and decimals have no zeros at their end. [n] → [n]
     """
     series = pd.Series(values).reset_index(drop=True)
+    if series.dtype.kind in "iub" or isinstance(series.dtype, pd.StringDtype):
+        codes, distinct = pd.factorize(series)  # the text of each value once
+        texts = _as_text(pd.Series(distinct))
+        return pd.Series(texts.array.take(codes, allow_fill=True))
+    return _as_text(series)
+
+
+def _as_text(series: pd.Series[Any]) -> pd.Series[Any]:
     if series.dtype == np.float32:  # 0.1 of 32 bits is not 0.1 of 64 bits, but its text is
         series = series.astype(str).astype(np.float64)
     texts = series.astype(object).where(series.notna(), None).map(_plain_text, na_action="ignore")

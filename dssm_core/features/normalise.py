@@ -38,7 +38,7 @@ class Normaliser(BaseModel):
     @classmethod
     def fit(cls, kind: Normalising, values: pd.Series[Any]) -> Self:
         """Fit on the values of train; values that are no finite number are left out."""
-        numbers = _numbers(values)
+        numbers = as_numbers(values)
         finite = numbers[np.isfinite(numbers)]
         if kind == "none":
             return cls(kind=kind)
@@ -53,7 +53,7 @@ class Normaliser(BaseModel):
 
     def apply(self, values: pd.Series[Any]) -> Floats:
         """Scaled numbers [n]; 0 for values that are no finite number."""
-        numbers = _numbers(values)
+        numbers = as_numbers(values)
         if self.kind == "rank":
             scaled = np.interp(numbers, self.values, self.ranks) if self.values else numbers * 0
         else:
@@ -63,7 +63,8 @@ class Normaliser(BaseModel):
         return np.where(np.isfinite(numbers), scaled, 0.0).astype(np.float32)
 
 
-def _numbers(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
+def as_numbers(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
+    """Values as numbers, NaN where they are none or mark a missing value. [n] → [n]"""
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.abs(numbers) <= LARGEST, numbers, np.nan)
 

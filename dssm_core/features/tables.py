@@ -4,7 +4,7 @@ for any rows since.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dssm_core.columns import ITEM, USER
 from dssm_core.config import Feature, FeatureColumns, Features, too_large
@@ -21,6 +22,7 @@ from dssm_core.families import did_you_mean
 from dssm_core.features.coding import coder, fit_column, lists_of, read_scale
 from dssm_core.features.ids import Codes, Hashed, Ids
 from dssm_core.features.inputs import ColumnTable
+from dssm_core.features.ordered_rows import OrderedRows
 from dssm_core.features.ragged import positions
 from dssm_core.features.schema import Column, Schema, TowerColumns
 from dssm_core.features.trigrams import trigrams
@@ -29,24 +31,21 @@ SEVERAL = ("multi", "text")
 
 
 def fit_table(
-    settings: Features, side: str, rows: pd.DataFrame | None, ids: Ids, work: Path
+    settings: Features, side: str, rows: pd.DataFrame | OrderedRows | None, ids: Ids, work: Path
 ) -> tuple[ColumnTable, TowerColumns]:
     """Vocabularies and scales fitted on the train window's users or items, and their columns by
     code, the unknown first.
 
     side: `user` or `item`, items first: users may share their vocabularies. rows: the users or
-    items table, if there is one.
+    items table, if there is one, or its rows in the order of the ids.
     """
     columns = settings.columns
     features: tuple[Feature, ...] = getattr(columns, side)
-    found = _rows_of(features, side, rows, ids)
+    found = [_rows_of(features, side, rows, ids)] if not isinstance(rows, OrderedRows) else rows
     for feature in features:
         if feature.kind != "target_mean":
-            fit_column(feature, side, found[feature.column], work)
-    coded = encode_table(columns, side, found, work)
-    table = ColumnTable(
-        _with_unknown(coded.categorical), _with_unknown(coded.multi), _with_unknown(coded.numeric)
-    )
+            fit_column(feature, side, (part[feature.column] for part in found), work)
+    table = _joined([encode_table(columns, side, part, work) for part in found])
     several = [feature for feature in features if feature.kind in SEVERAL]
     places = torch.arange(1, table.multi.shape[2] + 1)
     widths = [
@@ -102,6 +101,17 @@ def encode_table(
     )
 
 
+def _joined(parts: Sequence[ColumnTable]) -> ColumnTable:
+    """The rows of several tables, after the unknown one. The widest multi-valued part decides."""
+    width = max(part.multi.shape[2] for part in parts)
+    multi = [pad(part.multi, (0, width - part.multi.shape[2])) for part in parts]
+    return ColumnTable(
+        _with_unknown([part.categorical for part in parts]),
+        _with_unknown(multi),
+        _with_unknown([part.numeric for part in parts]),
+    )
+
+
 def extend_table(
     table: ColumnTable,
     columns: FeatureColumns,
@@ -120,9 +130,7 @@ def extend_table(
         return table
     new = encode_table(columns, side, _rows_of(getattr(columns, side), side, rows, ids), folder)
     width = table.multi.shape[2]
-    multi = torch.nn.functional.pad(
-        new.multi[:, :, :width], (0, max(0, width - new.multi.shape[2]))
-    )
+    multi = pad(new.multi[:, :, :width], (0, max(0, width - new.multi.shape[2])))
     group = torch.cat(
         [table.means.group, table.means.group.new_zeros(len(ids) - 1, table.means.group.shape[1])]
     )
@@ -142,7 +150,7 @@ def fit_context(
     """
     columns = settings.columns
     for feature in columns.context:
-        fit_column(feature, "context", values[feature.column], work)
+        fit_column(feature, "context", [values[feature.column]], work)
     codes = [
         coder(columns, "context", feature, work).encode(values[feature.column])
         for feature in columns.context
@@ -184,31 +192,33 @@ def _rows_of(
     """The table's rows in the order of the ids; ConfigError or DataError where it or columns of it
     are missing.
     """
-    features = tuple(feature for feature in features if feature.in_table)
-    if features and rows is None:
+    check_columns(features, side, None if rows is None else list(rows.columns))
+    if rows is None:
+        return pd.DataFrame(index=ids.index)
+    return rows.set_index(f"{side}_id").reindex(ids.index)
+
+
+def check_columns(
+    features: tuple[Feature, ...], side: str, columns: Sequence[str] | None
+) -> list[str]:
+    """The columns of a users or items table that the features need. columns: those that it has, or
+    None if there is no table. ConfigError or DataError where it or columns of it are missing.
+    """
+    needed = [feature.column for feature in features if feature.in_table]
+    if needed and columns is None:
         raise ConfigError(
             f"features.columns.{side} names columns, but the source has no {side}s table: add"
             f" data.source.{side}s, or remove the columns"
         )
-    found = (
-        rows.set_index(f"{side}_id").reindex(ids.index)
-        if rows is not None
-        else pd.DataFrame(index=ids.index)
-    )
-    _require(features, found, f"{side}s")
-    return found
-
-
-def _require(features: tuple[Feature, ...], rows: pd.DataFrame, table: str) -> None:
-    have = [str(name) for name in rows.columns]
     missing = [
-        f"the {table} table has no column {feature.column!r} that features.columns names:"
-        f" {did_you_mean(feature.column, have)}"
-        for feature in features
-        if feature.column not in have
+        f"the {side}s table has no column {column!r} that features.columns names:"
+        f" {did_you_mean(column, list(columns or []))}"
+        for column in needed
+        if column not in (columns or [])
     ]
     if missing:
         raise DataError("\n".join(missing))
+    return list(dict.fromkeys(needed))
 
 
 def _column(settings: Features, side: str, feature: Feature, work: Path, values: int = 1) -> Column:
@@ -253,9 +263,9 @@ def _beside(row: Codes, codes: Codes, rows: int, most: int) -> Codes:
     return padded
 
 
-def _with_unknown(rows: Tensor) -> Tensor:
-    """Rows [n, …] after one of zeros. → [n + 1, …]."""
-    return torch.cat([rows.new_zeros(1, *rows.shape[1:]), rows])
+def _with_unknown(parts: Sequence[Tensor]) -> Tensor:
+    """Parts of rows [p, …] after one row of zeros. → [n + 1, …]."""
+    return torch.cat([parts[0].new_zeros(1, *parts[0].shape[1:]), *parts])
 
 
 def _stacked(columns: list[Any], empty: tuple[int, ...], kind: Any) -> Any:

@@ -24,8 +24,9 @@ from dssm_core.features.code_rows import load_code_rows, write_code_rows
 from dssm_core.features.dataset import availability, creation_times, first_known_times
 from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import Interactions
+from dssm_core.features.ordered_rows import OrderedRows
 from dssm_core.features.schema import Column
-from dssm_core.features.tables import fit_context
+from dssm_core.features.tables import check_columns, fit_context
 from dssm_core.features.tensors import create_tensors, from_named
 from dssm_core.runs.layout import CODE_ROWS_FILE, LOG_FILE
 
@@ -59,6 +60,23 @@ def fit_ids(con: DuckDBPyConnection, catalogue: Path | None) -> dict[str, Ids]:
         rows = con.sql(f"SELECT {column} FROM {column}s ORDER BY code").to_arrow_table()
         ids[column] = Ids(pd.Index(rows.to_pandas()[column], name=None).rename(None))
     return ids
+
+
+def order_rows(
+    con: DuckDBPyConnection, features: Features, side: str, table: Path | None, scratch: Path
+) -> OrderedRows:
+    """The rows of the users or items table (`side`) in the order of the ids, with the columns that
+    the features need. table: its file, if there is one.
+    """
+    key = f"{side}_id"
+    held = [name for name in pq.read_schema(table).names if name != key] if table else None
+    names = check_columns(getattr(features.columns, side), side, held)
+    columns = [f"ids.code AS {ROW}", *(f"log.{identifier(name)}" for name in names)]
+    rows = f"LEFT JOIN {parquet(table)} AS log USING ({key})" if table else ""
+    query = f"SELECT {', '.join(columns)} FROM {key}s AS ids {rows} ORDER BY ids.code"
+    file = scratch / f"{side}s.parquet"
+    write_parquet(con, query, file)
+    return OrderedRows(file)
 
 
 def code_context(

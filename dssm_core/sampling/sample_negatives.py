@@ -5,23 +5,26 @@ Ids, vocabularies and scales are fitted on the train part only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from dssm_core.columns import ITEM, USER
-from dssm_core.config import Config
+from dssm_core.columns import AVAILABLE_FROM, AVAILABLE_UNTIL, CREATED, ITEM, USER
+from dssm_core.config import Config, Feature
 from dssm_core.data.database import connect
 from dssm_core.features.activity import activity
 from dssm_core.features.dataset import bucket_times
 from dssm_core.features.ids import Ids
+from dssm_core.features.inputs import ColumnTable
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.schema import Column, Schema, TowerColumns
 from dssm_core.features.tables import check_embedding_sizes, fit_table
-from dssm_core.features.target_mean import fit_target_means
+from dssm_core.features.target_mean import TargetMeans, fit_target_means
 from dssm_core.features.tensors import as_named, save_tensors
 from dssm_core.runs.files import scratch
 from dssm_core.runs.layout import (
@@ -34,7 +37,14 @@ from dssm_core.runs.layout import (
 )
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
-from dssm_core.sampling.coded_log import code_context, fit_ids, open_train, unlisted, write_log
+from dssm_core.sampling.coded_log import (
+    code_context,
+    fit_ids,
+    open_train,
+    order_rows,
+    unlisted,
+    write_log,
+)
 from dssm_core.sampling.sampler_tables import fit_sampler_tables, samplers_of
 
 SCALE_PAIRS = 100_000  # (item, refresh) pairs in the mean and deviation of the activity
@@ -48,28 +58,26 @@ def sample_negatives(run: Run, work: Path) -> Outcome:
     window = (split.info["start_ms"], split.info["cutoff_ms"])
     train = run.step("split_by_time") / TRAIN_FILE
     files = {side: _table(run, f"{side}s") for side in ("user", "item")}
-    tables = {side: pd.read_parquet(file) if file else None for side, file in files.items()}
     catalogue = files["item"] if features.catalogue == "table" else None
     with connect(work, config.resources) as con, scratch(work.parent) as folder:
         open_train(con, train, catalogue)
         ids = fit_ids(con, catalogue)
         for column, vocabulary in ids.items():
             vocabulary.save(work / ids_file(column), column, lookup=True)
-        items, item_columns = fit_table(features, "item", tables["item"], ids[ITEM], work)
-        users, user_columns = fit_table(features, "user", tables["user"], ids[USER], work)
+        tables: dict[str, ColumnTable] = {}
+        columns: dict[str, TowerColumns] = {}
+        for side in ("item", "user"):
+            table = order_rows(con, features, side, files[side], Path(folder))
+            tables[side], columns[side] = fit_table(features, side, table, ids[f"{side}_id"], work)
         context_columns = code_context(con, features, work, Path(folder))
-        log = write_log(con, features, ids, tables["item"], window, work, Path(folder))
+        times = _read(files["item"], [ITEM, CREATED, AVAILABLE_FROM, AVAILABLE_UNTIL])
+        log = write_log(con, features, ids, times, window, work, Path(folder))
         left_out = unlisted(con, len(log.item))
-    means = {
-        side: fit_target_means(
-            getattr(features.columns, side), side, tables[side], ids[f"{side}_id"], train, window
-        )
-        for side in tables
-    }
-    users = replace(users, means=means["user"])
-    items = replace(items, means=means["item"])
+    means = {side: _means(config, side, files[side], ids, train, window) for side in tables}
+    users = replace(tables["user"], means=means["user"])
+    items = replace(tables["item"], means=means["item"])
     scale = _activity_scale(log, config)
-    schema = _schema(config, ids, user_columns, item_columns, context_columns, scale.shape[1])
+    schema = _schema(config, ids, columns["user"], columns["item"], context_columns, scale.shape[1])
     check_embedding_sizes(schema, features)
     coded = {**as_named("users", users), **as_named("items", items), "scale": scale}
     save_tensors(work / TABLES_FILE, coded)
@@ -90,6 +98,32 @@ def _table(run: Run, name: str) -> Path | None:
     """The file of a validated table, None if the source has none."""
     file = run.step("validate_data") / table_file(name)
     return file if file.is_file() else None
+
+
+def _read(table: Path | None, columns: Sequence[str]) -> pd.DataFrame | None:
+    """Those of the columns that a table has; None if there is no table."""
+    if table is None:
+        return None
+    held = set(pq.read_schema(table).names)
+    return pd.read_parquet(table, columns=[name for name in dict.fromkeys(columns) if name in held])
+
+
+def _means(
+    config: Config,
+    side: str,
+    table: Path | None,
+    ids: Mapping[str, Ids],
+    train: Path,
+    window: tuple[int, int],
+) -> TargetMeans:
+    """The target means of users or items (`side`)."""
+    features: tuple[Feature, ...] = getattr(config.features.columns, side)
+    chosen = tuple(feature for feature in features if feature.kind == "target_mean")
+    if not chosen:
+        return TargetMeans.none()
+    key = f"{side}_id"
+    rows = _read(table, [key, *(feature.column for feature in chosen)])
+    return fit_target_means(chosen, side, rows, ids[key], train, window)
 
 
 def _activity_scale(log: Interactions, config: Config) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -14,7 +14,6 @@ from dssm_core.columns import HOUR_MS
 from dssm_core.config import Config
 from dssm_core.features.events import Events
 from dssm_core.features.interactions import Interactions
-from dssm_core.features.ragged import ranges
 from dssm_core.sampling.samplers.protocol import (
     Bucket,
     FittedIds,
@@ -24,6 +23,8 @@ from dssm_core.sampling.samplers.protocol import (
     share_of,
     tally,
 )
+
+ROWS_AT_ONCE = 4_000_000
 
 
 class Active(BaseModel):
@@ -105,10 +106,24 @@ def _recent_clicks(
     log: Interactions, as_of: Tensor, window_h: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Clicks in the window_h hours before each refresh, by bucket and item: what `tally` gives."""
-    hour, item, clicks = tally(
-        (log.time - log.start) // HOUR_MS, log.item, torch.ones(len(log.item))
-    )
+    hour, item, clicks = _hourly_clicks(log)
     last = (as_of - log.start) // HOUR_MS
-    begin, end = torch.searchsorted(hour, last - window_h), torch.searchsorted(hour, last)
-    bucket, row = ranges(begin, end)
-    return tally(bucket, item[row], clicks[row])
+    begin = torch.searchsorted(hour, last - window_h).tolist()
+    end = torch.searchsorted(hour, last).tolist()
+    windows = [slice(*edges) for edges in zip(begin, end, strict=True)]
+    return _joined(
+        tally(torch.full_like(item[rows], bucket), item[rows], clicks[rows])
+        for bucket, rows in enumerate(windows)
+    )
+
+
+def _hourly_clicks(log: Interactions) -> tuple[Tensor, Tensor, Tensor]:
+    """Clicks by hour since the log's start and item, counted in parts: what `tally` gives."""
+    hours = (time - log.start for time in log.time.split(ROWS_AT_ONCE))
+    parts = zip(hours, log.item.split(ROWS_AT_ONCE), strict=True)
+    return tally(*_joined(tally(ms // HOUR_MS, item, torch.ones(len(item))) for ms, item in parts))
+
+
+def _joined(parts: Iterable[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    bucket, item, sums = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    return bucket, item, sums

@@ -119,3 +119,11 @@ def test_any_name_of_a_column(tmp_path, name):
 def test_names_that_a_disk_takes_are_those_of_the_files(tmp_path):
     fit_context(context("price (€)"), pd.DataFrame({"price (€)": ["x"]}), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["vocabulary.context.price (€).parquet"]
+
+
+@pytest.mark.parametrize("values", [[], [None, None], ["7", None, "7.0", "b"]])
+def test_the_text_of_repeated_values_is_that_of_each(values):
+    texts = as_text(pd.Series([*values, *values], dtype="str"))
+    alone = [as_text(pd.Series([value], dtype=object)).tolist()[0] for value in values]
+    expected = [None if value is None else text for value, text in zip(values, alone, strict=True)]
+    assert texts.astype(object).where(texts.notna(), None).tolist() == [*expected, *expected]

@@ -8,6 +8,7 @@ import torch
 from dssm_core.config import Feature, FeatureColumns, Features
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.features.ids import Hashed, Ids
+from dssm_core.features.ordered_rows import OrderedRows
 from dssm_core.features.schema import Column, Schema, TowerColumns
 from dssm_core.features.tables import (
     check_embedding_sizes,
@@ -17,6 +18,7 @@ from dssm_core.features.tables import (
     fit_context,
     fit_table,
 )
+from dssm_core.features.tensors import as_named
 from dssm_core.features.trigrams import trigrams
 
 USERS = Ids.fit(pd.Series(["u1", "u2"]))
@@ -253,3 +255,35 @@ def test_the_unknown_row_is_all_zero(tmp_path):
         torch.int64,
         torch.float32,
     ]
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 2, 50])
+def test_a_table_in_parts_is_coded_as_one_frame(tmp_path, rows_at_once):
+    kinds = {"kind": "categorical", "year": "categorical", "tags": "multi", "words": "text"}
+    of = [Feature(column=column, kind=kind) for column, kind in kinds.items()]
+    settings = features(item=(*of, Feature(column="price", kind="numeric", normaliser="rank")))
+    ids = Ids.fit(pd.Series([f"i{number}" for number in range(7)]))
+    rows = pd.DataFrame(
+        {
+            "item_id": [f"i{number}" for number in (5, 2, 0, 3, 6)],
+            "kind": ["b", None, "a", "b", "é"],
+            "year": [2001, 2002, 1999, 2001, 2003],
+            "tags": ["x", "y|x|z", None, "z", ""],
+            "words": ["one two", "two", None, "", "three"],
+            "price": [1.5, None, 3.0, 3.0, -2.0],
+        }
+    )
+    ordered = rows.set_index("item_id").reindex(ids.index).reset_index(drop=True)
+    ordered.astype({"year": "Int64"}).to_parquet(tmp_path / "ordered.parquet")
+    found = []
+    for name, table in (
+        ("frame", rows),
+        ("parts", OrderedRows(tmp_path / "ordered.parquet", rows_at_once)),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        coded, columns = fit_table(settings, "item", table, ids, folder)
+        files = {file.name: file.read_bytes() for file in folder.iterdir()}
+        found.append(({key: part.tolist() for key, part in as_named("x", coded).items()}, columns))
+        found.append(files)
+    assert found[:2] == found[2:]

@@ -364,3 +364,22 @@ def test_unseen_draws_alike_on_any_number_of_threads():
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*drawn)
+
+
+def test_clicks_are_counted_in_parts_as_at_once(monkeypatch):
+    """Active in a log of 300 clicks, counted 7 at a time."""
+    rng = np.random.default_rng(5)
+    time = torch.from_numpy(np.sort(rng.integers(0, 50 * HOUR_MS, 300)))
+    item = torch.from_numpy(rng.integers(1, 9, 300))
+    none = torch.zeros(300, 0, dtype=torch.int64)
+    window = torch.tensor([0, 50 * HOUR_MS])
+    log = Interactions(item, item, time, none, torch.zeros(9, dtype=torch.int64), window)
+    as_of = torch.tensor([5, 30, 31, 48]) * HOUR_MS
+    whole = Active(window_h=20).fit(log, as_of, {})
+    monkeypatch.setattr("dssm_core.sampling.samplers.active.ROWS_AT_ONCE", 7)
+    parts = Active(window_h=20).fit(log, as_of, {})
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)
+    for bucket, end in enumerate(as_of.tolist()):
+        rows = (time < end) & (time >= end - 20 * HOUR_MS)
+        clicked = slice(*whole["ptr"][bucket : bucket + 2].tolist())
+        assert whole["items"][clicked].tolist() == item[rows].unique().tolist()
