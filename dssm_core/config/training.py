@@ -67,6 +67,8 @@ class Train(Section):
     """Where to train; `auto` takes a GPU if there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the towers' layers; `auto` takes bf16 on a GPU, else fp32."""
+    deterministic: bool = True
+    """Whether a GPU uses kernels that give the same weights each time, as a CPU always does."""
     checkpoint_every_s: Annotated[float, Field(ge=0)] = 30.0
     """Seconds between checkpoints, from which an interrupted training goes on."""
     sparse_rows: Annotated[int, Field(ge=0)] = 200_000

@@ -63,7 +63,23 @@ def running_attention(values: Tensor, present: Tensor, scores: Tensor) -> Tensor
     """
     # Not shifted by the maximum, as a softmax would be: the maximum may lie in the future.
     weights = (scores.float().clamp(-15, 15).exp() * present)[..., None]
-    return (weights * values).cumsum(1) / weights.cumsum(1).clamp(min=1e-9)
+    return running_sum(weights * values) / running_sum(weights).clamp(min=1e-9)
+
+
+def running_sum(values: Tensor) -> Tensor:
+    """The sum of the values so far. A GPU adds floats up in no fixed order, but multiplies in one.
+
+    values: [B, L, E] → [B, L, E].
+    """
+    return sum_by_product(values) if values.is_cuda else values.cumsum(1)
+
+
+def sum_by_product(values: Tensor) -> Tensor:
+    """`running_sum` as a product with a triangle of ones, in full precision."""
+    length = values.shape[1]
+    earlier = torch.ones(length, length, device=values.device).tril()
+    with torch.autocast(values.device.type, enabled=False):
+        return earlier @ values.float()
 
 
 class Pools(nn.Module):

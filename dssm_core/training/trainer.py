@@ -29,6 +29,7 @@ from dssm_core.runs.layout import CHECKPOINT_FILE, HISTORY_FILE, TOWERS_FILE
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
+from dssm_core.training.device import check_memory, choose_device, deterministic, device_errors
 from dssm_core.training.epoch_selection import HeldOutQueries
 from dssm_core.training.notes import warn
 from dssm_core.training.objective import Objective
@@ -74,16 +75,6 @@ def train_towers(run: Run, work: Path, live_logger: Callable[[Run], MetricLogger
     return Outcome({"events": examples.count, "steps": progress.step}, info)
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of `train.device`. Raises ConfigError if it is `cuda` and there is no GPU."""
-    has_gpu = torch.cuda.is_available()
-    if name == "cuda" and not has_gpu:
-        raise ConfigError(
-            "train.device is 'cuda' but torch sees no GPU: set train.device to auto or cpu"
-        )
-    return torch.device("cuda" if name != "cpu" and has_gpu else "cpu")
-
-
 class Trainer:
     """The training loop. Call `fit`.
 
@@ -108,13 +99,24 @@ class Trainer:
         self.device = device
         self.checkpoint = checkpoint
         self.logger = logger
-        self.prepared = prepared.to(device)
+        self.on_gpu = device.type == "cuda"
+        if self.on_gpu:
+            check_memory(config, prepared, torch.cuda.get_device_properties(device).total_memory)
+        with device_errors(config, prepared):
+            self.prepared = prepared.to(device)
         self.progress = Progress()
 
     def fit(self) -> TwoTower:
         """Select the number of epochs, train on everything for that many, and return the averaged
         towers. If train.refit is off, return those of the best epoch of the selection.
+
+        Raises ConfigError if the training diverges or a GPU has too little memory.
         """
+        repeatable = self.on_gpu and self.config.train.deterministic
+        with deterministic(repeatable), device_errors(self.config, self.prepared):
+            return self._run_phases()
+
+    def _run_phases(self) -> TwoTower:
         state = load_checkpoint(self.checkpoint)
         if state:
             self.progress = Progress(**state["progress"])

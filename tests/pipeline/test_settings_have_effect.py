@@ -36,6 +36,7 @@ NO_NUMBERS = {
     "train.device": "where it computes",
     "resources.memory_gib": "how much is in memory at a time: tests/unit/runs/test_memory.py",
     "train.precision": "bf16 needs a GPU",
+    "train.deterministic": "only a GPU has other kernels; tests/unit/training/test_device.py",
     "train.checkpoint_every_s": "how much a killed run repeats",
     "features.max_embedding_gib": "a limit that refuses",
     "data.labels": "a rule for labels, which this log does not have: tests/unit/data",

@@ -157,9 +157,7 @@ def draw_by_rejection(
     for part in again.split(max(1, (1 << 24) // len(tables["share"]))):
         items = tables["items"].expand(len(part), -1)
         left = tables["share"].masked_fill(_taken(tables, users[part][:, None], items), 0.0)
-        cut = torch.rand(
-            len(part), 1, generator=generator, device=generator.device, dtype=torch.double
-        )
-        held = left.cumsum(1)
-        out[part] = torch.searchsorted(held, cut * held[:, -1:], right=True).squeeze(1) + 1
+        # The largest of share / exponential noise is each item in proportion to its share.
+        noise = torch.empty_like(left).exponential_(generator=generator)
+        out[part] = (left / noise).argmax(1) + 1
     return out.reshape(len(user), count)
