@@ -2,7 +2,8 @@
 for docs/benchmarks.md.
 
 The log has a tenth as many users and a hundredth as many items as clicks. Each step runs in a
-process of its own. Its record is appended to benchmarks/results/scale.jsonl.
+process of its own. Its record is appended to benchmarks/results/scale.jsonl, from which the picture
+docs/images/bench-scale.png is drawn. Without --clicks it is only drawn.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.records import short_code_version
 from benchmarks.tables import CHECKOUT
 from dssm_core.aliases import JSON
 from dssm_core.config import read_config
-from dssm_core.runs.json_lines import json_line
+from dssm_core.report.plots.canvas import WIDE, panels
+from dssm_core.runs.json_lines import json_line, read_json_lines
 from dssm_core.runs.run import create_run, open_run
 from dssm_core.runs.table import STEPS
 from dssm_core.runs.transaction import execute
 
 RESULTS = CHECKOUT / "benchmarks" / "results" / "scale.jsonl"
+PICTURE = CHECKOUT / "docs" / "images" / "bench-scale.png"
 SAMPLED_EVERY_S = 0.1
 USUAL = ("ingest_data", "validate_data", "split_by_time", "sample_negatives")
 ONE_EPOCH = ("train.epochs=1", "train.batch_size=8192", "train.negatives=4096", "gate.floor=0")
@@ -94,10 +98,29 @@ def row(record: JSON) -> str:
     return f"| {' | '.join(values)} |" + (" failed" if record["failed"] else "")
 
 
+def draw(records: Iterable[JSON], file: Path) -> None:
+    """CPU seconds and memory of the newest measurement of each step, by clicks."""
+    newest = {(record["step"], record["clicks"]): record for record in records}
+    with panels(file, 1, 2, WIDE) as ((seconds, memory),):
+        for axes, name, label in (
+            (seconds, "cpu_s", "CPU seconds"),
+            (memory, "own_gib", "peak GiB"),
+        ):
+            for step in dict.fromkeys(step for step, _ in newest):
+                points = sorted(
+                    (clicks, record[name]) for (of, clicks), record in newest.items() if of == step
+                )
+                axes.plot(*zip(*points, strict=True), marker="o", label=step)
+            axes.set(xscale="log", xlabel="clicks", ylabel=label)
+        seconds.set_yscale("log")
+        memory.set_ylim(0, None)
+        seconds.legend(frameon=False)
+
+
 def main() -> None:
-    """Print a table, a row as soon as its step has ended."""
+    """Print a table, a row as soon as its step has ended, and draw all records."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clicks", type=int, nargs="+", default=[1_000_000, 3_000_000])
+    parser.add_argument("--clicks", type=int, nargs="*", default=[])
     parser.add_argument("--steps", nargs="+", default=list(USUAL), choices=list(STEPS))
     parser.add_argument("--runs", type=Path, help="folder of the runs; a temporary one if not set")
     parser.add_argument(
@@ -113,6 +136,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for clicks in args.clicks:
             measure(clicks, args.steps, args.runs or Path(scratch), args.settings)
+    draw(read_json_lines(RESULTS), PICTURE)
 
 
 if __name__ == "__main__":

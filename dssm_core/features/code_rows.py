@@ -17,8 +17,6 @@ from dssm_core.features.ragged import offsets
 from dssm_core.features.tensors import create_tensors
 from dssm_core.features.time_keys import TimeKeys
 
-ROWS_AT_ONCE = 4_000_000  # sorting them takes some 200 MB
-
 
 @dataclass(frozen=True)
 class CodeRows:
@@ -62,7 +60,7 @@ class CodeRows:
 
 
 def write_code_rows(
-    file: Path, time: Tensor, codes: Mapping[str, Tensor], rows_at_once: int = ROWS_AT_ONCE
+    file: Path, time: Tensor, codes: Mapping[str, Tensor], rows_at_once: int
 ) -> None:
     """Write the CodeRows of each array of codes, sorting so many rows at a time.
 

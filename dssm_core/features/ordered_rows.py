@@ -9,8 +9,6 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-ROWS_AT_ONCE = 500_000
-
 
 @dataclass(frozen=True)
 class OrderedRows:
@@ -19,7 +17,7 @@ class OrderedRows:
     """
 
     file: Path
-    rows_at_once: int = ROWS_AT_ONCE
+    rows_at_once: int
 
     @property
     def columns(self) -> list[str]:

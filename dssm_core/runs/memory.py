@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dssm_core.config.resources import Resources
+from dssm_core.errors import ConfigError
 
 GIB = 2**30
 LEAST_GIB = 1.0
@@ -39,6 +40,16 @@ def planned(resources: Resources) -> Memory:
     """The memory of `resources.memory_gib`, by default half of the machine's or its cgroup's."""
     gib = resources.memory_gib or max(LEAST_GIB, available() / 2 / GIB)
     return Memory(int(gib * GIB))
+
+
+def require(resources: Resources, least: int, what: str) -> None:
+    """ConfigError if `resources.memory_gib` is less than `least` bytes, which `what` needs."""
+    gib = resources.memory_gib
+    if gib is not None and gib * GIB < least:
+        raise ConfigError(
+            f"resources.memory_gib is {gib:g}, but {what} need at least {least / GIB:.1f} GiB:"
+            " raise it, or remove it"
+        )
 
 
 def available(cgroups: Path = CGROUPS, own: Path = OWN_CGROUPS) -> int:

@@ -17,7 +17,7 @@ from duckdb import DuckDBPyConnection
 from torch import Tensor
 
 from dssm_core.columns import ITEM, LABEL, ROW, TIME, USER
-from dssm_core.config import Features
+from dssm_core.config import Features, Resources
 from dssm_core.data.database import one_row, write_parquet
 from dssm_core.data.sql import identifier, numbered_rows, parquet
 from dssm_core.features.code_rows import load_code_rows, write_code_rows
@@ -29,8 +29,12 @@ from dssm_core.features.schema import Column
 from dssm_core.features.tables import check_columns, fit_context
 from dssm_core.features.tensors import create_tensors, from_named
 from dssm_core.runs.layout import CODE_ROWS_FILE, LOG_FILE
+from dssm_core.runs.memory import SHARE_OF_DUCKDB, Memory, require
 
-ROWS_AT_ONCE = 1_000_000
+BYTES_A_ROW = 80  # of coded rows while they are sorted
+BYTES_A_TABLE_ROW = 1000  # of users or items while they are coded
+BYTES_AN_ID = 250  # what an id takes until the step ends, with its columns
+BYTES_OF_LIBRARIES = 2**29
 CODES = ("user", "item", "time")  # columns of the coded rows, before those of the context
 
 
@@ -63,7 +67,12 @@ def fit_ids(con: DuckDBPyConnection, catalogue: Path | None) -> dict[str, Ids]:
 
 
 def order_rows(
-    con: DuckDBPyConnection, features: Features, side: str, table: Path | None, scratch: Path
+    con: DuckDBPyConnection,
+    features: Features,
+    side: str,
+    table: Path | None,
+    scratch: Path,
+    memory: Memory,
 ) -> OrderedRows:
     """The rows of the users or items table (`side`) in the order of the ids, with the columns that
     the features need. table: its file, if there is one.
@@ -76,7 +85,7 @@ def order_rows(
     query = f"SELECT {', '.join(columns)} FROM {key}s AS ids {rows} ORDER BY ids.code"
     file = scratch / f"{side}s.parquet"
     write_parquet(con, query, file)
-    return OrderedRows(file)
+    return OrderedRows(file, memory.rows(BYTES_A_TABLE_ROW))
 
 
 def code_context(
@@ -108,14 +117,14 @@ def write_log(
     window: tuple[int, int],
     work: Path,
     scratch: Path,
-    rows_at_once: int = ROWS_AT_ONCE,
+    memory: Memory,
 ) -> Interactions:
     """Write the coded log, and its rows by user and by item, into `work`. Returns it mapped into
     memory.
 
-    items: the items table, if there is one. window: start and end, ms. rows_at_once: rows that are
-    in memory at a time.
+    items: the times of the items table, if there is one. window: start and end, ms.
     """
+    rows_at_once = memory.rows(BYTES_A_ROW)
     context = [feature.column for feature in features.columns.context]
     positives = scratch / "positives.parquet"
     n = write_parquet(con, _coded("listed", context), positives)
@@ -141,6 +150,13 @@ def write_log(
     write_code_rows(work / CODE_ROWS_FILE, log.time, codes, rows_at_once)
     by_user, by_item = load_code_rows(work / CODE_ROWS_FILE, *codes)
     return replace(log, by_user=by_user, by_item=by_item)
+
+
+def check_memory(resources: Resources, ids: dict[str, Ids]) -> None:
+    """ConfigError if the ids do not fit beside what DuckDB gets."""
+    number = sum(len(vocabulary.index) for vocabulary in ids.values())
+    beside_duckdb = BYTES_OF_LIBRARIES + number * BYTES_AN_ID
+    require(resources, int(beside_duckdb / (1 - SHARE_OF_DUCKDB)), f"{number:,} users and items")
 
 
 def unlisted(con: DuckDBPyConnection, listed: int) -> int:

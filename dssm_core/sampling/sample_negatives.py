@@ -36,8 +36,10 @@ from dssm_core.runs.layout import (
     table_file,
 )
 from dssm_core.runs.manifest import Outcome
+from dssm_core.runs.memory import planned
 from dssm_core.runs.run import Run
 from dssm_core.sampling.coded_log import (
+    check_memory,
     code_context,
     fit_ids,
     open_train,
@@ -59,19 +61,21 @@ def sample_negatives(run: Run, work: Path) -> Outcome:
     train = run.step("split_by_time") / TRAIN_FILE
     files = {side: _table(run, f"{side}s") for side in ("user", "item")}
     catalogue = files["item"] if features.catalogue == "table" else None
+    memory = planned(config.resources)
     with connect(work, config.resources) as con, scratch(work.parent) as folder:
         open_train(con, train, catalogue)
         ids = fit_ids(con, catalogue)
+        check_memory(config.resources, ids)
         for column, vocabulary in ids.items():
             vocabulary.save(work / ids_file(column), column, lookup=True)
         tables: dict[str, ColumnTable] = {}
         columns: dict[str, TowerColumns] = {}
         for side in ("item", "user"):
-            table = order_rows(con, features, side, files[side], Path(folder))
+            table = order_rows(con, features, side, files[side], Path(folder), memory)
             tables[side], columns[side] = fit_table(features, side, table, ids[f"{side}_id"], work)
         context_columns = code_context(con, features, work, Path(folder))
         times = _read(files["item"], [ITEM, CREATED, AVAILABLE_FROM, AVAILABLE_UNTIL])
-        log = write_log(con, features, ids, times, window, work, Path(folder))
+        log = write_log(con, features, ids, times, window, work, Path(folder), memory)
         left_out = unlisted(con, len(log.item))
     means = {side: _means(config, side, files[side], ids, train, window) for side in tables}
     users = replace(tables["user"], means=means["user"])

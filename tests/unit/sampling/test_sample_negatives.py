@@ -12,11 +12,21 @@ import torch
 
 from dssm_core.config import Feature, FeatureColumns, Features, Resources
 from dssm_core.data.database import connect
+from dssm_core.errors import ConfigError
 from dssm_core.features.dataset import empty_log
 from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.tables import encode_context
-from dssm_core.sampling.coded_log import code_context, fit_ids, open_train, unlisted, write_log
+from dssm_core.runs.memory import SHARE_OF_A_PART, Memory
+from dssm_core.sampling.coded_log import (
+    BYTES_A_ROW,
+    check_memory,
+    code_context,
+    fit_ids,
+    open_train,
+    unlisted,
+    write_log,
+)
 
 WINDOW = (0, 1000)
 CONTEXT = Features(
@@ -45,11 +55,12 @@ def coded(
     features = features or Features()
     work = folder / "work"
     work.mkdir()
+    memory = Memory(int(rows_at_once * BYTES_A_ROW / SHARE_OF_A_PART))
     with connect(work, Resources()) as con:
         open_train(con, folder / "train.parquet", listed)
         ids = fit_ids(con, listed)
         code_context(con, features, work, folder)
-        log = write_log(con, features, ids, items, WINDOW, work, folder, rows_at_once)
+        log = write_log(con, features, ids, items, WINDOW, work, folder, memory)
         return log, ids, unlisted(con, len(log.item))
 
 
@@ -160,3 +171,12 @@ def same_answers(stored: Interactions, computed: Interactions) -> None:
 def test_an_empty_log_has_empty_sequences() -> None:
     order, ptr = empty_log().sequences()
     assert (order.tolist(), ptr.tolist()) == ([], [0, 0])
+
+
+def test_memory_that_cannot_hold_the_ids_is_refused_with_the_number() -> None:
+    ids = {"user_id": Ids(pd.RangeIndex(9_000_000)), "item_id": Ids(pd.RangeIndex(1_000_000))}
+    check_memory(Resources(memory_gib=6), ids)
+    check_memory(Resources(), ids)
+    message = r"memory_gib is 4, but 10,000,000 users and items need at least 5\.7 GiB: raise it"
+    with pytest.raises(ConfigError, match=message):
+        check_memory(Resources(memory_gib=4), ids)
