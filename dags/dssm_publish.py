@@ -21,7 +21,7 @@ users and items are written to $DSSM_PUBLISH: a folder of Parquet files, or
 every user are written too. Readers see everything of a version or nothing of it.
 """
 
-NO_USER = "^(?!.*://.*@).*$"  # no user or password before the host
+NO_SECRETS = "^(?!.*://.*[@?]).*$"  # no user or password before the host, no parameters
 
 CHAMPION = Asset(
     name="champion",
@@ -44,7 +44,7 @@ CHAMPION = Asset(
             "string",
             title="Target",
             section="Run",
-            pattern=NO_USER,
+            pattern=NO_SECRETS,
             description_md="A folder, or `redis://HOST:PORT/DATABASE`. Empty: $DSSM_PUBLISH. "
             "Airflow shows this field to everybody: put an address with a password there.",
         ),

@@ -1,4 +1,4 @@
-"""Pages of Great Expectations' Data Docs. Values of a log are text on them, never HTML.
+"""Pages of Great Expectations' Data Docs. Values and names of a log are text on them, never HTML.
 
 Great Expectations makes this view by its name, so that nothing else imports this module.
 """
@@ -17,6 +17,14 @@ class EscapedView(DefaultJinjaPageView):  # type: ignore[misc]  # its class is u
     values, into a page as they are.
     """
 
+    def render(self, document: Any, *arguments: Any, **named: Any) -> Any:
+        """The HTML of a page. A section of it is called like the column that it is about."""
+        for section in document.sections:
+            for block in section.content_blocks:
+                _escape_heading(block, section.section_name)
+            section.section_name = _escaped(section.section_name)
+        return super().render(document, *arguments, **named)
+
     @pass_context
     def render_content_block(
         self, jinja_context: Any, content_block: Any, *arguments: Any, **named: Any
@@ -25,6 +33,13 @@ class EscapedView(DefaultJinjaPageView):  # type: ignore[misc]  # its class is u
         return super().render_content_block(
             jinja_context, _escaped(content_block), *arguments, **named
         )
+
+
+def _escape_heading(block: Any, name: str) -> None:
+    """Escape the name of a column in the heading of its section."""
+    heading = getattr(getattr(block, "header", None), "string_template", None)
+    if heading is not None and heading["template"] == name:
+        heading["template"] = escape(name)
 
 
 def _escaped(block: Any) -> Any:

@@ -24,6 +24,7 @@ ROW_GROUP_ROWS = 122_880
 UNREADABLE = duckdb.Error  # damage makes DuckDB raise errors of nearly every class
 MESSAGE_LINES = 4
 EXCEPTION = re.compile(r"\b\w+Exception: ")  # classes of the libraries in DuckDB
+NOT_UTF_16 = "File is not utf-16 encoded"
 UNPARSED = "state machine reached an invalid state"  # of DuckDB's CSV reader
 
 
@@ -93,6 +94,12 @@ def unreadable(error: duckdb.Error) -> DataError:
             f"the log cannot be read{where}: all lines of a file must end in the same way (LF or"
             " CRLF), and a quoted value must end at a separator or at the end of its line. Convert"
             " the line ends, for example with dos2unix, or check `quote`"
+        )
+    if NOT_UTF_16 in str(error):
+        return DataError(
+            f"the log cannot be read as UTF-16{where}: it has another encoding, or characters"
+            " beyond U+FFFF, such as emoji, which are not read from UTF-16. Convert the files to"
+            " UTF-8, for example with iconv -f UTF-16 -t UTF-8"
         )
     return DataError(
         f"the log cannot be read: {duckdb_message(error)}{where}. Copy the file again, or fix or"

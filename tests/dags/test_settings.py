@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from dags.dssm_publish import NO_SECRETS
 from dssm_core.config import read_config
 from dssm_core.data import landing
 from dssm_core.errors import ConfigError, DataError
@@ -201,3 +203,17 @@ def test_lists_are_published_where_their_length_is_set(monkeypatch):
     monkeypatch.setenv("DSSM_PUBLISH_LISTS", "many")
     with pytest.raises(ConfigError, match=r"DSSM_PUBLISH_LISTS is 'many': give a whole number"):
         settings.published_lists()
+
+
+@pytest.mark.parametrize(
+    ("target", "accepted"),
+    [
+        ("/data/published", True),
+        ("redis://cache:6379/0", True),
+        ("redis://:secret@cache:6379/0", False),
+        ("redis://cache:6379/0?password=secret", False),
+    ],
+)
+def test_the_publish_form_takes_no_secrets(target, accepted):
+    """Airflow shows the values of a form to everybody who may see the Dag."""
+    assert (re.match(NO_SECRETS, target) is not None) == accepted

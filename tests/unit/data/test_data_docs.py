@@ -30,3 +30,14 @@ def test_a_value_with_html_is_text_on_every_page(tmp_path):
     assert ESCAPED.format(1) in pages
     assert ESCAPED.format(2) in pages
     assert "&amp;lt;" not in pages  # escaped once
+
+
+def test_the_name_of_a_column_is_text_on_every_page(tmp_path):
+    name = IMAGE.format(1)
+    frame = pd.DataFrame({"row": [0, 1], name: [1.0, 5.0]})
+    settings = {"min_value": 0, "max_value": 2}
+    rule = Rule("ExpectColumnValuesToBeBetween", name, "in 0 to 2", "-", settings=settings)
+    Judge(tmp_path, 0.5).judge("interactions", [frame], [rule], "row", len(frame))
+    pages = "".join(page.read_text() for page in tmp_path.rglob("*.html"))
+    assert "<img src=x" not in pages
+    assert ESCAPED.format(1) in pages

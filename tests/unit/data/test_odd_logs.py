@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from dssm_core.columns import CREATED, ITEM, TIME, USER
 from dssm_core.config import parse_config
-from dssm_core.data.database import write_parquet
+from dssm_core.data.database import UNREADABLE, unreadable, write_parquet
 from dssm_core.data.ingest import ingest
 from dssm_core.data.sources.canonical import RAW
 from dssm_core.data.sources.delimited import Delimited
@@ -236,6 +236,16 @@ def test_utf_16_is_read_whole_or_refused(
         (tmp_path / "a.csv").write_bytes(text.encode("utf-16-le"))
         rows = read(source, f"{USER}, {ITEM}, {TIME}")
         assert rows == [(f"u{n}", f"日本é{n}", n) for n in range(20_000)]
+
+
+def test_utf_16_with_characters_beyond_its_first_plane_is_refused(tmp_path: Path) -> None:
+    source = text_log(tmp_path, encoding="utf-16")
+    (tmp_path / "a.csv").write_text(f"{HEAD}u1,i😀,1\n", encoding="utf-16")
+    with pytest.raises(UNREADABLE) as caught:
+        read(source, USER)
+    message = str(unreadable(caught.value))
+    assert "characters beyond U+FFFF, such as emoji" in message
+    assert "Convert the files to UTF-8" in message
 
 
 @pytest.mark.parametrize("ends", [("\r\n", "\n"), ("\n", "\r\n"), ("\n", "\r")])
