@@ -32,6 +32,9 @@ class Train(Section):
 
     epochs: Annotated[int, Field(ge=1)] = 5
     """Maximum number of epochs. Training stops early if `metric` stops improving."""
+    events_per_epoch: Annotated[int, Field(ge=1)] | None = None
+    """Number of training examples in an epoch, for logs of which a whole epoch takes too long: an
+    evenly spaced sample, another one in each epoch; null takes all."""
     batch_size: Annotated[int, Field(ge=2)] = 1024
     """Number of training examples in a step."""
     negatives: Annotated[int, Field(ge=1)] = 1024

@@ -67,16 +67,21 @@ class Examples(Protocol):
     """The training events of a log in batches.
 
     count: the number of events. left_out: the number of interactions that are none, by reason.
-    fixed_shapes: whether the shapes of a batch follow from the sizes of its rows alone.
+    rows: the number of rows, each of one or more events. fixed_shapes: whether the shapes of a
+    batch follow from the sizes of its rows alone.
     """
 
     fixed_shapes: ClassVar[bool]
     count: int
+    rows: int
     left_out: dict[str, int]
 
-    def batches(self, size: int, seed: int, padded: bool = False) -> list[Rows]:
+    def batches(
+        self, size: int, seed: int, padded: bool = False, of: Tensor | None = None
+    ) -> list[Rows]:
         """Rows of each batch of an epoch, of about `size` events. The same seed gives the same
-        batches; `padded` fills them up with events of item 0, so that few sizes occur.
+        batches; `padded` fills them up with events of item 0, so that few sizes occur. of: [n]
+        ascending, the rows of the epoch if not all.
         """
         ...
 
@@ -111,13 +116,15 @@ class EventExamples:
         events = training_events(log, times)
         self.left_out = left_out(log, times)
         self.buckets = events.bucket.cpu()
-        self.count = len(self.buckets)
+        self.count = self.rows = len(self.buckets)
         # The last event is padding: the unknown user and item, before anything happened.
         self.events = Events(*(pad(part, (0, 1)) for part in vars(events).values()))
 
-    def batches(self, size: int, seed: int, padded: bool = False) -> list[Rows]:
+    def batches(
+        self, size: int, seed: int, padded: bool = False, of: Tensor | None = None
+    ) -> list[Rows]:
         """See Examples."""
-        batches = epoch_batches(self.buckets, size, seed)
+        batches = of_rows(epoch_batches(taken(self.buckets, of), size, seed), of)
         padding = self.count if padded else None
         return [Rows(at, len(at)) for at in staged(batches, self.log.user.device, padding)]
 
@@ -149,11 +156,14 @@ class SequenceExamples:
         self.begin = pad(begin, (0, 1))  # the last stretch is padding: it has no event
         self.end = pad(end, (0, 1), value=1)
         self.count = int(self.lengths.sum())
+        self.rows = len(self.lengths)
         self.left_out = {FIRST_OF_USER: int((ptr.diff() > 0).sum())}
 
-    def batches(self, size: int, seed: int, padded: bool = False) -> list[Rows]:
+    def batches(
+        self, size: int, seed: int, padded: bool = False, of: Tensor | None = None
+    ) -> list[Rows]:
         """See Examples."""
-        batches = length_batches(self.lengths, size, seed)
+        batches = of_rows(length_batches(taken(self.lengths, of), size, seed), of)
         places = staged(batches, self.order.device, len(self.lengths) if padded else None)
         found = []
         for batch, at in zip(batches, places, strict=True):
@@ -209,12 +219,16 @@ class UserExamples:
         self.codes = (lengths >= fewest).nonzero().squeeze(1)
         self.lengths = lengths[self.codes].cpu()
         self.count = int(self.lengths.sum())
+        self.rows = len(self.lengths)
         self.left_out = {ONLY_ONE: len(log.item) - self.count}
 
-    def batches(self, size: int, seed: int, padded: bool = False) -> list[Rows]:
+    def batches(
+        self, size: int, seed: int, padded: bool = False, of: Tensor | None = None
+    ) -> list[Rows]:
         """See Examples. Nothing is filled up."""
-        order = torch.randperm(len(self.lengths), generator=torch.Generator().manual_seed(seed))
-        batches = filled(order, self.lengths, size)
+        lengths = taken(self.lengths, of)
+        order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed))
+        batches = of_rows(filled(order, lengths, size), of)
         return [Rows(at, size) for at in staged(batches, self.codes.device, None)]
 
     def take(self, rows: Rows, generator: torch.Generator) -> Batch:
@@ -231,6 +245,16 @@ class UserExamples:
         inputs = user_inputs(self.users, user, history, context)
         events = events_without_refresh(self.log, taken[~shown])
         return Batch(inputs, events, events.bucket[:1], rows=row[~shown])
+
+
+def taken(values: Tensor, of: Tensor | None) -> Tensor:
+    """The values of the rows `of`, all if it is None."""
+    return values if of is None else values[of]
+
+
+def of_rows(batches: list[Tensor], of: Tensor | None) -> list[Tensor]:
+    """Batches of places in `of` as batches of the rows there."""
+    return batches if of is None else [of[batch] for batch in batches]
 
 
 def events_without_refresh(log: Interactions, rows: Tensor) -> Events:

@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from dssm_core.features.shapes import rounded_up
 
+GOLDEN_RATIO = (5**0.5 - 1) / 2
 SORTED_TOGETHER = 50  # batches whose stretches are sorted by length, so that little is padding
 
 
@@ -33,6 +34,18 @@ class Rows:
     def sizes(self) -> tuple[int, int, int]:
         """Batches of the same sizes have tensors of the same shapes."""
         return len(self.at), self.events, self.length
+
+
+def sampled(rows: int, count: int, epoch: int, seed: int) -> Tensor:
+    """`count` of `rows` rows, evenly spaced; each epoch takes others. → [count] ascending.
+
+    Each epoch begins at another place between two rows. Multiples of the golden ratio spread these
+    places evenly, so that after any number of epochs all rows were taken about equally often.
+    """
+    first = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+    start = (first + epoch * GOLDEN_RATIO) % 1
+    places = (torch.arange(count, dtype=torch.double) + start) * (rows / count)
+    return places.long().clamp(max=rows - 1)
 
 
 def epoch_batches(bucket: Tensor, size: int, seed: int) -> list[Tensor]:

@@ -47,6 +47,11 @@ def notes(settings: Train, best_epoch: int, events: int, left_out: Mapping[str, 
             f"the last epoch ({best_epoch} of {settings.epochs}) was the best:"
             " more epochs may be better, raise train.epochs"
         )
+    if settings.events_per_epoch is not None and settings.events_per_epoch >= events:
+        found.append(
+            f"train.events_per_epoch is {settings.events_per_epoch:,}, but there are"
+            f" {events:,} training events: each epoch took all of them"
+        )
     positives = events + sum(left_out.values())
     if events < ENOUGH * positives:
         refreshed = {BEFORE_FIRST_REFRESH, UNKNOWN_ITEM} & left_out.keys()

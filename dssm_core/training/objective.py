@@ -22,7 +22,7 @@ from dssm_core.models.two_tower import TwoTower
 from dssm_core.sampling.sampler_tables import load_sampler_tables, samplers_of
 from dssm_core.sampling.samplers.protocol import Sampler, Tables, side_by_side
 from dssm_core.training.batches import Batch, examples
-from dssm_core.training.epoch_order import Rows
+from dssm_core.training.epoch_order import Rows, sampled
 from dssm_core.training.logits import Availability, BatchVectors
 
 
@@ -87,9 +87,18 @@ class Objective:
         parts = [*towers, self.loss, *self.samplers.values(), self.examples]
         return all(part.fixed_shapes for part in parts)
 
-    def batches(self, seed: int) -> list[Rows]:
-        """The batches of an epoch, on the device."""
-        return self.examples.batches(self.config.train.batch_size, seed, self.padded)
+    def batches(self, seed: int, epoch: int = 0) -> list[Rows]:
+        """The batches of an epoch, on the device. seed: of their order. epoch: from 0, which events
+        are taken if train.events_per_epoch is smaller than their number.
+        """
+        train = self.config.train
+        events = train.events_per_epoch
+        part = None
+        if events is not None and events < self.examples.count:
+            rows = self.examples.rows
+            count = max(1, round(rows * events / self.examples.count))
+            part = sampled(rows, count, epoch, self.config.seed)
+        return self.examples.batches(train.batch_size, seed, self.padded, part)
 
     def __call__(self, model: TwoTower, rows: Rows, generator: torch.Generator) -> Tensor:
         """The loss of the batch at `rows`. → []."""

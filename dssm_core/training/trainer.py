@@ -197,7 +197,7 @@ class Trainer:
     def _run_epoch(self) -> None:
         """Train on the remaining batches of the epoch."""
         progress = self.progress
-        batches = self.objective.batches(self._seed(progress.epoch))
+        batches = self.objective.batches(self._seed(progress.epoch), progress.epoch)
         losses: list[Tensor] = []
         for number in range(progress.batch, len(batches)):
             first = progress.epoch == 0 and number == 0

@@ -72,6 +72,7 @@ VALUES = {
     "features.activity.audience": 2,
     "features.catalogue": "table",
     "train.sparse_rows": 10,
+    "train.events_per_epoch": 500,
     "train.id_dropout": 0.5,
     "train.judge_every": 2,
     "train.metric": "recall@5",

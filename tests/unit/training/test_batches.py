@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 import torch
 
 from dssm_core.config import parse_config
@@ -17,7 +18,7 @@ from dssm_core.training.batches import (
     random_part,
     stretches,
 )
-from dssm_core.training.epoch_order import Rows, epoch_batches, length_batches
+from dssm_core.training.epoch_order import Rows, epoch_batches, length_batches, sampled
 from tests.conftest import small_config
 
 
@@ -68,6 +69,36 @@ def test_an_epoch_holds_each_event_once_in_batches_of_one_bucket():
         4,
         4,
     ]  # 7 = 3 + 4, 12 = 4 + 4 + 4, 1
+
+
+@pytest.mark.parametrize(("rows", "count"), [(1000, 300), (1000, 999), (7, 2), (1000, 1000)])
+def test_each_epoch_takes_other_rows_and_all_are_taken_equally_often(rows, count):
+    epochs = 60
+    parts = [sampled(rows, count, epoch, seed=5) for epoch in range(epochs)]
+    assert all(len(part.unique()) == count for part in parts)
+    assert all(part.diff().min() > 0 for part in parts)
+    gaps = parts[0].diff()
+    assert gaps.min() >= rows // count
+    assert gaps.max() <= -(-rows // count)  # evenly spaced
+    times = torch.cat(parts).bincount(minlength=rows)
+    assert times.min() >= epochs * count / rows - 2
+    assert times.max() <= epochs * count / rows + 2
+    if count < rows:
+        assert len({tuple(part.tolist()) for part in parts}) > 2
+    if count == 300:
+        assert not torch.equal(parts[0], sampled(rows, count, 0, seed=6))
+    assert torch.equal(parts[3], sampled(rows, count, 3, seed=5))
+
+
+@pytest.mark.parametrize(
+    ("kind", "train"), [(SequenceExamples, {}), (UserExamples, {"target": "rest"})]
+)
+def test_an_epoch_of_a_part_has_its_rows_only(kind, train):
+    found = examples_of(kind, **train)
+    part = torch.tensor([1])
+    (rows,) = found.batches(100, seed=0, of=part)
+    assert rows.at.tolist() == [1]
+    assert found.take(rows, torch.Generator().manual_seed(0)).events.user.unique().tolist() == [2]
 
 
 def test_the_seed_decides_the_order():

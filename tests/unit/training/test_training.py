@@ -24,6 +24,7 @@ from dssm_core.runs.run import create_run
 from dssm_core.runs.transaction import execute
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
 from dssm_core.training.epoch_selection import HeldOutQueries
+from dssm_core.training.notes import notes
 from dssm_core.training.objective import Objective
 from dssm_core.training.optimizers import learning_rate
 from dssm_core.training.trainer import Trainer, choose_device
@@ -492,3 +493,32 @@ def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
     assert choose_device("auto").type == "cpu"
     with pytest.raises(ConfigError, match=r"train\.device is 'cuda' but torch sees no GPU"):
         choose_device("cuda")
+
+
+def test_an_epoch_of_fewer_events_takes_others_each_time_and_is_continued(prepared_run, tmp_path):
+    run = prepared_run(train={"events_per_epoch": 500, "epochs": 3, "batch_size": 50})
+    samples = run.step("sample_negatives")
+    prepared = load_prepared(samples)
+    objective = Objective(run.config, prepared, prepared.log, samples, "refit")
+    epochs = [
+        torch.cat([rows.at for rows in objective.batches(seed=epoch, epoch=epoch)]).unique()
+        for epoch in range(2)
+    ]
+    assert [len(rows) for rows in epochs] == [500, 500]
+    assert len(torch.cat(epochs).unique()) > 700
+    expected, trainer = fit(run, tmp_path)
+    epochs = 3 + trainer.progress.best_epoch
+    assert epochs * 500 / 50 <= trainer.progress.step < epochs * 2 * 500 / 50
+
+    def killed(values, step):
+        if step > 1.5 * trainer.steps_per_epoch:  # in the second epoch
+            raise KeyboardInterrupt
+
+    given = run.config, prepared, samples, torch.device("cpu"), tmp_path / "killed.pt"
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(*given, killed).fit()
+    again = Trainer(*given, lambda values, step: None).fit()
+    assert torch.equal(weights(again), weights(expected))
+    assert trainer.objective.examples.count > 2_000
+    assert "each epoch took all" in notes(Train(events_per_epoch=9), 1, 9, {})[0]
+    assert notes(Train(events_per_epoch=9), 1, 10, {}) == []
