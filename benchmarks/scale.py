@@ -21,7 +21,6 @@ from benchmarks.records import short_code_version
 from benchmarks.tables import CHECKOUT
 from dssm_core.aliases import JSON
 from dssm_core.config import read_config
-from dssm_core.report.plots.canvas import WIDE, panels
 from dssm_core.runs.json_lines import json_line, read_json_lines
 from dssm_core.runs.run import create_run, open_run
 from dssm_core.runs.table import STEPS
@@ -100,6 +99,8 @@ def row(record: JSON) -> str:
 
 def draw(records: Iterable[JSON], file: Path) -> None:
     """CPU seconds and memory of the newest measurement of each step, by clicks."""
+    from dssm_core.report.plots.canvas import WIDE, panels  # each measured step would import it
+
     newest = {(record["step"], record["clicks"]): record for record in records}
     with panels(file, 1, 2, WIDE) as ((seconds, memory),):
         for axes, name, label in (
