@@ -31,6 +31,7 @@ TOP = 50  # the most frequent values of a column are compared, all other values 
 REST = "(all others)"
 MISSING = "(none)"
 DAY = f"{INTERNAL}day"  # a row's day in the window, 0 is the first
+N = f"{INTERNAL}n"  # number of rows of the log that a row stands for
 DECILES = [decile / 10 for decile in range(1, 10)]
 COUNTED_KINDS = ("categorical", "multi", "numeric")
 COLUMNS_SHOWN = 3
@@ -130,7 +131,9 @@ def _profile_divergence(ours: Mapping[str, float], theirs: Mapping[str, float]) 
 
 
 def _create_dated(con: DuckDBPyConnection, edges_ms: list[int]) -> None:
-    """Create the view `dated`: the log's rows in the window with DAY."""
+    """Create the view `dated`, the log's rows in the window with DAY, and the table `items_by_day`,
+    the number of each item's rows by DAY: far fewer rows than the log has.
+    """
     con.execute(
         f"CREATE OR REPLACE TABLE edges AS SELECT unnest(?) AS start, unnest(?) AS {DAY}",
         [edges_ms[:-1], [*range(len(edges_ms) - 1)]],
@@ -138,6 +141,10 @@ def _create_dated(con: DuckDBPyConnection, edges_ms: list[int]) -> None:
     con.execute(
         f"CREATE OR REPLACE VIEW dated AS SELECT edges.{DAY}, log.* FROM log"
         f" ASOF JOIN edges ON log.{TIME} >= edges.start WHERE log.{TIME} < {edges_ms[-1]}"
+    )
+    con.execute(
+        f"CREATE OR REPLACE TABLE items_by_day AS SELECT {DAY}, {ITEM}, count(*) AS {N} FROM dated"
+        f" WHERE {ITEM} IS NOT NULL GROUP BY ALL"
     )
 
 
@@ -150,10 +157,10 @@ def _by_day(con: DuckDBPyConnection, query: str, days: int, empty: float) -> Dou
 
 
 _NEW_ITEMS = f"""
-WITH seen AS (SELECT {DAY}, {ITEM}, count(*) AS n FROM dated WHERE {ITEM} IS NOT NULL GROUP BY ALL)
-SELECT today.{DAY}, coalesce(sum(today.n) FILTER (WHERE before.{ITEM} IS NULL), 0) / sum(today.n)
-FROM seen AS today
-LEFT JOIN seen AS before ON before.{ITEM} = today.{ITEM} AND before.{DAY} = today.{DAY} - 1
+SELECT today.{DAY},
+    coalesce(sum(today.{N}) FILTER (WHERE before.{ITEM} IS NULL), 0) / sum(today.{N})
+FROM items_by_day AS today
+LEFT JOIN items_by_day AS before ON before.{ITEM} = today.{ITEM} AND before.{DAY} = today.{DAY} - 1
 GROUP BY 1
 """
 
@@ -161,27 +168,30 @@ GROUP BY 1
 def _columns(
     con: DuckDBPyConnection, config: Config, folder: Path
 ) -> Iterator[tuple[Feature, str, str]]:
-    """(feature, SQL of rows with DAY, SQL of the value) of each column whose values can be
-    counted, which text and target means cannot.
+    """(feature, SQL of rows with DAY and their number N, SQL of the value) of each column whose
+    values can be counted, which text and target means cannot.
     """
     columns = config.features.columns
+    rows = f"(SELECT *, 1 AS {N} FROM dated)"
     sides = (
-        (columns.context, None, "dated"),
-        (columns.user, USER, USERS),
-        (columns.item, ITEM, ITEMS),
+        (columns.context, None, "dated", rows),
+        (columns.user, USER, USERS, rows),
+        (columns.item, ITEM, ITEMS, "items_by_day"),
     )
-    for features, key, table in sides:
+    for features, key, table, counted in sides:
         file = folder / table_file(table)
         if key and not file.is_file():
             continue
         read = parquet(file)
         sample = con.sql(f"SELECT * FROM {read if key else 'dated'} LIMIT 0")
         kinds = dict(zip(sample.columns, map(str, sample.types), strict=True))
-        own = f"(SELECT DISTINCT ON ({key}) * FROM {read}) AS own"
-        source = f"dated JOIN {own} USING ({key})" if key else "dated"
         for feature in features:
             if feature.column in kinds and feature.kind in COUNTED_KINDS:
-                value = f"{'own.' if key else ''}{identifier(feature.column)}"
+                column = identifier(feature.column)
+                both = ", ".join(dict.fromkeys([identifier(key or ""), column]))
+                own = f"(SELECT DISTINCT ON ({key}) {both} FROM {read}) AS own"
+                source = f"{counted} JOIN {own} USING ({key})" if key else counted
+                value = f"{'own.' if key else ''}{column}"
                 listed = kinds[feature.column].endswith("[]")
                 yield feature, source, _value(con, feature, value, read, listed)
 
@@ -208,9 +218,9 @@ def _counts(
 ) -> tuple[list[str], Doubles]:
     """The most frequent values and REST, and how often each day has each. → V values, [D, V]"""
     query = f"""
-    WITH rows AS (SELECT {DAY}, {expression} AS value FROM {source}),
-    named AS (SELECT {DAY}, coalesce(nullif(value, ''), {literal(MISSING)}) AS value FROM rows),
-    counted AS (SELECT {DAY}, value, count(*) AS n FROM named GROUP BY ALL),
+    WITH rows AS (SELECT {DAY}, {expression} AS value, {N} AS n FROM {source}),
+    named AS (SELECT {DAY}, coalesce(nullif(value, ''), {literal(MISSING)}) AS value, n FROM rows),
+    counted AS (SELECT {DAY}, value, sum(n) AS n FROM named GROUP BY ALL),
     top AS (SELECT value FROM counted GROUP BY value ORDER BY sum(n) DESC, value LIMIT {TOP}),
     merged AS (
         SELECT {DAY}, n,

@@ -170,12 +170,13 @@ def _write(
             rows = f"SELECT {selected[table]} FROM {parquet(tables.file(table))}"
             write_parquet(con, rows, work / table_file(table))
     con.register("broken", reasons)
-    clean = f"{ROW} NOT IN (SELECT {ROW} FROM broken)"
+    # Without broken rows the log is in order, and need not be sorted again.
+    clean = f"WHERE {ROW} NOT IN (SELECT {ROW} FROM broken) ORDER BY {ROW}" if len(reasons) else ""
     columns = with_reason(tables.columns(INTERACTIONS), f"broken.{REASON}")
     return {
         "clean": write_parquet(
             con,
-            f"SELECT {selected[INTERACTIONS]} FROM log WHERE {clean} ORDER BY {ROW}",
+            f"SELECT {selected[INTERACTIONS]} FROM log {clean}",
             work / table_file(INTERACTIONS),
         ),
         "quarantined": write_parquet(
