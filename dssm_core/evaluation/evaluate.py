@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dssm_core.aliases import Doubles
-from dssm_core.config import Config
 from dssm_core.evaluation import rolling
-from dssm_core.evaluation.answers import Search, ServedRun, ask, list_search, one_list
-from dssm_core.evaluation.fitting import TimedBaseline, baseline_info, fit_baselines
-from dssm_core.evaluation.measure import Curve, Measured, measure, measure_slice
+from dssm_core.evaluation.answers import Search, ServedRun, ask, list_search
+from dssm_core.evaluation.fitting import (
+    TimedBaseline,
+    baseline_info,
+    fit_baselines,
+    recalls_of_one,
+)
+from dssm_core.evaluation.measure import Curve, Measured, mean, measure, measure_slice
 from dssm_core.evaluation.pointwise import judge_pairs
 from dssm_core.evaluation.queries import EvaluationData
 from dssm_core.evaluation.rolled import report
@@ -61,7 +65,7 @@ def evaluate(opened: ServedRun, data: EvaluationData) -> Evaluated:
         baselines={
             name: Scores(scores.root | info[name]) for name, scores in answers.baselines.items()
         },
-        ceiling=Scores({config.gate.metric: ceiling(data, config).scores[config.gate.metric]}),
+        ceiling=Scores({config.gate.metric: ceiling(data, config.gate.k)}),
         all=_by_answerer(everyone),
         parts=parts,
         queries=QueryCounts(warm=len(data.warm.codes), all=len(data.all.codes)),
@@ -84,14 +88,12 @@ def evaluate(opened: ServedRun, data: EvaluationData) -> Evaluated:
     return Evaluated(metrics, curves, recalls)
 
 
-def ceiling(data: EvaluationData, config: Config) -> Measured:
-    """The most that one list for all users could reach.
+def ceiling(data: EvaluationData, k: int) -> float | None:
+    """The highest recall@k on warm queries that one list for all users could reach.
 
     It lists the items of the training set that the test set clicks most.
     """
-    rows = top(len(data.test_counts), data.test_counts)
-    lists = ask(one_list(rows), data.all, max(config.evaluation.ks))
-    return measure(lists, data.warm, config)
+    return mean(recalls_of_one(top(len(data.test_counts), data.test_counts), data, k))
 
 
 def _searches(

@@ -6,17 +6,16 @@ import time
 from dataclasses import dataclass
 
 from dssm_core import families
-from dssm_core.aliases import JSON, Ints
+from dssm_core.aliases import JSON, Doubles, Ints
 from dssm_core.config import Config
 from dssm_core.evaluation.answers import ask, one_list
 from dssm_core.evaluation.baselines.protocol import Fitted
-from dssm_core.evaluation.measure import measure, only_gate_metric
+from dssm_core.evaluation.measure import gate_recalls, mean
 from dssm_core.evaluation.queries import EvaluationData
 from dssm_core.families import BASELINES
 from dssm_core.features.histories import Histories
 from dssm_core.features.popularity import Clicks
 
-RESAMPLES_OF_VARIANTS = 10  # their intervals are not shown
 DEFAULT_SEED: int = Config.model_fields["seed"].default
 
 
@@ -65,12 +64,13 @@ def baseline_info(baseline: TimedBaseline, data: EvaluationData, config: Config)
     """
     info: JSON = dict(baseline.fitted.info)
     if baseline.variants:
-        settings = only_gate_metric(config, RESAMPLES_OF_VARIANTS)
-        by_window = {
-            name: measure(ask(one_list(rows), data.all, config.gate.k), data.warm, settings)
+        info["by_window"] = {
+            name: mean(recalls_of_one(rows, data, config.gate.k))
             for name, rows in baseline.variants.items()
         }
-        info["by_window"] = {
-            name: measured.scores[config.gate.metric] for name, measured in by_window.items()
-        }
     return info | {"seconds": round(baseline.seconds, 3)}
+
+
+def recalls_of_one(rows: Ints, data: EvaluationData, k: int) -> Doubles:
+    """Recall@k of each warm query [Q], if all queries get the same list [n]."""
+    return gate_recalls(ask(one_list(rows), data.all, k), data.warm, k)

@@ -64,7 +64,7 @@ def measure(lists: Ints, queries: Slice, config: Config) -> Measured:
         squares += np.square(recalls).sum(0)
         hits_at += np.cumsum(hits.sum(0))
     total = queries.relevant.counts.sum()
-    scores = {key: float(value.mean()) if n else None for key, value in values.items()}
+    scores = {key: mean(value) for key, value in values.items()}
     scores |= {f"micro_recall@{k}": float(hits_at[k - 1] / total) if n else None for k in ks}
     scores |= {f"coverage@{k}": metrics.coverage(mask) for k, mask in listed.items()}
     scores |= _interval(values[config.gate.metric], config)
@@ -90,21 +90,25 @@ def mean_and_error(sums: Doubles, squares: Doubles, n: int) -> Curve:
     return Curve(mean, np.sqrt(variance / max(n, 1)))
 
 
-def only_gate_metric(config: Config, resamples: int | None = None) -> Config:
-    """The config with gate.k as the only list length, and other bootstrap resamples."""
-    settings = {
-        "ks": (config.gate.k,),
-        "bootstrap": resamples or config.evaluation.bootstrap,
-    }
-    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=settings)})
+def gate_recalls(lists: Ints, queries: Slice, k: int) -> Doubles:
+    """Recall@k of each query [Q]. lists: as in `measure`."""
+    values = np.zeros(len(queries.codes))
+    for first, last in chunks(len(values)):
+        hits = queries.relevant.hits(lists[queries.position[first:last], :k], first)
+        values[first:last] = metrics.recall(hits, queries.relevant.counts[first:last], k)
+    return values
 
 
 def measure_slice(lists: Ints, queries: Slice, config: Config) -> SliceScores:
     """The gate's recall on a slice with its interval, and the number of queries."""
-    metric = config.gate.metric
-    scores = measure(lists, queries, only_gate_metric(config)).scores
-    kept: JSON = {name: scores[name] for name in (metric, f"{metric}_low", f"{metric}_high")}
-    return SliceScores(kept | {"queries": len(queries.codes)})
+    values = gate_recalls(lists, queries, config.gate.k)
+    scores: JSON = {config.gate.metric: mean(values)}
+    return SliceScores(scores | _interval(values, config) | {"queries": len(values)})
+
+
+def mean(values: Doubles) -> float | None:
+    """The mean over queries [Q]; None without queries."""
+    return float(values.mean()) if len(values) else None
 
 
 def difference(rival: str, served: Doubles, other: Doubles, config: Config) -> Difference | None:

@@ -40,6 +40,13 @@ class Clicks:
         return self._where((self.times_ms >= start_ms) & (self.times_ms < end_ms))
 
     def _where(self, kept: Bools) -> Clicks:
+        """The kept clicks, without a copy if they follow each other, as those of some hours do in a
+        log that is sorted by time.
+        """
+        first = int(kept.argmax()) if len(kept) else 0
+        run = slice(first, first + int(kept.sum()))
+        if kept[run].all():
+            return Clicks(self.users[run], self.items[run], self.times_ms[run], self.n_items)
         return Clicks(self.users[kept], self.items[kept], self.times_ms[kept], self.n_items)
 
     def counts(self) -> Ints:
@@ -66,17 +73,28 @@ def recent(clicks: Clicks, as_of_ms: int, hours: int, k: int) -> Ints:
     return top(k, clicks.between(as_of_ms - hours * HOUR_MS, as_of_ms).counts(), clicks.counts())
 
 
-def warm_recall(past: Clicks, day: Clicks, rows: Ints, k: int) -> float:
-    """Mean recall@k of one list over the users of a day, with users and items of the past only; 0
-    without such users.
+@dataclass(frozen=True)
+class WarmDay:
+    """The distinct clicks of a day by users of the past on items of the past: query (0.. for each
+    user) and item row, both [P].
     """
-    warm = np.isin(day.users, past.users) & np.isin(day.items, past.items)
-    pairs = np.unique(day.users[warm] * day.n_items + day.items[warm])
-    if len(pairs) == 0:
-        return 0.0
-    _, queries = np.unique(pairs // day.n_items, return_inverse=True)
-    hits = np.isin(pairs % day.n_items, rows[:k])
-    return float(np.mean(np.bincount(queries, hits) / np.bincount(queries)))
+
+    query: Ints
+    items: Ints
+
+    @classmethod
+    def of(cls, past: Clicks, day: Clicks) -> WarmDay:
+        """The clicks of `day` whose user and item are both in `past`."""
+        warm = np.isin(day.users, past.users) & np.isin(day.items, past.items)
+        pairs = np.unique(day.users[warm] * day.n_items + day.items[warm])
+        return cls(np.unique(pairs // day.n_items, return_inverse=True)[1], pairs % day.n_items)
+
+    def recall(self, rows: Ints) -> float:
+        """Mean over users of the share of their items that is in one list; 0 without users."""
+        if len(self.query) == 0:
+            return 0.0
+        hits = np.isin(self.items, rows)
+        return float(np.mean(np.bincount(self.query, hits) / np.bincount(self.query)))
 
 
 def hottest_overall(clicks: Clicks, as_of_ms: int) -> Ints:
@@ -98,11 +116,9 @@ def hottest_recently(
     candidate's recall on that day.
     """
     known, start = clicks.before(as_of_ms), as_of_ms - DAY_MS
-    past, day = known.before(start), known.between(start, as_of_ms)
-    recalls = {
-        hours: warm_recall(past, day, recent(past, start, hours, places), places)
-        for hours in windows_h
-    }
+    past = known.before(start)
+    day = WarmDay.of(past, known.between(start, as_of_ms))
+    recalls = {hours: day.recall(recent(past, start, hours, places)) for hours in windows_h}
     window_h = max(windows_h, key=lambda hours: recalls[hours])
     validation = {f"{hours}h": round(value, 4) for hours, value in recalls.items()}
     return recent(known, as_of_ms, window_h, clicks.n_items), {

@@ -6,7 +6,9 @@ ignores the times of the items table has one of them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,8 @@ from dssm_core.features.dataset import load_prepared
 from dssm_core.operation import refresh
 from dssm_core.registry.retriever import Retriever
 from dssm_core.retrieval.bundle import assemble, open_bundle
+from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
+from dssm_core.retrieval.item_index import build_item_index
 from tests.conftest import small_config
 from tests.pipeline.test_refresh import trained
 
@@ -181,6 +185,28 @@ def test_rolling_follows_the_times_at_each_refresh(run, base):
     for name, positions in rolled.positions.items():
         assert (positions[out] == K).all(), name
         assert (positions[~out] < K).any(), name
+
+
+class Farthest(FaissFlat):
+    """An index that finds the items of the smallest inner product."""
+
+    exact: ClassVar[bool] = False
+
+    def search(self, index, queries, k, allowed=None):
+        return super().search(index, -queries, k, allowed)
+
+
+@pytest.mark.parametrize("exact_below", [0, 1000])
+def test_rolling_compares_all_items_where_the_index_of_the_bundle_does(
+    run, base, monkeypatch, exact_below
+):
+    """Fewer than 1,000 items are eligible at each refresh."""
+    monkeypatch.setattr(rolling, "EXACT_BELOW", 0)  # 60 items would always be compared
+    bundle = open_bundle(base)
+    index = build_item_index(Farthest(), bundle.index.vectors, seed=0)
+    bundle = replace(bundle, index=replace(index, exact_below=exact_below))
+    found = rolling.roll(run, read_evaluation_data(run), bundle).positions
+    assert np.array_equal(found["served"], found["exact"]) == (exact_below == 1000)
 
 
 def test_a_refresh_takes_the_times_of_the_latest_items_table(run, base, log, tmp_path):

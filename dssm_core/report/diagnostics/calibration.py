@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ def draw(
 
     Where each event has its own candidates, up to EVENTS events are taken together.
     """
-    events = training_events(log, as_of)
+    events = _last_events(log, as_of)
     codes = len(log.created)
     bucket = int(events.bucket.max())
     rows = (events.bucket == bucket).nonzero().squeeze(1)
@@ -98,3 +98,11 @@ def draw(
     counts = torch.bincount(drawn, minlength=codes)[1:].numpy()
     possible = (planned > 0) | (counts > 0)
     return Calibration(planned[possible], counts[possible] / len(drawn), len(drawn))
+
+
+def _last_events(log: Interactions, times: torch.Tensor) -> Events:
+    """The training events since the last refresh; all of them if it has none."""
+    first = int(torch.searchsorted(log.time, times[-1]))
+    parts = {name: getattr(log, name)[first:] for name in ("user", "item", "time")}
+    events = training_events(replace(log, **parts) if first else log, times)
+    return events if len(events.user) else training_events(log, times)

@@ -14,7 +14,7 @@ from dssm_core.evaluation.baselines.protocol import OneList, fill
 from dssm_core.evaluation.baselines.recent_hot import RecentHot
 from dssm_core.evaluation.fitting import fit_baselines
 from dssm_core.features.histories import Histories
-from dssm_core.features.popularity import Clicks, popular, recent, top, warm_recall
+from dssm_core.features.popularity import Clicks, WarmDay, popular, recent, top
 
 CUTOFF = 3 * DAY_MS
 
@@ -105,7 +105,19 @@ def test_warm_recall_by_hand():
     # user 0: items 1 (twice) and 2 -> 1 of 2 found; user 1: item 3 -> not found; user 9 and item 5
     # are new
     day = log((0, 1, 3), (0, 1, 2), (0, 2, 2), (1, 3, 2), (9, 1, 2), (1, 5, 1))
-    assert warm_recall(past, day, np.array([1, 4]), 2) == pytest.approx((0.5 + 0) / 2)
+    warm = WarmDay.of(past, day)
+    assert warm.recall(np.array([1, 4])) == pytest.approx((0.5 + 0) / 2)
+    assert WarmDay.of(past, log((9, 1, 2))).recall(np.array([1])) == 0
+
+
+def test_the_clicks_of_some_hours_are_not_copied_from_a_log_by_time():
+    clicks = Clicks(np.arange(6), np.arange(6), np.array([1, 2, 3, 4, 5, 6]), 6)
+    part = clicks.between(2, 5)
+    assert part.users.tolist() == [1, 2, 3]
+    assert np.shares_memory(part.users, clicks.users)
+    mixed = Clicks(np.arange(4), np.arange(4), np.array([3, 1, 2, 9]), 4)
+    assert mixed.between(2, 9).items.tolist() == [0, 2]
+    assert mixed.before(0).items.tolist() == []
 
 
 @pytest.mark.data
@@ -122,14 +134,11 @@ def test_globo_figures():
     users, items = (pd.factorize(frame[name])[0] for name in columns[:2])
     clicks = Clicks(users, items, frame.click_timestamp.to_numpy(), items.max() + 1)
     train, test = clicks.between(0, cutoff), clicks.between(cutoff, cutoff + DAY_MS)
-    assert warm_recall(train, test, Hot().fit(train, cutoff).rows, 200) == pytest.approx(
-        0.2768, abs=5e-4
-    )
+    day = WarmDay.of(train, test)
+    assert day.recall(Hot().fit(train, cutoff).rows[:200]) == pytest.approx(0.2768, abs=5e-4)
     ranking = RecentHot().fit(train, cutoff)
     for hours, wanted in {1: 0.5141, 3: 0.4314, 6: 0.4298, 24: 0.3955}.items():
-        assert warm_recall(train, test, recent(train, cutoff, hours, 200), 200) == pytest.approx(
-            wanted, abs=5e-3
-        )
+        assert day.recall(recent(train, cutoff, hours, 200)) == pytest.approx(wanted, abs=5e-3)
     assert ranking.info["window_h"] == 3  # the day before, three hours were the best by a little
 
 

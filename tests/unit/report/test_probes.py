@@ -9,6 +9,7 @@ from dssm_core.columns import HOUR_MS, ITEM, USER
 from dssm_core.config import Feature, Member
 from dssm_core.evaluation.answers import ServedRun
 from dssm_core.evaluation.queries import read_evaluation_data
+from dssm_core.features.events import training_events
 from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import Interactions
 from dssm_core.report.diagnostics import calibration, index_timing, items, queries
@@ -59,6 +60,16 @@ def test_a_sampler_that_draws_something_else_is_seen(log):
     truth = np.bincount(log.item.numpy(), minlength=41)[1:] / len(log.item)
     assert found.distance == pytest.approx(np.abs(truth - 1 / 40).sum() / 2, abs=0.01)
     assert found.inside < 0.2
+
+
+def test_only_the_last_refresh_with_events_is_drawn_for(log):
+    """As if all events were computed: the refresh at 47 hours has some, one at the end has none."""
+    for hours in ([1, 24, 47], [1, 24, 48]):
+        times = torch.tensor(hours) * HOUR_MS
+        every = training_events(log, times)
+        last = every.bucket == every.bucket.max()
+        found = calibration._last_events(log, times)
+        assert found.item[found.bucket == found.bucket.max()].tolist() == every.item[last].tolist()
 
 
 def test_calibration_by_hand():
