@@ -45,12 +45,12 @@ class AskedUsers:
             return cls(folder)
         seed = run.config.seed
         with connect(folder, run.config.resources) as con:
-            file = parquet(folder / TEST_FILE)
-            (users,) = one_row(con, f"SELECT count(DISTINCT {USER}) FROM {file}")
+            distinct = f"SELECT DISTINCT {USER} FROM {parquet(folder / TEST_FILE)}"
+            con.execute(f"CREATE TABLE users AS {distinct}")
+            (users,) = one_row(con, "SELECT count(*) FROM users")
             if users <= most:
                 return cls(folder)
-            distinct = f"SELECT DISTINCT {USER} FROM {file}"
-            ids = con.sql(f"FROM ({distinct}) ORDER BY {drawn(seed)} LIMIT {most}").to_arrow_table()
+            ids = con.sql(f"FROM users ORDER BY {drawn(seed)} LIMIT {most}").to_arrow_table()
         own = pq.read_schema(folder / TEST_FILE).field(USER).type
         sample = UserSample(asked=most, users=users, seed=seed)
         return cls(folder, ids[USER].combine_chunks().cast(own), sample)

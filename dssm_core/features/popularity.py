@@ -10,6 +10,7 @@ import numpy as np
 from dssm_core.aliases import JSON, Bools, Ints
 from dssm_core.columns import DAY_MS, HOUR_MS
 from dssm_core.features.interactions import Interactions
+from dssm_core.features.ragged import distinct
 
 # of the list for new users, and the defaults of the baseline recent_hot
 HOT_WINDOWS_H = (1, 3, 6, 24)
@@ -86,7 +87,7 @@ class WarmDay:
     def of(cls, past: Clicks, day: Clicks) -> WarmDay:
         """The clicks of `day` whose user and item are both in `past`."""
         warm = np.isin(day.users, past.users) & np.isin(day.items, past.items)
-        pairs = np.unique(day.users[warm] * day.n_items + day.items[warm])
+        pairs = distinct(day.users[warm] * day.n_items + day.items[warm])
         return cls(np.unique(pairs // day.n_items, return_inverse=True)[1], pairs % day.n_items)
 
     def recall(self, rows: Ints) -> float:

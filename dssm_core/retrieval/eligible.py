@@ -13,6 +13,7 @@ import numpy as np
 
 from dssm_core.aliases import Bools, Floats, Ints
 from dssm_core.features.histories import Histories
+from dssm_core.features.ragged import distinct
 
 # The first k of each query: item rows and scores, 2 x [B, K], best first, -1 = none.
 Lists = tuple[Ints, Floats]
@@ -69,7 +70,7 @@ class Eligible:
         counts = np.full(queries, allowed, dtype=np.int64)
         if self.excluded is None:
             return counts
-        pairs = np.unique(self.excluded.query * self.n_items + self.excluded.items)
+        pairs = distinct(self.excluded.query * self.n_items + self.excluded.items)
         query, item = np.divmod(pairs, self.n_items)
         if self.allowed is not None:
             query = query[self.allowed[item]]

@@ -9,7 +9,7 @@ import numpy as np
 
 from dssm_core.aliases import Ints
 from dssm_core.features.histories import Histories
-from dssm_core.features.ragged import offsets, positions
+from dssm_core.features.ragged import distinct, offsets, positions
 
 POINTERS = "seen_pointers.npy"  # [users + 1] int64
 ITEMS = "seen_items.npy"  # [n] int32 item rows
@@ -29,7 +29,7 @@ class SeenItems:
     @classmethod
     def of(cls, user: Ints, item: Ints, users: int, items: int) -> SeenItems:
         """From positives [n]: user codes 1..users-1 and item rows 0..items-1."""
-        pairs = np.unique(user * items + item)
+        pairs = distinct(user * items + item)
         user, item = np.divmod(pairs, items)
         counts = np.bincount(user, minlength=users)
         return cls(offsets(counts), item.astype(np.int32))

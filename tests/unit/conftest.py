@@ -136,7 +136,7 @@ def write_log(run, users, items):
     folder = run.step("sample_negatives")
     folder.mkdir(exist_ok=True)
     save_tensors(folder / "log.safetensors", as_named("log", log))
-    write_code_rows(folder / "code_rows.safetensors", time, {"user": user, "item": item})
+    write_code_rows(folder / "code_rows.safetensors", time, {"user": user, "item": item}, 100)
 
 
 def write_towers(config, folder):

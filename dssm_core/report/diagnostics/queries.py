@@ -10,9 +10,9 @@ import numpy as np
 from dssm_core.aliases import Bools, Doubles, Floats, Ints
 from dssm_core.evaluation.answers import QueryVectors, ServedRun, answer
 from dssm_core.evaluation.queries import Slice
+from dssm_core.retrieval.exact_search import exact_search
 
 QUERIES = 2_000  # size of the sample
-CELLS = 20_000_000  # scores held at once
 PAIRS = 10 * QUERIES  # scored pairs of query and item
 
 
@@ -77,24 +77,13 @@ def similarities(
     vectors = sample.vectors[position]
     clicked = np.einsum("pd,pd->p", vectors, sample.items[item])
     random = np.einsum("pd,pd->p", vectors, sample.items[others])
-    n_chunks = max(1, len(sample.vectors) * len(sample.items) // CELLS)
-    lowest = [
-        _kth_highest(chunk @ sample.items.T, k)
-        for chunk in np.array_split(sample.vectors, n_chunks)
-    ]
-    cut = np.concatenate(lowest)  # [Q]
+    cut = exact_search(sample.items, sample.vectors, k)[1][:, -1]  # [Q]
     scores = {
         "clicked in the test set": clicked,
         "random item": random,
         f"position {min(k, len(sample.items))} of the list": cut,
     }
     return scores, float((clicked >= cut[position]).mean())
-
-
-def _kth_highest(similarity: Floats, k: int) -> Floats:
-    """The k-th highest value of each row, the lowest where there are fewer. [B, N] -> [B]"""
-    nth = similarity.shape[1] - min(k, similarity.shape[1])
-    return np.asarray(np.partition(similarity, nth, axis=1)[:, nth])
 
 
 def examples(
