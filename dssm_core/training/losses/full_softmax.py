@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from dssm_core.training.fused_cross_entropy import softmax_cross_entropy
+from dssm_core.training.full_cross_entropy import full_cross_entropy
 from dssm_core.training.logits import BatchVectors, Logits
 from dssm_core.training.losses.sampled_softmax import cross_entropy
 
@@ -30,4 +30,4 @@ class FullSoftmax(BaseModel):
 
     def fused(self, compared: BatchVectors) -> Tensor:
         """See Loss. → []."""
-        return softmax_cross_entropy(compared, None)
+        return full_cross_entropy(compared)
