@@ -1,6 +1,9 @@
 """A step whose shapes are fixed: it needs no value on the CPU, and padding changes nothing."""
 
+import copy
 import itertools
+from contextlib import nullcontext
+from dataclasses import is_dataclass
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeTensorMode,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dssm_core.config import parse_config
 from dssm_core.families import LOSSES, SAMPLERS, TOWERS
@@ -18,6 +22,8 @@ from dssm_core.features.shapes import distinct, rounded_up
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.runs.run import create_run
 from dssm_core.runs.transaction import execute
+from dssm_core.training.batches import EventExamples, SequenceExamples
+from dssm_core.training.fused_cross_entropy import LOGITS_AT_ONCE
 from dssm_core.training.objective import Objective
 from tests.conftest import small_config
 
@@ -130,19 +136,63 @@ def test_padding_changes_neither_loss_nor_gradients(name, prepared_run, monkeypa
         torch.testing.assert_close(of_padded[part], gradient, msg=part)
 
 
+class NoTransfers(TorchDispatchMode):
+    """No operation takes tensors of one device and returns one of another."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **kwargs or {})
+        given = {part.device for part in args if isinstance(part, torch.Tensor)}
+        if isinstance(out, torch.Tensor) and given:
+            assert given == {out.device}, func
+        return out
+
+
+def on_device(value, seen):
+    """A copy whose tensors are on the device `meta`, which holds no values."""
+    if isinstance(value, torch.nn.Module) or id(value) in seen:
+        return seen.get(id(value), value)
+    if isinstance(value, torch.Tensor):
+        return value.to("meta")
+    if isinstance(value, dict):
+        return {key: on_device(part, seen) for key, part in value.items()}
+    if is_dataclass(value) or isinstance(value, Objective | EventExamples | SequenceExamples):
+        seen[id(value)] = moved = copy.copy(value)
+        for name, part in vars(value).items():
+            object.__setattr__(moved, name, on_device(part, seen))
+        return moved
+    return value
+
+
 @pytest.mark.parametrize("name", STEPS)
-def test_a_step_of_fixed_shapes_needs_no_value(name, prepared_run, monkeypatch):
+def test_a_step_needs_no_value_and_nothing_of_the_cpu(name, prepared_run, monkeypatch):
     """Fake tensors have shapes and no values, as those that torch.export traces a function with: an
-    operation whose result has a size that depends on values fails, and so does `item`.
+    operation whose result has a size that depends on values fails, and so does `item`. On another
+    device than the CPU a step neither reads a tensor of the CPU nor sends one.
     """
     monkeypatch.setattr(shapes, "fixed", lambda device: True)
-    run = prepared_run(**STEPS[name], train__id_dropout=0.2)
-    objective, model = objective_of(run)
-    assert objective.padded
+    monkeypatch.setitem(LOGITS_AT_ONCE, "meta", 2_000)
+    monkeypatch.setattr(torch, "autocast", lambda *given, **settings: nullcontext())
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)
+    objective, model = objective_of(prepared_run(**STEPS[name], train__id_dropout=0.2))
     rows, following = objective.batches(seed=1)[:2]
-    objective(model, rows, torch.Generator())  # sorts the log by user and by item, once
+    assert objective.padded
+    objective(model, rows, torch.Generator())  # sorts what is sorted once
     with FakeTensorMode(allow_non_fake_inputs=True):
         objective(model.train(), following, torch.Generator()).backward()
+    model.zero_grad()
+    for draw in ("rand", "randint"):  # there are no generators of this device
+        monkeypatch.setattr(torch, draw, without_generator(getattr(torch, draw)))
+    moved = on_device(objective, {})
+    history_items = model.history_items
+    history_items._items = on_device(history_items._items, {})
+    model.to("meta")
+    following = on_device(following, {})
+    with NoTransfers():
+        moved(model, following, torch.Generator()).backward()
+
+
+def without_generator(draw):
+    return lambda *sizes, generator, device, **settings: draw(*sizes, device="meta", **settings)
 
 
 def test_what_depends_on_values_is_found(prepared_run, monkeypatch):
