@@ -17,7 +17,7 @@ HEAVY = (
     "scipy",
     "sklearn",
 )
-MODULES = ("dssm_core.training.trainer", "dssm_core.sampling.sample_negatives", "dssm_core.models")
+MODULES = ("dssm_core.training.trainer", "dssm_core.sampling.sampler_tables", "dssm_core.models")
 
 
 @pytest.mark.parametrize("module", MODULES)
