@@ -82,10 +82,15 @@ class Objective:
     @property
     def fixed_shapes(self) -> bool:
         """Whether all parts of a step have shapes that follow from the sizes of a batch's rows."""
+        return not self.parts_of_changing_shapes
+
+    @property
+    def parts_of_changing_shapes(self) -> list[str]:
+        """The classes of the parts whose shapes depend on values. Their docstrings say why."""
         kinds = [self.config.tower, self.config.item_tower or self.config.tower]
         towers = [families.build(TOWERS, kind) for kind in kinds]
         parts = [*towers, self.loss, *self.samplers.values(), self.examples]
-        return all(part.fixed_shapes for part in parts)
+        return sorted({type(part).__name__ for part in parts if not part.fixed_shapes})
 
     def batches(self, seed: int, epoch: int = 0) -> list[Rows]:
         """The batches of an epoch, on the device. seed: of their order. epoch: from 0, which events

@@ -28,11 +28,11 @@ class Optimizers:
     """The learning rate on a GPU, []: a CUDA graph of `step` reads it from there."""
 
     @property
-    def fixed_shapes(self) -> bool:
-        """Whether no shape in a step depends on values. The rows of large tables do: SparseAdam
-        adds up the gradients of each distinct row.
+    def parts_of_changing_shapes(self) -> list[str]:
+        """The optimizers whose shapes depend on values: SparseAdam updates only the rows of a
+        large table that a batch has, and adds up the gradients of each distinct row first.
         """
-        return len(self.members) == 1
+        return [type(member).__name__ for member in self.members[1:]]
 
     def set_learning_rate(self, rate: float) -> None:
         """Set the learning rate of all parameter groups."""

@@ -24,6 +24,11 @@ from dssm_core.training.optimizers import Optimizers
 
 log = logging.getLogger(__name__)
 
+NOT_CAPTURED = (
+    "the kernels of a step are launched one by one, without a CUDA graph, because shapes of %s"
+    " depend on values"
+)
+
 
 class Update:
     """Loss, gradients, a step of the optimizers and of the average. Call it with a batch.
@@ -51,7 +56,10 @@ class Update:
         self.settings = settings
         self.generator = generator
         self.compute: Callable[[Rows], Tensor] = self._compute
-        if device.type == "cuda" and objective.fixed_shapes and optimizers.fixed_shapes:
+        changing = objective.parts_of_changing_shapes + optimizers.parts_of_changing_shapes
+        if device.type == "cuda" and changing:
+            log.info(NOT_CAPTURED, ", ".join(changing))
+        elif device.type == "cuda":
             pool = torch.cuda.graph_pool_handle()
             self.compute = Graphs(self._compute, partial(capture, generator=generator, pool=pool))
 

@@ -1,5 +1,6 @@
 """Updates that are replayed are the updates that are computed one by one."""
 
+import copy
 import logging
 from dataclasses import replace
 
@@ -8,6 +9,9 @@ import torch
 
 from dssm_core.features import shapes
 from dssm_core.features.dataset import load_prepared
+from dssm_core.models.two_tower import TwoTower
+from dssm_core.training.objective import Objective
+from dssm_core.training.optimizers import make_optimizers
 from dssm_core.training.trainer import Trainer
 from dssm_core.training.update import Graphs
 from tests.unit.training.test_fixed_shapes import prepared_run  # noqa: F401
@@ -105,3 +109,34 @@ def test_memory_that_is_used_up_by_a_capture_is_no_reason_to_go_on():
     graphs(rows)
     with pytest.raises(torch.OutOfMemoryError):
         graphs(rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({}, []),
+        ({"sampler": {"kind": "unseen"}, "train": {"negatives": 5}}, ["Unseen"]),
+        ({"train": {"sparse_rows": 10}}, ["SparseAdam"]),
+        (
+            {
+                "features": {
+                    "activity": {"enabled": False},
+                    "columns": {"context": []},
+                },
+                "sampler": {"kind": "uniform"},
+                "train": {"target": "rest"},
+                "evaluation": {"baselines": ["hot"]},
+            },
+            ["UserExamples"],
+        ),
+    ],
+    ids=str,
+)
+def test_what_has_no_graph_is_named(changes, parts, prepared_run):  # noqa: F811
+    run = prepared_run(**changes)
+    samples = run.step("sample_negatives")
+    prepared = load_prepared(samples)
+    objective = Objective(run.config, prepared, prepared.log, samples, "refit")
+    model = TwoTower(run.config, prepared.schema, prepared.items)
+    optimizers = make_optimizers(model, copy.deepcopy(model), run.config.train)
+    assert objective.parts_of_changing_shapes + optimizers.parts_of_changing_shapes == parts
