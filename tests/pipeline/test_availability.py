@@ -27,6 +27,7 @@ from dssm_core.registry.retriever import Retriever
 from dssm_core.retrieval.bundle import assemble, open_bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
 from dssm_core.retrieval.item_index import build_item_index
+from dssm_core.runs.run import Run
 from tests.conftest import small_config
 from tests.pipeline.test_refresh import trained
 
@@ -185,6 +186,21 @@ def test_rolling_follows_the_times_at_each_refresh(run, base):
     for name, positions in rolled.positions.items():
         assert (positions[out] == K).all(), name
         assert (positions[~out] < K).any(), name
+
+
+def test_rolling_asks_the_sample_which_gets_the_lists_that_it_gets_among_all(run, base):
+    everyone = rolling.roll(run, read_evaluation_data(run), open_bundle(base), beside=False)
+    settings = run.config.evaluation.model_copy(update={"max_users": 30})
+    again = Run(run.root)
+    again.__dict__["config"] = run.config.model_copy(update={"evaluation": settings})
+    data = read_evaluation_data(again)
+    found = rolling.roll(again, data, open_bundle(base), beside=False)
+    asked = everyone.rows.users.isin(data.asked.ids.to_pylist()).to_numpy()
+    assert data.asked.sample.asked == found.rows.users.nunique() == 30
+    assert found.rows.users.tolist() == everyone.rows.users[asked].tolist()
+    assert found.positions["served"].tolist() == everyone.positions["served"][asked].tolist()
+    for name in ("warm", "new_items"):
+        assert found.rows.select(name).tolist() == everyone.rows.select(name)[asked].tolist()
 
 
 class Farthest(FaissFlat):
