@@ -80,7 +80,15 @@ def load_prepared(folder: Path, with_log: bool = True) -> Prepared:
 
 
 def load_log(folder: Path) -> Interactions:
-    """The log and its rows by user and by item, mapped into memory."""
+    """The log and its rows by user and by item, mapped into memory.
+
+    Raises ArtifactError if other code wrote it, which wrote other files.
+    """
+    if not (folder / CODE_ROWS_FILE).is_file():
+        raise ArtifactError(
+            f"{folder} has no {CODE_ROWS_FILE}: another version of this code wrote it. Train a new"
+            " run"
+        )
     log: Interactions = from_named(Interactions, "log", load_file(folder / LOG_FILE))
     by_user, by_item = load_code_rows(folder / CODE_ROWS_FILE, "user", "item")
     return replace(log, by_user=by_user, by_item=by_item)

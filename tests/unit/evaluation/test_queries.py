@@ -8,7 +8,7 @@ import pytest
 
 from dssm_core.config import parse_config
 from dssm_core.data.splits.last_n import LastN
-from dssm_core.errors import DataError
+from dssm_core.errors import ArtifactError, DataError
 from dssm_core.evaluation import answers
 from dssm_core.evaluation.answers import open_served
 from dssm_core.evaluation.queries import make_evaluation_data
@@ -120,6 +120,13 @@ def test_rows_ask_by_the_encoder_and_not_by_the_exported_users(rolling, monkeypa
         search = opened.search(opened.served, opened.encode(data.all))
         assert search(0, 5, 1, data.all.eligible)[:, 0].tolist() == [1, 2, 2, 0, 2]
     assert not list(run.root.glob(".scratch-*"))
+
+
+def test_a_log_that_older_code_wrote_is_refused_in_words(rolling):
+    run, *vocabularies = rolling
+    (run.step("sample_negatives") / "code_rows.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"no code_rows.safetensors: another version of this"):
+        make_evaluation_data(run, *vocabularies)
 
 
 def test_unknown_users_and_items_have_no_history(fabricate):
