@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,8 +48,8 @@ def require(resources: Resources, least: int, what: str) -> None:
     gib = resources.memory_gib
     if gib is not None and gib * GIB < least:
         raise ConfigError(
-            f"resources.memory_gib is {gib:g}, but {what} need at least {least / GIB:.1f} GiB:"
-            " raise it, or remove it"
+            f"resources.memory_gib is {gib:g}, but {what} need at least"
+            f" {math.ceil(least / GIB * 10) / 10:g} GiB: raise it, or remove it"
         )
 
 

@@ -34,7 +34,7 @@ from dssm_core.runs.memory import SHARE_OF_DUCKDB, Memory, require
 BYTES_A_ROW = 80  # of coded rows while they are sorted
 BYTES_A_TABLE_ROW = 1000  # of users or items while they are coded
 BYTES_AN_ID = 250  # what an id takes until the step ends, with its columns
-BYTES_OF_LIBRARIES = 2**29
+BYTES_OF_LIBRARIES = 300 * 2**20
 CODES = ("user", "item", "time")  # columns of the coded rows, before those of the context
 
 

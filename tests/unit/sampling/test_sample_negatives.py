@@ -175,8 +175,8 @@ def test_an_empty_log_has_empty_sequences() -> None:
 
 def test_memory_that_cannot_hold_the_ids_is_refused_with_the_number() -> None:
     ids = {"user_id": Ids(pd.RangeIndex(9_000_000)), "item_id": Ids(pd.RangeIndex(1_000_000))}
-    check_memory(Resources(memory_gib=6), ids)
+    check_memory(Resources(memory_gib=5.3), ids)  # 2 x (300 MiB + 10 million x 250 bytes)
     check_memory(Resources(), ids)
-    message = r"memory_gib is 4, but 10,000,000 users and items need at least 5\.7 GiB: raise it"
+    message = r"memory_gib is 5\.2, but 10,000,000 users and items need at least 5\.3 GiB: raise it"
     with pytest.raises(ConfigError, match=message):
-        check_memory(Resources(memory_gib=4), ids)
+        check_memory(Resources(memory_gib=5.2), ids)
