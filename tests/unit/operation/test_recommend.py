@@ -36,7 +36,7 @@ def large(bundle):
     """
     rng = np.random.default_rng(5)
     users, items = (
-        rng.integers(-9_999, 9_999, (n, 8)).astype(np.float32) / 64 for n in (N_USERS + 1, N_ITEMS)
+        rng.integers(-999, 999, (n, 8)).astype(np.float32) / 64 for n in (N_USERS + 1, N_ITEMS)
     )
     seen = [rng.choice(N_ITEMS, 3, replace=False) for _ in range(N_USERS)]
     category = pd.Series(["news" if n % 4 else "sport" for n in range(N_ITEMS)])
