@@ -47,6 +47,11 @@ def _time(config: Config) -> Iterator[str]:
             f"source {config.data.source.kind!r} has no times, which item activity is counted by:"
             " set features.activity.enabled to false"
         )
+    if config.train.start_from is not None and config.split.kind != "days":
+        yield (
+            f"train.start_from needs split.kind 'days', not {config.split.kind!r}: the model that"
+            " the training starts from must not have seen the test rows. Set it to null"
+        )
     if config.split.by_time:
         return
     no_cutoff = f"split {config.split.kind!r} has no cutoff in time"

@@ -78,6 +78,10 @@ class Train(Section):
     """Embedding tables with more rows than this are not averaged, decayed or clipped, and only the
     rows of a batch are updated (lazy Adam), so that the cost of a step does not grow with the
     vocabulary."""
+    start_from: Annotated[str, Field(pattern=r"^(champion|[1-9]\d{0,8})$")] | None = None
+    """The registered version whose weights the training starts from: `champion`, or a number. Ids
+    and vocabularies are matched by name. Null, and `champion` while there is none, start from the
+    seed."""
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a batch's items whose id the item tower does not see, so that it learns to place
     items that are added after training by their features alone."""

@@ -42,7 +42,7 @@ from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 from dssm_core.tracking.client import create_once, default_server, mlflow_errors
 from dssm_core.tracking.points import is_number, metric_name
-from dssm_core.tracking.runs import TAG_LENGTH, TEST_DAY_TAG, open_mlflow_run
+from dssm_core.tracking.runs import TAG_LENGTH, TEST_DAY_TAG, lineage_tags, open_mlflow_run
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +132,7 @@ def _version_tags(run: Run, gate: GateReport, content: str) -> dict[str, str]:
         CODE_HASH_TAG: code_hash(),
         RUN_TAG: run.id,
         TEST_DAY_TAG: run.config.split.title,
+        **lineage_tags(run),
         **rows,
         "gate.reasons": "\n".join(gate.reasons)[:TAG_LENGTH],
         **metrics,

@@ -19,7 +19,7 @@ from dssm_core.runs.table import STEPS
 from dssm_core.tracking.client import connect, mlflow_errors, tracking_uri
 from dssm_core.tracking.inputs import log_data_inputs
 from dssm_core.tracking.points import log_history, log_numbers
-from dssm_core.tracking.runs import log_data_docs, open_mlflow_run
+from dssm_core.tracking.runs import lineage_tags, log_data_docs, open_mlflow_run
 
 if TYPE_CHECKING:
     from dssm_core.tracking.client import MlflowClient
@@ -42,6 +42,8 @@ def log_to_mlflow(run: Run, work: Path) -> Outcome:
         log_data_docs(client, run, opened.run_id)
         log_drift(client, run, opened.run_id)
         _log_manifests(client, run, opened.run_id)
+        for tag, value in lineage_tags(run).items():
+            client.set_tag(opened.run_id, tag, value)
     return Outcome({"points": len(history)}, asdict(opened))
 
 

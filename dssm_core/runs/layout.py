@@ -29,6 +29,8 @@ GATE_FILE = "gate.json"  # recall_gate: verdict, reasons, metrics
 CURVES_FILE = "curves.json"  # recall_gate: recall by list length
 REPORT_FILE = "report.html"  # recall_gate: the report for people; `dssm report` writes another
 
+START_FOLDER = "start"  # run folder: the registered model that the training starts from
+VERSION_FILE = "version.json"  # start folder: its name and version
 MLFLOW_FILE = "mlflow.json"  # run folder: its MLflow run
 SWEEP_FILE = (
     "parent.json"  # folder of a trial: the MLflow run of its sweep, and the label of the trial

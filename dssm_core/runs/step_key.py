@@ -38,8 +38,10 @@ def step_key(run: Run, step: Step) -> str:
 
 
 def step_code_version(step: Step) -> str:
-    """The version of the code that decides a step's numbers; not that of `step.passes`."""
-    return code_version(step.function, *([step.outside] if step.outside else []))
+    """The version of the code that decides a step's numbers: not that of `step.passes`, nor that of
+    `step.outside`, whose files are hashed themselves.
+    """
+    return code_version(step.function)
 
 
 def outside_files(run: Run, step: Step) -> dict[str, str]:

@@ -82,6 +82,7 @@ STEPS = {
                 "evaluation.exclude_seen",
             ),
             ("sample_negatives",),
+            outside="dssm_core.registry.start:start_files",
             passes={"live_logger": "dssm_core.tracking.points:live_logger"},
         ),
         Step(

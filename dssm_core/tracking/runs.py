@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TEST_DAY_TAG = "dssm.test_day"  # of MLflow runs and of registered versions
+STARTED_FROM_TAG = "dssm.started_from"
 TAG_LENGTH = 4000  # characters that MLflow stores of a tag or a param
 PARAMS_PER_REQUEST = 100
 NAME_LENGTH = 250
@@ -202,6 +203,12 @@ def _create(run: Run, client: MlflowClient) -> Any:
         lambda: client.create_run(experiment_id, tags=tags, run_name=name),
         lambda: _find(run, client),
     )
+
+
+def lineage_tags(run: Run) -> dict[str, str]:
+    """The registered model that a run's training started from, as a tag; empty if none."""
+    info = run.need("train_towers").info
+    return {STARTED_FROM_TAG: info["started_from"]} if "started_from" in info else {}
 
 
 def _tags(run: Run, sweep: JSON) -> dict[str, str]:

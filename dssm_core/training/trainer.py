@@ -35,6 +35,7 @@ from dssm_core.training.notes import warn
 from dssm_core.training.objective import Objective
 from dssm_core.training.optimizers import learning_rate, make_optimizers
 from dssm_core.training.progress import Progress
+from dssm_core.training.start import Start, open_start
 from dssm_core.training.update import Update
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,11 @@ def train_towers(run: Run, work: Path, live_logger: Callable[[Run], MetricLogger
     device = choose_device(run.config.train.device)
     checkpoint = work / CHECKPOINT_FILE
     prepared = load_prepared(samples)
-    trainer = Trainer(run.config, prepared, samples, device, checkpoint, live_logger(run))
+    start = open_start(run)
+    if start:
+        start.check(run.config, selection_log(run.config, prepared.log).end)
+        log.info("starting from the weights of %s", start.name)
+    trainer = Trainer(run.config, prepared, samples, device, checkpoint, live_logger(run), start)
     model = trainer.fit()
     progress = trainer.progress
     save_tensors(work / TOWERS_FILE, model.state_dict())
@@ -70,6 +75,8 @@ def train_towers(run: Run, work: Path, live_logger: Callable[[Run], MetricLogger
         "device": str(device),
         "temperature": round(model.temperature.item(), 6),
     }
+    if start:
+        info["started_from"] = start.name
     examples = trainer.objective.examples
     info |= warn(run.config.train, progress.best_epoch, examples, len(prepared.log.item))
     return Outcome({"events": examples.count, "steps": progress.step}, info)
@@ -90,15 +97,17 @@ class Trainer:
         device: torch.device,
         checkpoint: Path,
         logger: MetricLogger,
+        start: Start | None = None,
     ) -> None:
         """samples: the folder that `sample_negatives` wrote. checkpoint: the file to continue from,
-        if it exists, and to write.
+        if it exists, and to write. start: the model whose weights each phase starts from.
         """
         self.config = config
         self.samples = samples
         self.device = device
         self.checkpoint = checkpoint
         self.logger = logger
+        self.start = start
         self.on_gpu = device.type == "cuda"
         if self.on_gpu:
             check_memory(config, prepared, torch.cuda.get_device_properties(device).total_memory)
@@ -161,6 +170,8 @@ class Trainer:
         """Initialise model and optimizers from the seed, or from a checkpoint's state."""
         torch.manual_seed(self.config.seed)
         model = TwoTower(self.config, self.prepared.schema, self.prepared.items)
+        if self.start:
+            self.start.copy_into(model, self.samples)
         self.model = model.to(self.device)
         self.average = copy.deepcopy(self.model).eval()
         self.optimizers = make_optimizers(self.model, self.average, self.config.train)

@@ -43,6 +43,7 @@ NO_NUMBERS = {
     "validation.max_quarantine_share": "a limit that refuses: tests/unit/data",
     "gate.champion_tolerance": "needs a champion: tests/unit/gate",
     "gate.promote_margin": "read when a version is promoted: tests/unit/gate",
+    "train.start_from": "needs a champion: tests/pipeline/test_start_from.py",
     "train.patience": "needs a training that gets worse: tests/unit/training",
 }
 # Changes that reach these few clicks; the automatic one does not.

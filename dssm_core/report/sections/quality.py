@@ -22,6 +22,7 @@ TRAINING_INFO = {
     "parameters": "parameters",
     "temperature": "temperature",
     "device": "device",
+    "started_from": "started from",
 }
 
 Dot = tuple[float, float, float]  # value, low, high
