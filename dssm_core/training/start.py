@@ -126,9 +126,9 @@ def _matched_rows(
             name = f"{column.removesuffix('_id')}_id.weight"
             ids, old_ids = (Ids.load(folder / ids_file(column)) for folder in (samples, older))
             found[name] = _rows(ids, old_ids)
-    for side, fields in (("item", model.item_fields), ("user", model.user_fields)):
+    for side in ("item", "user"):
         own = [of for of in _embedded(features, side) if not of[1].shares]
-        for number, (of, feature) in enumerate(own[: len(fields.tables)]):
+        for number, (of, feature) in enumerate(own):
             new, old = (coder(features.columns, of, feature, at) for at in (samples, older))
             if not isinstance(new, Hashed):
                 found[f"{side}_fields.tables.{number}.weight"] = _rows(new, old)
@@ -148,6 +148,8 @@ def _embedded(features: Features, side: str) -> Iterator[tuple[str, Feature]]:
     if side == "user":
         yield from (("context", feature) for feature in features.columns.context)
     yield from ((side, feature) for feature in of if feature.kind in SEVERAL)
+    if side == "item" and features.activity.enabled and features.activity.audience:
+        yield from (("context", feature) for feature in features.columns.context)
 
 
 def _differences(key: str, new: Any, old: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dssm_core.errors import ConfigError
 from dssm_core.features.dataset import load_prepared
@@ -106,6 +109,31 @@ def test_all_other_weights_are_those_of_the_champion(days):
     for name, parameter in model.named_parameters():
         if not name.startswith(IDS):  # all values of the other columns are in both logs
             torch.testing.assert_close(parameter.detach(), weights[name], rtol=0, atol=0)
+
+
+def test_values_of_other_columns_are_matched_by_name(days, tmp_path):
+    """A value that only the champion knows, listed first, moves the codes of all others."""
+    _, today, _ = days
+    samples = today.step("sample_negatives")
+    start = open_start(today)
+    expected = new_model(today)
+    start.copy_into(expected, samples)
+    older = shutil.copytree(start.folder, tmp_path / "start")
+    file = older / "vocabulary.context.device.parquet"
+    known = Ids.load(file).index.tolist()
+    Ids(pd.Index(["console", *known])).save(file, "device")
+    weights = load_file(older / "towers.safetensors")
+    rows = len(known) + 1
+    tables = [name for name in weights if "tables" in name and len(weights[name]) == rows]
+    assert len(tables) == 2  # the context of the user, and the audience of the item
+    for name in tables:
+        extra = torch.full_like(weights[name][:1], 9.0)
+        weights[name] = torch.cat([weights[name][:1], extra, weights[name][1:]])
+    save_file(weights, older / "towers.safetensors")
+    model = new_model(today)
+    replace(start, folder=older).copy_into(model, samples)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, expected.get_parameter(name)), name
 
 
 def test_the_start_is_recorded_as_lineage(days):
