@@ -207,8 +207,9 @@ def _create(run: Run, client: MlflowClient) -> Any:
 
 def lineage_tags(run: Run) -> dict[str, str]:
     """The registered model that a run's training started from, as a tag; empty if none."""
-    info = run.need("train_towers").info
-    return {STARTED_FROM_TAG: info["started_from"]} if "started_from" in info else {}
+    manifest = run.manifest("train_towers")
+    name = manifest.info.get("started_from") if manifest else None
+    return {STARTED_FROM_TAG: name} if name else {}
 
 
 def _tags(run: Run, sweep: JSON) -> dict[str, str]:
