@@ -140,9 +140,9 @@ def test_of_two_promotions_at_once_one_succeeds_and_the_other_fails_with_a_messa
 
 
 def test_a_large_margin_promotes_without_a_person(airflow, mlflow, root):
-    """The champion has trained for one epoch and is measured on the same queries. Small batches make
-    a better model: recall@20 is about 0.47, and was 0.43. Recall at 20 is used because 200 positions
-    hold nearly all of the 400 items.
+    """The champion has trained for one epoch and is measured on the same queries. Small batches
+    make a better model: recall@20 is about 0.47, not 0.43. Recall at 20 is used because 200
+    positions hold nearly all of the 400 items.
     """
     settings = ["gate.promote_margin=0.001", "gate.k=20", "train.batch_size=128"]
     run_id = airflow.trigger(
