@@ -92,7 +92,7 @@ def _match(folder: Path, patterns: Sequence[str]) -> dict[str, Path]:
     for pattern in patterns:
         found = {
             file.relative_to(folder).as_posix(): file
-            for file in sorted(folder.glob(pattern))
+            for file in _glob(folder, pattern)
             if file.is_file()
         }
         files = {name: file for name, file in found.items() if not _hidden(name, pattern)}
@@ -104,6 +104,17 @@ def _match(folder: Path, patterns: Sequence[str]) -> dict[str, Path]:
         _check_links(folder, list(files.values()))
         matches |= files
     return matches
+
+
+def _glob(folder: Path, pattern: str) -> list[Path]:
+    """The paths that match, sorted. DataError if a folder cannot be read, or vanishes meanwhile."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError as error:
+        raise DataError(
+            f"{str(error.filename or folder)!r} cannot be searched ({error.strerror}): check"
+            " data.source.path, and that no file is being moved there"
+        ) from error
 
 
 def _hidden(name: str, pattern: str) -> bool:

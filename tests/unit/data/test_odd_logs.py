@@ -296,3 +296,12 @@ def test_damaged_parquet_is_refused_in_a_sentence(tmp_path: Path) -> None:
         else:
             with suppress(DataError):  # not every byte of a file matters
                 assert ingested(folder, source) == {"read": 1000}
+
+
+def test_a_folder_that_vanishes_while_it_is_searched(tmp_path: Path, monkeypatch) -> None:
+    def vanished(folder: Path, pattern: str):
+        raise FileNotFoundError(2, "No such file or directory", "log/gone")
+
+    monkeypatch.setattr(Path, "glob", vanished)
+    with pytest.raises(DataError, match=r"'log/gone' cannot be searched \(No such file or dir"):
+        find_files(str(tmp_path), ["*.csv"])
