@@ -18,7 +18,7 @@ class EscapedView(DefaultJinjaPageView):  # type: ignore[misc]  # its class is u
     """
 
     def render(self, document: Any, *arguments: Any, **named: Any) -> Any:
-        """The HTML of a page. A section of it is called like the column that it is about."""
+        """The HTML of a page. A section about a column has the column's name."""
         for section in document.sections:
             for block in section.content_blocks:
                 _escape_heading(block, section.section_name)

@@ -21,7 +21,7 @@ from dssm_core import families
 from dssm_core.aliases import Bools, Floats, Texts
 from dssm_core.columns import USER
 from dssm_core.config import Config
-from dssm_core.data.splits.days import Days
+from dssm_core.data.splits.days import cutoff_ms
 from dssm_core.errors import ArtifactError, DataError
 from dssm_core.families import INDEXES
 from dssm_core.features.histories import Histories
@@ -210,8 +210,7 @@ class Bundle:
     @cached_property
     def cutoff_ms(self) -> int | None:
         """The time as of which the bundle was exported; None for a split without days."""
-        split = self.config.split
-        return split.window(self.config.data.zone).cutoff_ms if isinstance(split, Days) else None
+        return cutoff_ms(self.config.split, self.config.data.zone)
 
     def _describing(self, rows: pd.DataFrame) -> bool:
         """Whether a request has context or user columns."""

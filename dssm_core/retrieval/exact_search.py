@@ -52,8 +52,8 @@ class _Block:
 
     @classmethod
     def of(cls, first: int, vectors: Floats, allowed: Bools | None) -> _Block:
-        """The vectors of a catalogue from row `first` on, only the allowed ones if these are few:
-        copying them takes longer than comparing all.
+        """The vectors of a catalogue from row `first` on. If few rows are allowed, only their
+        vectors are copied and compared; if many are, comparing all of them is faster than a copy.
         """
         rows = np.arange(first, first + len(vectors))
         if allowed is None or allowed.all():
@@ -79,7 +79,7 @@ def top_k(scores: Floats, k: int) -> tuple[Ints, Floats]:
 
     A row is cut into slabs of equal width, and the maximum over the slabs is taken at each position
     of a slab. The k-th largest maximum bounds the k-th largest score from below, so that only the
-    few scores from this bound on have to be sorted.
+    few scores that reach this bound have to be sorted.
     """
     n = scores.shape[1]
     slabs = max(1, min(SLABS, n // k))

@@ -180,8 +180,8 @@ class GateMetrics(Answers):
 
     ceiling: the best list that all users could share; all: all traffic, with new users and items;
     parts: slices of the test rows; sample: the users that were asked, None: all; pointwise: AUC,
-    GAUC and log-loss. against_baseline: the best
-    baseline, against_champion: the champion, on the queries that the gate judges.
+    GAUC and log-loss. against_baseline: the best baseline, against_champion: the champion, on the
+    queries that the gate judges.
     """
 
     ceiling: Scores = Scores({})

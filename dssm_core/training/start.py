@@ -20,16 +20,16 @@ from torch import Tensor
 
 from dssm_core.columns import ITEM, USER
 from dssm_core.config import Config, Feature, Features
-from dssm_core.data.splits.days import Days
+from dssm_core.data.splits.days import cutoff_ms
 from dssm_core.errors import ArtifactError, ConfigError, DssmError, shorten
 from dssm_core.features.coding import coder
 from dssm_core.features.ids import Coder, Codes, Hashed, Ids
+from dssm_core.features.tables import SEVERAL
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.runs.layout import CONFIG_FILE, START_FOLDER, TOWERS_FILE, VERSION_FILE, ids_file
 from dssm_core.runs.run import Run
 
 MUST_MATCH = ("features", "tower", "item_tower", "model")
-SEVERAL = ("multi", "text")
 
 
 @dataclass(frozen=True)
@@ -47,21 +47,21 @@ class Start:
         """Raise ConfigError if the model has other settings than `config`, or was trained on clicks
         from `held_out_ms` on, which choose the number of epochs or judge the new model.
         """
+        new_settings = config.deciding()
+        old_settings = self.config.deciding()
         differing = [
             f"{key} is {shorten(new)}, and was {shorten(old)}"
             for section in MUST_MATCH
-            for key, new, old in _differences(
-                section, config.deciding()[section], self.config.deciding()[section]
-            )
+            for key, new, old in _differences(section, new_settings[section], old_settings[section])
         ]
         if differing:
             raise ConfigError(
                 f"train.start_from: {self.name} has other settings: {'; '.join(differing)}. Take"
                 " its settings, or set train.start_from to null"
             )
-        cutoff_ms = _cutoff_ms(self.config)
-        if cutoff_ms is None or cutoff_ms > held_out_ms:
-            until = "an unknown time" if cutoff_ms is None else _moment(cutoff_ms)
+        trained_until = cutoff_ms(self.config.split, self.config.data.zone)
+        if trained_until is None or trained_until > held_out_ms:
+            until = "an unknown time" if trained_until is None else _moment(trained_until)
             raise ConfigError(
                 f"train.start_from: {self.name} was trained on clicks until {until}, and the clicks"
                 f" from {_moment(held_out_ms)} on choose the number of epochs: start from an"
@@ -159,11 +159,6 @@ def _differences(key: str, new: Any, old: Any) -> Iterator[tuple[str, Any, Any]]
             yield from _differences(f"{key}.{name}", new.get(name), old.get(name))
     elif new != old:
         yield key, new, old
-
-
-def _cutoff_ms(config: Config) -> int | None:
-    split = config.split
-    return split.window(config.data.zone).cutoff_ms if isinstance(split, Days) else None
 
 
 def _moment(time_ms: int) -> str:

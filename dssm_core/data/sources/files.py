@@ -28,7 +28,7 @@ def _relative(pattern: str) -> str:
         raise ValueError(f"{shown(pattern)} has a NUL character: remove it")
     if any("**" in part and part != "**" for part in path.parts):
         raise ValueError(
-            f"{shown(pattern)} has ** in a name: it stands for whole folders; write, for"
+            f"{shown(pattern)} has ** inside a name, but ** matches whole folders: write, for"
             " example, clicks/**/*.csv"
         )
     return pattern

@@ -94,6 +94,11 @@ class Days(BaseModel):
         return f"{self.test_day} has none; set split.test_day"
 
 
+def cutoff_ms(split: object, zone: ZoneInfo) -> int | None:
+    """The time at which the test days of a split begin, ms UTC; None for a split without days."""
+    return split.window(zone).cutoff_ms if isinstance(split, Days) else None
+
+
 def day_start_ms(day: date, zone: ZoneInfo) -> int:
     """The first instant of a local day, ms UTC, even if summer time begins at midnight."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=zone)

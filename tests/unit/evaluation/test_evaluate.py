@@ -178,8 +178,8 @@ def test_the_gates_k_is_a_setting(fabricate):
 def test_nobody_to_ask_is_none_and_not_zero(fabricate):
     run = fabricate()
     none = np.zeros(0, dtype=np.int64)
-    nobody = read_evaluation_data(run).all.part(none, none)
-    scores = measure(np.ones((4, 200), dtype=np.int64), nobody, run.config).scores
+    no_queries = read_evaluation_data(run).all.part(none, none)
+    scores = measure(np.ones((4, 200), dtype=np.int64), no_queries, run.config).scores
     assert scores["recall@200"] is None
     assert scores["recall@200_low"] is None
 

@@ -82,7 +82,7 @@ def test_an_item_without_a_click_is_known_at_the_end(tmp_path: Path) -> None:
     items = pd.DataFrame({"item_id": ["b", "c", "d", "e"]})
     log, ids, left_out = coded(tmp_path, CLICKS, items, catalogue=True)
     assert ids["item_id"].index.tolist() == ["b", "c", "d", "e"]
-    assert (log.item.tolist(), left_out) == ([1, 1, 2], 1)  # nobody lists a
+    assert (log.item.tolist(), left_out) == ([1, 1, 2], 1)  # item a is not in the catalogue
     assert log.created.tolist() == [1000, 20, 40, 1000, 1000]
 
 
