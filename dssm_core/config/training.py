@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dssm_core.config.base import Section
 
@@ -31,7 +31,12 @@ class Train(Section):
     """
 
     epochs: Annotated[int, Field(ge=1)] = 5
-    """Maximum number of epochs. Training stops early if `metric` stops improving."""
+    """Number of epochs over which the learning rate falls to zero. Training stops early if `metric`
+    stops improving."""
+    max_epochs: Annotated[int, Field(ge=1)] | None = None
+    """The limit up to which the number of epochs is doubled as long as the last epoch is the best:
+    the learning rate rises again, and falls to zero over the new total; null never goes beyond
+    `epochs`."""
     events_per_epoch: Annotated[int, Field(ge=1)] | None = None
     """Number of training examples in an epoch, for logs of which a whole epoch takes too long: an
     evenly spaced sample, another one in each epoch; null takes all."""
@@ -100,6 +105,15 @@ class Train(Section):
                 f" metrics: {', '.join(METRICS)}"
             )
         return value
+
+    @model_validator(mode="after")
+    def _check_epochs(self) -> Self:
+        if self.max_epochs is not None and self.max_epochs < self.epochs:
+            raise ValueError(
+                f"train.max_epochs is {self.max_epochs}, below train.epochs ({self.epochs}): raise"
+                " it, or set it to null"
+            )
+        return self
 
     @property
     def chosen_by(self) -> str:

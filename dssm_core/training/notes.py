@@ -42,10 +42,11 @@ def left_out(examples: Examples, positives: int) -> dict[str, int]:
 def notes(settings: Train, best_epoch: int, events: int, left_out: Mapping[str, int]) -> list[str]:
     """A sentence for each thing that may make the model worse than it could be."""
     found = []
-    if best_epoch == settings.epochs:
+    last = settings.max_epochs or settings.epochs
+    if best_epoch == last:
         found.append(
-            f"the last epoch ({best_epoch} of {settings.epochs}) was the best:"
-            " more epochs may be better, raise train.epochs"
+            f"the last epoch ({best_epoch} of {last}) was the best: more epochs may be better,"
+            " raise train.max_epochs"
         )
     if settings.events_per_epoch is not None and settings.events_per_epoch >= events:
         found.append(

@@ -77,6 +77,17 @@ def learning_rate(settings: Train, done: int, total: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def horizon(settings: Train, epoch: int) -> int:
+    """The number of epochs over which the learning rate falls to zero, as of an epoch (from 0 on).
+
+    It is settings.epochs, and doubles at each epoch that reaches it, up to settings.max_epochs.
+    """
+    total = settings.epochs
+    while total <= epoch and total < (settings.max_epochs or 0):
+        total = min(2 * total, settings.max_epochs or 0)
+    return total
+
+
 def _share_large_tables(model: TwoTower, average: TwoTower, rows: int) -> list[Tensor]:
     """Let both models use one copy of each embedding table of more than `rows` rows, with sparse
     gradients. Returns these tables.

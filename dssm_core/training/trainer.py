@@ -33,7 +33,7 @@ from dssm_core.training.device import check_memory, choose_device, deterministic
 from dssm_core.training.epoch_selection import HeldOutQueries
 from dssm_core.training.notes import warn
 from dssm_core.training.objective import Objective
-from dssm_core.training.optimizers import learning_rate, make_optimizers
+from dssm_core.training.optimizers import horizon, learning_rate, make_optimizers
 from dssm_core.training.progress import Progress
 from dssm_core.training.start import Start, open_start
 from dssm_core.training.update import Update
@@ -197,13 +197,14 @@ class Trainer:
         if progress.phase == "refit":
             return progress.epoch >= progress.best_epoch
         without_gain = (progress.epoch - progress.best_epoch) // settings.judge_every
-        return progress.epoch >= settings.epochs or without_gain >= settings.patience
+        last = horizon(settings, progress.best_epoch)  # later if the last epoch was the best
+        return progress.epoch >= last or without_gain >= settings.patience
 
     def _validates(self) -> bool:
         """Whether the metric is measured after this epoch."""
         done = self.progress.epoch + 1
         settings = self.config.train
-        return done % settings.judge_every == 0 or done == settings.epochs
+        return done % settings.judge_every == 0 or done == horizon(settings, self.progress.epoch)
 
     def _run_epoch(self) -> None:
         """Train on the remaining batches of the epoch."""
@@ -227,21 +228,25 @@ class Trainer:
     def _validate(self, queries: HeldOutQueries) -> None:
         """Measure the averaged towers on the validation slice, and note the best epoch."""
         progress = self.progress
+        done = progress.epoch + 1
         metric = self.config.train.chosen_by
         with self.update.autocast:
             value = queries.score(self.average, self.prepared)
-        self._log({f"valid_{metric}": value, "epoch": progress.epoch + 1})
-        log.info("epoch %d: %s %.4f on the validation slice", progress.epoch + 1, metric, value)
+        self._log({f"valid_{metric}": value, "epoch": done})
+        log.info("epoch %d: %s %.4f on the validation slice", done, metric, value)
         if value > progress.best_value:
             progress.best_value = value
-            progress.best_epoch = progress.epoch + 1
+            progress.best_epoch = done
+            if (last := horizon(self.config.train, done)) > horizon(self.config.train, done - 1):
+                log.info("the last epoch is the best: going on to epoch %d", last)
             if not self.config.train.refit:
                 self.best = {key: part.clone() for key, part in self.average.state_dict().items()}
 
     def _learning_rate(self) -> float:
         settings = self.config.train
-        done = self.progress.epoch * self.steps_per_epoch + self.progress.batch
-        return learning_rate(settings, done, settings.epochs * self.steps_per_epoch)
+        epoch = self.progress.epoch
+        done = epoch * self.steps_per_epoch + self.progress.batch
+        return learning_rate(settings, done, horizon(settings, epoch) * self.steps_per_epoch)
 
     def _seed(self, number: int) -> int:
         """A seed for the step or the epoch of this number in this phase."""
@@ -268,11 +273,12 @@ class Trainer:
             return
         self.reported_at = now
         progress = self.progress
+        settings = self.config.train
         log.info(
             "%s: epoch %d of %d, batch %d of %d, loss %.4f",
             progress.phase,
             progress.epoch + 1,
-            progress.best_epoch if progress.phase == "refit" else self.config.train.epochs,
+            progress.best_epoch if progress.phase == "refit" else horizon(settings, progress.epoch),
             progress.batch,
             batches,
             progress.history[-1]["train_loss"],

@@ -25,9 +25,10 @@ def test_the_metric_follows_the_gate_unless_it_is_set():
 
 def test_the_last_epoch_as_the_best_is_said():
     assert notes(Train(epochs=4), 3, 10, {}) == []
-    assert notes(Train(epochs=4), 4, 10, {}) == [
-        "the last epoch (4 of 4) was the best: more epochs may be better, raise train.epochs"
-    ]
+    said = "the last epoch (4 of 4) was the best: more epochs may be better, raise train.max_epochs"
+    assert notes(Train(epochs=4), 4, 10, {}) == [said]
+    assert notes(Train(epochs=2, max_epochs=4), 4, 10, {}) == [said]
+    assert notes(Train(epochs=2, max_epochs=5), 4, 10, {}) == []
 
 
 @pytest.mark.parametrize(("events", "said"), [(1_804, True), (72_492, True), (72_493, False)])

@@ -26,8 +26,9 @@ from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
 from dssm_core.training.epoch_selection import HeldOutQueries
 from dssm_core.training.notes import notes
 from dssm_core.training.objective import Objective
-from dssm_core.training.optimizers import learning_rate
+from dssm_core.training.optimizers import horizon, learning_rate
 from dssm_core.training.trainer import Trainer, choose_device
+from dssm_core.training.update import Update
 from tests.conftest import embed_rows, small_config
 
 BEFORE_TRAINING = ("ingest_data", "validate_data", "split_by_time", "sample_negatives")
@@ -85,6 +86,15 @@ def test_learning_rate_by_hand():
         for done in (0, 1, 2, 6, 10)
     ]
     assert rates == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.0])
+
+
+def test_the_horizon_doubles_up_to_its_limit():
+    assert [horizon(Train(epochs=3), epoch) for epoch in (0, 2, 3, 4)] == [3, 3, 3, 3]
+    extended = Train(epochs=3, max_epochs=10)
+    reached = [horizon(extended, epoch) for epoch in (0, 2, 3, 5, 6, 9, 10)]
+    assert reached == [3, 3, 6, 6, 10, 10, 10]
+    with pytest.raises(ValueError, match=r"max_epochs is 2, below train.epochs \(3\)"):
+        Train(epochs=3, max_epochs=2)
 
 
 def test_the_same_seed_gives_the_same_towers(plain, trained, tmp_path):
@@ -395,6 +405,31 @@ def test_patience_ends_the_search_for_epochs(prepared_run, tmp_path):
     judged = [point["epoch"] for point in trainer.progress.history if "valid_recall@200" in point]
     assert judged == [1, 2]
     assert trainer.progress.best_epoch == 1
+
+
+def test_epochs_are_added_as_long_as_the_last_one_is_the_best(prepared_run, tmp_path, monkeypatch):
+    """Epochs 1, 2 and 4 are the last and the best; 5 and 6 are not better, so that patience 2 stops
+    before the limit. The refit repeats the learning rates of the first four.
+    """
+    values = iter([0.1, 0.2, 0.15, 0.3, 0.2, 0.2])
+    monkeypatch.setattr(HeldOutQueries, "score", lambda *_: next(values))
+    rates = []
+    update = Update.__call__
+
+    def noted(self, rows, seed, rate, first):
+        rates.append(rate)
+        return update(self, rows, seed, rate, first)
+
+    monkeypatch.setattr(Update, "__call__", noted)
+    run = prepared_run(train={"epochs": 1, "max_epochs": 16, "patience": 2, "device": "cpu"})
+    _, trainer = fit(run, tmp_path)
+    assert next(values, None) is None
+    assert trainer.progress.best_epoch == 4
+    steps = trainer.steps_per_epoch
+    refit = rates[-4 * steps :]
+    for epoch, total in enumerate([1, 2, 4, 4]):
+        last = (epoch + 1) * steps - 1
+        assert refit[last] == learning_rate(run.config.train, last, total * steps)
 
 
 def test_validation_recall_equals_a_loop(plain):
