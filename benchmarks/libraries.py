@@ -49,13 +49,13 @@ from benchmarks.other_libraries import (
 )
 
 
-def ours(watch: Watch, shape: dict[str, Any]) -> None:
+def ours(watch: Watch, shape: dict[str, Any], device: str) -> None:
     """This project's Trainer as the step `train_towers` runs it, stopped from its logger."""
     from dssm_core.config import parse_config
     from dssm_core.training.trainer import LOG_EVERY, Trainer
 
     day = {"data": {"source": {"kind": "synthetic"}}, "split": {"test_day": "2020-01-07"}}
-    train = {"epochs": 100, "device": "cpu", "checkpoint_every_s": 1e9}
+    train = {"epochs": 100, "device": device, "checkpoint_every_s": 1e9}
     shape = shape | {
         "train": train | shape["train"],
         "features": {"activity": {"enabled": False}} | shape["features"],
@@ -76,7 +76,7 @@ def ours(watch: Watch, shape: dict[str, Any]) -> None:
         tabulate(config, prepared, samples)
         watch.warm_up, watch.steps = 1, max(1, watch.steps // LOG_EVERY)
         trainer = Trainer(
-            config, prepared, samples, torch.device("cpu"), samples / "checkpoint.pt", logger
+            config, prepared, samples, torch.device(device), samples / "checkpoint.pt", logger
         )
         trainer.fit()
 
@@ -130,6 +130,7 @@ def tabulate(config: Any, prepared: Any, folder: Path) -> None:
     save_tensors(folder / "sampler.safetensors", fit_sampler_tables(config, prepared.log, {}))
 
 
+WARM_UP = 5  # updates
 CHECKOUT = Path(__file__).resolve().parent.parent
 MLP = {
     "features": {
@@ -152,13 +153,15 @@ SASREC = {
     "item_tower": {"kind": "linear"},
     "model": {"dim": WIDTH},
 }
-TOKENS = (
-    80 * SEQUENCES
-)  # what RecTools' batch of sequences holds of tokens, on average over this log
+TOKENS = 80  # of a sequence in RecTools' batch, on average over this log
 
 
-def contenders() -> dict[str, tuple[str, str, Any]]:
-    """Name → (whose: `ours`, or the other environment's), what it does, function of the watch."""
+def contenders(device: str, sequences: int) -> dict[str, tuple[str, str, Any]]:
+    """Name → (whose: `ours`, or the other environment's), what it does, function of the watch.
+
+    device: cpu or cuda; torch-rechub always takes the CPU here. sequences: of RecTools' batch;
+    ours has as many positives as these hold on average over this log.
+    """
     uniform = {"sampler": {"kind": "uniform"}}
 
     def own(
@@ -166,7 +169,7 @@ def contenders() -> dict[str, tuple[str, str, Any]]:
     ) -> Any:
         shape = base | uniform | {"loss": loss} | more
         return lambda watch: ours(
-            watch, shape | {"train": {"batch_size": batch, "negatives": negatives}}
+            watch, shape | {"train": {"batch_size": batch, "negatives": negatives}}, device
         )
 
     return {
@@ -200,26 +203,30 @@ def contenders() -> dict[str, tuple[str, str, Any]]:
             "`mlp`, in-batch softmax, in-batch negatives",
             own(MLP, POSITIVES, {"kind": "in_batch_softmax"}, sampler={"kind": "in_batch"}),
         ),
-        "rectools": ("other", "RecTools SASRec, full softmax", lambda watch: rectools(watch, 0)),
+        "rectools": (
+            "other",
+            "RecTools SASRec, full softmax",
+            lambda watch: rectools(watch, 0, device, sequences),
+        ),
         "sequence": (
             "ours",
             "`sequence`, sampled softmax, 1,024 shared negatives",
-            own(SASREC, TOKENS, {"kind": "sampled_softmax"}),
+            own(SASREC, TOKENS * sequences, {"kind": "sampled_softmax"}),
         ),
         "sequence-full": (
             "ours",
             "`sequence`, full softmax",
-            own(SASREC, TOKENS, {"kind": "full_softmax"}),
+            own(SASREC, TOKENS * sequences, {"kind": "full_softmax"}),
         ),
     }
 
 
-def run_one(name: str, warm_up: int, steps: int, threads: int) -> None:
+def run_one(args: argparse.Namespace) -> None:
     """Train one contender in this process; its rates as the last line of stdout."""
-    torch.set_num_threads(threads)
-    watch = Watch(warm_up, steps)
+    torch.set_num_threads(args.threads)
+    watch = Watch(WARM_UP, args.steps)
     with suppress(Enough):
-        contenders()[name][2](watch)
+        contenders(args.device, args.sequences)[args.contender][2](watch)
     print(json.dumps(watch.rates()))
 
 
@@ -237,6 +244,10 @@ def measure(name: str, python: str, args: argparse.Namespace) -> dict[str, float
         str(args.steps),
         "--threads",
         str(args.threads),
+        "--device",
+        args.device,
+        "--sequences",
+        str(args.sequences),
     ]
     threads = {
         "OMP_NUM_THREADS": str(args.threads),
@@ -262,7 +273,10 @@ def main() -> None:
         "--python", help="the interpreter of the environment that holds torch-rechub and RecTools"
     )
     parser.add_argument(
-        "--only", nargs="*", choices=list(contenders()), help="which contenders (all)"
+        "--only",
+        nargs="*",
+        choices=list(contenders("cpu", SEQUENCES)),
+        help="which contenders (all)",
     )
     parser.add_argument(
         "--steps",
@@ -271,13 +285,17 @@ def main() -> None:
         help="updates that are timed, after 5 (ours: 20) to warm up",
     )
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--sequences", type=int, default=SEQUENCES, help="sequences in a batch of the transformers"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contender:
-        run_one(args.contender, 5, args.steps, args.threads)
+        run_one(args)
         return
     print("| who | positives/s | a CPU second |\n|---|---|---|", flush=True)
-    for name, (whose, what, _) in contenders().items():
+    for name, (whose, what, _) in contenders(args.device, args.sequences).items():
         python = sys.executable if whose == "ours" else args.python
         if python and (not args.only or name in args.only):
             rates = measure(name, python, args)

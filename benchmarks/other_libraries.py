@@ -112,7 +112,7 @@ def rows_of_positives(positives: int, rows_each: int) -> tuple[dict[str, np.ndar
     }, label
 
 
-def rectools(watch: Watch, workers: int) -> None:
+def rectools(watch: Watch, workers: int, device: str, sequences: int) -> None:
     """RecTools' SASRecModel with its full softmax; tokens are the places that have a target,
     padding is none.
     """
@@ -136,8 +136,14 @@ def rectools(watch: Watch, workers: int) -> None:
             "enable_checkpointing": False,
             "logger": False,
         }
+        accelerator = {"cpu": "cpu", "cuda": "gpu"}[device]
         return Trainer(
-            max_epochs=100, min_epochs=0, devices=1, accelerator="cpu", callbacks=[Count()], **quiet
+            max_epochs=100,
+            min_epochs=0,
+            devices=1,
+            accelerator=accelerator,
+            callbacks=[Count()],
+            **quiet,
         )
 
     items, ptr = made_up()
@@ -153,7 +159,7 @@ def rectools(watch: Watch, workers: int) -> None:
         "session_max_len": SESSION,
         "dropout_rate": DROPOUT,
     }
-    batches = {"batch_size": SEQUENCES, "dataloader_num_workers": workers}
+    batches = {"batch_size": sequences, "dataloader_num_workers": workers}
     SASRecModel(loss="softmax", get_trainer_func=trainer, **shape, **batches).fit(
         Dataset.construct(frame)
     )
