@@ -20,6 +20,7 @@ from dssm_core.columns import INTERACTIONS, ITEMS, TIME, USERS
 from dssm_core.config import Config, Member
 from dssm_core.data.database import UNREADABLE, connect, one_row, unreadable, write_table
 from dssm_core.data.ingest import open_source
+from dssm_core.data.log_days import log_days
 from dssm_core.data.splits.days import Days, day_start_ms
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.runs.files import digest, disk_errors, sha256, write_atomically
@@ -68,13 +69,13 @@ def land(config: Config, day: date, days: Path) -> tuple[LandedDay, bool]:
     with disk_errors(folder):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-    rows = _read(config, day, part)
+    rows, days_read = _read(config, day, part)
     if not rows["landed"]:
         shutil.rmtree(part)
         raise DataError(
             f"the log of {config.name!r} has no row of {day} ({config.data.timezone});"
             f" {rows['other_days']} rows are of other days, {rows['without_time']} have no readable"
-            " time: check the day, --data, and time_unit of the timestamp"
+            f" time: {days_read}. Check the day, --data, and time_unit of the timestamp"
         )
     files = {file.name: sha256(file) for file in sorted(part.glob("*.parquet"))}
     stored = LandedDay(
@@ -164,8 +165,10 @@ def windows_containing(day: date, split: Days) -> list[date]:
     return [last - timedelta(days=back) for back in range(len(split.days) - 1, -1, -1)]
 
 
-def _read(config: Config, day: date, part: Path) -> dict[str, int]:
-    """Write the tables of a day into the folder `part`. Returns the number of rows of each sort."""
+def _read(config: Config, day: date, part: Path) -> tuple[dict[str, int], str]:
+    """Write the tables of a day into the folder `part`. Returns the number of rows of each sort,
+    and the days that the log has if none is of the day.
+    """
     zone = config.data.zone
     start = day_start_ms(day, zone)
     end = day_start_ms(day + timedelta(days=1), zone)
@@ -176,7 +179,8 @@ def _read(config: Config, day: date, part: Path) -> dict[str, int]:
                 if table is not None:
                     write_table(con, table, part / table_file(name))
             tables.interactions.create_view("log")
-            return _write_day(con, f"{TIME} >= {start} AND {TIME} < {end}", part)
+            rows = _write_day(con, f"{TIME} >= {start} AND {TIME} < {end}", part)
+            return rows, "" if rows["landed"] else log_days(con, config)
     except UNREADABLE as error:
         raise unreadable(error) from error
 

@@ -202,7 +202,7 @@ def row_rules(config: Config, table: str, tables: IngestedTables) -> list[Rule]:
 def _parsed(name: str, table: str) -> Rule:
     if name in TIMES[table]:
         what = "a time"
-        fix = "fix the values, or check the column's mapping and time_unit"
+        fix = "fix the values, or check the column's mapping and time_unit or time_format"
     else:
         what = "a number"
         fix = "fix the values, or check the column's mapping"

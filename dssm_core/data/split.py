@@ -5,7 +5,6 @@ account for every row.
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,7 +12,6 @@ from duckdb import DuckDBPyConnection
 
 from dssm_core.columns import (
     CREATED,
-    DAY_MS,
     INTERACTIONS,
     INTERNAL,
     ITEM,
@@ -27,6 +25,7 @@ from dssm_core.columns import (
 from dssm_core.config import Config
 from dssm_core.data.comparison import parse_comparison
 from dssm_core.data.database import connect, one_row, write_parquet
+from dssm_core.data.log_days import log_days
 from dssm_core.data.splits.days import Days
 from dssm_core.data.splits.fixed import Fixed
 from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
@@ -36,7 +35,6 @@ from dssm_core.runs.layout import QUARANTINE_FILE, TEST_FILE, TRAIN_FILE, table_
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 
-EARLIEST_MS = 10 * 365 * DAY_MS  # 1980: a log of days does not end before it
 # Columns of the views `cleaned` and `judged`
 OUTSIDE = f"{INTERNAL}outside"  # whether a row is outside the window
 WHY = f"{INTERNAL}why"  # why a row is quarantined, else NULL
@@ -201,24 +199,6 @@ def _span(con: DuckDBPyConnection, work: Path) -> Window:
     start, cutoff = one_row(con, f"SELECT min({TIME}), max({TIME}) + 1 FROM {train}")
     (end,) = one_row(con, f"SELECT max({TIME}) + 1 FROM {test}")
     return Window(start, cutoff, max(cutoff, end))
-
-
-def log_days(con: DuckDBPyConnection, config: Config) -> str:
-    """The first and last local day of view `log` as a sentence, for errors."""
-    first, last = one_row(con, f"SELECT min({TIME}), max({TIME}) FROM log")
-    if first is None:
-        return "the log has no row with a time"
-    days = f"the log has {_local_day(first, config)} to {_local_day(last, config)}"
-    if isinstance(config.split, Days) and last < EARLIEST_MS:
-        days += ": days so early mean that time_unit of the timestamp is wrong"
-    return days
-
-
-def _local_day(time_ms: int, config: Config) -> str:
-    try:
-        return datetime.fromtimestamp(time_ms / 1000, config.data.zone).date().isoformat()
-    except (ValueError, OverflowError, OSError):
-        return f"an end of the calendar (timestamp {time_ms} ms: check time_unit)"
 
 
 def _cold_shares(con: DuckDBPyConnection, work: Path) -> dict[str, float]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from dssm_core.aliases import JSON
-from dssm_core.columns import INTERACTIONS, REASON, ROW
+from dssm_core.columns import INTERACTIONS, REASON, ROW, TIME
 from dssm_core.config import Config
 from dssm_core.data import drift
 from dssm_core.data.column_types import type_problems
@@ -23,6 +23,7 @@ from dssm_core.data.database import connect, write_parquet
 from dssm_core.data.expectations import Judge
 from dssm_core.data.frames import days_frame, drift_frame, row_frames
 from dssm_core.data.ingest import IngestedTables, read_ingested
+from dssm_core.data.log_days import log_days
 from dssm_core.data.rules import (
     DAYS,
     config_problems,
@@ -32,7 +33,6 @@ from dssm_core.data.rules import (
     row_rules,
 )
 from dssm_core.data.sources.canonical import RAW
-from dssm_core.data.split import log_days
 from dssm_core.data.splits.days import Days
 from dssm_core.data.sql import identifier, numbered_rows, parquet, with_reason
 from dssm_core.data.verdicts import (
@@ -124,7 +124,7 @@ def _problems(verdicts: list[Verdict], config: Config, con: DuckDBPyConnection) 
     share = quarantine_share(verdicts)
     refused = refusals(verdicts, share, limit)
     problems = [verdict.sentence for verdict in without_repeats(refused)]
-    if any(verdict.table == DAYS for verdict in refused):
+    if any(verdict.table == DAYS or verdict.rule.column == RAW + TIME for verdict in refused):
         problems.append(f"{log_days(con, config)}.")
     if share > limit:
         problems.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from duckdb import DuckDBPyRelation
@@ -18,7 +19,7 @@ from dssm_core.columns import (
     USER,
     USERS,
 )
-from dssm_core.data.sources.files import FileTable, TimeUnit
+from dssm_core.data.sources.files import FileTable
 from dssm_core.data.sql import folded, identifier, literal
 from dssm_core.errors import DataError
 from dssm_core.families import did_you_mean
@@ -58,7 +59,7 @@ def to_canonical(
         if name in (USER, ITEM):
             parts.append(f"{id_text(source, kind)} AS {identifier(name)}")
         elif name in TIMES[table]:
-            value = time_ms(source, kind, spec.time_unit, spec.timezone)
+            value = time_ms(source, kind, spec)
             parts += [
                 f"{value} AS {identifier(name)}",
                 f"{unparsed_text(source, value)} AS {identifier(RAW + name)}",
@@ -141,31 +142,42 @@ def id_text(source: str, kind: str) -> str:
     return f"nullif(regexp_replace(trim({value}), {literal(_WHOLE)}, '\\1'), '')"
 
 
-def time_ms(source: str, kind: str, unit: TimeUnit, timezone: str) -> str:
+def time_ms(source: str, kind: str, spec: FileTable) -> str:
     """SQL: a time as int64 ms UTC, NULL where it cannot be parsed or is not in the years 1 to 9999.
-    Columns of a timestamp type ignore `unit`.
+    Columns of a timestamp type ignore the unit and the format.
     """
-    value = _time_ms(source, kind, unit, literal(timezone))
+    value = _time_ms(source, kind, spec)
     return f"CASE WHEN {value} >= {YEAR_1_MS} AND {value} < {YEAR_10000_MS} THEN {value} END"
 
 
-def _time_ms(source: str, kind: str, unit: TimeUnit, zone: str) -> str:
+def _time_ms(source: str, kind: str, spec: FileTable) -> str:
+    zone = literal(spec.timezone)
     if kind == "TIMESTAMP WITH TIME ZONE":
         return f"epoch_ms({source})"
     if kind == "TIMESTAMPTZ_NS":
         return f"epoch_ns({source}) // 1000000"
     if kind.startswith("TIMESTAMP") or kind == "DATE":
         return f"epoch_ms(timezone({zone}, CAST({source} AS TIMESTAMP)))"
-    if unit == "iso":
+    if spec.time_format is not None:
+        return _formatted_ms(source, spec.time_format, zone)
+    if spec.time_unit == "iso":
         value = f"trim(CAST({source} AS VARCHAR))"
         # the cast to TIMESTAMP ignores a zone, so values with one are cast to TIMESTAMPTZ
         local = f"timezone({zone}, TRY_CAST({value} AS TIMESTAMP))"
         absolute = f"TRY_CAST({value} AS TIMESTAMPTZ)"
         zoned = f"regexp_matches({value}, {literal(_ZONED)})"
         return f"epoch_ms(CASE WHEN {zoned} THEN {absolute} ELSE {local} END)"
-    if unit == "s":  # may have decimals
+    if spec.time_unit == "s":  # may have decimals
         return f"TRY_CAST(floor(TRY_CAST({source} AS DECIMAL(24, 6)) * 1000) AS BIGINT)"
-    return f"TRY_CAST({source} AS BIGINT)" + _PER_MS[unit]
+    return f"TRY_CAST({source} AS BIGINT)" + _PER_MS[spec.time_unit]
+
+
+def _formatted_ms(source: str, text: str, zone: str) -> str:
+    """SQL: a text that is read by a format of strptime as ms UTC."""
+    time = f"try_strptime(trim(CAST({source} AS VARCHAR)), {literal(text)})"
+    if {"z", "Z"} & set(re.findall("%-?(.)", text)):  # the value is a TIMESTAMPTZ
+        return f"epoch_ms({time})"
+    return f"epoch_ms(timezone({zone}, CAST({time} AS TIMESTAMP)))"
 
 
 def unparsed_text(source: str, value: str) -> str:

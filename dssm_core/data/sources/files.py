@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+import duckdb
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from dssm_core.config.data import zone_names
-from dssm_core.errors import DataError, shown
+from dssm_core.errors import DataError, shorten, shown
 
 TimeUnit = Literal["s", "ms", "us", "ns", "iso"]
+EXAMPLE_FORMAT = "%m/%d/%Y %I:%M:%S %p"
+_EVENING = "TIMESTAMPTZ '2024-11-23 21:45:56+00'"
 
 
 def _relative(pattern: str) -> str:
@@ -42,6 +45,32 @@ def _zone(name: str) -> str:
     return name
 
 
+def _format(text: str) -> str:
+    """The format itself; ValueError when DuckDB's strptime does not know it, or when a time that is
+    written by it cannot be read back, because the day is missing or %I has no %p.
+    """
+    parts = ("day", "hour", "minute", "second")
+    whole_times = ", ".join(f"date_trunc('{part}', {_EVENING})" for part in parts)
+    read_back = f"CAST(try_strptime(strftime({_EVENING}, $text), $text) AS TIMESTAMPTZ)"
+    query = f"SELECT {read_back} IN ({whole_times})"
+    try:
+        with duckdb.connect() as con:
+            con.execute("SET TimeZone = 'UTC'")
+            (row,) = con.execute(query, {"text": text}).fetchall()
+    except (duckdb.Error, UnicodeError) as error:
+        reason = str(error).partition("\n")[0].removeprefix("Invalid Input Error: ")
+        raise ValueError(
+            f"{shown(text)} is no format of times ({shorten(reason)}): write one such as"
+            f" {EXAMPLE_FORMAT!r}, with the specifiers of DuckDB's strptime"
+        ) from error
+    if not row[0] or "\0" in text:
+        raise ValueError(
+            f"{shown(text)} does not say a whole time: it needs the year, the month and the day,"
+            f" and %p beside %I, such as {EXAMPLE_FORMAT!r}"
+        )
+    return text
+
+
 Pattern = Annotated[str, AfterValidator(_relative)]
 
 
@@ -55,8 +84,20 @@ class FileTable(BaseModel):
     """Canonical or chosen name → the file's column. A column that is not listed keeps its name."""
     time_unit: TimeUnit = "ms"
     """Unit of `timestamp`, `created_at`, `available_from` and `available_until`."""
+    time_format: Annotated[str, AfterValidator(_format)] | None = None
+    """Format of these times instead of `time_unit`, in the specifiers of DuckDB's strptime, such as
+    `%m/%d/%Y %I:%M:%S %p`. A table has a time_unit or a time_format, not both."""
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
-    """Time zone of ISO times without a UTC offset, an IANA name."""
+    """Time zone of times without one of their own (a UTC offset, `%z`), an IANA name."""
+
+    @model_validator(mode="after")
+    def _unit_or_format(self) -> Self:
+        if self.time_format is not None and "time_unit" in self.model_fields_set:
+            raise ValueError(
+                f"time_unit {self.time_unit!r} and time_format {shown(self.time_format)} are two"
+                " ways to read the same times: leave one of them out"
+            )
+        return self
 
 
 def find_files(base: str, patterns: Sequence[str]) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from dssm_core.columns import ITEM, PART, TIME, USER
 from dssm_core.data.comparison import parse_comparison
 from dssm_core.data.sources.canonical import RAW
 from dssm_core.data.sources.delimited import Delimited
-from dssm_core.data.sources.files import find_files
+from dssm_core.data.sources.files import FileTable, find_files
 from dssm_core.data.sources.movielens import MovieLens
 from dssm_core.data.sources.parquet import Parquet
 from dssm_core.data.sources.sequences import Sequences
@@ -59,6 +59,55 @@ def test_iso_times_without_offset_are_local(tmp_path: Path) -> None:
     assert (
         read(log(tmp_path, time_unit="iso", timezone="America/Sao_Paulo"))[0][2] == NOON * 1000
     )  # UTC-3
+
+
+@pytest.mark.parametrize(
+    ("text", "cell", "zone"),
+    [
+        ("%m/%d/%Y %I:%M:%S %p", "3/1/2024 12:00:00 PM", "UTC"),
+        ("%m/%d/%Y %I:%M:%S %p", " 03/01/2024 9:00:00 am ", "America/Sao_Paulo"),  # UTC-3
+        ("%d.%m.%y %H:%M", "01.03.24 21:00", "Asia/Tokyo"),  # UTC+9
+        ("%Y-%m-%dT%H:%M:%S.%f%z", "2024-03-01T14:00:00.000000+0200", "America/Sao_Paulo"),
+        ("%Y%m%d %H:%M:%S.%n", "20240301 12:00:00.000000000", "UTC"),
+        ("%Y-%m-%d %H:%M %Z", "2024-03-01 13:00 Europe/Berlin", "Asia/Tokyo"),
+        ("it's %d %b %Y, %H h %%z", "it's 1 Mar 2024, 12 h %z", "UTC"),
+    ],
+)
+def test_time_formats(tmp_path: Path, text: str, cell: str, zone: str) -> None:
+    (tmp_path / "a.csv").write_text(f'user_id,item_id,timestamp\n1,2,"{cell}"\n1,2,soon\n1,2,\n')
+    rows = read(log(tmp_path, time_format=text, timezone=zone), f"{TIME}, {RAW}{TIME}")
+    assert rows == [(NOON * 1000, None), (None, "soon"), (None, None)]
+
+
+def test_a_format_reads_whole_numbers_and_leaves_timestamps_alone(tmp_path: Path) -> None:
+    source = {"path": str(tmp_path), "interactions": {"files": "*", "time_format": "%Y%m%d"}}
+    noon = datetime(2024, 3, 1, 12)
+    for times, ms in ((pa.array([20240301]), NOON - 12 * 3600), (pa.array([noon]), NOON)):
+        pq.write_table(pa.table({USER: [1], ITEM: [1], TIME: times}), tmp_path / "a.parquet")
+        assert read(Parquet.model_validate(source)) == [("1", "1", ms * 1000)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("%Q", "'%Q' is no format of times .*%Q"),
+        ("", "Empty format"),
+        ("%Y%", "Trailing"),
+        ("noon", "does not say a whole time"),
+        ("%H:%M", "does not say a whole time: it needs the year, the month and the day"),
+        ("%Y-%m-%d %I:%M", "and %p beside %I"),
+        ("%Y-%m-%d\0", "does not say a whole time"),
+        ("%Y" * 5000, "does not say|is no format"),
+    ],
+)
+def test_a_format_that_reads_no_time_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        FileTable(files="*", time_format=text)
+
+
+def test_times_have_a_unit_or_a_format() -> None:
+    with pytest.raises(ValidationError, match="time_unit 's' and time_format '%Y%m%d' are two"):
+        FileTable(files="*", time_format="%Y%m%d", time_unit="s")
 
 
 def test_text_that_is_no_time_is_kept(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ every reason.
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -272,21 +273,54 @@ def test_an_empty_window_names_the_days_there_are(tmp_path: Path) -> None:
     assert "the log has 2024-03-01 to 2024-03-03" in message
 
 
+DAYS_OF_LOG = "it would have 2024-03-01 to 2024-03-03"
+
+
 @pytest.mark.parametrize(
-    ("unit", "sentence"),
+    ("settings", "sentence"),
     [
-        ("us", "the log has 1970-01-20 to 1970-01-20: days so early mean that time_unit"),
-        ("s", f"this fails for 72 of 72 rows (for example '{T0}'"),  # all after the year 9999
-        ("iso", f"timestamp must be a time, but this fails for 72 of 72 rows (for example '{T0}'"),
+        ({"time_unit": "us"}, "the log has 1970-01-20 to 1970-01-20; with time_unit ms"),
+        ({"time_unit": "s"}, "the log has no row with a time; with time_unit ms"),
+        ({"time_unit": "iso"}, "the log has no row with a time; with time_unit ms"),
+        ({"time_format": "%Y-%m-%d"}, "the log has no row with a time; with time_unit ms"),
     ],
 )
-def test_a_wrong_time_unit_is_suggested(tmp_path: Path, unit: str, sentence: str) -> None:
+def test_a_wrong_time_unit_is_suggested(
+    tmp_path: Path, settings: dict[str, str], sentence: str
+) -> None:
     write_log(tmp_path, [])
     raw = make_run(tmp_path).config.model_dump(mode="json")
-    raw["data"]["source"]["interactions"]["time_unit"] = unit
-    message = refusal(create_run(parse_config(raw), tmp_path / "runs", unit))
-    assert sentence in message
+    raw["data"]["source"]["interactions"] |= settings
+    message = refusal(create_run(parse_config(raw), tmp_path / "runs", "other"))
+    assert f"{sentence} {DAYS_OF_LOG}" in message
     assert "timestamp must not be missing" not in message
+
+
+@pytest.mark.parametrize(("factor", "unit"), [(1e-3, "s"), (1e3, "us"), (0.0, "iso")])
+def test_the_unit_of_a_file_is_suggested(tmp_path: Path, factor: float, unit: str) -> None:
+    """The log is read in ms. Of 79 times, 7 are odd."""
+    times = [T0 + hour * HOUR for hour in range(72)]
+    cells = [str(int(time * factor)) for time in times]
+    if unit == "iso":
+        cells = [datetime.fromtimestamp(time / 1000, UTC).isoformat() for time in times]
+    assert f"with time_unit {unit} {DAYS_OF_LOG}" in refused_times(
+        tmp_path, [*cells, "noon", *["0"] * 6]
+    )
+
+
+def test_times_that_no_unit_makes_right_have_no_suggestion(tmp_path: Path) -> None:
+    message = refused_times(tmp_path, [str(number) for number in range(72)])
+    assert "the log has 1970-01-01 to 1970-01-01: days so early mean that time_unit" in message
+
+
+def refused_times(folder: Path, cells: list[str]) -> str:
+    """The refusal of a log with these times."""
+    write_log(folder, [])
+    lines = [f"0,i0,{cell},1,1" for cell in cells]
+    (folder / "log.csv").write_text(
+        "\n".join(["user_id,item_id,timestamp,label,seconds", *lines]) + "\n"
+    )
+    return refusal(make_run(folder))
 
 
 @pytest.mark.data
