@@ -56,6 +56,13 @@ from dssm_core.cli.terminal import (
     help="Time at which listed items are available, in UTC. Default: now.",
 )
 @click.option(
+    "--refreshed",
+    envvar="DSSM_REFRESHED",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    help="Folder of refreshed bundles: the latest refresh of the version answers, if it has one.",
+)
+@click.option(
     "--to",
     "target",
     required=True,
@@ -72,14 +79,15 @@ def recommend(
     filters: tuple[str, ...],
     exclude_seen: bool | None,
     as_of: datetime | None,
+    refreshed: Path | None,
     target: Path,
     runs_folder: Path,
 ) -> None:
     """Write the best items of all users of MODEL, or of those in a file.
 
-    The lists are those that the server answers with. The file has a row for each user, with the
-    columns user_id, item_ids and scores (lists, best first) and source (which rule answered the
-    row). It is written completely or not at all.
+    The lists are those that a server with the same $DSSM_REFRESHED answers with. The file has a
+    row for each user, with the columns user_id, item_ids and scores (lists, best first) and source
+    (which rule answered the row). It is written completely or not at all.
 
     A file of users can have the other columns of a request too: history (item ids, newest last),
     exclude (item ids that are not to be listed), context and user columns. In a .csv file, separate
@@ -94,7 +102,8 @@ def recommend(
     from dssm_core.operation import recommend as recommending
     from dssm_core.operation.opened import opened
 
-    with opened(model_or_run(model, folder, runs_folder), version) as (bundle, about):
+    source = model_or_run(model, folder, runs_folder)
+    with opened(source, version, refreshed) as (bundle, about):
         rules = bundle.rules(utc_ms(as_of or now()), exclude_seen, filters)
         lists = recommending.UserLists(bundle, rules, k)
         click.echo(json.dumps(about | recommending.recommend(lists, target, users)))

@@ -11,15 +11,19 @@ from dssm_core.aliases import JSON
 from dssm_core.errors import ConfigError
 from dssm_core.registry.versions import CHAMPION, RegisteredModel, fetch
 from dssm_core.retrieval.bundle import Bundle, assemble, open_bundle
+from dssm_core.retrieval.reloading import ReloadingBundle, lineage_of
 from dssm_core.runs.run import Run
 
 
 @contextmanager
-def opened(of: RegisteredModel | Run, version: str | None = None) -> Iterator[tuple[Bundle, JSON]]:
+def opened(
+    of: RegisteredModel | Run, version: str | None = None, refreshed: Path | None = None
+) -> Iterator[tuple[Bundle, JSON]]:
     """The bundle of a run or of a version of a registered model, and what it is the bundle of.
 
-    version: a number or an alias; None: the champion. Raises ConfigError if there is no such
-    version, or if a version is given for a run.
+    version: a number or an alias; None: the champion. refreshed: a folder of refreshed bundles; the
+    version's latest refresh, if it has one, is opened instead of it, as a server does. Raises
+    ConfigError if there is no such version, or if a version is given for a run.
     """
     if isinstance(of, Run) and version is not None:
         raise ConfigError(
@@ -31,8 +35,14 @@ def opened(of: RegisteredModel | Run, version: str | None = None) -> Iterator[tu
             yield open_bundle(assemble(of, Path(folder) / "bundle")), {"run": of.id}
         else:
             number = _version_number(of, version)
-            bundle = open_bundle(fetch(of, number, Path(folder)).folder)
-            yield bundle, {"model": of.name, "version": number}
+            fetched = fetch(of, number, Path(folder)).folder
+            bundle = open_bundle(fetched)
+            if refreshed:
+                bundle = ReloadingBundle(fetched, refreshed).current()
+            about = {"model": of.name, "version": number}
+            if bundle.folder != fetched:
+                about["refreshed_as_of"] = lineage_of(bundle.folder)["as_of"]
+            yield bundle, about
 
 
 def _version_number(store: RegisteredModel, version: str | None) -> str:

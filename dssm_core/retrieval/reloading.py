@@ -47,7 +47,7 @@ def read_lineage(root: Path, model: str) -> JSON | None:
     if folder is None:
         return None
     try:
-        return _lineage(folder) | {"folder": str(folder)}
+        return lineage_of(folder) | {"folder": str(folder)}
     except Exception as error:  # whatever is in a damaged file
         log.warning("%s is damaged (%s); the next refresh replaces it", folder, error)
         return None
@@ -110,7 +110,7 @@ class ReloadingBundle:
 
     def _open(self, folder: Path) -> Bundle:
         """The refreshed bundle in `folder`; the registered one if it is of another version."""
-        lineage = _lineage(folder)
+        lineage = lineage_of(folder)
         if lineage["bundle"] != self.hash:
             return self.registered
         if CONTENT in lineage and (content := refreshed_hash(folder)) != lineage[CONTENT]:
@@ -128,8 +128,8 @@ def _position(link: Path) -> tuple[str, int, int] | None:
     return os.path.realpath(link), made.st_ino, made.st_mtime_ns
 
 
-def _lineage(folder: Path) -> JSON:
-    """The lineage.json of a refreshed bundle. Raises ValueError if it does not say its origin."""
+def lineage_of(folder: Path) -> JSON:
+    """What lineage.json says of a refreshed bundle. Raises ValueError if its origin is missing."""
     lineage = json.loads((folder / LINEAGE).read_bytes())
     if not isinstance(lineage, dict) or not all(
         isinstance(lineage.get(name), str) for name in NAMES

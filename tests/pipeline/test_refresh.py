@@ -23,7 +23,7 @@ from dssm_core.evaluation.queries import read_evaluation_data
 from dssm_core.gate.champion import measure_champion
 from dssm_core.gate.judge import compare
 from dssm_core.gate.rules import Champion, decide, promotion_reason
-from dssm_core.operation import refresh
+from dssm_core.operation import opened, refresh
 from dssm_core.registry import versions
 from dssm_core.registry.versions import FetchedVersion
 from dssm_core.retrieval import reloading
@@ -892,3 +892,22 @@ def test_the_logged_model_follows_where_it_is_told_of_them(run, base, tmp_path, 
         model.load_context(context)
         found.append("new" in model.predict(context, asked, {"k": 60}).item_ids[0])
     assert found == [False, True]
+
+
+def test_lists_are_those_of_the_latest_refresh_of_their_version(run, base, tmp_path, monkeypatch):
+    store = SimpleNamespace(
+        name="dssm-made", uri="here", aliases=lambda: {"champion": "3"}, tags=lambda version: {}
+    )
+    folder = base
+    monkeypatch.setattr(opened, "fetch", lambda _, version, to: FetchedVersion(version, folder))
+    made = at(tmp_path, base, run, 12)
+    with opened.opened(store, None, tmp_path) as (bundle, about):
+        assert str(bundle.folder) == made["folder"]
+        assert about["refreshed_as_of"] == "2024-03-04T12:00:00Z"
+        assert "new" in bundle.retrieve(pd.DataFrame({USER: ["u70"]}), 60).item_ids[0]
+    with opened.opened(store) as (bundle, about):
+        assert (bundle.folder, about) == (base, {"model": "dssm-made", "version": "3"})
+    folder = shutil.copytree(base, tmp_path / "other")  # another version: it has no refresh yet
+    (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+    with opened.opened(store, None, tmp_path) as (bundle, about):
+        assert (bundle.folder, about) == (folder, {"model": "dssm-made", "version": "3"})
