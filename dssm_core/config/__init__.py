@@ -7,7 +7,7 @@ refuses settings that do not go together. conditions.py parses filters of items.
 
 from dssm_core.config.base import Member, Named, Section
 from dssm_core.config.config import Config
-from dssm_core.config.data import Data, DriftLimits, Validation
+from dssm_core.config.data import Data, DriftLimits, Validation, Weight
 from dssm_core.config.evaluation import Evaluation, Gate, Rolling
 from dssm_core.config.features import (
     Activity,
@@ -46,6 +46,7 @@ __all__ = [
     "Serving",
     "Train",
     "Validation",
+    "Weight",
     "parse_config",
     "read_config",
     "too_large",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, Field, PlainValidator, field_validator
+from pydantic import BaseModel, Field, PlainValidator, field_validator, model_validator
 
 from dssm_core import families
+from dssm_core.columns import LABEL
 from dssm_core.config.base import Member, Section
 from dssm_core.config.merge import IMPLIED_KINDS
 from dssm_core.errors import ConfigError, shorten, shown
@@ -25,6 +26,8 @@ else:
 COMPARISON = re.compile(
     r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(==|!=|>=|<=|>|<)\s*([+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*"
 )
+MAX_WEIGHT = 1e6  # beyond it, small weights would be lost in a float32 sum
+OF_NUMBERS = ("log", "scale", "min", "max")  # settings of a weight that is a number in the log
 Ranges = dict[str, tuple[float | None, float | None]]
 
 
@@ -32,6 +35,51 @@ Ranges = dict[str, tuple[float | None, float | None]]
 def zone_names() -> frozenset[str]:
     """The IANA names of all time zones. Listing them reads hundreds of files."""
     return frozenset(available_timezones())
+
+
+class Weight(Section):
+    """How much a positive counts in the loss: a weight of 2 is as the event twice, a weight of 0 as
+    no event. Give `values` for a column of texts; otherwise the column must have numbers of at
+    least 0. A positive without a weight is quarantined.
+    """
+
+    column: Annotated[str, Field(min_length=1)]
+    """The column of the interactions that the weight comes from."""
+    values: (
+        Annotated[dict[str, Annotated[float, Field(ge=0, le=MAX_WEIGHT)]], Field(min_length=1)]
+        | None
+    ) = None
+    """The weight of each value of the column, such as {click: 1, purchase: 5}; null takes the
+    column as a number."""
+    log: bool = False
+    """Whether log(1 + number) is taken, so that a number ten times as large is not ten times the
+    weight."""
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    """The factor between the number (or its logarithm) and the weight, such as 0.1 for seconds."""
+    min: Annotated[float, Field(ge=0, le=MAX_WEIGHT)] = 0.0
+    """The smallest weight; smaller ones are raised to it."""
+    max: Annotated[float, Field(gt=0, le=MAX_WEIGHT)] = MAX_WEIGHT
+    """The largest weight; larger ones are lowered to it."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.column == LABEL:
+            raise ValueError(
+                "weight.column is label, which becomes 1 or 0 by data.positive: map the file's"
+                " column to another name as well, such as {rating: ITS NAME}, and give that name"
+            )
+        defaults = {name: type(self).model_fields[name].default for name in OF_NUMBERS}
+        of_numbers = [name for name in OF_NUMBERS if getattr(self, name) != defaults[name]]
+        if self.values is not None and of_numbers:
+            raise ValueError(
+                f"weight.values gives each value its weight, so {', '.join(of_numbers)} would have"
+                " no effect: remove one or the other"
+            )
+        if self.values is not None and not any(self.values.values()):
+            raise ValueError("weight.values are all 0, so that nothing would be trained")
+        if self.min > self.max:
+            raise ValueError(f"weight.min {self.min:g} is above weight.max {self.max:g}")
+        return self
 
 
 class Data(Section):
@@ -45,6 +93,9 @@ class Data(Section):
     """The comparison that makes a row a positive interaction, such as `rating > 3`."""
     labels: Annotated[tuple[float, ...], Field(min_length=1)] = (0, 1)
     """The values that the column `label` may have; rows with other values are quarantined."""
+    weight: Weight | None = None
+    """How much each positive counts in the loss of training, such as a purchase more than a click;
+    null weighs all alike."""
 
     @field_validator("timezone")
     @classmethod

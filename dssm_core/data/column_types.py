@@ -28,7 +28,25 @@ def type_problems(config: Config, tables: IngestedTables) -> list[str]:
         for name in (*sorted(numbers), *config.validation.ranges)
         if not tables.types[table].get(name, "int").startswith(NUMBERS)
     ]
+    problems += _weight_problems(config, tables)
     return list(dict.fromkeys([*problems, *_feature_problems(config, tables)]))
+
+
+def _weight_problems(config: Config, tables: IngestedTables) -> Iterator[str]:
+    weight = config.data.weight
+    kind = tables.types[INTERACTIONS].get(weight.column) if weight else None
+    if weight is None or kind is None:
+        return
+    if weight.values is None and not kind.startswith(NUMBERS):
+        yield (
+            f"interactions: column {weight.column!r} has the type {kind}, but data.weight needs"
+            " numbers: convert it in the log, or give data.weight.values"
+        )
+    elif _is_nested(kind, may_be_list=False):
+        yield (
+            f"interactions: column {weight.column!r} has the type {kind}, but data.weight.values"
+            " needs one value a cell: take another column"
+        )
 
 
 def _feature_problems(config: Config, tables: IngestedTables) -> Iterator[str]:

@@ -13,6 +13,7 @@ from duckdb import DuckDBPyConnection
 from dssm_core.columns import AVAILABLE_FROM, AVAILABLE_UNTIL, INTERACTIONS, ITEM, ROW, TIME
 from dssm_core.config import Config
 from dssm_core.data import drift
+from dssm_core.data.comparison import parse_comparison
 from dssm_core.data.database import one_row
 from dssm_core.data.ingest import IngestedTables, number_sql
 from dssm_core.data.rules import (
@@ -22,12 +23,14 @@ from dssm_core.data.rules import (
     IN_TABLE,
     KEYS,
     NEVER_AVAILABLE,
+    UNWEIGHTED,
     required_columns,
     row_rules,
 )
 from dssm_core.data.sources.canonical import RAW
 from dssm_core.data.split import window_of
 from dssm_core.data.sql import identifier, numbered_rows, parquet
+from dssm_core.data.weights import unweighted_sql
 from dssm_core.runs.memory import planned
 
 if TYPE_CHECKING:
@@ -136,6 +139,9 @@ def _column(config: Config, name: str, table: str, tables: IngestedTables) -> st
     if name == NEVER_AVAILABLE:
         ends = f"CASE WHEN {AVAILABLE_UNTIL} <= {AVAILABLE_FROM} THEN {ITEM} END"
         return f"{ends} AS {NEVER_AVAILABLE}"
+    if name == UNWEIGHTED and config.data.weight:
+        positive = parse_comparison(config.data.positive).sql(tables.columns(table))
+        return f"{unweighted_sql(config.data.weight, positive)} AS {UNWEIGHTED}"
     types = tables.types[table]
     stem = name.removeprefix(RAW)
     if name not in types and stem not in types:

@@ -23,12 +23,13 @@ from dssm_core.columns import (
     USER,
     USERS,
 )
-from dssm_core.config import Config, DriftLimits, Feature
+from dssm_core.config import Config, DriftLimits, Feature, Weight
 from dssm_core.data import drift
 from dssm_core.data.comparison import parse_comparison
 from dssm_core.data.ingest import IngestedTables, compared_columns, number_columns
 from dssm_core.data.sources.canonical import RAW, TIMES
 from dssm_core.data.splits.days import Days
+from dssm_core.errors import shorten
 from dssm_core.families import did_you_mean
 
 DAYS = "days"
@@ -37,6 +38,7 @@ IN_TABLE = (
     f"{INTERNAL}in_table_"  # prefix of the column that says whether an id is in its own table
 )
 NEVER_AVAILABLE = f"{INTERNAL}never_available"  # the ids of items that are at no time
+UNWEIGHTED = f"{INTERNAL}unweighted"  # the cells of positives that data.weight gives no weight
 KEYS = {INTERACTIONS: (USER, ITEM, TIME), USERS: (USER,), ITEMS: (ITEM,)}
 ID_TABLES = {USER: USERS, ITEM: ITEMS}
 
@@ -132,6 +134,7 @@ def required_columns(config: Config, table: str) -> list[str]:
         required += columns.targets()
         # `label` is optional: without it, or a name that resembles it, every row is a positive
         required += sorted(compared_columns(config) - {LABEL})
+        required += [config.data.weight.column] if config.data.weight else []
     return required
 
 
@@ -187,6 +190,8 @@ def row_rules(config: Config, table: str, tables: IngestedTables) -> list[Rule]:
     if table == INTERACTIONS:
         rules += _label_rules(config, columns)
         rules += [_in_table(key, other) for key, other in ID_TABLES.items() if other in tables]
+        if config.data.weight and set(required_columns(config, table)) <= set(columns):
+            rules.append(_weighted(config.data.weight))
     else:
         rules.append(_unique(KEYS[table][0], table))
     if table == ITEMS and {AVAILABLE_FROM, AVAILABLE_UNTIL} <= set(columns):
@@ -261,6 +266,19 @@ def _label_rules(config: Config, columns: list[str]) -> list[Rule]:
             {"value_set": allowed},
         ),
     ]
+
+
+def _weighted(weight: Weight) -> Rule:
+    texts = [f"`{shorten(text)}`" for text in weight.values or ()]
+    allowed = f"one of {', '.join(texts)}" if texts else "a number of at least 0"
+    fix = "add the value to data.weight.values" if texts else "check data.weight.column"
+    return Rule(
+        "ExpectColumnValuesToBeNull",
+        UNWEIGHTED,
+        f"{weight.column} of a positive must be {allowed}, which its weight comes from",
+        f"fix the rows, or {fix}",
+        quarantines=True,
+    )
 
 
 def _in_table(key: str, table: str) -> Rule:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from dssm_core.features.interactions import Interactions
 BEFORE_FIRST_REFRESH = "before the first refresh, when nothing is known of any item"
 UNKNOWN_ITEM = "with an item that was not known at the refresh before"
 FIRST_OF_USER = "the first of its user, without a history"
+NO_WEIGHT = "of weight 0 (data.weight)"
 ONLY_ONE = "the only one of its user, without another item as history"
 
 
@@ -21,18 +24,25 @@ class Events:
     """Training events, all [n].
 
     bucket: index of the refresh that the event belongs to. as_of: ms, the time of the user's
-    history and of the item activity.
+    history and of the item activity. weight: float32, how much the event counts in the loss; None
+    if all events count 1.
     """
 
     user: Tensor
     item: Tensor
     bucket: Tensor
     as_of: Tensor
+    weight: Tensor | None = None
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The events with every tensor changed in the same way, such as `part[rows]`."""
+        held = {name: part for name, part in vars(self).items() if part is not None}
+        return replace(self, **{name: change(part) for name, part in held.items()})
 
 
 def training_events(log: Interactions, times: Tensor) -> Events:
     """Events after the first refresh whose item was known at their refresh, because a served index
-    has no other items.
+    has no other items. An interaction of weight 0 is no event.
 
     times: [buckets] ms, ascending. If activity is disabled it is the start of the log only, and the
     events are all but the first of each user.
@@ -41,12 +51,9 @@ def training_events(log: Interactions, times: Tensor) -> Events:
         order, ptr = log.sequences()
         kept = torch.ones_like(log.user, dtype=torch.bool)
         kept[order[ptr[:-1][ptr.diff() > 0]]] = False
-        return Events(
-            log.user[kept], log.item[kept], torch.zeros_like(log.user)[kept], log.time[kept]
-        )
+        return _events(log, kept, torch.zeros_like(log.user), log.time)
     bucket, as_of = _refreshes(log, times)
-    kept = (bucket >= 0) & (log.created[log.item] < as_of)
-    return Events(log.user[kept], log.item[kept], bucket[kept], as_of[kept])
+    return _events(log, (bucket >= 0) & (log.created[log.item] < as_of), bucket, as_of)
 
 
 def left_out(log: Interactions, times: Tensor) -> dict[str, int]:
@@ -57,7 +64,19 @@ def left_out(log: Interactions, times: Tensor) -> dict[str, int]:
     bucket, as_of = _refreshes(log, times)
     early = bucket < 0
     unknown = ~early & (log.created[log.item] >= as_of)
-    return {BEFORE_FIRST_REFRESH: int(early.sum()), UNKNOWN_ITEM: int(unknown.sum())}
+    weightless = ~early & ~unknown & ~log.counts
+    return {
+        BEFORE_FIRST_REFRESH: int(early.sum()),
+        UNKNOWN_ITEM: int(unknown.sum()),
+        NO_WEIGHT: int(weightless.sum()),
+    }
+
+
+def _events(log: Interactions, chosen: Tensor, bucket: Tensor, as_of: Tensor) -> Events:
+    """The chosen interactions that have a weight above 0. All [n]."""
+    every = Events(log.user, log.item, bucket, as_of, log.weight if log.weighted else None)
+    rows = chosen & log.counts
+    return every.each(lambda part: part[rows])
 
 
 def _refreshes(log: Interactions, times: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ class Interactions:
     sorted by time too.
     available_*: [items + 1] int64 ms, an item is available at available_from <= time <
     available_until; [0] if all items always are.
+    weight: [n] float32, how much a row counts in the loss of training; [0] if all count 1.
     by_user, by_item: the rows by code and time, if they are stored; else they are sorted when they
     are needed.
     """
@@ -42,6 +43,7 @@ class Interactions:
     shown_time: Tensor = field(default_factory=_none)
     available_from: Tensor = field(default_factory=_none)
     available_until: Tensor = field(default_factory=_none)
+    weight: Tensor = field(default_factory=_none)
     by_user: CodeRows | None = field(default=None, metadata={"derived": True})
     by_item: CodeRows | None = field(default=None, metadata={"derived": True})
 
@@ -56,7 +58,8 @@ class Interactions:
         there.
         """
         kept = int(torch.searchsorted(self.time, as_of))
-        parts = {name: getattr(self, name)[:kept] for name in ("user", "item", "time", "context")}
+        names = ("user", "item", "time", "context", "weight")
+        parts = {name: getattr(self, name)[:kept] for name in names}
         seen = int(torch.searchsorted(self.shown_time, as_of))
         shown = {
             name: getattr(self, name)[:seen] for name in ("shown_user", "shown_item", "shown_time")
@@ -79,6 +82,7 @@ class Interactions:
             item=self.item[kept],
             time=self.time[kept],
             context=self.context[kept],
+            weight=self.weight[kept] if self.weighted else self.weight,
             by_user=None,
             by_item=None,
         )
@@ -91,6 +95,16 @@ class Interactions:
         last = torch.zeros_like(self.user, dtype=torch.bool)
         last[order[ptr[1:][ptr.diff() > 1] - 1]] = True
         return last
+
+    @property
+    def weighted(self) -> bool:
+        """Whether rows have weights."""
+        return len(self.weight) > 0
+
+    @property
+    def counts(self) -> Tensor:
+        """Which rows may be training events: those that have no weight of 0. → [n] bool."""
+        return self.weight > 0 if self.weighted else torch.ones_like(self.user, dtype=torch.bool)
 
     @property
     def timed_items(self) -> bool:

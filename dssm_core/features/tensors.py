@@ -20,7 +20,8 @@ from torch import Tensor
 from dssm_core.runs.files import write_atomically
 
 ALIGNED = 8
-TYPE_NAMES = {torch.int64: "I64", torch.int32: "I32"}  # types in the header of a safetensors file
+# types in the header of a safetensors file
+TYPE_NAMES = {torch.int64: "I64", torch.int32: "I32", torch.float32: "F32"}
 
 
 def save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:

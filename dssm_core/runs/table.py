@@ -61,7 +61,7 @@ STEPS = {
             "sample_negatives",
             "dssm_core.sampling.sample_negatives:sample_negatives",
             "fit ids on train, write the log and the sampler's tables",
-            ("features", "sampler", "loss", "split"),
+            ("data.weight", "features", "sampler", "loss", "split"),
             ("validate_data", "split_by_time"),
             outside="dssm_core.sampling.sample_negatives:sampler_files",
         ),

@@ -17,9 +17,10 @@ from duckdb import DuckDBPyConnection
 from torch import Tensor
 
 from dssm_core.columns import ITEM, LABEL, ROW, TIME, USER
-from dssm_core.config import Features, Resources
+from dssm_core.config import Features, Resources, Weight
 from dssm_core.data.database import one_row, write_parquet
 from dssm_core.data.sql import identifier, numbered_rows, parquet
+from dssm_core.data.weights import weight_sql
 from dssm_core.features.code_rows import load_code_rows, write_code_rows
 from dssm_core.features.dataset import availability, creation_times, first_known_times
 from dssm_core.features.ids import Ids
@@ -118,25 +119,31 @@ def write_log(
     work: Path,
     scratch: Path,
     memory: Memory,
+    weight: Weight | None = None,
 ) -> Interactions:
     """Write the coded log, and its rows by user and by item, into `work`. Returns it mapped into
     memory.
 
-    items: the times of the items table, if there is one. window: start and end, ms.
+    items: the times of the items table, if there is one. window: start and end, ms. weight: the
+    weights of positives, if they have any.
     """
     rows_at_once = memory.rows(BYTES_A_ROW)
     context = [feature.column for feature in features.columns.context]
     positives = scratch / "positives.parquet"
-    n = write_parquet(con, _coded("listed", context), positives)
+    n = write_parquet(con, _coded("listed", context, weight), positives)
     shown = scratch / "shown.parquet"
     m = write_parquet(con, _coded(f"(SELECT * FROM train WHERE {LABEL} = 0)", []), shown)
     whole = {"created": creation_times(items, ids[ITEM]), "window": torch.tensor(window)}
     whole |= availability(items, ids[ITEM])
-    shapes: dict[str, tuple[int, ...]] = {"available_from": (0,), "available_until": (0,)}
+    optional = ("available_from", "available_until", "weight")
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(optional, (0,))
     shapes |= {name: values.shape for name, values in whole.items()}
     shapes |= dict.fromkeys(CODES, (n,)) | {f"shown_{name}": (m,) for name in CODES}
     shapes["context"] = (n, len(context))
+    if weight:
+        shapes["weight"] = (n,)
     named = {f"log.{name}": (torch.int64, shape) for name, shape in shapes.items()}
+    named["log.weight"] = (torch.float32, shapes["weight"])
     parts = create_tensors(work / LOG_FILE, named)
     _fill(parts, "log.", positives, rows_at_once)
     _fill(parts, "log.shown_", shown, rows_at_once)
@@ -165,8 +172,10 @@ def unlisted(con: DuckDBPyConnection, listed: int) -> int:
     return int(positives) - listed
 
 
-def _coded(rows: str, context: Sequence[str]) -> str:
-    """SQL: user, item, time and context codes of rows whose user and item have a code, in order."""
+def _coded(rows: str, context: Sequence[str], weight: Weight | None = None) -> str:
+    """SQL: user, item, time and context codes of rows whose user and item have a code, in order,
+    and the column `weight` if there are weights.
+    """
     selected = ["user_ids.code AS user", "item_ids.code AS item", f"log.{TIME} AS time"]
     joined = [f"{rows} AS log JOIN user_ids USING ({USER}) JOIN item_ids USING ({ITEM})"]
     for number, name in enumerate(context):
@@ -174,6 +183,8 @@ def _coded(rows: str, context: Sequence[str]) -> str:
         selected.append(f"{table}.code AS {table}")
         same = f"log.{identifier(name)} IS NOT DISTINCT FROM {table}.value"
         joined.append(f"JOIN {table} ON {same}")
+    if weight:
+        selected.append(f"{weight_sql(weight, 'log.')} AS weight")
     return f"SELECT {', '.join(selected)} FROM {' '.join(joined)} ORDER BY log.{ROW}"
 
 
@@ -182,9 +193,13 @@ def _fill(parts: dict[str, Tensor], prefix: str, coded: Path, rows_at_once: int)
     first = 0
     for batch in pq.ParquetFile(coded).iter_batches(rows_at_once):
         rows = slice(first, first + len(batch))
-        columns = [torch.from_numpy(column.to_numpy().copy()) for column in batch.columns]
-        for name, values in zip(CODES, columns, strict=False):
-            parts[prefix + name][rows] = values
-        for number, values in enumerate(columns[len(CODES) :]):
+        columns = {
+            name: torch.from_numpy(column.to_numpy().copy())
+            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        }
+        for name in (*CODES, "weight"):
+            if name in columns:
+                parts[prefix + name][rows] = columns.pop(name)
+        for number, values in enumerate(columns.values()):
             parts["log.context"][rows, number] = values
         first += len(batch)

@@ -75,7 +75,8 @@ def sample_negatives(run: Run, work: Path) -> Outcome:
             tables[side], columns[side] = fit_table(features, side, table, ids[f"{side}_id"], work)
         context_columns = code_context(con, features, work, Path(folder))
         times = _read(files["item"], [ITEM, CREATED, AVAILABLE_FROM, AVAILABLE_UNTIL])
-        log = write_log(con, features, ids, times, window, work, Path(folder), memory)
+        weight = config.data.weight
+        log = write_log(con, features, ids, times, window, work, Path(folder), memory, weight)
         left_out = unlisted(con, len(log.item))
     means = {side: _means(config, side, files[side], ids, train, window) for side in tables}
     users = replace(tables["user"], means=means["user"])

@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 from dssm_core.config import Config
 from dssm_core.features.events import (
     FIRST_OF_USER,
+    NO_WEIGHT,
     ONLY_ONE,
     Events,
     left_out,
@@ -50,10 +51,10 @@ from dssm_core.training.epoch_order import (
 class Batch:
     """The users of a batch, and its n events, all of the same refresh.
 
-    Events of item 0 are padding. bucket: [1], the number of the refresh. positions: [n], the row of
-    each event's user vector among the flattened [B * L] ones, if a user has a vector at each
-    position of the history. rows: [n], the user of each event among the B users, if several events
-    share one. Both are None if each event has its own user.
+    Events of item 0 do not count: they are padding, or of weight 0. bucket: [1], the number of the
+    refresh. positions: [n], the row of each event's user vector among the flattened [B * L] ones,
+    if a user has a vector at each position of the history. rows: [n], the user of each event among
+    the B users, if several events share one. Both are None if each event has its own user.
     """
 
     inputs: UserInputs
@@ -118,7 +119,7 @@ class EventExamples:
         self.buckets = events.bucket.cpu()
         self.count = self.rows = len(self.buckets)
         # The last event is padding: the unknown user and item, before anything happened.
-        self.events = Events(*(pad(part, (0, 1)) for part in vars(events).values()))
+        self.events = events.each(lambda part: pad(part, (0, 1)))
 
     def batches(
         self, size: int, seed: int, padded: bool = False, of: Tensor | None = None
@@ -130,7 +131,7 @@ class EventExamples:
 
     def take(self, rows: Rows, generator: torch.Generator) -> Batch:
         """See Examples."""
-        events = Events(*(part[rows.at] for part in vars(self.events).values()))
+        events = self.events.each(lambda part: part[rows.at])
         inputs = users_as_of(self.log, self.users, events.user, events.as_of, self.features)
         return Batch(inputs, events, events.bucket[:1])
 
@@ -155,9 +156,11 @@ class SequenceExamples:
         self.lengths = (end - begin - 1).cpu()
         self.begin = pad(begin, (0, 1))  # the last stretch is padding: it has no event
         self.end = pad(end, (0, 1), value=1)
-        self.count = int(self.lengths.sum())
+        first = self.order[ptr[:-1][ptr.diff() > 0]]
+        weightless = int((~log.counts).sum() - (~log.counts[first]).sum())
+        self.count = int(self.lengths.sum()) - weightless
         self.rows = len(self.lengths)
-        self.left_out = {FIRST_OF_USER: int((ptr.diff() > 0).sum())}
+        self.left_out = {FIRST_OF_USER: len(first), NO_WEIGHT: weightless}
 
     def batches(
         self, size: int, seed: int, padded: bool = False, of: Tensor | None = None
@@ -194,7 +197,10 @@ class SequenceExamples:
             self.users, self.log.user[shown[:, 0]], history, self.log.context[shown]
         )
         found = events_without_refresh(self.log, targets)
-        found = replace(found, item=torch.where(events >= 0, found.item, 0))
+        present = events >= 0
+        if found.weight is not None:
+            present &= found.weight > 0
+        found = replace(found, item=torch.where(present, found.item, 0))
         return Batch(inputs, found, found.bucket[:1], events.clamp(min=0))
 
 
@@ -218,9 +224,15 @@ class UserExamples:
         fewest = 2 if self.length else 1  # a history leaves at least one item as a target
         self.codes = (lengths >= fewest).nonzero().squeeze(1)
         self.lengths = lengths[self.codes].cpu()
-        self.count = int(self.lengths.sum())
+        known = torch.zeros_like(lengths, dtype=torch.bool)
+        known[self.codes] = True
+        weightless = int((~log.counts & known[log.user]).sum())
+        self.count = int(self.lengths.sum()) - weightless
         self.rows = len(self.lengths)
-        self.left_out = {ONLY_ONE: len(log.item) - self.count}
+        self.left_out = {
+            ONLY_ONE: len(log.item) - int(self.lengths.sum()),
+            NO_WEIGHT: weightless,
+        }
 
     def batches(
         self, size: int, seed: int, padded: bool = False, of: Tensor | None = None
@@ -243,8 +255,11 @@ class UserExamples:
         # The context has no columns here: the config refuses context columns with this target.
         context = self.log.context[self.order[self.ptr[user]]]
         inputs = user_inputs(self.users, user, history, context)
-        events = events_without_refresh(self.log, taken[~shown])
-        return Batch(inputs, events, events.bucket[:1], rows=row[~shown])
+        target = ~shown
+        if self.log.weighted:
+            target &= self.log.weight[taken] > 0
+        events = events_without_refresh(self.log, taken[target])
+        return Batch(inputs, events, torch.zeros_like(user[:1]), rows=row[target])
 
 
 def taken(values: Tensor, of: Tensor | None) -> Tensor:
@@ -259,7 +274,8 @@ def of_rows(batches: list[Tensor], of: Tensor | None) -> list[Tensor]:
 
 def events_without_refresh(log: Interactions, rows: Tensor) -> Events:
     """The rows [n] of the log as events of bucket 0, the only one without item activity."""
-    return Events(log.user[rows], log.item[rows], torch.zeros_like(rows), log.time[rows])
+    weight = log.weight[rows] if log.weighted else None
+    return Events(log.user[rows], log.item[rows], torch.zeros_like(rows), log.time[rows], weight)
 
 
 def random_part(row: Tensor, users: int, length: int, generator: torch.Generator) -> Tensor:

@@ -110,7 +110,7 @@ def cut_cross_entropy(compared: BatchVectors) -> Tensor:
     each: Tensor = linear_cross_entropy_apply(user, compared.candidate.contiguous(), params).float()
     if compared.present is None:
         return each.mean()
-    return torch.where(compared.present, each, 0).sum() / compared.number
+    return compared.weighted(each).sum() / compared.total_weight
 
 
 def _installed() -> bool:

@@ -14,7 +14,7 @@ LOGITS_AT_ONCE = {"cpu": 2_000_000, "cuda": 64_000_000}  # on a CPU they stay in
 
 
 def softmax_cross_entropy(compared: BatchVectors, log_count: Tensor | None) -> Tensor:
-    """Mean over events of -log of the own item's share of the softmax. → [].
+    """Weighted mean over events of -log of the own item's share of the softmax. → [].
 
     The softmax is over the own item and the shared candidates, without a candidate that is one of
     the event's own items. log_count: [C], subtracted from the candidates' logits; None for nothing.
@@ -27,12 +27,12 @@ def softmax_cross_entropy(compared: BatchVectors, log_count: Tensor | None) -> T
     total: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         user, compared.own, compared.candidate, log_count, compared, dtype
     )
-    return total / compared.number
+    return total / compared.total_weight
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Sum of the cross-entropies of all events. The forward pass also computes the gradients, while
-    a chunk's logits are in memory (as Liger Kernel does, Hsu et al. 2024).
+    """Weighted sum of the cross-entropies of all events. The forward pass also computes the
+    gradients, while a chunk's logits are in memory (as Liger Kernel does, Hsu et al. 2024).
 
     The logits of a user are computed once, even if several events share the user.
     """
@@ -59,10 +59,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             odds.sub_(highest[:, None]).exp_()
             above = positive[events] - highest[row]
             total = odds.sum(1)[row] + above.exp()
-            present = None if compared.present is None else compared.present[events]
-            loss += _counted(total.log() - above, present).sum()
-            share[events] = _counted(above.exp() / total - 1, present)
-            each = _counted(1 / total, present)
+            loss += compared.weighted(total.log() - above, events).sum()
+            share[events] = compared.weighted(above.exp() / total - 1, events)
+            each = compared.weighted(1 / total, events)
             weight = torch.zeros_like(highest).index_add_(0, row, each)[:, None]
             odds = odds.to(dtype)  # weighting after the products is cheaper than weighting odds
             grad_user[at] = (odds @ candidates) * weight
@@ -76,11 +75,6 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_user = grad_user.index_add(0, user_of, (share * own).float())
         grad_own = grad * share * user.index_select(0, user_of)
         return grad * grad_user, grad_own, grad * grad_candidate, None, None, None
-
-
-def _counted(values: Tensor, present: Tensor | None) -> Tensor:
-    """Values of events, 0 for those that are padding. [e] → [e]."""
-    return values if present is None else torch.where(present, values, 0)
 
 
 def _masked(logits: Tensor, log_count: Tensor | None, compared: BatchVectors, at: slice) -> Tensor:

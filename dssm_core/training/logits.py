@@ -24,12 +24,14 @@ class Logits(NamedTuple):
     catalogue: int
     present: Tensor | None = None  # [B], which events are not padding; None if all
     candidates: Tensor | None = None  # [] or [B], number of candidates without padding
+    weight: Tensor | None = None  # [B], weight of each event; None if all weigh 1
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over events. values: [B] → []."""
+        """Weighted mean over events. values: [B] → []."""
         if self.present is None:
             return values.mean()
-        return torch.where(self.present, values, 0).sum() / self.present.sum()
+        total = total_weight(self.present, self.weight)
+        return weighted(values, self.present, self.weight).sum() / total
 
     def mean_of_candidates(self, values: Tensor) -> Tensor:
         """Mean over each event's candidates. values: [B, C], 0 where left out → [B]."""
@@ -83,11 +85,18 @@ class BatchVectors(NamedTuple):
     rows: Tensor | None = None  # [n] ascending rows of `user`
     availability: Availability | None = None  # None if all items are always available
     present: Tensor | None = None  # [n], which events are not padding; None if all
+    weight: Tensor | None = None  # [n], weight of each event; None if all weigh 1
 
     @property
-    def number(self) -> Tensor | int:
-        """The number of events without padding."""
-        return len(self.own) if self.present is None else self.present.sum()
+    def total_weight(self) -> Tensor | int:
+        """The sum of the weights of all events; without weights the number of events."""
+        return len(self.own) if self.present is None else total_weight(self.present, self.weight)
+
+    def weighted(self, values: Tensor, at: slice = slice(None)) -> Tensor:
+        """Values of the events `at`, times their weights; 0 for padding. [e] → [e]."""
+        if self.present is None:
+            return values
+        return weighted(values, self.present[at], None if self.weight is None else self.weight[at])
 
     def left_out(self, at: slice) -> Tensor:
         """Which candidates are no negatives of the users in the rows `at`. → [b, C].
@@ -131,6 +140,7 @@ class BatchVectors(NamedTuple):
             self.catalogue,
             self.present,
             real,
+            self.weight,
         )
 
     def events_of(self, at: slice) -> tuple[slice, Tensor]:
@@ -153,6 +163,22 @@ class BatchVectors(NamedTuple):
         hits = torch.zeros(len(self.user[at]), len(ordered), dtype=torch.bool, device=row.device)
         hits[row[event], position[column]] = True
         return hits
+
+
+def weighted(values: Tensor, present: Tensor, weight: Tensor | None) -> Tensor:
+    """Values of events times their weights, 0 for padding. All [e] → [e]."""
+    return torch.where(present, values if weight is None else values * weight, 0)
+
+
+def total_weight(present: Tensor, weight: Tensor | None) -> Tensor:
+    """The sum of the weights of events, which a sum of `weighted` values is divided by. → [].
+
+    It is positive also where no event counts, so that the mean is then 0.
+    """
+    if weight is None:
+        return present.sum()
+    total = weighted(weight, present, None).sum()
+    return total.clamp(min=torch.finfo(total.dtype).tiny)
 
 
 def similarity(user: Tensor, item: Tensor) -> Tensor:

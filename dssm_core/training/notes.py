@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from dssm_core.aliases import JSON
 from dssm_core.config import Train
 from dssm_core.features.events import BEFORE_FIRST_REFRESH, UNKNOWN_ITEM
@@ -27,6 +29,23 @@ def warn(settings: Train, best_epoch: int, examples: Examples, positives: int) -
     for note in found:
         log.warning("%s", note)
     return {"left_out": reasons, "notes": found}
+
+
+def weights_of(weight: Tensor) -> dict[str, float]:
+    """Log and return the sum and the range of the weights [n] of the training set's positives."""
+    found = {
+        "sum": round(float(weight.double().sum()), 6),
+        "min": round(float(weight.min()), 6),
+        "max": round(float(weight.max()), 6),
+    }
+    log.info("%s", weights_sentence(found))
+    return found
+
+
+def weights_sentence(weights: Mapping[str, float]) -> str:
+    """What `weights_of` found."""
+    least, most, total = (f"{weights[name]:,.8g}" for name in ("min", "max", "sum"))
+    return f"positives of the training set weigh {least} to {most}, {total} in sum (data.weight)"
 
 
 def left_out(examples: Examples, positives: int) -> dict[str, int]:

@@ -74,6 +74,7 @@ class Objective:
         self.loss = families.build(LOSSES, config.loss)
         self.samplers = samplers_of(config)
         self.padded = shapes.fixed(device) and self.fixed_shapes
+        self.masked = self.padded or log.weighted  # whether events of item 0 do not count
         self.tables: dict[str, Tables] = {}
         for name in self.samplers:
             tables = load_sampler_tables(samples, phase, name)
@@ -141,7 +142,8 @@ class Objective:
             candidate_users=candidates.users,
             rows=batch.rows,
             availability=self._availability(batch, candidates.items, len(users)),
-            present=events.item > 0 if self.padded else None,
+            present=events.item > 0 if self.masked else None,
+            weight=events.weight,
         )
 
     def _availability(self, batch: Batch, items: Tensor, users: int) -> Availability | None:
@@ -191,8 +193,8 @@ class Objective:
             no_user = torch.full_like(events.user[:1], -1).expand(number)
             parts.append(items)
             users.append(events.user if sampler.from_batch else no_user)
-            padded = self.padded and sampler.from_batch
-            log_number = (items > 0).sum().log() if padded else math.log(number)
+            masked = self.masked and sampler.from_batch
+            log_number = (items > 0).sum().log() if masked else math.log(number)
             samplers.append((sampler, tables, log_number))
         from_batch = any(sampler.from_batch for sampler in self.samplers.values())
         candidate_users = torch.cat(users) if from_batch else None

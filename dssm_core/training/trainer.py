@@ -31,7 +31,7 @@ from dssm_core.runs.run import Run
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
 from dssm_core.training.device import check_memory, choose_device, deterministic, device_errors
 from dssm_core.training.epoch_selection import HeldOutQueries
-from dssm_core.training.notes import warn
+from dssm_core.training.notes import warn, weights_of
 from dssm_core.training.objective import Objective
 from dssm_core.training.optimizers import horizon, learning_rate, make_optimizers
 from dssm_core.training.progress import Progress
@@ -77,6 +77,8 @@ def train_towers(run: Run, work: Path, live_logger: Callable[[Run], MetricLogger
     }
     if start:
         info["started_from"] = start.name
+    if prepared.log.weighted:
+        info["weights"] = weights_of(prepared.log.weight)
     examples = trainer.objective.examples
     info |= warn(run.config.train, progress.best_epoch, examples, len(prepared.log.item))
     return Outcome({"events": examples.count, "steps": progress.step}, info)
@@ -146,9 +148,9 @@ class Trainer:
         if not examples.count:
             raise DataError(
                 f"there are no events to train on in the {phase} phase: no user has two"
-                " interactions in the train window, or every item was first clicked after the"
-                " refresh before its clicks. Give more split.train_days, or a smaller"
-                " features.activity.refresh_h"
+                " interactions in the train window, every item was first clicked after the"
+                " refresh before its clicks, or all events are of weight 0 (data.weight). Give more"
+                " split.train_days, or a smaller features.activity.refresh_h"
             )
         self.steps_per_epoch = len(self.objective.batches(seed=0))
         self._start(state)

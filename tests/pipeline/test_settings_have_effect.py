@@ -50,6 +50,7 @@ NO_NUMBERS = {
 VALUES = {
     "data.timezone": "America/Sao_Paulo",
     "data.positive": "timestamp > 1709400000000",
+    "data.weight": {"column": "device", "values": {"mobile": 1, "desktop": 3, "tablet": 0}},
     "validation.min_rows_per_day": 1_000_000,
     "validation.ranges": {"timestamp": [0, 1]},
     "validation.drift.warn.volume": 1e-6,

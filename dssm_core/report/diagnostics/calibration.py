@@ -103,6 +103,6 @@ def draw(
 def _last_events(log: Interactions, times: torch.Tensor) -> Events:
     """The training events since the last refresh; all of them if it has none."""
     first = int(torch.searchsorted(log.time, times[-1]))
-    parts = {name: getattr(log, name)[first:] for name in ("user", "item", "time")}
+    parts = {name: getattr(log, name)[first:] for name in ("user", "item", "time", "weight")}
     events = training_events(replace(log, **parts) if first else log, times)
     return events if len(events.user) else training_events(log, times)

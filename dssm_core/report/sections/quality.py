@@ -15,7 +15,7 @@ from dssm_core.report.subject import Subject
 from dssm_core.report.text import interval, share
 from dssm_core.runs.gate_report import POPULATIONS, Scores
 from dssm_core.runs.layout import CURVES_FILE, HISTORY_FILE
-from dssm_core.training.notes import few_events
+from dssm_core.training.notes import few_events, weights_sentence
 
 TRAINING_INFO = {
     "best_epoch": "epochs",
@@ -57,7 +57,10 @@ def _events(subject: Subject) -> list[str]:
     if "left_out" not in manifest.info:
         return []
     says = few_events(manifest.rows["events"], manifest.info["left_out"])
-    return [f"{says}.", *(note for note in manifest.info["notes"] if not note.startswith(says))]
+    notes = [note for note in manifest.info["notes"] if not note.startswith(says)]
+    if weights := manifest.info.get("weights"):
+        notes.append(f"The {weights_sentence(weights)}.")
+    return [f"{says}.", *notes]
 
 
 def recall(subject: Subject) -> ReportSection:

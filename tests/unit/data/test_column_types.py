@@ -27,6 +27,23 @@ def config(kind: str = "categorical", **data: object) -> Config:
     )
 
 
+@pytest.mark.parametrize(
+    ("values", "type_", "says"),
+    [
+        (None, "date32[day]", "but data.weight needs numbers"),
+        (None, "list<element: double>", "but data.weight needs numbers"),
+        ({"a": 1}, "list<element: string>", "but data.weight.values needs one value a cell"),
+        ({"a": 1}, "struct<a: int64>", "but data.weight.values needs one value a cell"),
+    ],
+)
+def test_a_weight_needs_numbers_or_single_values(values: object, type_: str, says: str) -> None:
+    made = config(weight={"column": "w", "values": values})
+    (problem,) = type_problems(made, tables("string", w=type_))
+    assert says in problem
+    for suits in ("string", "int64", "double", "bool", "decimal128(9, 2)"):
+        assert type_problems(made, tables("string", w=suits)) == []
+
+
 def tables(kind: str, **columns: str) -> IngestedTables:
     items = {ITEM: "string", "x": kind}
     return IngestedTables(Path(), {INTERACTIONS: OWN | columns, ITEMS: items})

@@ -6,6 +6,7 @@ import torch
 from dssm_core.config import parse_config
 from dssm_core.features.events import (
     BEFORE_FIRST_REFRESH,
+    NO_WEIGHT,
     UNKNOWN_ITEM,
     left_out,
     training_events,
@@ -39,7 +40,12 @@ def test_events_by_hand():
     ]  # 5: before any refresh; 13 and 25: their items were not known yet
     assert events.bucket.tolist() == [0, 1]
     assert events.as_of.tolist() == [10, 20]
-    assert left_out(log, torch.tensor([10, 20])) == {BEFORE_FIRST_REFRESH: 1, UNKNOWN_ITEM: 2}
+    reasons = {BEFORE_FIRST_REFRESH: 1, UNKNOWN_ITEM: 2, NO_WEIGHT: 0}
+    assert left_out(log, torch.tensor([10, 20])) == reasons
+    weighted = replace(log, weight=torch.tensor([2.0, 0, 1, 0.5, 0]))
+    events = training_events(weighted, torch.tensor([10, 20]))
+    assert (events.user.tolist(), events.weight.tolist()) == ([4], [0.5])
+    assert left_out(weighted, torch.tensor([10, 20])) == reasons | {NO_WEIGHT: 1}
 
 
 def test_without_activity_every_event_but_a_users_first_counts():

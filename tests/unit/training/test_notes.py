@@ -3,13 +3,14 @@
 import json
 
 import pytest
+import torch
 
 from dssm_core.config import Train, parse_config
 from dssm_core.features.dataset import load_prepared
 from dssm_core.features.events import BEFORE_FIRST_REFRESH, FIRST_OF_USER, ONLY_ONE, UNKNOWN_ITEM
 from dssm_core.runs.run import create_run
 from dssm_core.runs.transaction import execute
-from dssm_core.training.notes import HELD_BACK, notes
+from dssm_core.training.notes import HELD_BACK, notes, weights_of, weights_sentence
 from dssm_core.training.trainer import train_towers
 from tests.conftest import small_config
 
@@ -77,3 +78,11 @@ def test_events_and_the_rest_add_up_to_the_training_set(changes, reasons, tmp_pa
     metric = run.config.train.chosen_by
     assert f"validation_{metric}" in outcome.info
     assert any(f"valid_{metric}" in values for values in logged)
+
+
+def test_the_weights_are_summed_up():
+    found = weights_of(torch.tensor([0.5, 2.0, 1000.0]))
+    assert found == {"sum": 1002.5, "min": 0.5, "max": 1000.0}
+    assert weights_sentence(found) == (
+        "positives of the training set weigh 0.5 to 1,000, 1,002.5 in sum (data.weight)"
+    )
