@@ -73,7 +73,7 @@ def test_events_and_the_rest_add_up_to_the_training_set(changes, reasons, tmp_pa
     assert positives == run.need("split_by_time").rows["train"]
     assert outcome.rows["events"] + sum(left.values()) == positives
     assert reasons <= left.keys() <= reasons | {UNKNOWN_ITEM, ONLY_ONE}
-    assert "raise train.epochs" in outcome.info["notes"][0]
+    assert "raise train.max_epochs" in outcome.info["notes"][0]
     json.dumps(outcome.info)
     metric = run.config.train.chosen_by
     assert f"validation_{metric}" in outcome.info
