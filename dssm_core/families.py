@@ -22,6 +22,7 @@ MAX_INT = 2**63 - 1
 SOURCES = {
     "delimited": "dssm_core.data.sources.delimited:Delimited",
     "globo": "dssm_core.data.sources.globo:Globo",
+    "json_lines": "dssm_core.data.sources.json_lines:JsonLines",
     "landed": "dssm_core.data.sources.landed:LandedDays",
     "movielens": "dssm_core.data.sources.movielens:MovieLens",
     "parquet": "dssm_core.data.sources.parquet:Parquet",

@@ -1,4 +1,5 @@
-"""Conditions on the columns of items, such as `category in ['news', 'sport'] and price < 20`.
+"""Conditions on columns, such as `category in ['news', 'sport'] and price < 20`: one grammar for
+filters of items (serving.filters) and for the rows of a log (data.positive, split.relevant).
 
 The text is parsed as a Python expression and only comparisons, `in`, `and`, `or` and `not` are
 accepted: nothing is evaluated.
@@ -7,156 +8,156 @@ accepted: nothing is evaluated.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import reduce
-from operator import and_, or_
-from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypeIs
 
 from dssm_core.errors import DataError, shorten
-from dssm_core.families import did_you_mean
-
-if TYPE_CHECKING:  # Airflow's parser reads configs, and must not load numpy and pandas
-    import pandas as pd
-
-    from dssm_core.aliases import Bools
 
 MAX_LENGTH = 10_000  # characters of one condition
 MAX_DEPTH = 30  # nested parentheses, `and`, `or` and `not`
+MAX_WHOLE = 2**63  # of a whole number
 EXAMPLE = "category in ['news', 'sport'] and price < 20"
-
-COMPARE: dict[type[ast.cmpop], str] = {  # names of numpy's functions
-    ast.Eq: "equal",
-    ast.NotEq: "not_equal",
-    ast.Lt: "less",
-    ast.LtE: "less_equal",
-    ast.Gt: "greater",
-    ast.GtE: "greater_equal",
+# One comparison with a number is read without Python's grammar, for columns such as `class`
+PLAIN = re.compile(
+    r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(==|!=|>=|<=|>|<)\s*([+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*"
+)
+OPERATORS: dict[type[ast.cmpop], str] = {
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
 }
-MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.Gt,
-    ast.LtE: ast.GtE,
-    ast.Gt: ast.Lt,
-    ast.GtE: ast.LtE,
-}
+MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 CONSTANTS = {"true": True, "false": False}
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`column operator value`. A missing value meets no comparison."""
+
+    column: str
+    operator: str
+    value: Value
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """`column in [values]`."""
+
+    column: str
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Holds:
+    """`value in column`, for a column of lists."""
+
+    column: str
+    value: Value
+
+
+@dataclass(frozen=True)
+class Not:
+    """True where `part` is not."""
+
+    part: Test
+
+
+@dataclass(frozen=True)
+class Every:
+    """True where all parts are (`and`)."""
+
+    parts: tuple[Test, ...]
+
+
+@dataclass(frozen=True)
+class Some:
+    """True where one of the parts is (`or`)."""
+
+    parts: tuple[Test, ...]
+
+
+Leaf = Comparison | OneOf | Holds
+Test = Leaf | Not | Every | Some
 
 
 class Condition:
-    """A parsed condition. Raises DataError if the text is not a condition."""
+    """A parsed condition: its text and its tree. Raises DataError if the text is none."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.tree = _parse(text)
+        self.tree = self._plain() or self._test(_parse(text))
 
-    def mask(self, items: Mapping[str, pd.Series[Any]]) -> Bools:
-        """Which items meet the condition. An item without a value meets no comparison. → [N]
+    def leaves(self) -> Iterator[Leaf]:
+        """The comparisons, in the order of the text."""
+        yield from _leaves(self.tree)
 
-        items: columns by name, [N] each. Raises DataError for another column, or a value that
-        cannot be compared with the column's type.
-        """
-        return self._mask(self.tree, items)
+    def error(self, problem: str) -> DataError:
+        """The error of a condition that cannot be used, with an example."""
+        return DataError(f"condition {shorten(self.text)!r} {problem}. An example: `{EXAMPLE}`")
 
-    def _mask(self, node: ast.expr, items: Mapping[str, pd.Series[Any]]) -> Bools:
+    def _plain(self) -> Comparison | None:
+        match = PLAIN.fullmatch(self.text)
+        if not match or match[1] in CONSTANTS:
+            return None
+        return Comparison(match[1], match[2], float(match[3]) if "." in match[3] else int(match[3]))
+
+    def _test(self, node: ast.expr) -> Test:
         if isinstance(node, ast.BoolOp):
-            combine = and_ if isinstance(node.op, ast.And) else or_
-            return reduce(combine, (self._mask(part, items) for part in node.values))
+            parts = tuple(map(self._test, node.values))
+            return Every(parts) if isinstance(node.op, ast.And) else Some(parts)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            return ~self._mask(node.operand, items)
+            return Not(self._test(node.operand))
         if isinstance(node, ast.Name):  # a column of true and false
-            return self._compare(items, node, ast.Eq(), ast.Constant(True))
+            return self._comparison(node, ast.Eq(), ast.Constant(True))
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
-            parts = zip(sides, node.ops, sides[1:], strict=False)
-            return reduce(and_, (self._compare(items, *part) for part in parts))
-        raise self._error("is not a comparison")
+            triples = zip(sides, node.ops, sides[1:], strict=False)
+            parts = tuple(self._comparison(*triple) for triple in triples)
+            return parts[0] if len(parts) == 1 else Every(parts)
+        raise self.error("is not a comparison")
 
-    def _compare(
-        self,
-        items: Mapping[str, pd.Series[Any]],
-        left: ast.expr,
-        operator: ast.cmpop,
-        right: ast.expr,
-    ) -> Bools:
-        import numpy as np
+    def _comparison(self, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> Test:
+        if isinstance(operator, ast.In):
+            return self._member(left, right)
+        if isinstance(operator, ast.NotIn):
+            return Not(self._member(left, right))
+        sign = OPERATORS.get(type(operator))
+        if sign and _is_column(right) and not _is_column(left):
+            left, right, sign = right, left, MIRRORED.get(sign, sign)
+        if not sign or not _is_column(left):
+            raise self.error("does not compare a column with a value")
+        value = self._value(right)
+        if isinstance(value, bool) and sign not in ("==", "!="):
+            raise self.error("compares true or false by size")
+        return Comparison(left.id, sign, value)
 
-        if isinstance(operator, ast.In | ast.NotIn):
-            mask = self._member(items, left, right)
-            return mask if isinstance(operator, ast.In) else ~mask
-        if _is_column(right) and not _is_column(left):
-            mirrored = MIRRORED.get(type(operator), type(operator))()
-            return self._compare(items, right, mirrored, left)
-        if not _is_column(left) or type(operator) not in COMPARE:
-            raise self._error("does not compare a column with a value")
-        column = self._column(items, left)
-        value = self._like(column, self._value(right), left.id)
-        mask = np.zeros(len(column), dtype=np.bool_)
-        present = column.notna().to_numpy()
-        if isinstance(value, bool) and type(operator) not in (ast.Eq, ast.NotEq):
-            raise self._error("compares true or false by size")
-        compare = getattr(np, COMPARE[type(operator)])
-        mask[present] = compare(column[present].to_numpy(), value)
-        return mask
-
-    def _member(
-        self, items: Mapping[str, pd.Series[Any]], left: ast.expr, right: ast.expr
-    ) -> Bools:
-        """`column in [values]`, or `value in column` for a column of lists."""
-        import numpy as np
-
+    def _member(self, left: ast.expr, right: ast.expr) -> Test:
         if _is_column(left) and isinstance(right, ast.List | ast.Tuple | ast.Set):
-            column = self._column(items, left)
-            values = [self._like(column, self._value(part), left.id) for part in right.elts]
-            return np.asarray(column.isin(values), dtype=np.bool_)
+            return OneOf(left.id, tuple(map(self._value, right.elts)))
         if not _is_column(right):
-            raise self._error("has an `in` without a column")
-        column = self._column(items, right)
-        value = self._value(left)
-        flat = column.reset_index(drop=True).explode().dropna()
-        mask = np.zeros(len(column), dtype=np.bool_)
-        mask[flat.index[(flat == self._like(flat, value, right.id)).to_numpy()]] = True
-        return mask
+            raise self.error("has an `in` without a column")
+        return Holds(right.id, self._value(left))
 
-    def _column(self, items: Mapping[str, pd.Series[Any]], node: Any) -> pd.Series[Any]:
-        if node.id not in items:
-            known = list(items)
-            hint = did_you_mean(node.id, known) if known else "the model has no item columns"
-            raise DataError(
-                f"condition {shorten(self.text)!r} names {node.id!r}, which is no item column of"
-                f" the model: {hint}"
-            )
-        return items[node.id]
-
-    def _value(self, node: ast.expr) -> Any:
+    def _value(self, node: ast.expr) -> Value:
         try:
             value = ast.literal_eval(node)
-        except ValueError:
+        except (ValueError, TypeError):
             value = CONSTANTS.get(node.id) if isinstance(node, ast.Name) else None
         if not isinstance(value, bool | int | float | str):
-            raise self._error("compares with something other than a number, a text, true or false")
+            raise self.error("compares with something other than a number, a text, true or false")
+        if isinstance(value, str) and not _is_plain(value):
+            raise self.error("compares with a text that has a NUL or half of a character")
+        if not isinstance(value, str) and not abs(value) < MAX_WHOLE:
+            raise self.error("compares with a number beyond 63 bits")
         return value
-
-    def _like(self, column: pd.Series[Any], value: Any, name: str) -> Any:
-        """The value in the type of the column; a time as text becomes ms."""
-        import pandas as pd
-
-        dtype = column.dtype
-        if pd.api.types.is_bool_dtype(dtype):
-            wanted, fits = "true or false", isinstance(value, bool)
-        elif pd.api.types.is_numeric_dtype(dtype):
-            value = time_ms(value) if isinstance(value, str) else value
-            wanted, fits = "a number or a time", not isinstance(value, bool | None)
-        else:
-            value = str(value) if isinstance(value, int) and value is not True else value
-            wanted, fits = "a text", isinstance(value, str)
-        if not fits:
-            raise self._error(f"compares {name!r} with another type: give {wanted}")
-        return value
-
-    def _error(self, problem: str) -> DataError:
-        return DataError(f"condition {shorten(self.text)!r} {problem}. An example: `{EXAMPLE}`")
 
 
 def time_ms(text: str) -> int | None:
@@ -169,8 +170,26 @@ def time_ms(text: str) -> int | None:
     return round(time.timestamp() * 1000)
 
 
+def _leaves(test: Test) -> Iterator[Leaf]:
+    if isinstance(test, Not):
+        yield from _leaves(test.part)
+    elif isinstance(test, Every | Some):
+        for part in test.parts:
+            yield from _leaves(part)
+    else:
+        yield test
+
+
 def _is_column(node: ast.expr) -> TypeIs[ast.Name]:
     return isinstance(node, ast.Name) and node.id not in CONSTANTS
+
+
+def _is_plain(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def _parse(text: str) -> ast.expr:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, Field, PlainValidator, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    PlainValidator,
+    field_validator,
+    model_validator,
+)
 
 from dssm_core import families
 from dssm_core.columns import LABEL
 from dssm_core.config.base import Member, Section
 from dssm_core.config.merge import IMPLIED_KINDS
+from dssm_core.config.row_conditions import check_row_condition
 from dssm_core.errors import ConfigError, shorten, shown
 from dssm_core.families import SPLITS
 
@@ -23,9 +30,6 @@ else:
     SplitMember = Any
 
 
-COMPARISON = re.compile(
-    r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(==|!=|>=|<=|>|<)\s*([+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*"
-)
 MAX_WEIGHT = 1e6  # beyond it, small weights would be lost in a float32 sum
 OF_NUMBERS = ("log", "scale", "min", "max")  # settings of a weight that is a number in the log
 Ranges = dict[str, tuple[float | None, float | None]]
@@ -89,10 +93,12 @@ class Data(Section):
     """The source of the log: a member of the sources family."""
     timezone: str = "UTC"
     """The time zone in which a day begins, an IANA name such as America/Sao_Paulo."""
-    positive: str = "label == 1"
-    """The comparison that makes a row a positive interaction, such as `rating > 3`."""
-    labels: Annotated[tuple[float, ...], Field(min_length=1)] = (0, 1)
-    """The values that the column `label` may have; rows with other values are quarantined."""
+    positive: Annotated[str, AfterValidator(check_row_condition)] = "label == 1"
+    """The condition that makes a row a positive interaction, such as `rating > 3` or `event in
+    ['click', 'purchase'] and seconds >= 30`. A missing value meets no comparison."""
+    labels: Annotated[tuple[float, ...], Field(min_length=1)] | None = (0, 1)
+    """The values that the column of numbers in `positive` may have (of several columns, `label`);
+    rows with other values are quarantined. Null allows every number."""
     weight: Weight | None = None
     """How much each positive counts in the loss of training, such as a purchase more than a click;
     null weighs all alike."""
@@ -103,15 +109,6 @@ class Data(Section):
         if value not in zone_names():
             raise ValueError(
                 f"unknown time zone {value!r}; use an IANA name such as America/Sao_Paulo or UTC"
-            )
-        return value
-
-    @field_validator("positive")
-    @classmethod
-    def _check_positive(cls, value: str) -> str:
-        if not COMPARISON.fullmatch(value):
-            raise ValueError(
-                "write a column, one of == != > >= < <=, and a number, such as `rating > 2`"
             )
         return value
 

@@ -15,8 +15,10 @@ from pydantic import TypeAdapter
 
 from dssm_core import families
 from dssm_core.config.config import Config
-from dssm_core.config.data import DriftRefusals
+from dssm_core.config.data import Data, DriftRefusals
+from dssm_core.config.log_columns import number_columns, text_columns
 from dssm_core.config.members import members_in_use
+from dssm_core.config.row_conditions import label_column, read_row_condition
 from dssm_core.families import BASELINES, SOURCES, TOWERS
 
 
@@ -24,8 +26,31 @@ def problems_of(config: Config) -> list[str]:
     """A sentence for each setting that does not go with the others or has no effect, and what to do
     instead.
     """
-    rules = (families.improper_numbers, _gate, _time, _histories, _target, _members, _unused)
+    rules = (
+        families.improper_numbers,
+        _conditions,
+        _gate,
+        _time,
+        _histories,
+        _target,
+        _members,
+        _unused,
+    )
     return list(dict.fromkeys(problem for rule in rules for problem in rule(config)))
+
+
+def _conditions(config: Config) -> Iterator[str]:
+    """The columns of data.positive and split.relevant beside the other uses of columns."""
+    if both := sorted(text_columns(config) & number_columns(config)):
+        yield (
+            f"column {both[0]!r} is compared with a text, but the config uses it as a number too:"
+            " compare it with numbers"
+        )
+    has_labels = label_column(read_row_condition(config.data.positive)) is not None
+    if not has_labels and config.data.labels != Data.model_fields["labels"].default:
+        yield (
+            "data.labels has no effect: data.positive compares no label with numbers. Leave it out"
+        )
 
 
 def _gate(config: Config) -> Iterator[str]:

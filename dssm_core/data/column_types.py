@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from dssm_core.columns import INTERACTIONS, ITEMS, USERS
 from dssm_core.config import Config
-from dssm_core.data.ingest import IngestedTables, number_columns
+from dssm_core.config.log_columns import number_columns
+from dssm_core.data.ingest import IngestedTables
 
 NUMBERS = ("int", "uint", "float", "halffloat", "double", "bool", "decimal", "string")
 LISTS = ("list<", "large_list<", "fixed_size_list<")

@@ -15,7 +15,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from dssm_core.columns import ROW
 from dssm_core.config import Resources
-from dssm_core.data.sql import identifier, literal
+from dssm_core.data.sql import identifier, literal, whole_lines
 from dssm_core.errors import DataError, ServiceError
 from dssm_core.runs.files import scratch
 from dssm_core.runs.memory import planned
@@ -25,6 +25,7 @@ UNREADABLE = duckdb.Error  # damage makes DuckDB raise errors of nearly every cl
 MESSAGE_LINES = 4
 EXCEPTION = re.compile(r"\b\w+Exception: ")  # classes of the libraries in DuckDB
 NOT_UTF_16 = "File is not utf-16 encoded"
+DAMAGED_JSON = re.compile(r'(?:Malformed JSON|JSON transform error) in file "(.+?)", ')
 UNPARSED = "state machine reached an invalid state"  # of DuckDB's CSV reader
 
 
@@ -101,10 +102,33 @@ def unreadable(error: duckdb.Error) -> DataError:
             " beyond U+FFFF, such as emoji, which are not read from UTF-16. Convert the files to"
             " UTF-8, for example with iconv -f UTF-16 -t UTF-8"
         )
+    damaged = DAMAGED_JSON.search(str(error))
+    if damaged and (line := _json_line(Path(damaged[1]))):
+        return DataError(
+            f"the log cannot be read: line {line} of {damaged[1]!r} is no JSON object. Fix or"
+            " remove the line, or copy the file again"
+        )
     return DataError(
         f"the log cannot be read: {duckdb_message(error)}{where}. Copy the file again, or fix or"
         " remove the line"
     )
+
+
+def _json_line(file: Path) -> int | None:
+    """The number of the first line that is no JSON object, None if there is none. DuckDB's own
+    number leaves out empty lines.
+    """
+    is_object = "CASE WHEN json_valid(line) THEN json_type(line) IN ('OBJECT', 'NULL') END"
+    query = f"""
+    SELECT min(nth) FROM (SELECT row_number() OVER () AS nth, line FROM {whole_lines([file])})
+    WHERE trim(line) <> '' AND {is_object} IS NOT true
+    """
+    try:
+        with duckdb.connect() as con:
+            (line,) = one_row(con, query)
+    except duckdb.Error:  # such as text that is not UTF-8: DuckDB's message says it
+        return None
+    return None if line is None else int(line)
 
 
 def duckdb_message(error: duckdb.Error) -> str:

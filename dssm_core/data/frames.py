@@ -12,8 +12,8 @@ from duckdb import DuckDBPyConnection
 
 from dssm_core.columns import AVAILABLE_FROM, AVAILABLE_UNTIL, INTERACTIONS, ITEM, ROW, TIME
 from dssm_core.config import Config
+from dssm_core.config.row_conditions import read_row_condition
 from dssm_core.data import drift
-from dssm_core.data.comparison import parse_comparison
 from dssm_core.data.database import one_row
 from dssm_core.data.ingest import IngestedTables, number_sql
 from dssm_core.data.rules import (
@@ -27,6 +27,7 @@ from dssm_core.data.rules import (
     required_columns,
     row_rules,
 )
+from dssm_core.data.row_conditions import rows_sql
 from dssm_core.data.sources.canonical import RAW
 from dssm_core.data.split import window_of
 from dssm_core.data.sql import identifier, numbered_rows, parquet
@@ -140,7 +141,7 @@ def _column(config: Config, name: str, table: str, tables: IngestedTables) -> st
         ends = f"CASE WHEN {AVAILABLE_UNTIL} <= {AVAILABLE_FROM} THEN {ITEM} END"
         return f"{ends} AS {NEVER_AVAILABLE}"
     if name == UNWEIGHTED and config.data.weight:
-        positive = parse_comparison(config.data.positive).sql(tables.columns(table))
+        positive = rows_sql(read_row_condition(config.data.positive), tables.columns(table))
         return f"{unweighted_sql(config.data.weight, positive)} AS {UNWEIGHTED}"
     types = tables.types[table]
     stem = name.removeprefix(RAW)

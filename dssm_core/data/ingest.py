@@ -12,7 +12,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from dssm_core import families
 from dssm_core.columns import INTERACTIONS, ITEMS, TIME, USERS
 from dssm_core.config import Config
-from dssm_core.data.comparison import parse_comparison
+from dssm_core.config.log_columns import number_columns
 from dssm_core.data.database import UNREADABLE, connect, unreadable, write_table
 from dssm_core.data.sources.canonical import RAW, unparsed_text
 from dssm_core.data.sources.protocol import Source
@@ -100,24 +100,6 @@ def _ingest(con: DuckDBPyConnection, config: Config, work: Path) -> int:
             write_table(con, parse_numbers(table, numbers), work / table_file(name))
     interactions = parse_numbers(tables.interactions, numbers)
     return write_table(con, interactions, work / table_file(INTERACTIONS), TIME)
-
-
-def number_columns(config: Config) -> set[str]:
-    """The columns that must be numbers: compared columns, numeric features and targets of means."""
-    columns = config.features.columns
-    numeric = {
-        feature.column
-        for feature in (*columns.user, *columns.item, *columns.context)
-        if feature.kind == "numeric"
-    }
-    return numeric | set(columns.targets()) | compared_columns(config)
-
-
-def compared_columns(config: Config) -> set[str]:
-    """The columns of interactions in the config's comparisons: data.positive and split.relevant."""
-    relevant = config.split.relevant
-    comparisons = (config.data.positive, relevant)
-    return {parse_comparison(text).column for text in comparisons if text}
 
 
 def parse_numbers(relation: DuckDBPyRelation, numbers: set[str]) -> DuckDBPyRelation:

@@ -24,9 +24,10 @@ from dssm_core.columns import (
     USERS,
 )
 from dssm_core.config import Config, DriftLimits, Feature, Weight
+from dssm_core.config.log_columns import compared_columns, label_is_optional, number_columns
+from dssm_core.config.row_conditions import label_column, read_row_condition
 from dssm_core.data import drift
-from dssm_core.data.comparison import parse_comparison
-from dssm_core.data.ingest import IngestedTables, compared_columns, number_columns
+from dssm_core.data.ingest import IngestedTables
 from dssm_core.data.sources.canonical import RAW, TIMES
 from dssm_core.data.splits.days import Days
 from dssm_core.errors import shorten
@@ -132,8 +133,9 @@ def required_columns(config: Config, table: str) -> list[str]:
     required = [feature.column for feature in features[table] if feature.in_table]
     if table == INTERACTIONS:
         required += columns.targets()
-        # `label` is optional: without it, or a name that resembles it, every row is a positive
-        required += sorted(compared_columns(config) - {LABEL})
+        # without `label`, or a name that resembles it, every row is a positive
+        optional = {LABEL} if label_is_optional(config) else set()
+        required += sorted(compared_columns(config) - optional)
         required += [config.data.weight.column] if config.data.weight else []
     return required
 
@@ -250,9 +252,11 @@ def _ever_available() -> Rule:
 
 
 def _label_rules(config: Config, columns: list[str]) -> list[Rule]:
-    name = parse_comparison(config.data.positive).column
-    if name not in columns:
+    name = label_column(read_row_condition(config.data.positive))
+    if name is None or name not in columns:
         return []
+    if config.data.labels is None:
+        return [_present(name, True)]
     allowed = [float(value) for value in config.data.labels]
     listed = ", ".join(f"{value:g}" for value in allowed)
     return [
@@ -261,7 +265,7 @@ def _label_rules(config: Config, columns: list[str]) -> list[Rule]:
             "ExpectColumnValuesToBeInSet",
             name,
             f"{name} must be one of {listed}",
-            "fix the rows, or add the value to data.labels",
+            "fix the rows, add the value to data.labels, or set this to null for every number",
             True,
             {"value_set": allowed},
         ),

@@ -23,9 +23,10 @@ from dssm_core.columns import (
     USER,
 )
 from dssm_core.config import Config
-from dssm_core.data.comparison import parse_comparison
+from dssm_core.config.row_conditions import read_row_condition
 from dssm_core.data.database import connect, one_row, write_parquet
 from dssm_core.data.log_days import log_days
+from dssm_core.data.row_conditions import rows_sql
 from dssm_core.data.splits.days import Days
 from dssm_core.data.splits.fixed import Fixed
 from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
@@ -110,7 +111,7 @@ def clean(con: DuckDBPyConnection, config: Config, folder: Path, window: Window 
     repeats = f"SELECT {ROW} FROM log WHERE {inside} QUALIFY {nth} > 1"
     con.execute(f"CREATE TABLE repeats AS {repeats}")
     is_repeat = f"{ROW} IN (SELECT {ROW} FROM repeats)"
-    positive = parse_comparison(config.data.positive).sql(con.table("log").columns)
+    positive = rows_sql(read_row_condition(config.data.positive), con.table("log").columns)
     reason = f"CASE WHEN {is_repeat} THEN {literal(DUPLICATE)} {_before_creation(folder)} END"
     con.execute(f"""
     CREATE VIEW cleaned AS SELECT *, NOT {OUTSIDE} AND {WHY} IS NULL AS {CLEAN} FROM (

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from dssm_core.columns import INTERNAL, REASON, ROW
 
+MAX_LINE_BYTES = 32_000_000  # of `whole_lines`: a longer line is an error, it is never cut
+
 
 def identifier(name: str) -> str:
     """A column name as a quoted SQL identifier."""
@@ -36,6 +38,18 @@ def parquet(*files: Path) -> str:
     """
     names = ", ".join(map(file_literal, files))
     return f"read_parquet([{names}], union_by_name = true, hive_partitioning = false)"
+
+
+def whole_lines(files: Iterable[Path]) -> str:
+    """SQL: a table with one text column `line`, a row for each line in file order (NULL where the
+    line is empty). The separator is a character that no text has.
+    """
+    paths = ", ".join(map(file_literal, files))
+    return (
+        rf"read_csv([{paths}], columns = {{line: 'VARCHAR'}}, header = false, delim = E'\x01',"
+        " quote = '', escape = '', auto_detect = false, hive_partitioning = false,"
+        f" strict_mode = true, max_line_size = {MAX_LINE_BYTES})"
+    )
 
 
 def numbered_rows(file: Path) -> str:

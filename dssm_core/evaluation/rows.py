@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 
 from dssm_core.aliases import Bools, Ints
 from dssm_core.columns import ITEM, LABEL, USER
-from dssm_core.data.comparison import Comparison, parse_comparison
+from dssm_core.config.conditions import Condition
+from dssm_core.config.row_conditions import read_row_condition
 from dssm_core.data.database import connect
+from dssm_core.data.row_conditions import rows_sql, rows_that_meet
 from dssm_core.data.splits.last_n import LastN
 from dssm_core.data.sql import parquet
 from dssm_core.evaluation.asked import AskedUsers
@@ -49,8 +51,8 @@ def read_test_rows(
     test = asked.test_rows()
     labels = test[LABEL].to_numpy(dtype=np.int64)
     relevant = labels == 1
-    if comparison := _relevant(run):
-        relevant &= comparison.mask(test)
+    if condition := _relevant(run):
+        relevant &= rows_that_meet(condition, test)
     events_before = None
     if run.config.split.by_row:
         in_train = test[USER].map(train[USER].value_counts()).fillna(0).to_numpy(dtype=np.int64)
@@ -70,8 +72,8 @@ def count_relevant(run: Run, items: Ids) -> Ints:
     """The relevant rows of each item in the test set, of all users: [N]."""
     file = run.step("split_by_time") / TEST_FILE
     conditions = [f"{LABEL} = 1"]
-    if comparison := _relevant(run):
-        conditions.append(f"{comparison.sql(pq.read_schema(file).names)} = 1")
+    if condition := _relevant(run):
+        conditions.append(f"{rows_sql(condition, pq.read_schema(file).names)} = 1")
     where = " AND ".join(conditions)
     with connect(file.parent, run.config.resources) as con:
         query = f"SELECT {ITEM}, count(*) AS n FROM {parquet(file)} WHERE {where} GROUP BY {ITEM}"
@@ -88,11 +90,11 @@ def label_before(test: pd.DataFrame) -> Ints:
     return before.to_numpy(dtype=np.int64)
 
 
-def _relevant(run: Run) -> Comparison | None:
+def _relevant(run: Run) -> Condition | None:
     """What `split.relevant` asks of a row; None where every positive is relevant."""
     split = run.config.split
     if isinstance(split, LastN) and split.relevant:
-        return parse_comparison(split.relevant)
+        return read_row_condition(split.relevant)
     return None
 
 

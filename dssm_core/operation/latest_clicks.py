@@ -17,9 +17,10 @@ from dssm_core import families
 from dssm_core.aliases import JSON
 from dssm_core.columns import INTERACTIONS, ITEM, ITEMS, ROW, TIME, USER, USERS
 from dssm_core.config import Config, Member
+from dssm_core.config.log_columns import number_columns
 from dssm_core.data.database import UNREADABLE, connect, one_row, unreadable, write_table
 from dssm_core.data.frames import valid_rows
-from dssm_core.data.ingest import number_columns, open_source, parse_numbers, read_ingested
+from dssm_core.data.ingest import open_source, parse_numbers, read_ingested
 from dssm_core.data.landing import find_day
 from dssm_core.data.sources.canonical import KEYS, RAW, TIMES
 from dssm_core.data.sources.protocol import Source

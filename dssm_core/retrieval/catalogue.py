@@ -23,6 +23,7 @@ from dssm_core.config.conditions import Condition
 from dssm_core.errors import DataError
 from dssm_core.families import did_you_mean
 from dssm_core.features.ids import Ids
+from dssm_core.retrieval.item_filters import items_that_meet
 from dssm_core.runs.layout import ITEM_COLUMNS_FILE
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class Catalogue:
         if as_of_ms is not None:
             mask &= available(self.columns, self.n_items, as_of_ms)
         for text in filters:
-            mask &= Condition(text).mask(self.columns)
+            mask &= items_that_meet(Condition(text), self.columns)
         mask.setflags(write=False)  # later requests get the same array
         return mask
 

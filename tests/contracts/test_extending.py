@@ -12,6 +12,7 @@ import sys
 import duckdb
 import pytest
 import yaml
+from pyarrow import feather
 
 from dssm_core.data.sources.synthetic import Synthetic
 from tests.conftest import REPO, small_config
@@ -55,7 +56,7 @@ def extended(tmp_path_factory):
     sources = root / "tests" / "contracts" / "test_sources.py"
     ((sample, kind),) = SAMPLE.findall(PAGE)
     text = sources.read_text().replace("MAKERS = {", f'MAKERS = {{\n    "{kind}": _{kind},')
-    text = text.replace("import gzip", "import gzip\nimport json")
+    text = text.replace("import pyarrow as pa\n", "import pyarrow as pa\nimport pyarrow.feather\n")
     sources.write_text(text.replace("\nMAKERS = {", f"\n{sample}\nMAKERS = {{"))
     return root
 
@@ -71,15 +72,14 @@ def python(root, *arguments):
 
 
 def config(root, name, **changes):
-    """Write a config of the copy over a small log in JSON lines; its path."""
+    """Write a config of the copy over a small log in Feather files; its path."""
     log = root / "log"
     if not log.exists():
         log.mkdir()
         with duckdb.connect() as con:
             clicks = Synthetic(users=800, items=500, clicks=20000, days=7).read(con).interactions
-            clicks.create_view("clicks")
-            con.execute(f"COPY clicks TO '{log / 'clicks.jsonl'}' (FORMAT json)")
-    source = {"kind": LISTED["SOURCES"], "path": str(log), "interactions": {"files": "*.jsonl"}}
+            feather.write_feather(clicks.to_arrow_table(), log / "clicks.feather")
+    source = {"kind": LISTED["SOURCES"], "path": str(log), "interactions": {"files": "*.feather"}}
     raw = small_config(name=name, data={"source": source, "timezone": "UTC"}, **changes)
     raw["features"] = raw["features"] | {"columns": {}}
     file = root / "configs" / f"{name}.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import duckdb
@@ -29,6 +30,12 @@ def _parquet(folder: Path) -> dict[str, object]:
         pa.table({USER: [1, 2], ITEM: ["x", "y"], TIME: [T0, T0 + 5]}), folder / "a.parquet"
     )
     return {"path": str(folder), "interactions": {"files": "*.parquet"}}
+
+
+def _json_lines(folder: Path) -> dict[str, object]:
+    rows = [{USER: 1, ITEM: "x", TIME: T0}, {USER: 2, ITEM: "y", TIME: T0 + 5}]
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"path": str(folder), "interactions": {"files": "*.jsonl"}}
 
 
 def _globo(folder: Path) -> dict[str, object]:
@@ -84,6 +91,7 @@ def _tencent(folder: Path) -> dict[str, object]:
 MAKERS = {
     "delimited": _delimited,
     "globo": _globo,
+    "json_lines": _json_lines,
     "landed": _landed,
     "movielens": _movielens,
     "parquet": _parquet,

@@ -16,12 +16,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from dssm_core.columns import INTERACTIONS, INTERNAL, ITEMS, USERS
 from dssm_core.data.sources.canonical import check_distinct, to_canonical
-from dssm_core.data.sources.files import FileTable, find_files, table_files
+from dssm_core.data.sources.files import FileTable, find_files, named_files, table_files
 from dssm_core.data.sources.protocol import LogTables
 from dssm_core.data.sql import file_literal, identifier, literal
 from dssm_core.errors import DataError
-
-MAX_LINE_BYTES = 32_000_000  # of `whole_lines`: a longer line is an error, it is never cut
 
 
 def _mark(most: int, text: str) -> str:
@@ -98,11 +96,7 @@ def read_text(
     """The canonical rows of text files, in file order. table: interactions, users or items. Raises
     DataError naming the file that cannot be used.
     """
-    where = (
-        f"{next(iter(files.values())).name!r}"
-        if len(files) == 1
-        else f"{table} ({len(files)} files like {spec.files!r})"
-    )
+    where = named_files(files, table, spec)
     return to_canonical(read_raw_text(con, files, spec), table, spec, where)
 
 
@@ -120,18 +114,6 @@ def read_raw_text(
         for header, group in groupby(headers, key=lambda file: headers[file])
     ]
     return con.sql(" UNION ALL BY NAME ".join(queries))
-
-
-def whole_lines(files: Iterable[Path]) -> str:
-    """SQL: a table with one text column `line`, a row for each line in file order (NULL where the
-    line is empty). The separator is a character that no text has.
-    """
-    paths = ", ".join(map(file_literal, files))
-    return (
-        rf"read_csv([{paths}], columns = {{line: 'VARCHAR'}}, header = false, delim = E'\x01',"
-        " quote = '', escape = '', auto_detect = false, hive_partitioning = false,"
-        f" strict_mode = true, max_line_size = {MAX_LINE_BYTES})"
-    )
 
 
 def _check_byte_order(files: Iterable[Path]) -> None:

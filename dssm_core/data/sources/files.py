@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
@@ -126,6 +126,13 @@ def table_files(path: str, table: FileTable, is_interactions: bool) -> dict[str,
     base = Path(path).expanduser()
     folder = str(base.parent) if base.is_file() and not is_interactions else path
     return find_files(folder, [table.files])
+
+
+def named_files(files: Mapping[str, Path], table: str, spec: FileTable) -> str:
+    """The files of a table for error messages: the name of the only one, or how many there are."""
+    if len(files) == 1:
+        return repr(next(iter(files.values())).name)
+    return f"{table} ({len(files)} files like {spec.files!r})"
 
 
 def _match(folder: Path, patterns: Sequence[str]) -> dict[str, Path]:

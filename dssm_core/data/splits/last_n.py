@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dssm_core.columns import LABEL, ROW, USER
-from dssm_core.config.data import COMPARISON
+from dssm_core.config.conditions import Condition
+from dssm_core.config.row_conditions import check_row_condition
 from dssm_core.data.splits.protocol import CLEAN, NO_DAYS, Window
 
 
@@ -29,17 +30,16 @@ class LastN(BaseModel):
     n: Annotated[int, Field(ge=1)] = 3
     """Number of test rows of a user."""
     relevant: str | None = None
-    """A comparison such as `rating > 2` that a positive test row must meet to be a query; other
-    rows are only history. Null makes all of them queries."""
+    """A condition such as `rating > 2` that a positive test row must meet to be a query; other rows
+    are only history. Null makes all of them queries."""
 
     @field_validator("relevant")
     @classmethod
-    def _a_comparison(cls, value: str | None) -> str | None:
-        if value is not None and not COMPARISON.fullmatch(value):
-            raise ValueError(
-                "write a column, one of == != > >= < <=, and a number, such as `rating > 2`"
-            )
-        if value is not None and value.split()[0] == LABEL:
+    def _a_condition(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        check_row_condition(value)
+        if LABEL in {leaf.column for leaf in Condition(value).leaves()}:
             raise ValueError(
                 "all positives have the same label: compare another column, such as `rating > 2`,"
                 " and let data.positive include both kinds of rows"

@@ -40,7 +40,7 @@ class Split(Protocol):
 
     @property
     def relevant(self) -> str | None:
-        """The comparison that a positive test row must meet to be a query; None asks nothing."""
+        """The condition that a positive test row must meet to be a query; None asks nothing."""
         ...
 
     @property

@@ -142,8 +142,8 @@ def test_every_shipped_config_is_valid(file):
             "unknown key 'split.test_day': choose one of n, relevant.",
         ),
         (
-            {"split": {"kind": "last_n", "relevant": "rating"}},
-            "'split.relevant' is 'rating': write a column",
+            {"split": {"kind": "last_n", "relevant": "rating >"}},
+            "'split.relevant' is 'rating >': condition 'rating >' is not an expression",
         ),
         ({"split": {"kind": "holdout", "share": 2}}, "'split.share' is 2"),
         (

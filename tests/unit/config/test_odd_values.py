@@ -157,9 +157,9 @@ DELIMITED = {"kind": "delimited", "path": "log", "interactions": {"files": "*.cs
             {"validation__ranges": {"amount": [0, float("nan")]}},
             "validation.ranges.amount.1 is nan",
         ),
-        ({"data__positive": "label = 1"}, "'data.positive' is 'label = 1': write a column"),
-        ({"data__positive": f"label > {'9' * 400}"}, "write a column, one of"),
-        ({"data__positive": "label > ٣"}, "write a column, one of"),
+        ({"data__positive": "label = 1"}, "condition 'label = 1' is not an expression"),
+        ({"data__positive": f"label > {'9' * 400}"}, "a number beyond 63 bits"),
+        ({"data__positive": "label > ٣"}, "is not an expression"),
         (
             {"split": {"test_day": "0001-01-03", "train_days": 3}},
             "test_day 0001-01-03 is not within the years 1678 to 2261",

@@ -13,7 +13,6 @@ import pytest
 from pydantic import ValidationError
 
 from dssm_core.columns import ITEM, PART, TIME, USER
-from dssm_core.data.comparison import parse_comparison
 from dssm_core.data.sources.canonical import RAW
 from dssm_core.data.sources.delimited import Delimited
 from dssm_core.data.sources.files import FileTable, find_files
@@ -21,7 +20,7 @@ from dssm_core.data.sources.movielens import MovieLens
 from dssm_core.data.sources.parquet import Parquet
 from dssm_core.data.sources.sequences import Sequences
 from dssm_core.data.sources.tencent import PERSON_KEYS, Tencent
-from dssm_core.errors import ConfigError, DataError
+from dssm_core.errors import DataError
 from tests.tencent import write_sample
 
 NOON = int(datetime(2024, 3, 1, 12, tzinfo=UTC).timestamp())
@@ -513,20 +512,6 @@ def test_a_written_tencent_sample_is_read_whole(tmp_path: Path) -> None:
     assert {row[2] for row in people} == {None, "1", "2", "3", "4", "5"}
     assert {row[3] for row in people} == {None, "1"}
     assert cells(source, "users", f"{USER}, adCategoryId")[4] == ("104", "2")
-
-
-@pytest.mark.parametrize("text", ["rating > 2", "click==1", "  a_b <= -1.5 "])
-def test_positive_is_a_comparison(text: str) -> None:
-    assert parse_comparison(text).column in ("rating", "click", "a_b")
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["rating", "rating > x", "rating = 1", "1 == label", "a > 1; drop table log", "a > 1 or 1", ""],
-)
-def test_positive_is_nothing_else(text: str) -> None:
-    with pytest.raises(ConfigError, match="write a column"):
-        parse_comparison(text)
 
 
 CLICK = "user_id,item_id,timestamp\n1,2,3\n"

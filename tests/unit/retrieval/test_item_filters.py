@@ -7,6 +7,7 @@ import pytest
 from dssm_core.config import parse_config
 from dssm_core.config.conditions import Condition, time_ms
 from dssm_core.errors import ConfigError, DataError
+from dssm_core.retrieval.item_filters import items_that_meet
 from tests.conftest import small_config
 
 ITEMS = {
@@ -43,7 +44,7 @@ ITEMS = {
     ],
 )
 def test_selected_rows(text, rows):
-    assert np.flatnonzero(Condition(text).mask(ITEMS)).tolist() == rows
+    assert np.flatnonzero(items_that_meet(Condition(text), ITEMS)).tolist() == rows
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_selected_rows(text, rows):
 )
 def test_what_is_refused(text, said):
     with pytest.raises(DataError, match=said) as refused:
-        Condition(text).mask(ITEMS)
+        items_that_meet(Condition(text), ITEMS)
     assert len(str(refused.value)) < 500
 
 
