@@ -16,6 +16,7 @@ from dssm_core.config.row_conditions import read_row_condition
 from dssm_core.data import drift
 from dssm_core.data.database import one_row
 from dssm_core.data.ingest import IngestedTables, number_sql
+from dssm_core.data.row_conditions import rows_sql
 from dssm_core.data.rules import (
     CONDITIONS,
     DAYS,
@@ -27,7 +28,6 @@ from dssm_core.data.rules import (
     required_columns,
     row_rules,
 )
-from dssm_core.data.row_conditions import rows_sql
 from dssm_core.data.sources.canonical import RAW
 from dssm_core.data.split import window_of
 from dssm_core.data.sql import identifier, numbered_rows, parquet

@@ -11,6 +11,7 @@ from dssm_core.columns import (
     AVAILABLE_FROM,
     AVAILABLE_UNTIL,
     CREATED,
+    IMPRESSION,
     INTERACTIONS,
     INTERNAL,
     ITEM,
@@ -19,6 +20,7 @@ from dssm_core.columns import (
     USER,
     USERS,
 )
+from dssm_core.data.sources.explode import exploded
 from dssm_core.data.sources.files import FileTable
 from dssm_core.data.sql import folded, identifier, literal
 from dssm_core.errors import DataError
@@ -41,14 +43,17 @@ _PER_MS = {"ms": "", "us": " // 1000", "ns": " // 1000000"}
 
 
 def to_canonical(
-    raw: DuckDBPyRelation, table: str, spec: FileTable, where: str
+    raw: DuckDBPyRelation, table: str, spec: FileTable, where: str, file: int = 0
 ) -> DuckDBPyRelation:
     """The columns of a file under canonical names, ids as text, times as int64 ms UTC, each with a
     column `<name>_raw` for the text of cells that are no time.
 
-    table: interactions, users or items. where: the files, for error messages. Raises DataError when
-    a column is missing, or when a name cannot be used.
+    table: interactions, users or items. where: the files, for error messages. file: the number of
+    the file, if each file is brought to this form on its own. Raises DataError when a column is
+    missing, or when a name cannot be used.
     """
+    if spec.explode:
+        raw = exploded(raw, spec.explode, IMPRESSION in spec.columns, where, file)
     types = {name: str(kind) for name, kind in zip(raw.columns, raw.types, strict=True)}
     names = _mapping(types, table, spec.columns, where)
     _check_names(names, where)

@@ -9,7 +9,9 @@ from typing import Annotated, Literal, Self
 import duckdb
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
+from dssm_core.columns import LABEL
 from dssm_core.config.data import zone_names
+from dssm_core.data.sources.explode import Explode
 from dssm_core.errors import DataError, shorten, shown
 
 TimeUnit = Literal["s", "ms", "us", "ns", "iso"]
@@ -89,6 +91,18 @@ class FileTable(BaseModel):
     `%m/%d/%Y %I:%M:%S %p`. A table has a time_unit or a time_format, not both."""
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
     """Time zone of times without one of their own (a UTC offset, `%z`), an IANA name."""
+
+    explode: Explode | None = None
+    """A column whose cells hold several items; null for one item a row."""
+
+    @model_validator(mode="after")
+    def _one_label(self) -> Self:
+        if self.explode and self.explode.label_after is not None and LABEL in self.columns:
+            raise ValueError(
+                f"columns maps {LABEL!r} to {shown(self.columns[LABEL])}, and explode.label_after"
+                " makes a column of that name: leave one of them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _unit_or_format(self) -> Self:

@@ -53,9 +53,10 @@ class Parquet(BaseModel):
 
     def _read(self, con: DuckDBPyConnection, name: str, spec: FileTable) -> DuckDBPyRelation:
         """Each file is brought to canonical form on its own: the types of ids may differ."""
+        files = table_files(self.path, spec, name == INTERACTIONS)
         relations = [
-            to_canonical(_read_file(con, path, file), name, spec, repr(path))
-            for path, file in table_files(self.path, spec, name == INTERACTIONS).items()
+            to_canonical(_read_file(con, path, file), name, spec, repr(path), nth)
+            for nth, (path, file) in enumerate(files.items())
         ]
         queries = [f"({relation.sql_query()})" for relation in relations]
         return con.sql(" UNION ALL BY NAME ".join(queries))
