@@ -42,9 +42,10 @@ def zone_names() -> frozenset[str]:
 
 
 class Weight(Section):
-    """How much a positive counts in the loss: a weight of 2 is as the event twice, a weight of 0 as
-    no event. Give `values` for a column of texts; otherwise the column must have numbers of at
-    least 0. A positive without a weight is quarantined.
+    """How much a positive counts in the loss, and in the metric that chooses the number of epochs:
+    a weight of 2 is as the event twice, a weight of 0 as no event. Give `values` for a column of
+    texts; otherwise the column must have numbers of at least 0. A positive without a weight is
+    quarantined.
     """
 
     column: Annotated[str, Field(min_length=1)]

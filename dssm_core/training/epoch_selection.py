@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dssm_core.aliases import Bools, Doubles, Ints
 from dssm_core.config import Config
 from dssm_core.errors import DataError
 from dssm_core.features.dataset import Prepared, selection_log
@@ -22,7 +23,7 @@ from dssm_core.metrics import METRICS, Relevant
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.training.logits import similarity
 
-MAX_USERS = 20_000  # an evenly spaced sample of users is enough to choose an epoch
+MAX_QUERIES = 20_000  # an evenly spaced sample is enough to choose an epoch
 QUERIES_PER_BATCH = 1024
 
 
@@ -31,6 +32,9 @@ class HeldOutQueries:
 
     Only users and items with an interaction before the validation slice count. log: the whole train
     window; `selection_log` says which of its interactions are held out.
+
+    A query is a user with all held-out items. With weights (data.weight), each held-out user and
+    item are a query, which counts by its weight: epochs are chosen by what training aims at.
     """
 
     def __init__(self, config: Config, log: Interactions) -> None:
@@ -41,25 +45,42 @@ class HeldOutQueries:
         self.known = selection_log(config, log)
         self.as_of = self.known.end
         held_out = log.time >= self.as_of if config.split.by_time else log.last_of_each()
+        held_out &= log.counts
         self.items = self._candidate_items(config, log, held_out)
         items = self.items.cpu().numpy()
         pairs = torch.stack([log.user[held_out], log.item[held_out]], 1).cpu().numpy()
-        pairs = np.unique(pairs, axis=0)  # [n, 2] user and item codes
+        # [n, 2] user and item codes, and the pair of each interaction
+        pairs, pair = np.unique(pairs, axis=0, return_inverse=True)
         warm = np.isin(pairs[:, 0], self.known.user.cpu().numpy()) & np.isin(pairs[:, 1], items)
-        users = np.unique(pairs[warm, 0])
-        if not len(users):
+        if not warm.any():
             raise DataError(
                 "no user of the validation slice has an interaction before it, and one in it with"
                 " an item that is known and available at its start: give more split.train_days, or"
                 " check the times of the items"
             )
-        sample = np.linspace(0, len(users) - 1, min(MAX_USERS, len(users))).astype(np.int64)
-        users = users[sample]
-        pairs = pairs[warm & np.isin(pairs[:, 0], users)]
-        query = np.searchsorted(users, pairs[:, 0])
-        rows = np.searchsorted(items, pairs[:, 1])
-        self.relevant = Relevant.of(query, rows, len(users), len(items))
-        self.users = torch.from_numpy(users).to(log.user.device)
+        weight = None
+        if log.weighted:
+            each = log.weight[held_out].double().cpu().numpy()
+            weight = np.bincount(pair.ravel(), each).astype(np.float64)
+        self._ask(pairs, warm, weight, log.user.device)
+
+    def _ask(self, pairs: Ints, warm: Bools, weight: Doubles | None, device: torch.device) -> None:
+        """Make at most MAX_QUERIES queries of the warm pairs. All [n]."""
+        if weight is None:
+            users = _evenly(np.unique(pairs[warm, 0]))
+            chosen = (warm & np.isin(pairs[:, 0], users)).nonzero()[0]
+            query = np.searchsorted(users, pairs[chosen, 0])
+            user_of = np.arange(len(users))
+        else:
+            chosen = _evenly(warm.nonzero()[0])
+            users, user_of = np.unique(pairs[chosen, 0], return_inverse=True)
+            query = np.arange(len(chosen))
+        items = self.items.cpu().numpy()
+        rows = np.searchsorted(items, pairs[chosen, 1])
+        self.relevant = Relevant.of(query, rows, len(user_of), len(items))
+        self.weight = None if weight is None else weight[chosen]  # [Q]
+        self.users = torch.from_numpy(users).to(device)
+        self.user_of = user_of  # [Q], the row of each query's user in `users`
 
     def _candidate_items(self, config: Config, log: Interactions, held_out: Tensor) -> Tensor:
         """Codes of the items that are ranked, ascending. → [N]."""
@@ -76,7 +97,7 @@ class HeldOutQueries:
 
     @torch.no_grad()
     def score(self, model: TwoTower, prepared: Prepared) -> float:
-        """The mean of the metric over the users; NaN if the item vectors are not finite."""
+        """The mean of the metric over the queries; NaN if the item vectors are not finite."""
         inputs = item_inputs(
             self.known, prepared.items, self.items, self.as_of, self.features, prepared.scale
         )
@@ -85,8 +106,9 @@ class HeldOutQueries:
             return math.nan
         parts = self.users.split(QUERIES_PER_BATCH)
         top = torch.cat([self._top_rows(model, prepared, part, vectors) for part in parts])
-        hits = self.relevant.hits(top.cpu().numpy())
-        return float(METRICS[self.metric](hits, self.relevant.counts, self.k).mean())
+        hits = self.relevant.hits(top.cpu().numpy()[self.user_of])
+        values = METRICS[self.metric](hits, self.relevant.counts, self.k)
+        return float(np.average(values, weights=self.weight))
 
     def _top_rows(
         self, model: TwoTower, prepared: Prepared, users: Tensor, vectors: Tensor
@@ -108,3 +130,9 @@ class HeldOutQueries:
         ranked = self.items[column] == item
         lowest = torch.tensor(-torch.inf, device=scores.device)
         return scores.index_put_((query[ranked], column[ranked]), lowest)
+
+
+def _evenly(values: Ints) -> Ints:
+    """At most MAX_QUERIES of the values, evenly spaced. [n] → [m]"""
+    places = np.linspace(0, len(values) - 1, min(MAX_QUERIES, len(values))).astype(np.int64)
+    return values[places]

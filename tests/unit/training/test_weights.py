@@ -14,9 +14,11 @@ from dssm_core.families import LOSSES
 from dssm_core.features import shapes
 from dssm_core.features.dataset import load_prepared
 from dssm_core.features.events import NO_WEIGHT
+from dssm_core.features.inputs import item_inputs
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.runs.run import create_run
 from dssm_core.runs.transaction import execute
+from dssm_core.training.epoch_selection import HeldOutQueries
 from dssm_core.training.logits import BatchVectors, Logits
 from dssm_core.training.objective import Objective
 from dssm_core.training.trainer import Trainer
@@ -293,3 +295,37 @@ def test_a_log_in_which_nothing_counts_is_refused(prepared_run, tmp_path):
     )
     with pytest.raises(DataError, match=r"all events are of weight 0 \(data\.weight\)"):
         trainer.fit()
+
+
+@torch.no_grad()
+def test_the_epoch_is_chosen_by_weighted_held_out_events(prepared_run):
+    """Each held-out pair is a query; against a loop over the pairs."""
+    run = prepared_run(train__metric="recall@20")
+    samples = run.step("sample_negatives")
+    prepared = load_prepared(samples)
+    log = replace(prepared.log, weight=some(prepared.log))
+    torch.manual_seed(0)
+    model = TwoTower(run.config, prepared.schema, prepared.items).eval()
+    queries = HeldOutQueries(run.config, log)
+    got = queries.score(model, prepared)
+    vectors = model.items(
+        item_inputs(
+            queries.known,
+            prepared.items,
+            queries.items,
+            queries.as_of,
+            run.config.features,
+            prepared.scale,
+        )
+    )
+    held_out = log.time >= queries.as_of
+    hit = total = 0.0
+    for user, item, weight in zip(
+        log.user[held_out], log.item[held_out], log.weight[held_out].tolist(), strict=True
+    ):
+        if (queries.known.user == user).any() and (queries.items == item).any():
+            (top,) = queries._top_rows(model, prepared, user[None], vectors)
+            hit += weight * (queries.items[top] == item).any().item()
+            total += weight
+    assert 0 < got < 1
+    assert got == pytest.approx(hit / total)
