@@ -35,6 +35,7 @@ def read_yaml(path: Path | str, extended_by: tuple[Path, ...] = ()) -> dict[str,
         raise ConfigError(
             f"config {str(path)!r} {content}{via}: write settings as in configs/demo.yaml"
         )
+    _resolve_source(raw, path.parent)
     if "extends" not in raw:
         return raw
     base = raw.pop("extends")
@@ -44,6 +45,27 @@ def read_yaml(path: Path | str, extended_by: tuple[Path, ...] = ()) -> dict[str,
             " give one, such as ../globo.yaml"
         )
     return merge(read_yaml(path.parent / base, (*extended_by, path)), raw)
+
+
+def _resolve_source(raw: dict[str, Any], folder: Path) -> None:
+    """A relative data.source.path that does not exist below the working directory, but does below
+    the folder of the config, becomes the latter.
+    """
+    node: Any = raw
+    for key in ("data", "source"):
+        node = node.get(key) if isinstance(node, dict) else None
+    given = node.get("path") if isinstance(node, dict) else None
+    if not isinstance(given, str) or not given or given.startswith("~"):
+        return
+    if not _exists(Path(given)) and _exists(folder / given):
+        node["path"] = str(folder / given)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _is_file(path: Path) -> bool:

@@ -58,11 +58,12 @@ def to_canonical(
     names = _mapping(types, table, spec.columns, where)
     _check_names(names, where)
     parts: list[str] = []
-    for name, column in names.items():
-        source = identifier(column)
-        kind = types[column]
+    for name, columns in names.items():
+        source = identifier(columns[0])
+        kind = types[columns[0]]
         if name in (USER, ITEM):
-            parts.append(f"{id_text(source, kind)} AS {identifier(name)}")
+            texts = [id_text(identifier(column), types[column]) for column in columns]
+            parts.append(f"{_joined(texts)} AS {identifier(name)}")
         elif name in TIMES[table]:
             value = time_ms(source, kind, spec)
             parts += [
@@ -75,25 +76,39 @@ def to_canonical(
 
 
 def _mapping(
-    types: Mapping[str, str], table: str, columns: Mapping[str, str], where: str
-) -> dict[str, str]:
-    """Canonical name → column of the file: the keys first, then the other mapped columns, then the
-    rest of the file's columns under their own names.
+    types: Mapping[str, str], table: str, columns: Mapping[str, str | tuple[str, ...]], where: str
+) -> dict[str, tuple[str, ...]]:
+    """Canonical name → columns of the file: the keys first, then the other mapped columns, then the
+    rest of the file's columns under their own names. The parts of an id are in the rest too.
     """
-    mapped = {key: columns.get(key, key) for key in KEYS[table]} | dict(columns)
-    for name, column in mapped.items():
-        if column not in types:
-            raise DataError(_missing_column(name, column, table, where, list(types)))
-    rest = [column for column in types if column not in mapped.values()]
+    chosen = {key: columns.get(key, key) for key in KEYS[table]} | dict(columns)
+    mapped = {name: (own,) if isinstance(own, str) else own for name, own in chosen.items()}
+    for name, own in mapped.items():
+        for column in own:
+            if column not in types:
+                raise DataError(_missing_column(name, column, table, where, list(types)))
+    used = {own[0] for own in mapped.values() if len(own) == 1}
+    rest = [column for column in types if column not in used]
     taken = {folded(name): name for name in mapped}
     for column in rest:
         if key := taken.get(folded(column)):
             raise DataError(
                 f"{where} has a column {column!r}, but {table}.columns maps {key!r} to the column"
-                f" {mapped[key]!r}: map the file's {column!r} to another name too, such as"
-                f" {{{key}_2: {column}}}"
+                f" {', '.join(mapped[key])!r}: map the file's {column!r} to another name too, such"
+                f" as {{{key}_2: {column}}}"
             )
-    return mapped | {column: column for column in rest}
+    return mapped | {column: (column,) for column in rest}
+
+
+def _joined(texts: list[str]) -> str:
+    """SQL: texts with | between them, NULL if one is missing. A | or backslash in a text gets a
+    backslash before it, so that different texts never make the same id.
+    """
+    if len(texts) == 1:
+        return texts[0]
+    escaped = [rf"replace(replace({text}, '\', '\\'), '|', '\|')" for text in texts]
+    mark = " || '|' || "
+    return f"({mark.join(escaped)})"
 
 
 def check_distinct(names: Iterable[str], where: str) -> None:

@@ -21,6 +21,8 @@ from dssm_core.data.sources.protocol import LogTables
 from dssm_core.data.sql import file_literal, identifier, literal
 from dssm_core.errors import DataError
 
+TEXT_FORMAT = ("separator", "quote", "encoding")  # that users and items take from interactions
+
 
 def _mark(most: int, text: str) -> str:
     """The text itself; ValueError when it cannot mark where a value ends."""
@@ -66,9 +68,22 @@ class Delimited(BaseModel):
     interactions: TextTable
     """The files of interactions."""
     users: TextTable | None = None
-    """The files of users."""
+    """The files of users. Their separator, quote and encoding are those of the interactions, unless
+    they set their own."""
     items: TextTable | None = None
-    """The files of items."""
+    """The files of items, as those of users."""
+
+    @model_validator(mode="after")
+    def _tables_are_sound(self) -> Self:
+        for table in (self.users, self.items):
+            if table:
+                self._with_format(table)
+        return self
+
+    def _with_format(self, table: TextTable) -> TextTable:
+        """A table with the text format of the interactions where it sets none."""
+        inherited = {name: getattr(self.interactions, name) for name in TEXT_FORMAT}
+        return TextTable.model_validate(inherited | table.model_dump(exclude_unset=True))
 
     def files(self) -> dict[str, Path]:
         """Every file of every table, by relative name; DataError when a pattern matches no file."""
@@ -81,8 +96,8 @@ class Delimited(BaseModel):
         """
         return LogTables(
             self._read(con, INTERACTIONS, self.interactions),
-            self._read(con, USERS, self.users) if self.users else None,
-            self._read(con, ITEMS, self.items) if self.items else None,
+            self._read(con, USERS, self._with_format(self.users)) if self.users else None,
+            self._read(con, ITEMS, self._with_format(self.items)) if self.items else None,
         )
 
     def _read(self, con: DuckDBPyConnection, name: str, spec: TextTable) -> DuckDBPyRelation:

@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
 import duckdb
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from dssm_core.columns import LABEL
+from dssm_core.columns import ITEM, LABEL, USER
 from dssm_core.config.data import zone_names
 from dssm_core.data.sources.explode import Explode
 from dssm_core.errors import DataError, shorten, shown
@@ -76,14 +76,19 @@ def _format(text: str) -> str:
 Pattern = Annotated[str, AfterValidator(_relative)]
 
 
+SeveralColumns = Annotated[tuple[str, ...], Field(min_length=2)]
+
+
 class FileTable(BaseModel):
     """One table of a log in files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     files: Pattern
-    """Glob pattern relative to the source's path."""
-    columns: dict[str, str] = {}
-    """Canonical or chosen name → the file's column. A column that is not listed keeps its name."""
+    """Glob pattern relative to the source's path. A file of exactly this name wins."""
+    columns: dict[str, str | SeveralColumns] = {}
+    """Canonical or chosen name → the file's column. A column that is not listed keeps its name. An
+    id can be made of several columns, such as `user_id: [country, device, session]`: their values
+    with `|` between them. A row that lacks one of them has no id."""
     time_unit: TimeUnit = "ms"
     """Unit of `timestamp`, `created_at`, `available_from` and `available_until`."""
     time_format: Annotated[str, AfterValidator(_format)] | None = None
@@ -94,6 +99,16 @@ class FileTable(BaseModel):
 
     explode: Explode | None = None
     """A column whose cells hold several items; null for one item a row."""
+
+    @model_validator(mode="after")
+    def _several_columns_are_an_id(self) -> Self:
+        for name, column in self.columns.items():
+            if not isinstance(column, str) and name not in (USER, ITEM):
+                raise ValueError(
+                    f"columns maps {shown(name)} to several columns: only {USER} and {ITEM} can be"
+                    " made of several, give one"
+                )
+        return self
 
     @model_validator(mode="after")
     def _one_label(self) -> Self:
@@ -169,9 +184,12 @@ def _match(folder: Path, patterns: Sequence[str]) -> dict[str, Path]:
 
 
 def _glob(folder: Path, pattern: str) -> list[Path]:
-    """The paths that match, sorted. DataError if a folder cannot be read, or vanishes meanwhile."""
+    """The file of exactly this name, else the paths that match, sorted. DataError if a folder
+    cannot be read, or vanishes meanwhile.
+    """
+    exact = folder / pattern
     try:
-        return sorted(folder.glob(pattern))
+        return [exact] if exact.is_file() else sorted(folder.glob(pattern))
     except OSError as error:
         raise DataError(
             f"{str(error.filename or folder)!r} cannot be searched ({error.strerror}): check"

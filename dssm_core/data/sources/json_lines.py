@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -70,7 +71,9 @@ def _read_objects(
     paths = [path for key, kind in types.items() for path in _paths((key,), kind)]
     dotted = {".".join(path): path for path in paths}
     check_distinct((".".join(path) for path in paths), where)
-    ids = {dotted.get(spec.columns.get(name, name)) for name in (USER, ITEM)}
+    own = [spec.columns.get(name, name) for name in (USER, ITEM)]
+    columns_of_ids = [(name,) if isinstance(name, str) else name for name in own]
+    ids = {dotted.get(name) for name in chain.from_iterable(columns_of_ids)}
     columns = ", ".join(
         f"{identifier(key)}: {literal(_type((key,), kind, ids))}" for key, kind in types.items()
     )

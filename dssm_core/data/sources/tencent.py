@@ -92,7 +92,7 @@ def _shown(
     raw = read_raw_text(con, files, TextTable(files="*")).project(
         f"*, row_number() OVER () - 1 AS {ROW}"
     )
-    spec = FileTable(files="*", columns=columns)
+    spec = FileTable(files="*", columns={**columns})
     rows = to_canonical(raw, INTERACTIONS, spec, repr(next(iter(files))))
     return rows.project(
         f"* REPLACE (CASE trim({LABEL}) WHEN '-1' THEN '0' ELSE {LABEL} END AS {LABEL})"

@@ -1,9 +1,12 @@
 """A wrong config is refused as a whole, in sentences."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from dssm_core.config import parse_config, read_config
+from dssm_core.config.yaml_files import read_yaml
 from dssm_core.errors import ConfigError
 from tests.conftest import REPO, small_config
 
@@ -480,3 +483,33 @@ def test_activity_without_times_is_refused():
     ):
         parse_config(small_config(**source, features={}))
     assert parse_config(small_config(**source, features={"activity": {"enabled": False}})).name
+
+
+def test_a_relative_path_is_found_beside_the_config(tmp_path, monkeypatch):
+    """The working directory comes first: configs that are run from there stay as they are."""
+    (tmp_path / "there" / "logs").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    raw = small_config()
+    raw["data"] = {"source": {"kind": "parquet", "path": "logs", "interactions": {"files": "*"}}}
+    base = tmp_path / "there" / "base.yaml"
+    base.write_text(yaml.safe_dump(raw))
+    (tmp_path / "here" / "own.yaml").write_text("extends: ../there/base.yaml\nseed: 3\n")
+    monkeypatch.chdir(tmp_path / "here")
+
+    def path(file, **more):
+        return read_config(file, **more).data.source.settings["path"]
+
+    assert Path(path(base)) == tmp_path / "there" / "logs"
+    assert Path(path("own.yaml")).resolve() == tmp_path / "there" / "logs"
+    assert path(base, data="elsewhere") == "elsewhere"
+    (tmp_path / "here" / "logs").mkdir()
+    assert path(base) == path("own.yaml") == "logs"
+
+
+@pytest.mark.parametrize(
+    "source", ["x", ["path"], {"path": 5}, {"path": ["a"]}, {"path": "a" * 5000}, {"path": "~/x"}]
+)
+def test_an_odd_source_is_left_to_the_check_of_settings(tmp_path, source):
+    file = tmp_path / "a.yaml"
+    file.write_text(yaml.safe_dump({"data": {"source": source}}))
+    assert read_yaml(file) == {"data": {"source": source}}

@@ -294,6 +294,57 @@ def test_names_of_files_and_columns_are_not_sql(tmp_path: Path) -> None:
     assert list(find_files(str(tmp_path), ["*.csv"])) == ["it's.csv"]
 
 
+def test_an_id_of_several_columns_is_one_text_that_no_other_values_make(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "country,device,item_id,timestamp\n"
+        "de,7.0,1,1\na|b,c,1,2\na,b|c,1,3\na\\,b,1,4\na,\\|b,1,5\nde,,1,6\n,,1,7\n"
+    )
+    rows = read(log(tmp_path, columns={USER: ["country", "device"]}), f"{USER}, device")
+    assert rows == [
+        ("de|7", "7.0"),
+        ("a\\|b|c", "c"),
+        ("a|b\\|c", "b|c"),
+        ("a\\\\|b", "b"),
+        ("a|\\\\\\|b", "\\|b"),
+        (None, None),
+        (None, None),
+    ]
+    with pytest.raises(DataError, match=r"no column 'os', which interactions\.columns maps to"):
+        read(log(tmp_path, columns={USER: ["country", "os"]}))
+    for wrong in ({TIME: ["a", "b"]}, {USER: ["a"]}, {USER: []}, {USER: [1, "a"]}):
+        with pytest.raises(ValidationError):
+            log(tmp_path, columns=wrong)
+
+
+def test_users_and_items_take_the_text_format_of_the_interactions(tmp_path: Path) -> None:
+    (tmp_path / "log.tsv").write_text("user_id\titem_id\ttimestamp\n1\tx\t3\n", "latin-1")
+    (tmp_path / "users.tsv").write_text("user_id\tcity\tb\n1\tKöln 'a\tb'\n", "latin-1")
+    (tmp_path / "items.csv").write_text("item_id,name\nx,é\n")
+    text = {"separator": "\t", "encoding": "latin-1", "quote": "'"}
+    settings = {
+        "path": str(tmp_path),
+        "interactions": {"files": "log.tsv", **text},
+        "users": {"files": "users.tsv", "names": [USER, "city", "b"], "quote": ""},
+        "items": {"files": "items.csv", "separator": ",", "encoding": "utf-8"},
+    }
+    source = Delimited.model_validate(settings)
+    assert cells(source, "users", "*")[1:] == [("1", "Köln 'a", "b'")]
+    assert cells(source, "items", "*") == [("x", "é")]
+    with pytest.raises(ValidationError, match=r"quote ',' is in separator ','"):
+        Delimited.model_validate(
+            settings | {"items": {"files": "x", "quote": ","}, "interactions": {"files": "x"}}
+        )
+
+
+@pytest.mark.parametrize("name", ["*.csv", "[a].csv", "b?.csv"])
+def test_a_file_of_exactly_the_name_wins_over_the_pattern(tmp_path: Path, name: str) -> None:
+    for user, file in (("1", name), ("2", "a.csv"), ("3", "b1.csv")):
+        (tmp_path / file).write_text(f"user_id,item_id,timestamp\n{user},2,3\n")
+    assert read(log(tmp_path, files=name)) == [("1", "2", 3)]
+    (tmp_path / name).unlink()
+    assert ("1", "2", 3) not in read(log(tmp_path, files=name))
+
+
 def test_movielens_titles_are_latin_1_with_commas_and_quotes(tmp_path: Path) -> None:
     (tmp_path / "ratings.dat").write_text("1::7::5::978300760\n")
     (tmp_path / "users.dat").write_text("1::F::1::10::48067\n")
