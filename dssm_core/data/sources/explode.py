@@ -74,7 +74,14 @@ def exploded(
         f"{kept}unnest(CASE WHEN coalesce(len({parts}), 0) = 0 THEN [NULL] ELSE {parts} END)"
         f" AS {PART}"
     )
-    return rows.project(kept + ", ".join(_item_columns(rows.types[-1], explode)))
+    kind: Any = rows.types[-1]
+    if kind.id == "struct" and explode.label_after is not None:
+        raise DataError(
+            f"{where}: explode.label_after is for items that are text, but {explode.column!r} holds"
+            f" lists of objects: leave it out, and map a key, such as {{{LABEL}:"
+            f" {explode.column}.{kind.children[0][0]}}}"
+        )
+    return rows.project(kept + ", ".join(_item_columns(kind, explode)))
 
 
 def _parts(kind: Any, explode: Explode, where: str) -> str:

@@ -79,6 +79,8 @@ def test_lists_of_objects_in_json_have_a_column_for_each_key(tmp_path: Path) -> 
         ("1", "b", 0, 2),
         ("2", None, None, None),
     ]
+    with pytest.raises(DataError, match="label_after is for items that are text"):
+        read(tmp_path, "json_lines", "*", {**MAPPED, ITEM: "shown.id"}, label_after="-")
     (tmp_path / "a.jsonl").write_text('{"user": 1, "at": 5, "shown": [7, "x", "1.0"]}\n')
     assert [row[0] for row in read(tmp_path, "json_lines", ITEM)] == ["7", "x", "1"]
 
