@@ -101,7 +101,9 @@ class Condition:
 
     def error(self, problem: str) -> DataError:
         """The error of a condition that cannot be used, with an example."""
-        return DataError(f"condition {shorten(self.text)!r} {problem}. An example: `{EXAMPLE}`")
+        return DataError(
+            f"condition {shorten(self.text)!r} {problem}. Write it, for example, as `{EXAMPLE}`"
+        )
 
     def _plain(self) -> Comparison | None:
         match = PLAIN.fullmatch(self.text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import math
 from collections.abc import Callable
 from copy import deepcopy
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 FIRST_DAY = datetime(2024, 3, 1, tzinfo=UTC)
 TEST_DAY = "2024-03-04"
+TIME_FORMAT = "%m/%d/%Y %I:%M:%S %p"
 COLUMNS = ("user_id", "item_id", "timestamp", "label", "device", "amount", "serial")
 BASE: dict[str, Any] = {
     "name": "fuzz",
@@ -184,6 +186,11 @@ ODD_VALUES: list[Any] = [
         "America/Sao_Paulo",
         "Asia/Kathmandu",
     ),
+    *("label == 1 and amount > 5", "device == 'd1' or not (amount in [3, 4])", "device in ['d1']"),
+    *("amount == 'x'", "label == 1 and label == 'x'", "amount in []", "'d' in device", "label"),
+    *("device == '\\x00'", "label > 1e999", "not " * 40 + "label", "%Y-%m-%d", "%Q %", "%H:%M"),
+    *({"column": "device"}, {"column": "item_id", "separator": "i", "label_after": "1"}),
+    *(["user_id", "device"], ["a"], ["user_id", 1]),
     *(
         [0, None],
         [None, None],
@@ -195,6 +202,9 @@ ODD_VALUES: list[Any] = [
     ),
 ]
 MORE_PATHS = [
+    *("data.source.interactions.time_format", "data.source.interactions.explode"),
+    *("data.source.interactions.explode.column", "data.source.interactions.explode.label_after"),
+    *("data.source.interactions.columns.user_id", "data.source.interactions.columns.item_id"),
     *("data.source.interactions.separator", "data.source.interactions.quote", "split.kind"),
     *("data.source.interactions.encoding", "data.source.interactions.timezone", "split.n"),
     *("data.source.interactions.names", "data.source.items", "data.source.users", "split.share"),
@@ -253,6 +263,7 @@ ODD_ARRAYS: list[Callable[[int], pa.Array]] = [
     lambda n: pa.array([f"d{i % 2}" for i in range(n)]).dictionary_encode(),
     lambda n: pa.array(["7", "7.0", "8", "x|y", "", None][:n] + ["z"] * max(0, n - 6)),
 ]
+ENDS = {"delimited": "csv", "parquet": "parquet", "json_lines": "jsonl"}
 KINDS = ["categorical", "multi", "text", "numeric"]
 
 
@@ -273,12 +284,18 @@ class Input:
 @st.composite
 def inputs(draw: Callable[..., Any]) -> Input:
     """A log and a config; most of them have one or two oddities, some have none."""
-    parquet = draw(st.booleans())
-    unit = draw(st.sampled_from(["ms", "ms", "s", "us", "ns", "iso"]))
+    kind = draw(st.sampled_from(list(ENDS)))
+    unit = draw(st.sampled_from(["ms", "ms", "s", "us", "ns", "iso", "format"]))
     rows, times = draw(_rows(unit))
     config = deepcopy(BASE)
     interactions = config["data"]["source"]["interactions"]
-    interactions["time_unit"] = unit
+    interactions |= {"time_unit": unit}
+    if unit == "format":
+        del interactions["time_unit"]
+        interactions["time_format"] = TIME_FORMAT
+    explode = draw(st.integers(0, 3)) == 0
+    if explode:  # no cell has this separator: the rows stay the same
+        interactions["explode"] = {"column": "item_id", "separator": "~~"}
     odd = draw(
         st.sampled_from(
             [
@@ -303,14 +320,13 @@ def inputs(draw: Callable[..., Any]) -> Input:
         header, rows = _with_odd_columns(draw, header, rows)
     form = draw(_forms()) if odd == "form" else {}
     interactions |= form
-    files = _files(draw, header, rows, parquet, form, odd == "form")
+    files = _files(draw, header, rows, kind, form, odd == "form")
     if odd == "types":
-        parquet, times_ms = True, None
+        kind, times_ms = "parquet", None
         files = _with_odd_types(draw, config, rows)
-    if parquet:
-        config["data"]["source"]["kind"] = "parquet"
-        interactions["files"] = interactions["files"].replace("**/*.csv", "**/*.parquet")
-    n_rows: int | None = len(rows)
+    config["data"]["source"]["kind"] = kind
+    interactions["files"] = interactions["files"].replace("**/*.csv", f"**/*.{ENDS[kind]}")
+    n_rows: int | None = None if odd == "types" and explode else len(rows)
     if odd in ("bytes", "form"):
         n_rows, times_ms = None, None
     if odd == "bytes":
@@ -353,6 +369,8 @@ def _day_ms(day: int, seconds: int) -> int:
 
 
 def _as_unit(time_ms: int, unit: str) -> str:
+    if unit == "format":
+        return datetime.fromtimestamp(time_ms / 1000, UTC).strftime(TIME_FORMAT)
     if unit == "iso":
         return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     factor = {"s": 1 / 1000, "ms": 1, "us": 1000, "ns": 10**6}[unit]
@@ -421,7 +439,7 @@ def _files(
     draw: Callable[..., Any],
     header: list[str],
     rows: list[list[str]],
-    parquet: bool,
+    kind: str,
     form: dict[str, Any],
     odd: bool,
 ) -> dict[str, bytes]:
@@ -430,9 +448,10 @@ def _files(
     )
     cut = len(rows) // len(names)
     parts = [rows[:cut], rows[cut:]] if len(names) == 2 else [rows]
-    if parquet:
+    if kind != "delimited":
+        write = _parquet if kind == "parquet" else _json_lines
         return {
-            f"{name}.parquet": _parquet(header, part)
+            f"{name}.{ENDS[kind]}": write(header, part)
             for name, part in zip(names, parts, strict=True)
         }
     end = draw(st.sampled_from(["\n", "\r\n", "\r"])) if odd else "\n"
@@ -452,6 +471,12 @@ def _csv(header: list[str], rows: list[list[str]], separator: str, end: str) -> 
         csv.writer(text, delimiter=separator, lineterminator=end).writerows([header, *rows])
         return text.getvalue()
     return "".join(separator.join(row) + end for row in [header, *rows])
+
+
+def _json_lines(header: list[str], rows: list[list[str]]) -> bytes:
+    """All values as text."""
+    lines = (json.dumps(dict(zip(header, row, strict=True))) + "\n" for row in rows)
+    return "".join(lines).encode()
 
 
 def _parquet(header: list[str], rows: list[list[str]]) -> bytes:

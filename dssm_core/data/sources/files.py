@@ -67,7 +67,7 @@ def _format(text: str) -> str:
         ) from error
     if not row[0] or "\0" in text:
         raise ValueError(
-            f"{shown(text)} does not say a whole time: it needs the year, the month and the day,"
+            f"{shown(text)} does not say a whole time: add the year, the month and the day,"
             f" and %p beside %I, such as {EXAMPLE_FORMAT!r}"
         )
     return text

@@ -93,7 +93,7 @@ def test_a_format_reads_whole_numbers_and_leaves_timestamps_alone(tmp_path: Path
         ("", "Empty format"),
         ("%Y%", "Trailing"),
         ("noon", "does not say a whole time"),
-        ("%H:%M", "does not say a whole time: it needs the year, the month and the day"),
+        ("%H:%M", "does not say a whole time: add the year, the month and the day"),
         ("%Y-%m-%d %I:%M", "and %p beside %I"),
         ("%Y-%m-%d\0", "does not say a whole time"),
         ("%Y" * 5000, "does not say|is no format"),
