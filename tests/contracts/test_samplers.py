@@ -94,13 +94,13 @@ def build(bundle):
 def batch(log: Interactions, bucket: int) -> Events:
     """All events of a bucket: the in-batch distribution is then exact."""
     events = training_events(log, AS_OF)
-    return Events(*(part[events.bucket == bucket] for part in vars(events).values()))
+    return events.each(lambda part: part[events.bucket == bucket])
 
 
 def first_events(events: Events) -> Events:
     """One event of each user, all users: [USERS or fewer]."""
     _, first = np.unique(events.user.numpy(), return_index=True)
-    return Events(*(part[torch.from_numpy(first)] for part in vars(events).values()))
+    return events.each(lambda part: part[torch.from_numpy(first)])
 
 
 def check_draws(drawn: torch.Tensor, log_q: torch.Tensor) -> None:
@@ -161,7 +161,7 @@ def test_what_a_sampler_says_of_its_shapes_is_so(case, log, build):
         given = (
             fake.from_tensor(bucket),
             count,
-            Events(*map(fake.from_tensor, vars(events).values())),
+            events.each(fake.from_tensor),
         )
         if not sampler.fixed_shapes:
             with pytest.raises(

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import duckdb
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from dssm_core.columns import ITEM, LABEL, USER
 from dssm_core.config.data import zone_names
@@ -76,7 +85,17 @@ def _format(text: str) -> str:
 Pattern = Annotated[str, AfterValidator(_relative)]
 
 
-SeveralColumns = Annotated[tuple[str, ...], Field(min_length=2)]
+def _column(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """The checked value; one ValueError instead of one for each type that a column may have."""
+    try:
+        return check(value)
+    except ValidationError as error:
+        raise ValueError("give the name of a column, or a list of two or more names") from error
+
+
+Column = Annotated[
+    str | Annotated[tuple[str, ...], Field(min_length=2)], WrapValidator(_column)
+]  # several columns make one id
 
 
 class FileTable(BaseModel):
@@ -85,7 +104,7 @@ class FileTable(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     files: Pattern
     """Glob pattern relative to the source's path. A file of exactly this name wins."""
-    columns: dict[str, str | SeveralColumns] = {}
+    columns: dict[str, Column] = {}
     """Canonical or chosen name → the file's column. A column that is not listed keeps its name. An
     id can be made of several columns, such as `user_id: [country, device, session]`: their values
     with `|` between them. A row that lacks one of them has no id."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -292,6 +293,15 @@ def test_names_of_files_and_columns_are_not_sql(tmp_path: Path) -> None:
     (tmp_path / "it's.csv").write_text('user_id,item_id,timestamp,"a "" b\'; --"\n1,2,3,4\n')
     assert read(log(tmp_path), "*")[0][-1] == "4"
     assert list(find_files(str(tmp_path), ["*.csv"])) == ["it's.csv"]
+
+
+@pytest.mark.parametrize("column", [3, [], ["a"], ["a", 4], {"a": "b"}])
+def test_what_names_no_column_is_one_error(column: Any) -> None:
+    with pytest.raises(ValidationError) as error:
+        FileTable(files="a.csv", columns={"user_id": column})
+    (problem,) = error.value.errors()
+    assert problem["loc"] == ("columns", "user_id")
+    assert problem["msg"].endswith("give the name of a column, or a list of two or more names")
 
 
 def test_an_id_of_several_columns_is_one_text_that_no_other_values_make(tmp_path: Path) -> None:
