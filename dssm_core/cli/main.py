@@ -6,6 +6,7 @@ import click
 
 from dssm_core.cli.audience import lookalike
 from dssm_core.cli.data import land
+from dssm_core.cli.first_hour import check, init
 from dssm_core.cli.models import history, promote, rollback
 from dssm_core.cli.recommend import recommend
 from dssm_core.cli.run import report, run, runs
@@ -16,6 +17,8 @@ from dssm_core.cli.sweep import sweep
 from dssm_core.cli.terminal import HELP_OPTIONS, Group, log_to_terminal
 
 COMMANDS = (
+    init,
+    check,
     run,
     sweep,
     settings,

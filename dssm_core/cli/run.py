@@ -11,7 +11,16 @@ import click
 
 from dssm_core.cli import screen
 from dssm_core.cli.models import decide
-from dssm_core.cli.terminal import CONFIG, DATA, RUN_FOLDER, RUNS, SET, console
+from dssm_core.cli.terminal import (
+    CONFIG,
+    DATA,
+    RUN_FOLDER,
+    RUNS,
+    SET,
+    TEST_DAY,
+    console,
+    test_day_setting,
+)
 
 if TYPE_CHECKING:
     from dssm_core.aliases import JSON
@@ -22,12 +31,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Run all steps, from reading the log to registering the model.")
 @CONFIG
 @DATA
-@click.option(
-    "--test-day",
-    type=click.DateTime(["%Y-%m-%d"]),
-    metavar="YYYY-MM-DD",
-    help="First test day. Replaces split.test_day of the config.",
-)
+@TEST_DAY
 @SET
 @click.option(
     "--days",
@@ -81,9 +85,7 @@ def run(
 
     if until:
         find_step(until)
-    if test_day:
-        overrides = (*overrides, f"split.test_day={test_day.date()}")
-    settings = read_config(config, data, overrides)
+    settings = read_config(config, data, (*overrides, *test_day_setting(test_day)))
     if days:
         settings = landing.use_landed_days(settings, days.resolve())
     opened = create_cli_run(settings, runs_folder, run_id)

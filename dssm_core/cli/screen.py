@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from dssm_core.runs.layout import REPORT_FILE
 
 if TYPE_CHECKING:
     from dssm_core.aliases import JSON
+    from dssm_core.inspection.check import Findings
+    from dssm_core.inspection.proposal import Proposal
     from dssm_core.operation.history import Decision, Reign
     from dssm_core.runs.gate_report import Scores
     from dssm_core.runs.manifest import Manifest
@@ -185,3 +187,63 @@ def _table(*columns: str, **options: Any) -> Table:
 
 def _minute(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def print_proposal(proposal: Proposal, file: Path, out: Console = console) -> None:
+    """Print what was read, what to check, and the next command."""
+    out.print(f"read: {proposal.read}", markup=False, highlight=False, soft_wrap=True)
+    if proposal.doubts:
+        out.print("check:", highlight=False)
+    for doubt in proposal.doubts:
+        out.print(f"  {doubt}", markup=False, highlight=False, soft_wrap=True)
+    out.print(
+        f"wrote {file}. Next: dssm check {file}", markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def print_findings(findings: Findings, metric: str) -> None:
+    """Print what a run would find to stdout: its rows, days, training events and baselines, then
+    the warnings.
+    """
+    out = Console()
+    for table in findings_tables(findings, metric):
+        out.print(table)
+        out.print()
+    for warning in findings.warnings:
+        out.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+    if not findings.warnings:
+        out.print("no warning")
+
+
+def findings_tables(findings: Findings, metric: str) -> list[Table]:
+    """What a run would find: the log, its days, the positives that do not train, and baselines."""
+    rows = dict(findings.rows)
+    sample = findings.sample
+    log = _counts("log", {"rows read": rows.pop("read")} | rows)
+    if sample:
+        log.add_row(f"a sample: all rows of one in {sample.one_in} users", "")
+    for reason, count in findings.quarantined.items():
+        log.add_row(f"quarantined: {escape(reason)}", f"{count:,}")
+    positives = findings.events + sum(findings.left_out.values())
+    training = {
+        "users": findings.users,
+        "items": findings.items,
+        "positives": positives,
+        "of these, training events": findings.events,
+    }
+    left_out = {f"no event: {reason}": count for reason, count in findings.left_out.items()}
+    test = _counts("test", {"users asked": findings.all, "of these, warm": findings.warm})
+    test.add_row("positives of new users", f"{findings.cold_users:.1%}")
+    test.add_row("positives of new items", f"{findings.cold_items:.1%}")
+    for name, value in findings.recalls.items():
+        test.add_row(f"{metric} of {escape(name)}", _metric(value))
+    days = [_counts("day", dict(findings.days))] if findings.days else []
+    return [log, *days, _counts("training set", training | left_out), test]
+
+
+def _counts(title: str, counts: Mapping[str, int]) -> Table:
+    table = _table(title)
+    table.add_column("", justify="right")
+    for name, count in counts.items():
+        table.add_row(escape(name), f"{count:,}")
+    return table

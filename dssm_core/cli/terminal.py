@@ -32,6 +32,12 @@ SET = click.option(
     metavar="KEY.PATH=VALUE",
     help="Replace a setting, e.g. --set train.epochs=3. Repeat it for several settings.",
 )
+TEST_DAY = click.option(
+    "--test-day",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="YYYY-MM-DD",
+    help="First test day. Replaces split.test_day of the config.",
+)
 RUN_FOLDER = click.option(
     "--run",
     "folder",
@@ -60,6 +66,11 @@ INSTEAD_OF_MODEL = click.option(
 BY = click.option(
     "--by", default=getpass.getuser, show_default="your user name", help="Who decides."
 )
+
+
+def test_day_setting(test_day: datetime | None) -> tuple[str, ...]:
+    """The option --test-day as settings that are laid over the config."""
+    return (f"split.test_day={test_day.date()}",) if test_day else ()
 
 
 def utc_ms(at: datetime) -> int:

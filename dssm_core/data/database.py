@@ -40,6 +40,7 @@ def connect(near: Path, resources: Resources) -> Iterator[DuckDBPyConnection]:
         con.execute(f"SET memory_limit = '{planned(resources).duckdb}B'")
         con.execute(f"SET temp_directory = {literal(spill)}")
         con.execute("SET preserve_insertion_order = true")
+        con.execute("SET enable_progress_bar = false")  # it is drawn on stdout
         try:
             yield con
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:

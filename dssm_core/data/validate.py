@@ -50,6 +50,7 @@ from dssm_core.runs.run import Run
 
 log = logging.getLogger(__name__)
 
+DOCS = "All rules and rows"
 DRIFT_LEVELS = (("drift", "warn", True), ("drift limit", "fail", False))  # suite, level, warns
 
 
@@ -72,7 +73,7 @@ def validate(run: Run, work: Path) -> Outcome:
         verdicts = _judge_all(con, config, tables, work)
         problems = [*config_problems(config, tables), *_problems(verdicts, config, con)]
         if problems:
-            raise DataError("\n".join([*problems, "All rules and rows: data_docs/index.html"]))
+            raise DataError("\n".join([*problems, f"{DOCS}: data_docs/index.html"]))
         rows = _write(con, _reasons(verdicts), tables, work)
     read = run.need("ingest_data").rows["read"]
     return Outcome(rows={"read": read} | rows, info=_info(verdicts))

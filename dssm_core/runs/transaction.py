@@ -29,6 +29,7 @@ from dssm_core.runs.table import Step, find_step
 log = logging.getLogger(__name__)
 
 KEY_FILE = "key.json"  # in the folder of an unfinished step
+KEPT = "What the step wrote before it failed"
 
 
 def execute(run: Run, name: str) -> Manifest:
@@ -107,7 +108,7 @@ def _call(run: Run, step: Step, part: Path) -> Outcome:
             outcome: Outcome = named(step.function)(run, part, **passed)
     except DataError as error:
         if kept := _keep_failed(run, step, part):
-            raise DataError(f"{error}\nWhat the step wrote before it failed: {kept}") from error
+            raise DataError(f"{error}\n{KEPT}: {kept}") from error
         raise
     return outcome
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dssm_core.aliases import JSON
 from dssm_core.config import Train
+from dssm_core.errors import DataError
 from dssm_core.features.events import BEFORE_FIRST_REFRESH, UNKNOWN_ITEM
 from dssm_core.training.batches import Examples
 
@@ -77,6 +78,16 @@ def notes(settings: Train, best_epoch: int, events: int, left_out: Mapping[str, 
         refreshed = {BEFORE_FIRST_REFRESH, UNKNOWN_ITEM} & left_out.keys()
         found.append(few_events(events, left_out) + (MORE_EVENTS if refreshed else ""))
     return found
+
+
+def no_events(phase: str) -> DataError:
+    """The error of a phase of the training that has no event."""
+    return DataError(
+        f"there are no events to train on in the {phase} phase: no user has two interactions in the"
+        " train window, every item was first clicked after the refresh before its clicks, or all"
+        " events are of weight 0 (data.weight). Give more split.train_days, or a smaller"
+        " features.activity.refresh_h"
+    )
 
 
 def few_events(events: int, left_out: Mapping[str, int]) -> str:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dssm_core.config import Config
-from dssm_core.errors import ConfigError, DataError
+from dssm_core.errors import ConfigError
 from dssm_core.features.dataset import Prepared, load_prepared, selection_log
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.tensors import save_tensors
@@ -31,7 +31,7 @@ from dssm_core.runs.run import Run
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
 from dssm_core.training.device import check_memory, choose_device, deterministic, device_errors
 from dssm_core.training.epoch_selection import HeldOutQueries
-from dssm_core.training.notes import warn, weights_of
+from dssm_core.training.notes import no_events, warn, weights_of
 from dssm_core.training.objective import Objective
 from dssm_core.training.optimizers import horizon, learning_rate, make_optimizers
 from dssm_core.training.progress import Progress
@@ -146,12 +146,7 @@ class Trainer:
         self.objective = Objective(self.config, self.prepared, known, self.samples, phase)
         examples = self.objective.examples
         if not examples.count:
-            raise DataError(
-                f"there are no events to train on in the {phase} phase: no user has two"
-                " interactions in the train window, every item was first clicked after the"
-                " refresh before its clicks, or all events are of weight 0 (data.weight). Give more"
-                " split.train_days, or a smaller features.activity.refresh_h"
-            )
+            raise no_events(phase)
         self.steps_per_epoch = len(self.objective.batches(seed=0))
         self._start(state)
         queries = HeldOutQueries(self.config, self.prepared.log) if phase == "select" else None

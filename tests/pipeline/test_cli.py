@@ -43,6 +43,8 @@ def test_the_cli_lists_its_commands_in_the_order_of_the_flow():
         if line.startswith("  ") and line[2] != " "
     ]
     people = [
+        "init",
+        "check",
         "run",
         "sweep",
         "settings",

@@ -1,0 +1,172 @@
+"""A config for a log that nobody has described: what its files say, and what is to be checked."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from duckdb import DuckDBPyConnection
+
+from dssm_core.config import Config, Resources, parse_config
+from dssm_core.config.base import SAFE_NAME
+from dssm_core.config.yaml_text import load_yaml
+from dssm_core.data.database import UNREADABLE, connect, unreadable
+from dssm_core.errors import ConfigError, DataError, shown
+from dssm_core.inspection import facts, sizes
+from dssm_core.inspection.commented_yaml import commented
+from dssm_core.inspection.draft import Draft
+from dssm_core.inspection.files import find_groups
+from dssm_core.inspection.log import Log, find_log
+from dssm_core.inspection.source import INTERACTIONS, add_data
+from dssm_core.inspection.tables import open_tables
+from dssm_core.inspection.times import zone_doubt
+
+ONCE = 0.01  # share of repeated pairs below which users do not take an item twice
+FULL_SOFTMAX_ITEMS = 20_000  # in the catalogue, up to which a loss over all of it is cheap
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The text of a config; what is unsure of it, a sentence each; and what was read."""
+
+    text: str
+    doubts: tuple[str, ...]
+    read: str
+
+
+def propose(path: Path, name: str, chosen: Mapping[str, str]) -> Proposal:
+    """A config for the log in a folder or file, called `name`.
+
+    chosen: column by canonical name (user_id, item_id, timestamp) where a person has said it.
+    Raises DataError if there is no log, saying what was seen and how to go on.
+    """
+    if not SAFE_NAME.fullmatch(name):
+        raise ConfigError(f"--name {shown(name)}: use a-z, 0-9, - and _ only, such as my-log")
+    groups = find_groups(path)
+    among = groups[:1] if path.is_file() else groups
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with connect(Path(folder) / "sample", Resources()) as con:
+                tables, problems = open_tables(con, groups)
+                log = find_log(con, tables, problems, chosen, among)
+                draft = Draft({"name": name})
+                add_data(con, draft, log)
+                counted = facts.count(con, _provisional(draft))
+                _add_facts(draft, counted, log)
+                _add_split(con, draft, counted)
+        except UNREADABLE as error:
+            raise unreadable(error) from error
+    for pattern, problem in problems.items():
+        draft.doubt("data.source", f"{shown(pattern)} is not read: {problem}")
+    text = commented(draft.settings, draft.remarks, _head(path))
+    parse_config(load_yaml(text))
+    return Proposal(text, draft.doubts, _read(counted))
+
+
+def name_of(path: Path) -> str:
+    """A name for the dataset in a folder or file."""
+    stem = path.resolve().name.partition(".")[0].lower()
+    return re.sub(r"[^a-z0-9]+", "-", stem).strip("-")[:50] or "my-log"
+
+
+def _head(path: Path) -> str:
+    return (
+        f"Proposed by `dssm init` from {shown(str(path))}.\n"
+        "What it is unsure of begins with CHECK: correct it, or delete the comment.\n"
+        "`dssm settings KEY` explains a setting."
+    )
+
+
+def _read(counted: facts.Facts) -> str:
+    """What was read, for people."""
+    size = f"{counted.rows:,} rows, {counted.users:,} users, {counted.items:,} items"
+    return f"the first {size}" if counted.cut else size
+
+
+def _provisional(draft: Draft) -> Config:
+    """The settings so far as a config, to read the log by."""
+    return parse_config(
+        draft.settings
+        | {"features": {"activity": {"enabled": False}}, "split": {"kind": "leave_one_out"}}
+        | {"sampler": {"kind": "uniform"}, "evaluation": {"baselines": ["hot"]}}
+    )
+
+
+def _add_facts(draft: Draft, counted: facts.Facts, log: Log) -> None:
+    """Say what the whole log is like. DataError if it has no positive."""
+    if not counted.positives:
+        raise DataError(
+            f"{shown(log.table.group.pattern)} has no positive: no row has a user, an item and"
+            " `data.positive`. Check the columns, or write the config by hand"
+            " (configs/example-own-log.yaml)"
+        )
+    if counted.cut:
+        draft.doubt(
+            "data.source", f"only the first {counted.rows:,} rows were read: later days are unknown"
+        )
+    if counted.untimed:
+        draft.doubt(
+            INTERACTIONS,
+            f"{counted.untimed:,} of {counted.rows:,} rows have no readable time and go to"
+            " quarantine",
+        )
+    draft.say("name", _read(counted))
+    draft.doubt("data.timezone", f"where a day begins; {zone_doubt(counted.hours, counted.end_ms)}")
+
+
+def _add_split(con: DuckDBPyConnection, draft: Draft, counted: facts.Facts) -> None:
+    """Add the split, and what follows from it: features, sampler, lists and gate."""
+    window = sizes.choose_window(counted.days)
+    by_days = facts.day_sizes(con, window) if window else facts.DaySizes(0, 0)
+    if window and by_days.queries >= min(sizes.ENOUGH_QUERIES, counted.asked):
+        draft.settings["validation"] = {"min_rows_per_day": sizes.least_rows(window.fewest)}
+        draft.say(
+            "validation.min_rows_per_day", f"half of the shortest day, which has {window.fewest:,}"
+        )
+        draft.settings["split"] = {"test_day": window.test_day, "train_days": window.train_days}
+        draft.say("split", f"the last whole day; it asks {by_days.queries:,} known users")
+        _add_lists(draft, counted, by_days.items, by_days.queries)
+        return
+    draft.settings["split"] = {"kind": "leave_one_out"}
+    draft.doubt("split", _why_no_days(window, by_days, counted))
+    draft.settings.setdefault("features", {})["activity"] = {"enabled": False}
+    draft.say("features.activity", "it needs a split by days")
+    if counted.items <= FULL_SOFTMAX_ITEMS:
+        draft.settings["loss"] = {"kind": "full_softmax"}
+    else:
+        draft.settings["sampler"] = {"kind": "popularity"}
+    _add_lists(draft, counted, counted.items, counted.asked)
+    draft.settings["evaluation"]["baselines"] = ["hot"]
+
+
+def _why_no_days(window: sizes.Window | None, by_days: facts.DaySizes, counted: facts.Facts) -> str:
+    if window is None:
+        days = len(counted.days)
+        return f"{days} days with rows are too few to split by days: each user's last item is asked"
+    return (
+        f"only {by_days.queries:,} users of {window.test_day} are known from the"
+        f" {window.train_days} days before: each user's last item is asked instead of a day"
+    )
+
+
+def _add_lists(draft: Draft, counted: facts.Facts, items: int, queries: int) -> None:
+    """Add training, list lengths and gate. items: of the catalogue. queries: that are asked."""
+    k = sizes.list_length(items)
+    draft.settings["train"] = sizes.train_settings(counted.positives)
+    draft.say("train.max_epochs", "goes on up to here while the last epoch is the best")
+    draft.settings["evaluation"] = {"ks": sizes.list_lengths(k)}
+    if counted.repeats < ONCE:
+        draft.settings["evaluation"]["exclude_seen"] = True
+        draft.say("evaluation.exclude_seen", f"{counted.repeats:.1%} of rows repeat a user's item")
+    draft.settings["gate"] = {"k": k, "floor": 0.1}
+    draft.say(
+        "evaluation.ks", f"for {items:,} items; the last one is judged, and chooses the epoch"
+    )
+    draft.say("gate", "floor is the smallest recall that passes, which is yours to choose")
+    if queries < sizes.ENOUGH_QUERIES:
+        draft.doubt(
+            "gate", f"{queries:,} queries are fewer than min_queries 200, so no model passes"
+        )

@@ -1,0 +1,108 @@
+"""The section `data` and the features of a proposal: what the files hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from dssm_core.columns import CREATED, ITEM, USER
+from dssm_core.errors import shown
+from dssm_core.inspection.draft import Draft
+from dssm_core.inspection.features import Feature, context_features, table_features
+from dssm_core.inspection.log import Log
+from dssm_core.inspection.roles import guess_label
+from dssm_core.inspection.tables import SideTable, find_side
+from dssm_core.inspection.times import TimeGuess
+from dssm_core.inspection.words import EVENT, words_of
+
+INTERACTIONS = "data.source.interactions"
+SIDES = {"users": USER, "items": ITEM}
+
+
+def add_data(con: DuckDBPyConnection, draft: Draft, log: Log) -> None:
+    """Add the source, what counts as a positive, and the features of all tables."""
+    sides = _find_sides(con, draft, log)
+    draft.settings["data"] = {"source": _source(draft, log, sides), "timezone": "UTC"}
+    _add_positive(draft, log)
+    columns: dict[str, list[Feature]] = {}
+    for table, side in sides.items():
+        taken = {side.key, side.created or side.key}
+        found = table_features(con, side.table.sample, side.table.columns, taken)
+        columns |= {table.removesuffix("s"): found} if found else {}
+    taken_in_log = log.roles.taken | set(log.mapping.values())
+    context = context_features(log.table.columns, taken_in_log)
+    columns |= {"context": context} if context else {}
+    draft.settings["features"] = {"columns": columns} if columns else {}
+    if context:
+        draft.doubt(
+            "features.columns.context",
+            "keep only what is known when the event begins, such as a device; not what follows from"
+            " it, such as seconds read",
+        )
+
+
+def _find_sides(con: DuckDBPyConnection, draft: Draft, log: Log) -> dict[str, SideTable]:
+    """The tables of users and items, which must be in the files of the same kind as the log."""
+    rest = [other for other in log.others if (other.format is None) == (log.table.format is None)]
+    sides: dict[str, SideTable] = {}
+    for name, column in (("users", log.roles.user), ("items", log.roles.item)):
+        side, problems = find_side(con, SIDES[name], log.table, column, rest)
+        for problem in problems:
+            draft.doubt("data.source", problem)
+        if side is not None:
+            sides[name] = side
+            rest = [other for other in rest if other.sample != side.table.sample]
+    return sides
+
+
+def _source(draft: Draft, log: Log, sides: Mapping[str, SideTable]) -> dict[str, Any]:
+    draft.say("data.source.path", "--data replaces it")
+    for text in (*log.table.doubts, *log.time.doubts, *log.roles.doubts):
+        draft.doubt(INTERACTIONS, text)
+    source: dict[str, Any] = {
+        "kind": "parquet" if log.table.format is None else "delimited",
+        "path": str(log.table.group.root.resolve()),
+        "interactions": _table(log.table.settings(), log.mapping, log.time),
+    }
+    for name, side in sides.items():
+        mapping = {SIDES[name]: side.key} if side.key != SIDES[name] else {}
+        if side.created:
+            mapping |= {CREATED: side.created} if side.created != CREATED else {}
+            draft.doubt(f"data.source.{name}", "clicks before created_at go to quarantine")
+        for text in side.table.doubts:
+            draft.doubt(f"data.source.{name}", text)
+        source[name] = _table(side.table.settings(log.table.format), mapping, side.time)
+    return source
+
+
+def _table(
+    settings: dict[str, Any], columns: Mapping[str, str], time: TimeGuess | None
+) -> dict[str, Any]:
+    """The settings of a table: files, columns, times, format."""
+    mapped = {"columns": dict(columns)} if columns else {}
+    written = time.settings if time else {}
+    return {"files": settings.pop("files"), **mapped, **written, **settings}
+
+
+def _add_positive(draft: Draft, log: Log) -> None:
+    """Add what counts as a positive, where the log says more than clicks."""
+    data = draft.settings["data"]
+    if log.roles.label:
+        label = guess_label(log.table.columns[log.roles.label])
+        data |= {"positive": label.positive, "labels": list(label.labels)}
+        if label.doubt:
+            draft.doubt("data.positive", label.doubt)
+        return
+    events = [
+        column
+        for name, column in log.table.columns.items()
+        if set(words_of(name)) & EVENT and len(column.values) > 1
+    ]
+    draft.say("data", "the log has no label: every row is a positive")
+    for column in events:
+        values = ", ".join(map(shown, column.values[:10]))
+        draft.doubt(
+            "data", f"{shown(column.name)} has the values {values}, and each counts as a positive"
+        )
