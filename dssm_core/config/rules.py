@@ -77,6 +77,11 @@ def _time(config: Config) -> Iterator[str]:
             f"train.start_from needs split.kind 'days', not {config.split.kind!r}: the model that"
             " the training starts from must not have seen the test rows. Set it to null"
         )
+    if config.evaluation.rolling and config.split.relevant:
+        yield (
+            "evaluation.rolling counts every positive of the test days, and not those of"
+            " split.relevant only: leave one of them out"
+        )
     if config.split.by_time:
         return
     no_cutoff = f"split {config.split.kind!r} has no cutoff in time"

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dssm_core.aliases import Bools, Ints
-from dssm_core.columns import ITEM, LABEL, USER
+from dssm_core.columns import INTERNAL, ITEM, LABEL, USER
 from dssm_core.evaluation.asked import AskedUsers
 from dssm_core.evaluation.past import Past
 from dssm_core.evaluation.rows import CodedRows, count_relevant, read_test_rows
@@ -36,6 +36,8 @@ from dssm_core.retrieval.catalogue import check_enough, open_catalogue
 from dssm_core.retrieval.eligible import Eligible
 from dssm_core.runs.layout import ITEM_IDS_FILE, TRAIN_FILE, USER_IDS_FILE
 from dssm_core.runs.run import Run
+
+RELEVANT = f"{INTERNAL}relevant"  # whether a test row should be found
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,8 @@ def make_evaluation_data(run: Run, users: Ids, items: Ids) -> EvaluationData:
     past_of_pairs = past if by_row else Past.of_frames(train_frame[:0], later, items)
     distinct = test.relevant
     if not by_row:
-        distinct = distinct & ~test.frame[[USER, ITEM, LABEL]].duplicated().to_numpy()
+        named = test.frame[[USER, ITEM, LABEL]].assign(**{RELEVANT: test.relevant})
+        distinct = distinct & ~named.duplicated().to_numpy()
     cutoff_ms = run.need("split_by_time").info["cutoff_ms"]
     parts = groups(
         train,

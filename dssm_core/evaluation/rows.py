@@ -16,7 +16,6 @@ from dssm_core.config.conditions import Condition
 from dssm_core.config.row_conditions import read_row_condition
 from dssm_core.data.database import connect
 from dssm_core.data.row_conditions import rows_sql, rows_that_meet
-from dssm_core.data.splits.last_n import LastN
 from dssm_core.data.sql import parquet
 from dssm_core.evaluation.asked import AskedUsers
 from dssm_core.features.ids import Ids
@@ -92,10 +91,8 @@ def label_before(test: pd.DataFrame) -> Ints:
 
 def _relevant(run: Run) -> Condition | None:
     """What `split.relevant` asks of a row; None where every positive is relevant."""
-    split = run.config.split
-    if isinstance(split, LastN) and split.relevant:
-        return read_row_condition(split.relevant)
-    return None
+    relevant = run.config.split.relevant
+    return read_row_condition(relevant) if relevant else None
 
 
 def _codes(ids: Ids, values: pd.Series[Any]) -> Ints:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dssm_core.columns import TIME
-from dssm_core.data.splits.protocol import Window
+from dssm_core.data.splits.protocol import Relevant, Window
 
 FIRST_YEAR = 1678  # the years that pandas' times of nanoseconds hold
 LAST_YEAR = 2261
@@ -23,7 +23,6 @@ class Days(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     by_time: ClassVar[bool] = True
     by_row: ClassVar[bool] = False
-    relevant: ClassVar[None] = None
     ignores: ClassVar[tuple[str, ...]] = ()
     kind: Literal["days"] = "days"
     test_day: date
@@ -35,6 +34,10 @@ class Days(BaseModel):
     validation_days: Annotated[int, Field(ge=1)] = 1
     """Number of the last train days that choose the number of epochs; then all train days are
     trained on."""
+    relevant: Relevant = None
+    """A condition such as `event == 'purchase'` that a positive of the test days must meet to count
+    as relevant. It changes what is judged only: other positives still train, and are in histories.
+    Null counts all of them."""
 
     @model_validator(mode="after")
     def _check_validation_days(self) -> Self:

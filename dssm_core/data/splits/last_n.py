@@ -7,12 +7,10 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from dssm_core.columns import LABEL, ROW, USER
-from dssm_core.config.conditions import Condition
-from dssm_core.config.row_conditions import check_row_condition
-from dssm_core.data.splits.protocol import CLEAN, NO_DAYS, Window
+from dssm_core.columns import ROW, USER
+from dssm_core.data.splits.protocol import CLEAN, NO_DAYS, Relevant, Window
 
 
 class LastN(BaseModel):
@@ -29,22 +27,9 @@ class LastN(BaseModel):
     kind: Literal["last_n"] = "last_n"
     n: Annotated[int, Field(ge=1)] = 3
     """Number of test rows of a user."""
-    relevant: str | None = None
+    relevant: Relevant = None
     """A condition such as `rating > 2` that a positive test row must meet to be a query; other rows
     are only history. Null makes all of them queries."""
-
-    @field_validator("relevant")
-    @classmethod
-    def _a_condition(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        check_row_condition(value)
-        if LABEL in {leaf.column for leaf in Condition(value).leaves()}:
-            raise ValueError(
-                "all positives have the same label: compare another column, such as `rating > 2`,"
-                " and let data.positive include both kinds of rows"
-            )
-        return value
 
     @property
     def title(self) -> str:

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Annotated, ClassVar, Protocol
 from zoneinfo import ZoneInfo
 
-from dssm_core.columns import INTERNAL
+from pydantic import AfterValidator
+
+from dssm_core.columns import INTERNAL, LABEL
+from dssm_core.config.conditions import Condition
+from dssm_core.config.row_conditions import check_row_condition
 
 CLEAN = f"{INTERNAL}clean"  # whether a row is not quarantined
 NO_DAYS = ("validation.min_rows_per_day", "validation.drift.warn")  # of no effect without days
 POSITIVE = f"{INTERNAL}positive"  # 1 or 0: whether `data.positive` is true of a row
+
+
+def _check_relevant(value: str | None) -> str | None:
+    if value is None:
+        return None
+    check_row_condition(value)
+    if LABEL in {leaf.column for leaf in Condition(value).leaves()}:
+        raise ValueError(
+            "all positives have the same label: compare another column, such as `rating > 2`,"
+            " and let data.positive include both kinds of rows"
+        )
+    return value
+
+
+Relevant = Annotated[str | None, AfterValidator(_check_relevant)]
 
 
 @dataclass(frozen=True)

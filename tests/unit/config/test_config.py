@@ -148,6 +148,17 @@ def test_every_shipped_config_is_valid(file):
             {"split": {"kind": "last_n", "relevant": "rating >"}},
             "'split.relevant' is 'rating >': condition 'rating >' is not an expression",
         ),
+        (
+            {"split": {"test_day": "2024-03-07", "relevant": "label == 1"}},
+            "all positives have the same label: compare another column",
+        ),
+        (
+            {
+                "split": {"test_day": "2024-03-07", "relevant": "event == 'purchase'"},
+                "evaluation__rolling": {},
+            },
+            "evaluation.rolling counts every positive of the test days, and not those of",
+        ),
         ({"split": {"kind": "holdout", "share": 2}}, "'split.share' is 2"),
         (
             {"split": {"test_day": "2024-03-07", "train_days": 3, "validation_days": 3}},

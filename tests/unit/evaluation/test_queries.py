@@ -11,7 +11,7 @@ from dssm_core.data.splits.last_n import LastN
 from dssm_core.errors import ArtifactError, DataError
 from dssm_core.evaluation import answers
 from dssm_core.evaluation.answers import open_served
-from dssm_core.evaluation.queries import make_evaluation_data
+from dssm_core.evaluation.queries import make_evaluation_data, read_evaluation_data
 from dssm_core.evaluation.query_rows import RequestRows
 from dssm_core.features.ids import Ids
 from dssm_core.retrieval.catalogue import check_enough
@@ -148,3 +148,20 @@ def test_too_few_items_for_a_list_are_a_warning_and_none_are_refused(caplog):
     assert record.message.startswith("only 2 of the 3 items may be listed as of the cutoff")
     with pytest.raises(DataError, match="none of the 3 items may be listed as of the cutoff"):
         check_enough(np.zeros(3, dtype=np.bool_), 3)
+
+
+def test_only_relevant_rows_of_the_test_days_are_judged(fabricate):
+    """User 1 clicks on 10 and 20 and buys 20 later: the click before does not hide the purchase."""
+    run = fabricate()
+    raw = run.config.model_dump()
+    raw["split"] |= {"relevant": "event == 'purchase'"}
+    run.__dict__["config"] = parse_config(raw)
+    file = run.step("split_by_time") / "test.parquet"
+    rows = pd.read_parquet(file).assign(event="click")
+    bought = rows[(rows["user_id"] == 1) & (rows["item_id"] == 20)].assign(event="purchase")
+    pd.concat([rows, bought.assign(timestamp=rows["timestamp"].max() + 1)]).to_parquet(file)
+    data = read_evaluation_data(run)
+    assert data.warm.users.tolist() == data.all.users.tolist() == [1]
+    assert data.warm.relevant.counts.tolist() == [1]
+    assert data.warm.relevant.hits(np.array([[0, 1, 2]])).tolist() == [[False, True, False]]
+    assert data.test_counts.tolist() == [0, 1, 0, 0]
