@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import click
 
 from dssm_core.cli import screen
-from dssm_core.cli.terminal import CONFIG, DATA, SET, TEST_DAY, test_day_setting
+from dssm_core.cli.terminal import CONFIG, DATA, SET, TEST_DAY, errors_only, test_day_setting
 from dssm_core.errors import ConfigError
 
 
@@ -84,7 +83,6 @@ def check(
     from dssm_core.inspection.check import check as find
 
     settings = read_config(config, data, (*overrides, *test_day_setting(test_day)))
-    logging.getLogger("dssm_core").setLevel(logging.ERROR)  # the report repeats the warnings
-    with tempfile.TemporaryDirectory() as folder:
+    with errors_only(), tempfile.TemporaryDirectory() as folder:  # the report has the warnings
         findings = find(settings, Path(folder), screen.print_step_start)
     screen.print_findings(findings, settings.gate.metric)

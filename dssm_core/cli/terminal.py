@@ -144,3 +144,15 @@ def log_to_terminal(verbose: bool) -> None:
         level=logging.WARNING, format="%(message)s", datefmt="%H:%M:%S", handlers=[handler]
     )
     logging.getLogger("dssm_core").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+@contextmanager
+def errors_only() -> Iterator[None]:
+    """Leave out what this library logs below ERROR."""
+    logger = logging.getLogger("dssm_core")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from datetime import UTC, datetime
 
 import numpy as np
@@ -170,6 +171,7 @@ def test_parquet_by_day_folders(tmp_path):
     assert config.split.train_days == 3
     checked = cli("check", file)
     assert checked.exit_code == 0, checked.output
+    assert logging.getLogger("dssm_core").isEnabledFor(logging.INFO)  # as the command begins
     flat = " ".join(checked.stdout.split())
     for day, rows in log.groupby(log["at"].dt.date):
         assert f"{day} {len(rows):,}" in flat
