@@ -6,9 +6,9 @@ killed, and the softmax over a large catalogue; Markdown rows for docs/benchmark
     python -m benchmarks.gpu repeat RUN
     python -m benchmarks.gpu softmax
 
-RUN is the run's folder. Only torch, numpy, scipy, pandas, pyarrow, pydantic and safetensors are
-imported. With --device cpu the same commands run without a GPU, which shows that they work;
-RecTools beside it is `python -m benchmarks.libraries --device cuda`.
+RUN is the run's folder. torch, numpy, pandas, pyarrow, pydantic, PyYAML and safetensors are enough.
+With --device cpu the same commands run without a GPU, which shows that they work. RecTools beside
+it is `python -m benchmarks.libraries --device cuda`.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ class Condition:
             value = CONSTANTS.get(node.id) if isinstance(node, ast.Name) else None
         if not isinstance(value, bool | int | float | str):
             raise self.error("compares with something other than a number, a text, true or false")
-        if isinstance(value, str) and not _is_plain(value):
+        if isinstance(value, str) and not _is_encodable(value):
             raise self.error("compares with a text that has a NUL or half of a character")
         if not isinstance(value, str) and not abs(value) < MAX_WHOLE:
             raise self.error("compares with a number beyond 63 bits")
@@ -186,7 +186,7 @@ def _is_column(node: ast.expr) -> TypeIs[ast.Name]:
     return isinstance(node, ast.Name) and node.id not in CONSTANTS
 
 
-def _is_plain(text: str) -> bool:
+def _is_encodable(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:

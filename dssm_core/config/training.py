@@ -116,6 +116,11 @@ class Train(Section):
         return self
 
     @property
+    def last_epoch(self) -> int:
+        """The largest number of epochs that a training may have."""
+        return self.max_epochs or self.epochs
+
+    @property
     def chosen_by(self) -> str:
         """The metric that chooses the number of epochs; `Config` has filled it in."""
         assert self.metric is not None

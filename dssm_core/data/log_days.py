@@ -53,7 +53,7 @@ def _better_unit(con: DuckDBPyConnection, config: Config) -> tuple[str, int, int
     and the last of them in ms. None if they are there as they are read, or by no other unit.
     """
     settings = config.data.source.settings.get(INTERACTIONS)
-    if not isinstance(settings, Mapping) or not {"files"} <= settings.keys():
+    if not isinstance(settings, Mapping) or "files" not in settings:
         return None
     spec = FileTable.model_validate(
         {key: settings[key] for key in FileTable.model_fields if key in settings}

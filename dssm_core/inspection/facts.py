@@ -91,9 +91,7 @@ def count(con: DuckDBPyConnection, config: Config) -> Facts:
         asked=asked,
         untimed=untimed,
         end_ms=end_ms or 0,
-        days=tuple(
-            (EPOCH + timedelta(days=day), n) for day, n in days.items() if 0 <= day < 100_000
-        ),
+        days=tuple((EPOCH + timedelta(days=day), n) for day, n in days.items() if day in DAYS),
         hours=tuple(hours.get(hour, 0) for hour in range(24)),
     )
 

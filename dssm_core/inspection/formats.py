@@ -21,7 +21,7 @@ from dssm_core.errors import DataError, shown
 
 HEAD_BYTES = 1 << 20  # of a file; the rest is not looked at to tell its format
 OTHER_SEPARATORS = ("::", " ", "\x01", ":", "^", "~")  # those that DuckDB does not try
-ALONE = 5  # lines of one value below which a separator cannot be told
+FEWEST_LINES = 5  # with fewer lines, it is not said what the lines may be
 GZIP = b"\x1f\x8b"
 KNOWN = {b"PK": "a zip archive: unpack it", b"PAR1": "Parquet: name it .parquet"}
 Encoding = Literal["utf-8", "utf-16", "latin-1"]
@@ -192,7 +192,7 @@ def _names(columns: Sequence[str], header: bool) -> tuple[str, ...]:
 
 def _one_column(lines: Sequence[str], file: Path) -> str:
     where = shown(str(file))
-    if len(lines) >= ALONE and all(len(line.split()) > 1 for line in lines[1:ALONE]):
+    if len(lines) >= FEWEST_LINES and all(len(line.split()) > 1 for line in lines[1:FEWEST_LINES]):
         return (
             f"{where} has no separator that each line holds equally often. If a line is a user and"
             " then items, it is read by source kind 'sequences': see configs/gowalla.yaml. Else"

@@ -1,4 +1,4 @@
-"""A config for a log that nobody has described: what its files say, and what is to be checked."""
+"""A config that is proposed from the files of a log, with what a person should check."""
 
 from __future__ import annotations
 
@@ -168,5 +168,7 @@ def _add_lists(draft: Draft, counted: facts.Facts, items: int, queries: int) -> 
     draft.say("gate", "floor is the smallest recall that passes, which is yours to choose")
     if queries < sizes.ENOUGH_QUERIES:
         draft.doubt(
-            "gate", f"{queries:,} queries are fewer than min_queries 200, so no model passes"
+            "gate",
+            f"{queries:,} queries are fewer than min_queries ({sizes.ENOUGH_QUERIES}), so no model"
+            " passes",
         )

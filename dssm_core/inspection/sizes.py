@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from dssm_core.config import Gate
+
 WHOLE = 0.5  # of a typical day's rows, from which a day is taken for a whole one
 MOST_TRAIN_DAYS = 6
 LEAST_TRAIN_DAYS = 2
-ENOUGH_QUERIES = 200  # gate.min_queries
+ENOUGH_QUERIES: int = Gate.model_fields["min_queries"].default
 SHARE_OF_CATALOGUE = 10  # a list of a tenth of the items still says something
 LENGTHS = (200, 100, 50, 20, 10, 5, 3, 2, 1)
 FEW_POSITIVES = 50_000

@@ -108,7 +108,7 @@ def guess_format(formats: Sequence[str]) -> TimeGuess:
     swapped = first.replace("%m", "%\0").replace("%d", "%m").replace("%\0", "%d")
     doubts = [] if "%z" in first else [LOCAL]
     if swapped in formats[1:]:
-        doubts.append(f"no value tells day from month: it may be {swapped!r} as well")
+        doubts.append(f"day and month cannot be told apart: it may be {swapped!r} as well")
     return TimeGuess(format=first, doubts=tuple(doubts))
 
 

@@ -36,9 +36,10 @@ def opened(
         else:
             number = _version_number(of, version)
             fetched = fetch(of, number, Path(folder)).folder
-            bundle = open_bundle(fetched)
             if refreshed:
                 bundle = ReloadingBundle(fetched, refreshed).current()
+            else:
+                bundle = open_bundle(fetched)
             about = {"model": of.name, "version": number}
             if bundle.folder != fetched:
                 about["refreshed_as_of"] = lineage_of(bundle.folder)["as_of"]

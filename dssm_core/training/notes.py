@@ -62,11 +62,10 @@ def left_out(examples: Examples, positives: int) -> dict[str, int]:
 def notes(settings: Train, best_epoch: int, events: int, left_out: Mapping[str, int]) -> list[str]:
     """A sentence for each thing that may make the model worse than it could be."""
     found = []
-    last = settings.max_epochs or settings.epochs
-    if best_epoch == last:
+    if best_epoch == settings.last_epoch:
         found.append(
-            f"the last epoch ({best_epoch} of {last}) was the best: more epochs may be better,"
-            " raise train.max_epochs"
+            f"the last epoch ({best_epoch} of {settings.last_epoch}) was the best:"
+            " more epochs may be better, raise train.max_epochs"
         )
     if settings.events_per_epoch is not None and settings.events_per_epoch >= events:
         found.append(

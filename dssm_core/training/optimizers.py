@@ -80,11 +80,11 @@ def learning_rate(settings: Train, done: int, total: int) -> float:
 def horizon(settings: Train, epoch: int) -> int:
     """The number of epochs over which the learning rate falls to zero, as of an epoch (from 0 on).
 
-    It is settings.epochs, and doubles at each epoch that reaches it, up to settings.max_epochs.
+    It is settings.epochs, and doubles at each epoch that reaches it, up to settings.last_epoch.
     """
     total = settings.epochs
-    while total <= epoch and total < (settings.max_epochs or 0):
-        total = min(2 * total, settings.max_epochs or 0)
+    while total <= epoch and total < settings.last_epoch:
+        total = min(2 * total, settings.last_epoch)
     return total
 
 
