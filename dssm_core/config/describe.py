@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 from dssm_core import families
 from dssm_core.config.base import Member, Section, section_of
 from dssm_core.config.config import Config
-from dssm_core.config.features import USED_BY_KIND, Feature
+from dssm_core.config.feature_columns import USED_BY_KIND, Feature
 from dssm_core.config.members import FAMILIES
 from dssm_core.config.rules import written
 
