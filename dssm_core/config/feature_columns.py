@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -11,15 +12,24 @@ from dssm_core.columns import ITEM, LABEL, USER
 from dssm_core.config.base import Section
 
 Pooling = Literal["sum", "mean", "max", "attention"]
-Normalising = Literal["standard", "log", "rank", "none"]
+Normalising = Literal["standard", "log", "rank", "length", "none"]
 TRIGRAM_BUCKETS = 30_000  # the DSSM paper counts 30,621 trigrams in 500,000 words
 USED_BY_KIND = {
     "categorical": ("dim", "buckets", "shares"),
     "multi": ("dim", "buckets", "shares", "separator", "pooling", "most"),
     "text": ("dim", "buckets", "shares", "pooling", "most"),
     "numeric": ("normaliser",),
+    "vector": ("dim", "normaliser", "file", "ids"),
     "target_mean": ("target", "smoothing"),
 }
+EMBEDDED = ("categorical", "multi", "text")  # kinds with an embedding table
+NORMALISERS = {
+    "numeric": ("standard", "log", "rank", "none"),
+    "vector": ("standard", "length", "none"),
+}  # by the kinds that have one
+TABLE_FILES = (".parquet",)  # of vectors, with a column of ids
+ARRAY_FILES = (".npy",)  # of vectors, whose ids are in a file of their own
+ID_FILES = (".parquet", ".npy", ".txt")
 
 
 class Feature(Section):
@@ -27,16 +37,18 @@ class Feature(Section):
 
     column: str
     """Name of the column in the users or items table, or of a context column of the log."""
-    kind: Literal["categorical", "multi", "text", "numeric", "target_mean"]
+    kind: Literal["categorical", "multi", "text", "numeric", "vector", "target_mean"]
     """`categorical`: an id. `multi`: several ids in one cell, see `separator`. `text`: letter
-    trigrams of its words, as in the DSSM paper. `numeric`: a number. `target_mean`: the mean of
+    trigrams of its words, as in the DSSM paper. `numeric`: a number. `vector`: numbers of one
+    length in a cell, such as an embedding of a text or an image. `target_mean`: the mean of
     `target` over the earlier rows with the same value, minus the mean over all earlier rows; the
     column may be user_id or item_id.
     """
     separator: str = "|"
     """What separates the ids in a cell."""
-    dim: Annotated[int, Field(ge=1)] = 8
-    """Length of the column's embeddings."""
+    dim: Annotated[int, Field(ge=0)] = 8
+    """Length of the column's embeddings, or of what a learned linear map makes of a vector; a
+    vector with dim 0 is taken as it is."""
     buckets: Annotated[int, Field(ge=1)] | None = None
     """Number of rows into which values are hashed, for vocabularies that are open or too large;
     null fits a vocabulary on train, but text is always hashed (into 30,000 rows).
@@ -47,7 +59,17 @@ class Feature(Section):
     """Number of values that are read from a cell, from its start."""
     normaliser: Normalising = "standard"
     """How numbers are scaled: to mean 0 and deviation 1 (`standard`), the same after the logarithm
-    (`log`), to their rank in train from -1 to 1 (`rank`), or not at all (`none`)."""
+    (`log`), to their rank in train from -1 to 1 (`rank`), or not at all (`none`). Of vectors,
+    `standard` takes the mean vector and one deviation of all their numbers, and `length` gives all
+    vectors the same length."""
+    file: str | None = None
+    """A file with the vectors, if the users or items table does not have them: .parquet with a
+    column user_id or item_id and a column of this name, or .npy with one vector a row. Relative to
+    the working directory, as data.source.path.
+    """
+    ids: str | None = None
+    """The id of each row of a `file` in .npy, in its order: .parquet, .npy, or .txt with one id a
+    line."""
     shares: str | None = None
     """The item column (or item_id) whose vocabulary and embeddings this column uses, such as a
     user's interests that are categories of items.
@@ -69,12 +91,38 @@ class Feature(Section):
             raise ValueError(
                 f"{self.kind} column {self.column!r} has no use for {', '.join(idle)}: leave it out"
             )
+        if problem := self._values_of_kind():
+            raise ValueError(problem)
         if self.shares and (twice := [name for name in ("dim", "buckets") if name in changed]):
             raise ValueError(
                 f"column {self.column!r} shares the table of {self.shares!r}:"
                 f" leave out {' and '.join(twice)}"
             )
         return self
+
+    def _values_of_kind(self) -> str | None:
+        """What is wrong with values that only some kinds allow."""
+        allowed = NORMALISERS.get(self.kind, ())
+        if allowed and self.normaliser not in allowed:
+            return (
+                f"{self.kind} column {self.column!r} has no normaliser {self.normaliser!r}: take"
+                f" one of {', '.join(allowed)}"
+            )
+        if self.kind != "vector":
+            return None if self.dim else f"column {self.column!r} has dim 0: give 1 or more"
+        if self.column in (USER, ITEM):
+            return f"vector column {self.column!r} has the name of ids: give it another name"
+        file = PurePath(self.file).suffix if self.file is not None else None
+        if file not in (None, *TABLE_FILES, *ARRAY_FILES):
+            return f"file {self.file!r} of column {self.column!r} must end in .parquet or .npy"
+        if (file in ARRAY_FILES) != (self.ids is not None):
+            return (
+                f"vector column {self.column!r}: `ids` names the id of each row of a `file` in"
+                " .npy; give both, or no ids"
+            )
+        if self.ids and PurePath(self.ids).suffix not in ID_FILES:
+            return f"ids {self.ids!r} of column {self.column!r} must end in {', '.join(ID_FILES)}"
+        return None
 
     @property
     def in_table(self) -> bool:
@@ -125,24 +173,41 @@ class FeatureColumns(Section):
             )
 
     def _wrong_shares(self) -> Iterator[str]:
+        own = [of.column for of in self.item if of.kind in EMBEDDED and not of.shares]
         for side in ("user", "item", "context"):
             for feature in getattr(self, side):
                 if feature.shares and not self._may_share(side, feature):
-                    lenders = [ITEM, *(other.column for other in self.item if not other.shares)]
                     yield (
                         f"{side} column {feature.column!r} cannot share the table of"
                         f" {feature.shares!r}: a user's column may share an item's, words with"
                         f" words and ids with ids, an item's only {ITEM};"
-                        f" the item columns are {', '.join(lenders)}"
+                        f" the item columns are {', '.join([ITEM, *own])}"
                     )
 
     def _may_share(self, side: str, feature: Feature) -> bool:
         lender = self.lender(feature)
         if feature.shares == ITEM:
             return side != "context" and feature.kind != "text"
-        if side != "user" or lender is None or lender.shares or lender.kind == "numeric":
+        if side != "user" or lender is None or lender.shares or lender.kind not in EMBEDDED:
             return False
         return (lender.kind == "text") == (feature.kind == "text")
+
+    def vectors(self, side: str) -> list[Feature]:
+        """The vector columns of `user` or `item`."""
+        return [feature for feature in getattr(self, side) if feature.kind == "vector"]
+
+    def with_files_of(self, other: FeatureColumns) -> FeatureColumns:
+        """The same columns, with the files of vectors of the columns of the same name."""
+        sides = {}
+        for side in ("user", "item"):
+            files = {vector.column: vector for vector in other.vectors(side)}
+            sides[side] = tuple(
+                feature.model_copy(update=_files(files[feature.column]))
+                if feature.kind == "vector" and feature.column in files
+                else feature
+                for feature in getattr(self, side)
+            )
+        return self.model_copy(update=sides)
 
     def targets(self) -> list[str]:
         """The columns of the log whose means are taken, without `label`, which every log has."""
@@ -159,3 +224,7 @@ class FeatureColumns(Section):
             if other.column == feature.shares and other.kind != "target_mean"
         )
         return next(lenders, None)
+
+
+def _files(vector: Feature) -> dict[str, str | None]:
+    return {"file": vector.file, "ids": vector.ids}

@@ -8,6 +8,7 @@ from dssm_core.columns import INTERACTIONS, ITEMS, USERS
 from dssm_core.config import Config
 from dssm_core.config.log_columns import number_columns
 from dssm_core.data.ingest import IngestedTables
+from dssm_core.data.vectors import ARROW_LIST
 
 NUMBERS = ("int", "uint", "float", "halffloat", "double", "bool", "decimal", "string")
 LISTS = ("list<", "large_list<", "fixed_size_list<")
@@ -56,6 +57,11 @@ def _feature_problems(config: Config, tables: IngestedTables) -> Iterator[str]:
     for table, features in sides:
         for feature in features if table in tables else ():
             kind = tables.types[table].get(feature.column, "")
+            if feature.kind == "vector" and kind not in ("", ARROW_LIST):
+                yield (
+                    f"{table}: column {feature.column!r} has the type {kind}, but kind vector needs"
+                    " a list of numbers in a cell, or text such as [0.1, -0.2]: take another column"
+                )
             if feature.kind in ADVICE and _is_nested(kind, feature.kind == "multi"):
                 yield (
                     f"{table}: column {feature.column!r} has the type {kind}, but kind"

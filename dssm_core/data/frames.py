@@ -20,17 +20,20 @@ from dssm_core.data.row_conditions import rows_sql
 from dssm_core.data.rules import (
     CONDITIONS,
     DAYS,
+    HAS_VECTOR,
     ID_TABLES,
     IN_TABLE,
     KEYS,
     NEVER_AVAILABLE,
     UNWEIGHTED,
+    WRONG_VECTOR,
     required_columns,
     row_rules,
 )
 from dssm_core.data.sources.canonical import RAW
 from dssm_core.data.split import window_of
 from dssm_core.data.sql import identifier, numbered_rows, parquet
+from dssm_core.data.vectors import has_vector_sql, wrong_vector_sql
 from dssm_core.data.weights import unweighted_sql
 from dssm_core.runs.memory import planned
 
@@ -143,6 +146,10 @@ def _column(config: Config, name: str, table: str, tables: IngestedTables) -> st
     if name == UNWEIGHTED and config.data.weight:
         positive = rows_sql(read_row_condition(config.data.positive), tables.columns(table))
         return f"{unweighted_sql(config.data.weight, positive)} AS {UNWEIGHTED}"
+    for prefix, sql in ((WRONG_VECTOR, wrong_vector_sql), (HAS_VECTOR, has_vector_sql)):
+        if name.startswith(prefix):
+            value = sql(name.removeprefix(prefix), KEYS[table][0], tables.file(table))
+            return f"{value} AS {identifier(name)}"
     types = tables.types[table]
     stem = name.removeprefix(RAW)
     if name not in types and stem not in types:

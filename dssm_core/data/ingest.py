@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from dssm_core.data.database import UNREADABLE, connect, unreadable, write_table
 from dssm_core.data.sources.canonical import RAW, unparsed_text
 from dssm_core.data.sources.protocol import Source
 from dssm_core.data.sql import identifier
+from dssm_core.data.vectors import vector_files, with_vectors
 from dssm_core.errors import DataError
 from dssm_core.families import SOURCES
 from dssm_core.runs.layout import table_file
@@ -68,8 +69,10 @@ def open_source(config: Config) -> Source:
 
 
 def source_files(run: Run) -> dict[str, Path]:
-    """Each file that the run's source reads, by path relative to `data.source.path`."""
-    return open_source(run.config).files()
+    """Each file that the run's source reads, by path relative to `data.source.path`, and each file
+    of vectors, by its path in the config.
+    """
+    return open_source(run.config).files() | vector_files(run.config.features.columns)
 
 
 def ingest(run: Run, work: Path) -> Outcome:
@@ -95,11 +98,26 @@ def ingest(run: Run, work: Path) -> Outcome:
 def _ingest(con: DuckDBPyConnection, config: Config, work: Path) -> int:
     numbers = number_columns(config)
     tables = open_source(config).read(con)
-    for name, table in ((USERS, tables.users), (ITEMS, tables.items)):
-        if table is not None:
-            write_table(con, parse_numbers(table, numbers), work / table_file(name))
-    interactions = parse_numbers(tables.interactions, numbers)
-    return write_table(con, interactions, work / table_file(INTERACTIONS), TIME)
+    log = work / table_file(INTERACTIONS)
+    read = write_table(con, parse_numbers(tables.interactions, numbers), log, TIME)
+    sides = {USERS: tables.users, ITEMS: tables.items}
+    write_sides(con, config, {name: rows for name, rows in sides.items() if rows is not None}, log)
+    return read
+
+
+def write_sides(
+    con: DuckDBPyConnection, config: Config, tables: Mapping[str, DuckDBPyRelation], log: Path
+) -> None:
+    """Write users.parquet and items.parquet beside `log`, the interactions, with their numbers and
+    vectors. tables: those that the source has.
+    """
+    numbers = number_columns(config)
+    for name in (USERS, ITEMS):
+        table = tables.get(name)
+        parsed = None if table is None else parse_numbers(table, numbers)
+        rows = with_vectors(con, config, name, parsed, log)
+        if rows is not None:
+            write_table(con, rows, log.with_name(table_file(name)))
 
 
 def parse_numbers(relation: DuckDBPyRelation, numbers: set[str]) -> DuckDBPyRelation:

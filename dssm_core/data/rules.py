@@ -30,6 +30,7 @@ from dssm_core.data import drift
 from dssm_core.data.ingest import IngestedTables
 from dssm_core.data.sources.canonical import RAW, TIMES
 from dssm_core.data.splits.days import Days
+from dssm_core.data.vectors import ARROW_LIST, SIDES
 from dssm_core.errors import shorten
 from dssm_core.families import did_you_mean
 
@@ -39,6 +40,8 @@ IN_TABLE = (
     f"{INTERNAL}in_table_"  # prefix of the column that says whether an id is in its own table
 )
 NEVER_AVAILABLE = f"{INTERNAL}never_available"  # the ids of items that are at no time
+WRONG_VECTOR = f"{INTERNAL}wrong_vector_"  # prefix of the column that says what is wrong with one
+HAS_VECTOR = f"{INTERNAL}has_vector_"  # prefix of the column that says whether a row has one
 UNWEIGHTED = f"{INTERNAL}unweighted"  # the cells of positives that data.weight gives no weight
 KEYS = {INTERACTIONS: (USER, ITEM, TIME), USERS: (USER,), ITEMS: (ITEM,)}
 ID_TABLES = {USER: USERS, ITEM: ITEMS}
@@ -196,6 +199,7 @@ def row_rules(config: Config, table: str, tables: IngestedTables) -> list[Rule]:
             rules.append(_weighted(config.data.weight))
     else:
         rules.append(_unique(KEYS[table][0], table))
+        rules += _vector_rules(config, table, tables)
     if table == ITEMS and {AVAILABLE_FROM, AVAILABLE_UNTIL} <= set(columns):
         rules.append(_ever_available())
     rules += [
@@ -239,6 +243,30 @@ def _unique(key: str, table: str) -> Rule:
         f"{key} must be unique",
         f"keep one row for each id in {table}",
     )
+
+
+def _vector_rules(config: Config, table: str, tables: IngestedTables) -> list[Rule]:
+    side, _ = SIDES[table]
+    return [
+        rule
+        for feature in config.features.columns.vectors(side)
+        if tables.types[table].get(feature.column) == ARROW_LIST
+        for rule in (
+            Rule(
+                "ExpectColumnValuesToBeNull",
+                WRONG_VECTOR + feature.column,
+                f"{feature.column} must be vectors of one length, of finite numbers",
+                "correct these vectors, or leave them out: a missing one is zeros",
+            ),
+            Rule(
+                "ExpectColumnValuesToNotBeNull",
+                HAS_VECTOR + feature.column,
+                f"{feature.column} should not be missing",
+                "the model sees zeros for these rows: add their vectors",
+                warns=True,
+            ),
+        )
+    ]
 
 
 def _ever_available() -> Rule:

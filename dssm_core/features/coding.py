@@ -15,6 +15,8 @@ from dssm_core.columns import ITEM
 from dssm_core.config import Feature, FeatureColumns
 from dssm_core.features.ids import Coder, Codes, Hashed, Ids, as_text
 from dssm_core.features.normalise import Normaliser, as_numbers
+from dssm_core.features.schema import VectorColumn
+from dssm_core.features.vectors import VectorScale
 from dssm_core.runs.layout import ids_file
 
 STORED_VOCABULARIES = 100  # that are kept in memory
@@ -30,6 +32,9 @@ def fit_column(feature: Feature, side: str, parts: Iterable[pd.Series[Any]], wor
         numbers = pd.concat([pd.Series(as_numbers(values)) for values in parts])
         scale = Normaliser.fit(feature.normaliser, numbers)
         _normaliser(work, side, feature).write_text(scale.model_dump_json())
+    elif feature.kind == "vector":
+        vectors = VectorScale.fit(feature.normaliser, feature.column, parts)
+        _normaliser(work, side, feature).write_text(vectors.model_dump_json())
     elif not feature.rows and not feature.shares:
         distinct = pd.concat([_distinct(feature, values) for values in parts])
         _as_text(Ids.fit(distinct)).save(_vocabulary(work, side, feature), feature.column)
@@ -73,6 +78,24 @@ def _in_file_name(column: str) -> str:
 def read_scale(folder: Path, side: str, feature: Feature) -> Normaliser:
     """The scale of a numeric column that `fit_column` wrote into `folder`."""
     return Normaliser.model_validate_json(_normaliser(folder, side, feature).read_bytes())
+
+
+def read_vector_scale(folder: Path, side: str, feature: Feature) -> VectorScale:
+    """The scale of a vector column that `fit_column` wrote into `folder`."""
+    file = _normaliser(folder, side, feature)
+    return _stored_vector_scale(file, file.stat().st_mtime_ns)
+
+
+def vector_column(side: str, feature: Feature, folder: Path) -> VectorColumn:
+    """What the model must know of a vector column."""
+    width = read_vector_scale(folder, side, feature).width
+    return VectorColumn(column=feature.column, width=width, dim=feature.dim)
+
+
+@lru_cache(STORED_VOCABULARIES)
+def _stored_vector_scale(file: Path, written_ns: int) -> VectorScale:
+    """The scale in a file, with its mean vector. A server needs it for each request."""
+    return VectorScale.model_validate_json(file.read_bytes())
 
 
 def lists_of(feature: Feature, values: pd.Series[Any]) -> pd.Series[Any]:

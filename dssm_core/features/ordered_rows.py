@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -25,5 +26,12 @@ class OrderedRows:
         return list(pq.read_schema(self.file).names)
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
-        for batch in pq.ParquetFile(self.file).iter_batches(self.rows_at_once):
+        return self._parts(None)
+
+    def values(self, column: str) -> Iterator[pd.Series[Any]]:
+        """One column, a part at a time. The others are not read."""
+        return (part[column] for part in self._parts([column]))
+
+    def _parts(self, columns: list[str] | None) -> Iterator[pd.DataFrame]:
+        for batch in pq.ParquetFile(self.file).iter_batches(self.rows_at_once, columns=columns):
             yield batch.to_pandas()

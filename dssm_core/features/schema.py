@@ -26,13 +26,37 @@ class Column(BaseModel):
     shares: str | None = None
 
 
+class VectorColumn(BaseModel):
+    """A column of vectors.
+
+    width: length of a vector. dim: length of what the linear map of the tower makes of it, 0 if the
+    vector is taken as it is. shares: the column whose map it uses.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    column: str
+    width: int
+    dim: int
+    shares: str | None = None
+
+
 class TowerColumns(BaseModel):
-    """The columns of one tower, without ids and history."""
+    """The columns of one tower, without ids and history.
+
+    vectors: the numbers of their vectors come first among the numbers of a row, in this order.
+    numeric: the count of the other numbers.
+    """
 
     model_config = ConfigDict(frozen=True)
     categorical: tuple[Column, ...]
     multi: tuple[Column, ...]
     numeric: int
+    vectors: tuple[VectorColumn, ...] = ()
+
+    @property
+    def widths(self) -> list[int]:
+        """The length of each vector."""
+        return [vector.width for vector in self.vectors]
 
 
 class Schema(BaseModel):

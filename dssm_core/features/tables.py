@@ -4,7 +4,7 @@ for any rows since.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,14 @@ from dssm_core.columns import ITEM, USER
 from dssm_core.config import Feature, FeatureColumns, Features, too_large
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.families import did_you_mean
-from dssm_core.features.coding import coder, fit_column, lists_of, read_scale
+from dssm_core.features.coding import (
+    coder,
+    fit_column,
+    lists_of,
+    read_scale,
+    read_vector_scale,
+    vector_column,
+)
 from dssm_core.features.ids import Codes, Hashed, Ids
 from dssm_core.features.inputs import ColumnTable
 from dssm_core.features.ordered_rows import OrderedRows
@@ -44,7 +51,7 @@ def fit_table(
     found = [_rows_of(features, side, rows, ids)] if not isinstance(rows, OrderedRows) else rows
     for feature in features:
         if feature.kind != "target_mean":
-            fit_column(feature, side, (part[feature.column] for part in found), work)
+            fit_column(feature, side, _values(found, feature.column), work)
     table = _joined([encode_table(columns, side, part, work) for part in found])
     several = [feature for feature in features if feature.kind in SEVERAL]
     places = torch.arange(1, table.multi.shape[2] + 1)
@@ -62,9 +69,20 @@ def fit_table(
         for feature, values in zip(several, widths, strict=True)
     ]
     means = sum(feature.kind == "target_mean" for feature in features)
+    vectors = tuple(vector_column(side, feature, work) for feature in columns.vectors(side))
     return table, TowerColumns(
-        categorical=tuple(single), multi=tuple(lists), numeric=table.numeric.shape[1] + means
+        categorical=tuple(single),
+        multi=tuple(lists),
+        numeric=table.numeric.shape[1] - sum(vector.width for vector in vectors) + means,
+        vectors=vectors,
     )
+
+
+def _values(found: list[pd.DataFrame] | OrderedRows, column: str) -> Iterable[pd.Series[Any]]:
+    """The values of a column, a part at a time."""
+    if isinstance(found, OrderedRows):
+        return found.values(column)
+    return (part[column] for part in found)
 
 
 def encode_table(
@@ -91,13 +109,18 @@ def encode_table(
     ]
     width = max((codes.shape[1] for codes in several), default=1)
     padded = [np.pad(codes, ((0, 0), (0, width - codes.shape[1]))) for codes in several]
+    vectors = [
+        read_vector_scale(folder, side, feature).apply(rows[feature.column], feature.column)
+        for feature in columns.vectors(side)
+    ]
     numeric = [
         read_scale(folder, side, feature).apply(rows[feature.column]) for feature in of["numeric"]
     ]
+    numbers = [*vectors, _stacked(numeric, (len(rows), 0), np.float32)]
     return ColumnTable(
         torch.from_numpy(_stacked(single, (len(rows), 0), np.int64)),
         torch.from_numpy(_stacked(padded, (len(rows), 0, width), np.int64)),
-        torch.from_numpy(_stacked(numeric, (len(rows), 0), np.float32)),
+        torch.from_numpy(np.concatenate(numbers, axis=1)),
     )
 
 

@@ -16,15 +16,15 @@ INIT_STD = 0.05  # of a new table's values; features.init_std rescales the table
 
 
 class Fields(nn.Module):
-    """One field for each categorical and each multi-valued column, then all numeric columns as one
-    field, if there are any.
+    """One field for each categorical, each multi-valued and each vector column, then all numeric
+    columns as one field, if there are any.
 
-    borrowed: embedding tables of other modules, by the name that a column's `shares` gives; they
-    stay parameters of those modules.
+    borrowed: embedding tables, and linear maps of vectors, of other modules, by the name that a
+    column's `shares` gives; they stay parameters of those modules.
     """
 
     def __init__(
-        self, columns: TowerColumns, borrowed: Mapping[str, nn.Embedding] = MappingProxyType({})
+        self, columns: TowerColumns, borrowed: Mapping[str, nn.Module] = MappingProxyType({})
     ) -> None:
         super().__init__()
         self.columns = columns
@@ -36,38 +36,61 @@ class Fields(nn.Module):
             embedding(self._columns[n].size, self._columns[n].dim) for n in self._own
         )
         self.pools = nn.ModuleList(_Pool(column.pooling, column.dim) for column in columns.multi)
+        # Without a bias, so that a missing vector, which is all zeros, is a field of zeros.
+        self.maps = nn.ModuleDict(
+            {
+                str(n): nn.Linear(vector.width, vector.dim, bias=False)
+                for n, vector in enumerate(columns.vectors)
+                if vector.dim and vector.shares is None
+            }
+        )
 
     @property
     def dims(self) -> list[int]:
         """The last dimension of each field."""
         numeric = [self.columns.numeric] if self.columns.numeric else []
-        return [column.dim for column in self._columns] + numeric
+        vectors = [vector.dim or vector.width for vector in self.columns.vectors]
+        return [column.dim for column in self._columns] + vectors + numeric
 
-    def own_tables(self) -> dict[str, nn.Embedding]:
-        """This module's tables by column name, the first one if two columns have the same name."""
-        return {self._columns[n].column: self._table(n) for n in reversed(self._own)}
+    def own_modules(self) -> dict[str, nn.Module]:
+        """This module's tables and linear maps by column name, the first one if two columns have
+        the same name.
+        """
+        maps = {self.columns.vectors[int(n)].column: part for n, part in self.maps.items()}
+        return maps | {self._columns[n].column: self._table(n) for n in reversed(self._own)}
 
     def _table(self, number: int) -> nn.Embedding:
         """The embedding table of a column. Categorical columns are numbered first."""
         shares = self._columns[number].shares
         if shares is not None:
-            return self._borrowed[shares]
+            return cast(nn.Embedding, self._borrowed[shares])
         return cast(nn.Embedding, self.tables[self._own.index(number)])
 
     def forward(self, categorical: Tensor, multi: Tensor, numeric: Tensor) -> list[Tensor]:
         """The fields, each [..., dims[i]].
 
         categorical: [..., columns] codes; multi: [..., columns, values] codes, 0 = no value;
-        numeric: [..., F].
+        numeric: [..., F], the numbers of the vectors first.
         """
         first = len(self.columns.categorical)
         fields = [self._table(n)(categorical[..., n]) for n in range(first)]
         for n, (column, pool) in enumerate(zip(self.columns.multi, self.pools, strict=True)):
             codes = multi[..., n, : column.values]
             fields.append(pool(self._table(first + n)(codes), codes > 0))
+        *vectors, numbers = numeric.split([*self.columns.widths, self.columns.numeric], dim=-1)
+        fields += [self._mapped(n, vector) for n, vector in enumerate(vectors)]
         if self.columns.numeric:
-            fields.append(numeric)
+            fields.append(numbers)
         return fields
+
+    def _mapped(self, number: int, vector: Tensor) -> Tensor:
+        """The field of a vector column. vector: [..., width] → [..., dim], or as it is."""
+        column = self.columns.vectors[number]
+        if not column.dim:
+            return vector
+        linear = self.maps[str(number)] if column.shares is None else self._borrowed[column.shares]
+        mapped: Tensor = linear(vector)
+        return mapped
 
 
 def embedding(size: int, dim: int) -> nn.Embedding:

@@ -4,20 +4,24 @@ sum of both.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from torch import Tensor, cat, nn
 
 from dssm_core.config import Features
 from dssm_core.features.inputs import ColumnTable
-from dssm_core.features.schema import TowerColumns
+from dssm_core.features.schema import Column, TowerColumns, VectorColumn
 from dssm_core.features.shapes import distinct
 from dssm_core.models.fields import Fields
+
+C = TypeVar("C", Column, VectorColumn)
 
 
 class HistoryItems(nn.Module):
     """Item codes [...] → [..., features.id_dim], zeros for code 0.
 
-    The embeddings of the columns are those of the item tower (`borrowed`), so that what is learned
-    about a column's value counts on both sides.
+    The embeddings and the maps of vectors are those of the item tower (`borrowed`), so that what is
+    learned about a column's value counts on both sides.
     """
 
     def __init__(
@@ -25,7 +29,7 @@ class HistoryItems(nn.Module):
         features: Features,
         ids: nn.Embedding,
         columns: TowerColumns,
-        borrowed: dict[str, nn.Embedding],
+        borrowed: dict[str, nn.Module],
         items: ColumnTable | None,
     ) -> None:
         """items: the items' own columns, needed with features.history.fields. Raises ValueError
@@ -59,14 +63,16 @@ class HistoryItems(nn.Module):
 
 
 def own_columns(columns: TowerColumns, items: ColumnTable) -> TowerColumns:
-    """The item tower's columns without activity and audience, each with its table in the item
-    tower.
+    """The item tower's columns without activity and audience, each with its table or map in the
+    item tower.
     """
-    multi = columns.multi[: items.multi.shape[1]]
-    borrowed = [
-        tuple(
-            column.model_copy(update={"shares": column.shares or column.column}) for column in part
-        )
-        for part in (columns.categorical, multi)
-    ]
-    return TowerColumns(categorical=borrowed[0], multi=borrowed[1], numeric=items.numeric.shape[1])
+    return TowerColumns(
+        categorical=tuple(map(_borrowing, columns.categorical)),
+        multi=tuple(map(_borrowing, columns.multi[: items.multi.shape[1]])),
+        numeric=items.numeric.shape[1] - sum(columns.widths),
+        vectors=tuple(map(_borrowing, columns.vectors)),
+    )
+
+
+def _borrowing(column: C) -> C:
+    return column.model_copy(update={"shares": column.shares or column.column})

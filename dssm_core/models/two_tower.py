@@ -41,7 +41,7 @@ class TwoTower(nn.Module):
             embedding(schema.users, features.user_id_dim) if features.user_id_dim else None
         )
         self.item_fields = Fields(schema.item, {ITEM: self.item_id})
-        shared = {ITEM: self.item_id, **self.item_fields.own_tables()}
+        shared = {ITEM: self.item_id, **self.item_fields.own_modules()}
         self.user_fields = Fields(schema.user, shared)
         self.history_items = HistoryItems(features, self.item_id, schema.item, shared, items)
         tower = families.build(TOWERS, config.tower)

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
-from duckdb import DuckDBPyConnection
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from dssm_core import families
 from dssm_core.aliases import JSON
@@ -20,7 +20,7 @@ from dssm_core.config import Config, Member
 from dssm_core.config.log_columns import number_columns
 from dssm_core.data.database import UNREADABLE, connect, one_row, unreadable, write_table
 from dssm_core.data.frames import valid_rows
-from dssm_core.data.ingest import open_source, parse_numbers, read_ingested
+from dssm_core.data.ingest import open_source, parse_numbers, read_ingested, write_sides
 from dssm_core.data.landing import find_day
 from dssm_core.data.sources.canonical import KEYS, RAW, TIMES
 from dssm_core.data.sources.protocol import Source
@@ -137,6 +137,7 @@ def _ingest(
     has them.
     """
     numbers, parts = number_columns(config), []
+    newest: dict[str, DuckDBPyRelation] = {}
     for nth, origin in enumerate(sources):
         tables = origin.source.read(con)
         inside = " OR ".join(
@@ -147,13 +148,11 @@ def _ingest(
         parts.append(f"SELECT * FROM part_{nth}")
         for name, table in ((USERS, tables.users), (ITEMS, tables.items)):
             if table is not None:
-                write_table(con, parse_numbers(table, numbers), work / table_file(name))
-    write_table(
-        con,
-        parse_numbers(con.sql(" UNION ALL BY NAME ".join(parts)), numbers),
-        work / table_file(INTERACTIONS),
-        TIME,
-    )
+                newest[name] = table
+    log = work / table_file(INTERACTIONS)
+    clicks = con.sql(" UNION ALL BY NAME ".join(parts))
+    write_table(con, parse_numbers(clicks, numbers), log, TIME)
+    write_sides(con, config, newest, log)
 
 
 def _clean(

@@ -35,6 +35,7 @@ from dssm_core.aliases import JSON, Floats
 from dssm_core.columns import ITEM, TIME, USER
 from dssm_core.config import Config
 from dssm_core.data.splits.protocol import Window
+from dssm_core.data.vectors import vector_files
 from dssm_core.errors import ConfigError, ConflictError
 from dssm_core.operation.latest_clicks import Origin, origins, read_latest
 from dssm_core.registry.versions import CHAMPION, RegisteredModel, fetch
@@ -52,7 +53,7 @@ from dssm_core.retrieval.reloading import (
 )
 from dssm_core.retrieval.snapshots import LatestTables, Snapshot, Timeline, trained_window
 from dssm_core.runs.code_version import code_version
-from dssm_core.runs.files import digest, disk_errors, locked, write_atomically
+from dssm_core.runs.files import digest, disk_errors, locked, sha256, write_atomically
 from dssm_core.runs.layout import (
     ITEM_EMBEDDINGS_FILE,
     ITEM_IDS_FILE,
@@ -123,8 +124,7 @@ def refresh(
     """
     bundle = open_bundle(base)
     window = _check(bundle, model, config, as_of_ms)
-    data = bundle.config.data.model_copy(update={"source": config.data.source})
-    settings = bundle.config.model_copy(update={"data": data})
+    settings = _with_sources_of(bundle.config, config)
     start_ms = as_of_ms - (window.cutoff_ms - window.start_ms)
     sources = origins(settings, start_ms, as_of_ms, days)
     about: JSON = {
@@ -134,6 +134,8 @@ def refresh(
         "bundle": content_hash(base),
         "read_from": [origin.holds for origin in sources],
     }
+    if files := vector_files(settings.features.columns):
+        about["read_from"].append({"files": {name: sha256(file) for name, file in files.items()}})
     about["key"] = digest([about, code_version(CODE)])
     name = f"{version}/{about['as_of'].replace(':', '')}-{about['key'][:8]}"
     with _locked_work_folder(root / model) as work:
@@ -152,6 +154,14 @@ def refresh(
         before_swap()
         _swap(root / model, work / "bundle", name)
     return about | {"folder": str(current_folder(root, model))}
+
+
+def _with_sources_of(config: Config, other: Config) -> Config:
+    """A config that reads the log and the files of vectors that another one names."""
+    data = config.data.model_copy(update={"source": other.data.source})
+    columns = config.features.columns.with_files_of(other.features.columns)
+    features = config.features.model_copy(update={"columns": columns})
+    return config.model_copy(update={"data": data, "features": features})
 
 
 def past_ms(time: datetime, now: datetime) -> int:

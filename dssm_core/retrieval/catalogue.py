@@ -122,7 +122,9 @@ def column_names(config: Config, present: Iterable[str]) -> list[str]:
     """
     present = list(present)
     features = (
-        feature.column for feature in config.features.columns.item if feature.column != ITEM
+        feature.column
+        for feature in config.features.columns.item
+        if feature.column != ITEM and feature.kind != "vector"
     )
     names = dict.fromkeys([*ALWAYS, *features, *config.serving.columns])
     missing = [name for name in config.serving.columns if name not in present]

@@ -21,6 +21,7 @@ from dssm_core.config import Features, Resources, Weight
 from dssm_core.data.database import one_row, write_parquet
 from dssm_core.data.sql import identifier, numbered_rows, parquet
 from dssm_core.data.weights import weight_sql
+from dssm_core.errors import ConfigError
 from dssm_core.features.code_rows import load_code_rows, write_code_rows
 from dssm_core.features.dataset import availability, creation_times, first_known_times
 from dssm_core.features.ids import Ids
@@ -30,10 +31,12 @@ from dssm_core.features.schema import Column
 from dssm_core.features.tables import check_columns, fit_context
 from dssm_core.features.tensors import create_tensors, from_named
 from dssm_core.runs.layout import CODE_ROWS_FILE, LOG_FILE
-from dssm_core.runs.memory import SHARE_OF_DUCKDB, Memory, require
+from dssm_core.runs.memory import GIB, SHARE_OF_DUCKDB, Memory, require
 
 BYTES_A_ROW = 80  # of coded rows while they are sorted
 BYTES_A_TABLE_ROW = 1000  # of users or items while they are coded
+BYTES_A_VECTOR_NUMBER = 24  # of vectors while they are coded
+VECTOR_COPIES = 2  # of all vectors while their file is written
 BYTES_AN_ID = 250  # what an id takes until the step ends, with its columns
 BYTES_OF_LIBRARIES = 300 * 2**20
 CODES = ("user", "item", "time")  # columns of the coded rows, before those of the context
@@ -85,8 +88,29 @@ def order_rows(
     rows = f"LEFT JOIN {parquet(table)} AS log USING ({key})" if table else ""
     query = f"SELECT {', '.join(columns)} FROM {key}s AS ids {rows} ORDER BY ids.code"
     file = scratch / f"{side}s.parquet"
-    write_parquet(con, query, file)
-    return OrderedRows(file, memory.rows(BYTES_A_TABLE_ROW))
+    n = write_parquet(con, query, file)
+    width = sum(_width(con, feature.column, file) for feature in features.columns.vectors(side))
+    _check_vectors(side, n, width, memory)
+    return OrderedRows(file, memory.rows(BYTES_A_TABLE_ROW + BYTES_A_VECTOR_NUMBER * width))
+
+
+def _width(con: DuckDBPyConnection, column: str, file: Path) -> int:
+    """The length of the first vector of a column, 0 if it has none."""
+    name = identifier(column)
+    first = f"SELECT len({name}) FROM {parquet(file)} WHERE {name} IS NOT NULL LIMIT 1"
+    return int(one_row(con, f"SELECT coalesce(({first}), 0)")[0])
+
+
+def _check_vectors(side: str, rows: int, width: int, memory: Memory) -> None:
+    """ConfigError if the vectors of users or items (`side`) do not fit beside what DuckDB gets."""
+    held = VECTOR_COPIES * rows * width * 4
+    if held > memory.total * (1 - SHARE_OF_DUCKDB):
+        raise ConfigError(
+            f"the vectors of {rows:,} {side}s with {width:,} numbers each need {VECTOR_COPIES} x"
+            f" {rows * width * 4 / GIB:.3g} GiB while they are written, more than"
+            f" {1 - SHARE_OF_DUCKDB:.0%} of the {memory.total / GIB:.3g} GiB that a step plans"
+            " with: raise resources.memory_gib, or take shorter vectors"
+        )
 
 
 def code_context(

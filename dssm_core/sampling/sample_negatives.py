@@ -26,6 +26,7 @@ from dssm_core.features.schema import Column, Schema, TowerColumns
 from dssm_core.features.tables import check_embedding_sizes, fit_table
 from dssm_core.features.target_mean import TargetMeans, fit_target_means
 from dssm_core.features.tensors import as_named, save_tensors
+from dssm_core.features.vectors import rows_without_vector
 from dssm_core.runs.files import scratch
 from dssm_core.runs.layout import (
     SAMPLER_FILE,
@@ -95,6 +96,9 @@ def sample_negatives(run: Run, work: Path) -> Outcome:
     }
     if left_out:  # positives of items that are not in the items table, the catalogue
         rows["unlisted"] = left_out
+    for side, part in (("user", users), ("item", items)):
+        if missing := rows_without_vector(part.numeric[1:], columns[side]):
+            rows[f"{side}s_without_vector"] = missing
     info = {"sampler": config.sampler.kind, "refreshes": len(bucket_times(config, log))}
     return Outcome(rows, info)
 
@@ -165,12 +169,16 @@ def _schema(
         items=len(ids[ITEM]),
         users=len(ids[USER]),
         user=TowerColumns(
-            categorical=(*user.categorical, *context), multi=user.multi, numeric=user.numeric + 1
+            categorical=(*user.categorical, *context),
+            multi=user.multi,
+            numeric=user.numeric + 1,
+            vectors=user.vectors,
         ),
         item=TowerColumns(
             categorical=item.categorical,
             multi=(*item.multi, *audience),
             numeric=item.numeric + activity_columns,
+            vectors=item.vectors,
         ),
     )
 

@@ -104,7 +104,7 @@ def item_columns(run: Run, columns: list[str]) -> pd.DataFrame | None:
 def describe_items(run: Run) -> tuple[npt.NDArray[Any], pd.DataFrame | None]:
     """The item ids of the index [N], and the first columns of the item features, [N] rows."""
     ids = Ids.load(run.step("export_embeddings") / ITEM_IDS_FILE)
-    columns = [feature.column for feature in run.config.features.columns.item]
+    columns = [of.column for of in run.config.features.columns.item if of.kind != "vector"]
     distinct = list(dict.fromkeys(name for name in columns if name != ITEM))
     return ids.index.to_numpy(), item_columns(run, distinct[:COLUMNS_SHOWN])
 

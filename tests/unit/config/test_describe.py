@@ -69,7 +69,7 @@ def test_a_setting_by_hand(groups):
     (group,) = describe.matching(groups, "model.temperature")
     assert group.settings[0].used_by == "all but loss ccl, triplet"
     (group,) = describe.matching(groups, "features.columns.user.dim")
-    assert group.settings[0].used_by == "kind categorical, multi, text"
+    assert group.settings[0].used_by == "kind categorical, multi, text, vector"
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: str(file.relative_to(REPO)))

@@ -18,6 +18,8 @@ STORED = Path(__file__).parent / "stored"
 
 def restricted(dumped, stored):
     """The settings that `stored` has, with the values of `dumped`."""
+    if isinstance(stored, list):
+        return [restricted(*pair) for pair in zip(dumped, stored, strict=True)]
     if not isinstance(stored, dict):
         return dumped
     return {key: restricted(dumped[key], value) for key, value in stored.items()}

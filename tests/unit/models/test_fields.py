@@ -100,7 +100,7 @@ def test_no_numbers_make_no_field():
 
 def test_a_lent_table_is_one_parameter_in_both_places():
     lender = Fields(multi("mean"))
-    borrower = Fields(multi("mean", column="likes", shares="tags"), lender.own_tables())
+    borrower = Fields(multi("mean", column="likes", shares="tags"), lender.own_modules())
     assert [name for name, _ in borrower.named_parameters()] == []
     both = torch.nn.ModuleList([lender, borrower])
     for pair in (both, copy.deepcopy(both)):
