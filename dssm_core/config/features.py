@@ -60,6 +60,11 @@ class Features(Section):
     """The histories of users."""
     activity: Activity = Activity()
     """The activity of items."""
+    first_context: bool = False
+    """Whether an event of a user without an earlier one shows its own context
+    (features.columns.context); otherwise it shows none. Set it if users are sessions, or if
+    requests of new users come with a context: new users are then trained, and asked in the test
+    set, with the context of their first event."""
     id_dim: Annotated[int, Field(ge=1)] = 32
     """Length of an item id's embedding, which items and histories share; sequence towers compute in
     this width."""

@@ -77,6 +77,11 @@ def _time(config: Config) -> Iterator[str]:
             f"train.start_from needs split.kind 'days', not {config.split.kind!r}: the model that"
             " the training starts from must not have seen the test rows. Set it to null"
         )
+    if config.evaluation.rolling and config.features.first_context:
+        yield (
+            "evaluation.rolling asks new users without a context: leave it out, or set"
+            " features.first_context to false"
+        )
     if config.evaluation.rolling and config.split.relevant:
         yield (
             "evaluation.rolling counts every positive of the test days, and not those of"
@@ -160,12 +165,12 @@ def _unused(config: Config) -> Iterator[str]:
             config, ["features.history.decays"], "without decay in features.history.pools"
         )
     if not activity.enabled:
-        paths = [f"features.activity.{name}" for name in ("windows_h", "refresh_h", "audience")]
+        names = ("activity.windows_h", "activity.refresh_h", "activity.audience", "first_context")
+        paths = [f"features.{name}" for name in names]
         yield from unused(config, paths, "without features.activity.enabled")
     elif not config.features.columns.context:
-        yield from unused(
-            config, ["features.activity.audience"], "without features.columns.context"
-        )
+        paths = ["features.activity.audience", "features.first_context"]
+        yield from unused(config, paths, "without features.columns.context")
 
 
 def unused(config: Config, paths: Iterable[str], why: str) -> Iterator[str]:

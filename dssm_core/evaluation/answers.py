@@ -80,7 +80,8 @@ class ServedRun:
     @cached_property
     def served(self) -> ItemIndex:
         """The index as it is served: that of the bundle, where the bundle is opened anyway."""
-        if self.run.config.split.by_row or self.run.config.evaluation.rolling:
+        config = self.run.config
+        if config.split.by_row or config.evaluation.rolling or config.features.first_context:
             return self.bundle.index
         member: Index = families.build(INDEXES, self.run.config.index)
         return open_item_index(member, self.run.step("build_index"), self.items)
@@ -98,20 +99,23 @@ class ServedRun:
 
     def encode(self, queries: Slice) -> QueryVectors:
         """The vectors of the queries: as exported, or, where the split is by row, from the history
-        before each row.
+        before each row. With features.first_context, those of new users from their contexts.
         """
         if self.run.config.split.by_row:
-            return self._encode_histories(queries)
+            return self._encode(queries, queries.histories)
+        if self.run.config.features.first_context:
+            return self._encode(queries, Histories.empty(len(queries.codes)))
         return QueryVectors(self.users, queries.codes, queries.codes == 0)
 
     def search(self, index: ItemIndex, vectors: QueryVectors) -> Search:
         """The nearest items of each query's vector; new users get what they are served."""
         return nearest(index, vectors, self.hot)
 
-    def _encode_histories(self, queries: Slice) -> QueryVectors:
+    def _encode(self, queries: Slice, histories: Histories) -> QueryVectors:
+        """The vectors by which the bundle answers requests with these histories and contexts."""
         context = [feature.column for feature in self.run.config.features.columns.context]
         columns = queries.asked.rows_at(queries.latest, context)
-        asked = Queries(queries.codes, queries.histories, Histories.empty(len(columns)), columns)
+        asked = Queries(queries.codes, histories, Histories.empty(len(columns)), columns)
         parts = [asked.part(first, last) for first, last in chunks(len(asked))]
         rows = np.arange(len(asked))
         if not parts:

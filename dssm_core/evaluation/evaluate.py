@@ -28,7 +28,8 @@ from dssm_core.runs.gate_report import Answers, GateMetrics, QueryCounts, Scores
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Metrics as the gate stores them, and recall by list length on `warm`, by answerer.
+    """Metrics as the gate stores them, and recall by list length on `warm` (on `all` if there is no
+    warm query), by answerer.
 
     recalls: the gate's recall of each query [Q] of its protocol and population, by answerer.
     """
@@ -84,7 +85,8 @@ def evaluate(opened: ServedRun, data: EvaluationData) -> Evaluated:
         if gate.protocol == "rolling":
             names = [name for name in rolled.positions if name in recalls]
             recalls = {name: rolled.recalls(name, gate.population, gate.k) for name in names}
-    curves = {name: measured.curve for name, measured in warm.items()}
+    drawn = warm if len(data.warm.codes) else everyone
+    curves = {name: measured.curve for name, measured in drawn.items()}
     return Evaluated(metrics, curves, recalls)
 
 

@@ -46,9 +46,10 @@ class Slice:
 
     users [Q]: external ids; codes [Q]: rows of the user embeddings, 0 = unknown; histories: item
     rows that each query knows; eligible: the items that each query may list; asked: the users and
-    their rows; latest [Q]: position of the newest event of the query among the positives of the
-    asked users, those of the training set before those of the test set, -1 for none; position [Q]:
-    of each query among those that are answered together, such as those of `all`.
+    their rows; latest [Q]: position of the event whose context the query shows, its newest, among
+    the positives of the asked users, those of the training set before those of the test set, -1 for
+    none (with features.first_context, the first event that it should find); position [Q]: of each
+    query among those that are answered together, such as those of `all`.
     """
 
     users: npt.NDArray[Any]
@@ -165,6 +166,9 @@ def make_evaluation_data(run: Run, users: Ids, items: Ids) -> EvaluationData:
         cutoff_ms if run.config.split.by_time else None,
     )
     everyone, query = _select(test, distinct, past, asked, rules, by_row)
+    if run.config.features.first_context:
+        own = len(train_frame) + np.cumsum(test.labels == 1)[distinct] - 1
+        everyone = replace(everyone, latest=_or_first(everyone.latest, query, own))
     rows = test.rows[distinct]
 
     def part(mask: Bools) -> Slice:
@@ -227,6 +231,14 @@ def _select(
         position=np.arange(len(names)),
     )
     return queries, query
+
+
+def _or_first(latest: Ints, query: Ints, events: Ints) -> Ints:
+    """The newest event of each query [Q]; of a query that has none, the first of those that it
+    should find. events: their positions, in time order; query: of each; both [P]. → [Q]
+    """
+    first = events[np.unique(query, return_index=True)[1]]
+    return np.where(latest < 0, first, latest)
 
 
 def _occurring(codes: Ints, n: int) -> Bools:

@@ -25,7 +25,7 @@ class Events:
 
     bucket: index of the refresh that the event belongs to. as_of: ms, the time of the user's
     history and of the item activity. weight: float32, how much the event counts in the loss; None
-    if all events count 1.
+    if all events count 1. row: the row of the log; None if nobody asked for it.
     """
 
     user: Tensor
@@ -33,6 +33,7 @@ class Events:
     bucket: Tensor
     as_of: Tensor
     weight: Tensor | None = None
+    row: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The events with every tensor changed in the same way, such as `part[rows]`."""
@@ -40,20 +41,21 @@ class Events:
         return replace(self, **{name: change(part) for name, part in held.items()})
 
 
-def training_events(log: Interactions, times: Tensor) -> Events:
+def training_events(log: Interactions, times: Tensor, with_rows: bool = False) -> Events:
     """Events after the first refresh whose item was known at their refresh, because a served index
     has no other items. An interaction of weight 0 is no event.
 
     times: [buckets] ms, ascending. If activity is disabled it is the start of the log only, and the
-    events are all but the first of each user.
+    events are all but the first of each user. with_rows: whether the events hold their rows.
     """
     if times.tolist() == [log.start]:
         order, ptr = log.sequences()
         kept = torch.ones_like(log.user, dtype=torch.bool)
         kept[order[ptr[:-1][ptr.diff() > 0]]] = False
-        return _events(log, kept, torch.zeros_like(log.user), log.time)
+        return _events(log, kept, torch.zeros_like(log.user), log.time, with_rows)
     bucket, as_of = _refreshes(log, times)
-    return _events(log, (bucket >= 0) & (log.created[log.item] < as_of), bucket, as_of)
+    kept = (bucket >= 0) & (log.created[log.item] < as_of)
+    return _events(log, kept, bucket, as_of, with_rows)
 
 
 def left_out(log: Interactions, times: Tensor) -> dict[str, int]:
@@ -72,11 +74,14 @@ def left_out(log: Interactions, times: Tensor) -> dict[str, int]:
     }
 
 
-def _events(log: Interactions, chosen: Tensor, bucket: Tensor, as_of: Tensor) -> Events:
+def _events(
+    log: Interactions, chosen: Tensor, bucket: Tensor, as_of: Tensor, with_rows: bool
+) -> Events:
     """The chosen interactions that have a weight above 0. All [n]."""
     every = Events(log.user, log.item, bucket, as_of, log.weight if log.weighted else None)
     rows = chosen & log.counts
-    return every.each(lambda part: part[rows])
+    events = every.each(lambda part: part[rows])
+    return replace(events, row=rows.nonzero().squeeze(1)) if with_rows else events
 
 
 def _refreshes(log: Interactions, times: Tensor) -> tuple[Tensor, Tensor]:

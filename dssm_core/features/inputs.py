@@ -143,8 +143,18 @@ def sequence_inputs(
 
 
 def users_as_of(
-    log: Interactions, table: ColumnTable, user: Tensor, as_of: Tensor, features: Features
+    log: Interactions,
+    table: ColumnTable,
+    user: Tensor,
+    as_of: Tensor,
+    features: Features,
+    own: Tensor | None = None,
 ) -> UserInputs:
-    """What the user tower sees of known users as of each moment. user, as_of: [B]."""
+    """What the user tower sees of known users as of each moment. user, as_of: [B].
+
+    own: [B, columns], the context of a user without an earlier row; None: none.
+    """
     history, context = log.history(user, as_of, features.history.length)
+    if own is not None:
+        context = torch.where(log.new(user, as_of)[:, None], own, context)
     return user_inputs(table, user, history, context, as_of)

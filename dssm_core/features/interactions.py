@@ -173,6 +173,12 @@ class Interactions:
         items = torch.where(place < held[:, None], self.item[rows], 0)
         return items, torch.where((end > begin)[:, None], self.context[latest], 0)
 
+    def new(self, user: Tensor, as_of: Tensor) -> Tensor:
+        """Which users have no row before as_of. user, as_of: [B] → [B] bool."""
+        if not len(self.user):
+            return torch.ones_like(user, dtype=torch.bool)
+        return self._user_rows.before(user, as_of) == self._user_rows.begin(user)
+
     def sequences(self) -> tuple[Tensor, Tensor]:
         """Every user's rows of the log in time order, file order for ties. → rows [n], ptr [users +
         2] by user code.

@@ -88,7 +88,8 @@ def _measure(
     report = ChampionReport.model_validate(fields | warm.scores)
     recall = report.of(gate.protocol, gate.population).value(gate.metric)
     compared = Champion(found.version, recall, overlap_note(bundle.config, config))
-    return MeasuredChampion(compared, report, warm.curve, recalls)
+    drawn = by_population["warm" if len(data.warm.codes) else "all"]
+    return MeasuredChampion(compared, report, drawn.curve, recalls)
 
 
 def _unmeasured(version: str, note: str, metric: str) -> MeasuredChampion:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from dssm_core.config import Gate
 
 
+NEW_USERS = (
+    "no query is of a user and an item in the training set: if users are sessions, each query is a"
+    " session"
+)
 NO_QUERIES = "not measured, because there are no queries"
 
 
@@ -121,9 +125,11 @@ def queries_check(counts: QueryCounts, sample: UserSample | None, gate: Gate) ->
     if sample is not None:
         what += f" ({sample})"
     required = f"the required {gate.min_queries:,} (gate.min_queries)"
+    none = f"; {NEW_USERS}" if counts.all and not counts.warm else ""
     if queries < gate.min_queries:
-        return Check(False, f"not enough to judge: {what}, fewer than {required}")
-    return Check(True, f"{what}, at least {required}")
+        advice = ", set gate.population to all" if none and gate.population == "warm" else ""
+        return Check(False, f"not enough to judge: {what}, fewer than {required}{none}{advice}")
+    return Check(True, f"{what}, at least {required}{none}")
 
 
 def at_least(label: str, served: float, bound: float, what: str) -> Check:

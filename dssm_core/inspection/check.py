@@ -20,7 +20,7 @@ from dssm_core.evaluation.answers import ask, list_search
 from dssm_core.evaluation.evaluate import ceiling
 from dssm_core.evaluation.fitting import fit_baselines
 from dssm_core.evaluation.measure import gate_recalls, mean
-from dssm_core.evaluation.queries import EvaluationData, make_evaluation_data
+from dssm_core.evaluation.queries import EvaluationData, Slice, make_evaluation_data
 from dssm_core.features.dataset import bucket_times, load_prepared, selection_log
 from dssm_core.features.ids import Ids
 from dssm_core.inspection.user_sample import Sample, take_sample
@@ -116,7 +116,7 @@ def _training_events(run: Run) -> Examples:
     held = {phase: examples(config, log, prepared.users, times) for phase, log in logs.items()}
     for phase, found in held.items():
         if not found.count:
-            raise no_events(phase)
+            raise no_events(phase, found.left_out)
     HeldOutQueries(config, prepared.log)
     return held["refit" if config.train.refit else "select"]
 
@@ -135,7 +135,9 @@ def _queries(run: Run) -> EvaluationData:
 
 
 def _recalls(config: Config, data: EvaluationData) -> dict[str, float | None]:
-    """Recall@gate.k of the cheap baselines and of the ceiling, on warm queries."""
+    """Recall@gate.k of the cheap baselines on the queries that the gate judges, and of the ceiling
+    on warm queries.
+    """
     cheap = tuple(each for each in config.evaluation.baselines if each.kind in CHEAP)
     evaluation = config.evaluation.model_copy(update={"baselines": cheap})
     chosen = config.model_copy(update={"evaluation": evaluation})
@@ -143,8 +145,25 @@ def _recalls(config: Config, data: EvaluationData) -> dict[str, float | None]:
     recalls = {}
     for name, fitted in fit_baselines(chosen, data.train, data.cutoff_ms).items():
         lists = ask(list_search(fitted, data.all.histories), data.all, k)
-        recalls[name] = mean(gate_recalls(lists, data.warm, k))
+        recalls[name] = mean(gate_recalls(lists, _judged(config, data), k))
     return recalls | {"ceiling of one list for all": ceiling(data, k)}
+
+
+def _judged(config: Config, data: EvaluationData) -> Slice:
+    """The queries that the gate judges."""
+    return data.warm if config.gate.population == "warm" else data.all
+
+
+def _sessions(config: Config) -> Iterator[str]:
+    """What a config lacks for a log whose test set has new users only, a sentence each."""
+    new = "no user of the test set is in the training set, as where users are sessions"
+    if config.gate.population == "warm":
+        yield f"{new}: set gate.population to all, otherwise no model passes"
+    if not config.features.first_context:
+        yield (
+            f"{new}: they are asked without a context. Name columns in features.columns.context and"
+            " set features.first_context to true"
+        )
 
 
 def _reasons(run: Run) -> dict[str, int]:
@@ -162,14 +181,16 @@ def _warnings(run: Run, held: Examples, data: EvaluationData, split: JSON) -> It
     config = run.config
     yield from run.need("validate_data").info["drift"]
     yield from notes(config.train, 0, held.count, held.left_out)
-    asked = data.warm if config.gate.population == "warm" else data.all
-    if len(asked.codes) < config.gate.min_queries:
+    asked = _judged(config, data)
+    if len(data.all.codes) and not data.all.codes.any():
+        yield from _sessions(config)
+    elif len(asked.codes) < config.gate.min_queries:
         yield (
             f"{len(asked.codes):,} queries are fewer than gate.min_queries"
             f" {config.gate.min_queries}: no model passes. Choose another test day or more of them"
         )
     for key, share in ((USER, split["cold_user_share"]), (ITEM, split["cold_item_share"])):
-        if share > MOSTLY_COLD:
+        if share > MOSTLY_COLD and not (key == USER and config.features.first_context):
             yield (
                 f"{share:.0%} of the test positives have a {key} that is not in the training set:"
                 " give more split.train_days, or features that describe new ones"

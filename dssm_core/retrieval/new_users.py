@@ -5,7 +5,8 @@ Whether the vector of the unknown user is useful depends on the training:
 
 - With item activity, the first clicks of a user after a refresh are trained with an empty history,
   and with train.target `rest` a history may be empty. The user tower then learned empty histories,
-  and answers new users itself, with their context columns if there are any.
+  and answers new users itself, with their context columns if there are any. It was trained on these
+  with features.first_context only.
 - With activity off and another target, every event has a history; with features.history.length 0 a
   user is only an id and columns. The unknown user's vector was then never trained, and the bundle
   holds a list of hot items that answers new users instead.

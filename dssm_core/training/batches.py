@@ -114,7 +114,7 @@ class EventExamples:
         self.log = log
         self.users = users
         times = times.to(log.time.device)
-        events = training_events(log, times)
+        events = training_events(log, times, with_rows=self.features.first_context)
         self.left_out = left_out(log, times)
         self.buckets = events.bucket.cpu()
         self.count = self.rows = len(self.buckets)
@@ -132,7 +132,8 @@ class EventExamples:
     def take(self, rows: Rows, generator: torch.Generator) -> Batch:
         """See Examples."""
         events = self.events.each(lambda part: part[rows.at])
-        inputs = users_as_of(self.log, self.users, events.user, events.as_of, self.features)
+        own = None if events.row is None else self.log.context[events.row]
+        inputs = users_as_of(self.log, self.users, events.user, events.as_of, self.features, own)
         return Batch(inputs, events, events.bucket[:1])
 
 

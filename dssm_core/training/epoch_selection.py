@@ -7,6 +7,7 @@ the held-out interactions.
 from __future__ import annotations
 
 import math
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -30,8 +31,10 @@ QUERIES_PER_BATCH = 1024
 class HeldOutQueries:
     """The held-out queries of a training, prepared once and used after each epoch.
 
-    Only users and items with an interaction before the validation slice count. log: the whole train
-    window; `selection_log` says which of its interactions are held out.
+    Only users and items with an interaction before the validation slice count; with
+    features.first_context new users too, which ask with the context of their first held-out
+    interaction. log: the whole train window; `selection_log` says which of its interactions are
+    held out.
 
     A query is a user with all held-out items. With weights (data.weight), each held-out user and
     item are a query, which counts by its weight: epochs are chosen by what training aims at.
@@ -51,18 +54,22 @@ class HeldOutQueries:
         pairs = torch.stack([log.user[held_out], log.item[held_out]], 1).cpu().numpy()
         # [n, 2] user and item codes, and the pair of each interaction
         pairs, pair = np.unique(pairs, axis=0, return_inverse=True)
-        warm = np.isin(pairs[:, 0], self.known.user.cpu().numpy()) & np.isin(pairs[:, 1], items)
+        warm = np.isin(pairs[:, 1], items)
+        if not self.features.first_context:
+            warm &= np.isin(pairs[:, 0], self.known.user.cpu().numpy())
         if not warm.any():
             raise DataError(
                 "no user of the validation slice has an interaction before it, and one in it with"
-                " an item that is known and available at its start: give more split.train_days, or"
-                " check the times of the items"
+                " an item that is known and available at its start: give more split.train_days,"
+                " check the times of the items, or set features.first_context to true if users are"
+                " sessions"
             )
         weight = None
         if log.weighted:
             each = log.weight[held_out].double().cpu().numpy()
             weight = np.bincount(pair.ravel(), each).astype(np.float64)
         self._ask(pairs, warm, weight, log.user.device)
+        self.own = self._contexts(log, held_out) if self.features.first_context else None
 
     def _ask(self, pairs: Ints, warm: Bools, weight: Doubles | None, device: torch.device) -> None:
         """Make at most MAX_QUERIES queries of the warm pairs. All [n]."""
@@ -81,6 +88,13 @@ class HeldOutQueries:
         self.weight = None if weight is None else weight[chosen]  # [Q]
         self.users = torch.from_numpy(users).to(device)
         self.user_of = user_of  # [Q], the row of each query's user in `users`
+
+    def _contexts(self, log: Interactions, held_out: Tensor) -> Tensor:
+        """The context of the first held-out interaction of each of `users`. → [users, columns]."""
+        rows = held_out.nonzero().squeeze(1)
+        first = rows.new_full((int(log.user.max()) + 1,), len(log.user))
+        first = first.scatter_reduce(0, log.user[rows], rows, "amin")
+        return log.context[first[self.users]]
 
     def _candidate_items(self, config: Config, log: Interactions, held_out: Tensor) -> Tensor:
         """Codes of the items that are ranked, ascending. → [N]."""
@@ -104,18 +118,27 @@ class HeldOutQueries:
         vectors = model.items(inputs)
         if not vectors.isfinite().all():
             return math.nan
-        parts = self.users.split(QUERIES_PER_BATCH)
-        top = torch.cat([self._top_rows(model, prepared, part, vectors) for part in parts])
+        users = self.users.split(QUERIES_PER_BATCH)
+        contexts = repeat(None) if self.own is None else self.own.split(QUERIES_PER_BATCH)
+        parts = zip(users, contexts, strict=False)
+        top = torch.cat([self._top_rows(model, prepared, of, vectors, own) for of, own in parts])
         hits = self.relevant.hits(top.cpu().numpy()[self.user_of])
         values = METRICS[self.metric](hits, self.relevant.counts, self.k)
         return float(np.average(values, weights=self.weight))
 
     def _top_rows(
-        self, model: TwoTower, prepared: Prepared, users: Tensor, vectors: Tensor
+        self,
+        model: TwoTower,
+        prepared: Prepared,
+        users: Tensor,
+        vectors: Tensor,
+        own: Tensor | None = None,
     ) -> Tensor:
-        """Rows of the k best items of each user. users: [B] codes; vectors: [N, D] → [B, k]."""
+        """Rows of the k best items of each user. users: [B] codes; vectors: [N, D]; own: [B,
+        columns], the contexts of new users → [B, k].
+        """
         as_of = torch.full_like(users, self.as_of)
-        inputs = users_as_of(self.known, prepared.users, users, as_of, self.features)
+        inputs = users_as_of(self.known, prepared.users, users, as_of, self.features, own)
         scores = similarity(model.users(inputs), vectors)
         if self.exclude_seen:
             scores = self._mask_seen(scores, users)
@@ -124,7 +147,9 @@ class HeldOutQueries:
     def _mask_seen(self, scores: Tensor, users: Tensor) -> Tensor:
         """Set the score of each user's known items to -inf. scores: [B, N]; users: [B] codes."""
         order, ptr = self.known.sequences()
-        query, position = ranges(ptr[users], ptr[users + 1])
+        after = len(ptr) - 1  # where new users, whose codes are behind those of `known`, have none
+        begin, end = (ptr[codes.clamp(max=after)] for codes in (users, users + 1))
+        query, position = ranges(begin, end)
         item = self.known.item[order[position]]
         column = torch.searchsorted(self.items, item).clamp(max=len(self.items) - 1)
         ranked = self.items[column] == item

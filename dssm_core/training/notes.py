@@ -10,7 +10,7 @@ from torch import Tensor
 from dssm_core.aliases import JSON
 from dssm_core.config import Train
 from dssm_core.errors import DataError
-from dssm_core.features.events import BEFORE_FIRST_REFRESH, UNKNOWN_ITEM
+from dssm_core.features.events import BEFORE_FIRST_REFRESH, FIRST_OF_USER, UNKNOWN_ITEM
 from dssm_core.training.batches import Examples
 
 log = logging.getLogger(__name__)
@@ -79,8 +79,15 @@ def notes(settings: Train, best_epoch: int, events: int, left_out: Mapping[str, 
     return found
 
 
-def no_events(phase: str) -> DataError:
-    """The error of a phase of the training that has no event."""
+def no_events(phase: str, left_out: Mapping[str, int]) -> DataError:
+    """The error of a phase of the training that has no event. left_out: see Examples."""
+    if left_out.get(FIRST_OF_USER):
+        return DataError(
+            f"there are no events to train on in the {phase} phase: without features.activity"
+            " each user's first interaction is none, and no user has two (of a weight above 0)."
+            " If users are sessions, set features.activity.enabled to true, with a split by days;"
+            " otherwise give more training data"
+        )
     return DataError(
         f"there are no events to train on in the {phase} phase: no user has two interactions in the"
         " train window, every item was first clicked after the refresh before its clicks, or all"

@@ -146,7 +146,7 @@ class Trainer:
         self.objective = Objective(self.config, self.prepared, known, self.samples, phase)
         examples = self.objective.examples
         if not examples.count:
-            raise no_events(phase)
+            raise no_events(phase, examples.left_out)
         self.steps_per_epoch = len(self.objective.batches(seed=0))
         self._start(state)
         queries = HeldOutQueries(self.config, self.prepared.log) if phase == "select" else None

@@ -22,6 +22,7 @@ from dssm_core.columns import (
 )
 from dssm_core.data.sources.explode import exploded
 from dssm_core.data.sources.files import FileTable
+from dssm_core.data.sources.sessions import SESSION, impression_sql, user_sql
 from dssm_core.data.sql import folded, identifier, literal
 from dssm_core.errors import DataError
 from dssm_core.families import did_you_mean
@@ -52,20 +53,28 @@ def to_canonical(
     the file, if each file is brought to this form on its own. Raises DataError when a column is
     missing, or when a name cannot be used.
     """
+    impression = impression_sql(raw.columns, spec.columns)
     if spec.explode:
         raw = exploded(raw, spec.explode, IMPRESSION in spec.columns, where, file)
     types = {name: str(kind) for name, kind in zip(raw.columns, raw.types, strict=True)}
-    names = _mapping(types, table, spec.columns, where)
+    if spec.anonymous:
+        types.pop(SESSION)
+    names = _mapping(types, table, spec, where)
     _check_names(names, where)
     parts: list[str] = []
     for name, columns in names.items():
-        source = identifier(columns[0])
-        kind = types[columns[0]]
         if name in (USER, ITEM):
             texts = [id_text(identifier(column), types[column]) for column in columns]
-            parts.append(f"{_joined(texts)} AS {identifier(name)}")
-        elif name in TIMES[table]:
-            value = time_ms(source, kind, spec)
+            value = _joined(texts) if texts else None
+            if name == USER and spec.anonymous:
+                (at,) = names[TIME]
+                value = user_sql(value, impression, time_ms(identifier(at), types[at], spec))
+            parts.append(f"{value} AS {identifier(name)}")
+            continue
+        (column,) = columns
+        source = identifier(column)
+        if name in TIMES[table]:
+            value = time_ms(source, types[column], spec)
             parts += [
                 f"{value} AS {identifier(name)}",
                 f"{unparsed_text(source, value)} AS {identifier(RAW + name)}",
@@ -76,13 +85,17 @@ def to_canonical(
 
 
 def _mapping(
-    types: Mapping[str, str], table: str, columns: Mapping[str, str | tuple[str, ...]], where: str
+    types: Mapping[str, str], table: str, spec: FileTable, where: str
 ) -> dict[str, tuple[str, ...]]:
     """Canonical name → columns of the file: the keys first, then the other mapped columns, then the
-    rest of the file's columns under their own names. The parts of an id are in the rest too.
+    rest of the file's columns under their own names. The parts of an id are in the rest too. The
+    user has no column if users are anonymous and the file has none.
     """
+    columns = spec.columns
     chosen = {key: columns.get(key, key) for key in KEYS[table]} | dict(columns)
     mapped = {name: (own,) if isinstance(own, str) else own for name, own in chosen.items()}
+    if spec.anonymous and USER not in columns and folded(USER) not in map(folded, types):
+        mapped[USER] = ()
     for name, own in mapped.items():
         for column in own:
             if column not in types:

@@ -16,8 +16,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from dssm_core.columns import INTERACTIONS, INTERNAL, ITEMS, USERS
 from dssm_core.data.sources.canonical import check_distinct, to_canonical
-from dssm_core.data.sources.files import FileTable, find_files, named_files, table_files
+from dssm_core.data.sources.files import WITH_IDS, FileTable, find_files, named_files, table_files
 from dssm_core.data.sources.protocol import LogTables
+from dssm_core.data.sources.sessions import session_sql
 from dssm_core.data.sql import file_literal, identifier, literal
 from dssm_core.errors import DataError
 
@@ -67,10 +68,10 @@ class Delimited(BaseModel):
     """A folder, or the one file of interactions. Files whose name ends in .gz are read as gzip."""
     interactions: TextTable
     """The files of interactions."""
-    users: TextTable | None = None
+    users: Annotated[TextTable, WITH_IDS] | None = None
     """The files of users. Their separator, quote and encoding are those of the interactions, unless
     they set their own."""
-    items: TextTable | None = None
+    items: Annotated[TextTable, WITH_IDS] | None = None
     """The files of items, as those of users."""
 
     @model_validator(mode="after")
@@ -124,10 +125,16 @@ def read_raw_text(
     if spec.encoding == "utf-16":
         _check_byte_order(files.values())
     headers = {file: spec.names or read_header(file, spec) for file in files.values()}
-    queries = [
-        _query(list(group), header, spec)
-        for header, group in groupby(headers, key=lambda file: headers[file])
-    ]
+    if spec.anonymous:  # each file on its own, so that its rows are numbered
+        queries = [
+            _query([file], headers[file], spec, f", {session_sql(path)}")
+            for path, file in files.items()
+        ]
+    else:
+        queries = [
+            _query(list(group), header, spec)
+            for header, group in groupby(headers, key=lambda file: headers[file])
+        ]
     return con.sql(" UNION ALL BY NAME ".join(queries))
 
 
@@ -175,8 +182,8 @@ def read_header(file: Path, spec: TextTable) -> tuple[str, ...]:
         ) from error
 
 
-def _query(files: list[Path], names: tuple[str, ...], spec: TextTable) -> str:
-    """SQL: the rows of files that have the same columns."""
+def _query(files: list[Path], names: tuple[str, ...], spec: TextTable, more: str = "") -> str:
+    """SQL: the rows of files that have the same columns. more: SQL of columns beside these."""
     named = [name for name in names if name]
     check_distinct(named, repr(str(files[0])))
     selected = ", ".join(map(identifier, named))
@@ -186,7 +193,7 @@ def _query(files: list[Path], names: tuple[str, ...], spec: TextTable) -> str:
         for nth, name in enumerate(names)
     )
     return (
-        f"SELECT {selected} FROM read_csv([{paths}], columns = {{{columns}}},"
+        f"SELECT {selected}{more} FROM read_csv([{paths}], columns = {{{columns}}},"
         f" header = {spec.names is None}, delim = {literal(spec.separator)},"
         f" quote = {literal(spec.quote)}, escape = {literal(spec.quote)},"
         f" encoding = {literal(spec.encoding)}, auto_detect = false, hive_partitioning = false,"

@@ -8,6 +8,7 @@ from duckdb import DuckDBPyRelation
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from dssm_core.columns import IMPRESSION, INTERNAL, LABEL
+from dssm_core.data.sources.sessions import SESSION
 from dssm_core.data.sql import identifier, literal
 from dssm_core.errors import DataError, shown
 from dssm_core.families import did_you_mean
@@ -55,7 +56,7 @@ def exploded(
     if explode.column not in types:
         raise DataError(
             f"{where} has no column {explode.column!r}, which explode names:"
-            f" {did_you_mean(explode.column, list(types))}"
+            f" {did_you_mean(explode.column, [name for name in types if name != SESSION])}"
         )
     if explode.label_after is not None and LABEL in types:
         raise DataError(

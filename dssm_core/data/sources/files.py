@@ -118,6 +118,11 @@ class FileTable(BaseModel):
 
     explode: Explode | None = None
     """A column whose cells hold several items; null for one item a row."""
+    anonymous: bool = False
+    """For interactions: whether a row without a user id is a user of its own, a session, instead of
+    going to quarantine. The file needs no column of user ids. The session is the impression if the
+    files have `impression_id`, else the row: its id is made of the file's name, the number of the
+    row in the file (before `explode`) and its time."""
 
     @model_validator(mode="after")
     def _several_columns_are_an_id(self) -> Self:
@@ -146,6 +151,16 @@ class FileTable(BaseModel):
                 " ways to read the same times: leave one of them out"
             )
         return self
+
+
+def _with_ids(table: FileTable) -> FileTable:
+    """The table itself; ValueError if its rows may lack the id."""
+    if table.anonymous:
+        raise ValueError("anonymous is for interactions: leave it out of users and items")
+    return table
+
+
+WITH_IDS = AfterValidator(_with_ids)  # of the tables of users and of items
 
 
 def find_files(base: str, patterns: Sequence[str]) -> dict[str, Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 from dssm_core.columns import INTERACTIONS, ITEM, ITEMS, USER, USERS
 from dssm_core.data.sources.canonical import check_distinct, to_canonical
-from dssm_core.data.sources.files import FileTable, find_files, named_files, table_files
+from dssm_core.data.sources.files import WITH_IDS, FileTable, find_files, named_files, table_files
 from dssm_core.data.sources.protocol import LogTables
+from dssm_core.data.sources.sessions import session_sql
 from dssm_core.data.sql import file_literal, identifier, literal
 from dssm_core.errors import DataError
 
@@ -36,9 +37,9 @@ class JsonLines(BaseModel):
     """A folder, or the one file of interactions."""
     interactions: FileTable
     """The files of interactions."""
-    users: FileTable | None = None
+    users: Annotated[FileTable, WITH_IDS] | None = None
     """The files of users."""
-    items: FileTable | None = None
+    items: Annotated[FileTable, WITH_IDS] | None = None
     """The files of items."""
 
     def files(self) -> dict[str, Path]:
@@ -80,10 +81,17 @@ def _read_objects(
     selected = ", ".join(
         f"{'.'.join(map(identifier, path))} AS {identifier(name)}" for name, path in dotted.items()
     )
-    return con.sql(
-        f"SELECT {selected} FROM read_json({names}, {LAYOUT}, auto_detect = false,"
-        f" columns = {{{columns}}})"
-    )
+
+    def query(paths: str, more: str = "") -> str:
+        return (
+            f"SELECT {selected}{more} FROM read_json({paths}, {LAYOUT}, auto_detect = false,"
+            f" columns = {{{columns}}})"
+        )
+
+    if not spec.anonymous:
+        return con.sql(query(names))
+    queries = [query(file_literal(file), f", {session_sql(path)}") for path, file in files.items()]
+    return con.sql(" UNION ALL BY NAME ".join(queries))
 
 
 def _types(con: DuckDBPyConnection, names: str, where: str) -> dict[str, Any]:

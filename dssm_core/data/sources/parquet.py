@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import Annotated, ClassVar
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 from dssm_core.columns import INTERACTIONS, ITEMS, USERS
 from dssm_core.data.sources.canonical import check_distinct, to_canonical
-from dssm_core.data.sources.files import FileTable, find_files, table_files
+from dssm_core.data.sources.files import WITH_IDS, FileTable, find_files, table_files
 from dssm_core.data.sources.protocol import LogTables
+from dssm_core.data.sources.sessions import session_sql
 from dssm_core.data.sql import folded, identifier, literal, parquet
 from dssm_core.errors import DataError
 
@@ -31,9 +32,9 @@ class Parquet(BaseModel):
     """A folder, or the one file of interactions."""
     interactions: FileTable
     """The files of interactions."""
-    users: FileTable | None = None
+    users: Annotated[FileTable, WITH_IDS] | None = None
     """The files of users."""
-    items: FileTable | None = None
+    items: Annotated[FileTable, WITH_IDS] | None = None
     """The files of items."""
 
     def files(self) -> dict[str, Path]:
@@ -55,18 +56,19 @@ class Parquet(BaseModel):
         """Each file is brought to canonical form on its own: the types of ids may differ."""
         files = table_files(self.path, spec, name == INTERACTIONS)
         relations = [
-            to_canonical(_read_file(con, path, file), name, spec, repr(path), nth)
+            to_canonical(_read_file(con, path, file, spec), name, spec, repr(path), nth)
             for nth, (path, file) in enumerate(files.items())
         ]
         queries = [f"({relation.sql_query()})" for relation in relations]
         return con.sql(" UNION ALL BY NAME ".join(queries))
 
 
-def _read_file(con: DuckDBPyConnection, path: str, file: Path) -> DuckDBPyRelation:
+def _read_file(con: DuckDBPyConnection, path: str, file: Path, spec: FileTable) -> DuckDBPyRelation:
     """The columns of a file, then those of its folders. path: the file's, below the source's."""
     names = _names(file)
     check_distinct(names, repr(str(file)))  # DuckDB would rename the second of two equal names
     columns = [f"{literal(value)} AS {identifier(key)}" for key, value in _folders(path, names)]
+    columns += [session_sql(path)] if spec.anonymous else []
     return con.sql(f"SELECT {', '.join(['*', *columns])} FROM {parquet(file)}")
 
 

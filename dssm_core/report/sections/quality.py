@@ -67,6 +67,10 @@ def recall(subject: Subject) -> ReportSection:
     """Recall of every answerer, by list length."""
     gate = subject.run.config.gate
     says = [f"The gate compares the figures of {POPULATIONS[gate.population]} (gate.population)."]
+    counts = subject.metrics.queries
+    new_users = subject.metrics.parts.get("new_users")
+    if counts and new_users and new_users.queries == counts.all:
+        says.append(_sessions(subject))
     if subject.metrics.sample:
         says.append(
             f"All figures are of {subject.metrics.sample} (evaluation.max_users). Every answerer"
@@ -77,6 +81,20 @@ def recall(subject: Subject) -> ReportSection:
     tables = [_recall_table(subject, name) for name in POPULATIONS]
     tables = [table for table in tables if table.rows]
     return ReportSection("Recall", says, _recall_picture(subject), tables)
+
+
+def _sessions(subject: Subject) -> str:
+    """What a query is where the test set has new users only."""
+    asked = (
+        "It is asked with the context of its first event, and without a history"
+        if subject.run.config.features.first_context
+        else "It is asked without a context (features.first_context) and without a history"
+    )
+    return (
+        "No user of the test set has a positive in the training set, as where users are sessions:"
+        " a figure is a mean over sessions. A session is a query with all of its positives."
+        f" {asked}."
+    )
 
 
 def _recall_table(subject: Subject, population: str) -> ReportTable:
@@ -114,10 +132,11 @@ def _recall_picture(subject: Subject) -> list[Picture]:
     if not by_answerer:
         return []
     counts = subject.metrics.queries
-    queries = f"{counts.warm:,} queries" if counts else "queries"
+    queries = f"{counts.warm or counts.all:,} queries" if counts else "queries"
+    population = POPULATIONS["all" if counts and not counts.warm else "warm"]
     caption = (
-        f"Recall@k by list length k: mean over {queries}. Users and items are in the training set."
-        " Bands: 95 % intervals of the mean."
+        f"Recall@k by list length k: mean over {queries} of {population}. Bands: 95 % intervals of"
+        " the mean."
     )
     draw = partial(plots.recall_curve, mark_k=subject.run.config.gate.k)
     return [picture(caption, draw, by_answerer)]
