@@ -102,6 +102,7 @@ def form() -> dict[str, Param]:
     catchup=False,
     dagrun_timeout=timedelta(hours=2),
     params=form(),
+    description="Finds the users who are most like seed users, or nearest to an item.",
     doc_md=DOC,
     tags=["retrieval", "dssm", "serving"],
     default_args=TASK_DEFAULTS,

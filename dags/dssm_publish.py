@@ -58,6 +58,7 @@ CHAMPION = Asset(
             " without it, no lists are written.",
         ),
     },
+    description="Publishes the champion's embeddings when the alias moves.",
     doc_md=DOC,
     tags=["retrieval", "dssm", "serving"],
     default_args=TASK_DEFAULTS,

@@ -49,6 +49,7 @@ def schedule() -> str | None:
             "Empty: the time of the run.",
         ),
     },
+    description="Refreshes the champion's vectors and index from the latest clicks.",
     doc_md=DOC,
     tags=["retrieval", "dssm", "serving"],
     default_args=TASK_DEFAULTS,

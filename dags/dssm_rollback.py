@@ -42,6 +42,7 @@ version and to `dssm history`. Then `dssm_publish` starts by itself.
             description_md="Why you go back. It is kept in the history.",
         ),
     },
+    description="Makes an earlier version the champion again.",
     doc_md=DOC,
     tags=["retrieval", "dssm", "serving"],
     default_args=TASK_DEFAULTS,

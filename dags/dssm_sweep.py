@@ -97,6 +97,7 @@ def trial(planned: dict[str, str]) -> None:
     params={"axes": AXES, "search": SEARCH, "trials": TRIALS}
     | {name: param for name, param in training_form().items() if name != "landed"}
     | BETWEEN_ROUNDS,
+    description="Tries combinations of settings on the last training days, then trains the best.",
     doc_md=DOC,
     tags=["retrieval", "dssm", "training"],
     default_args=TASK_DEFAULTS,

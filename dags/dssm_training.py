@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from airflow.sdk import Param, PartitionedAssetTimetable, RollupMapper, WaitForAll, dag, task
+from airflow.sdk import (
+    Param,
+    PartitionedAssetTimetable,
+    RollupMapper,
+    TaskGroup,
+    WaitForAll,
+    dag,
+    task,
+)
 
 from tasks import steps
 from tasks.form import TASK_DEFAULTS, training_form
@@ -57,27 +65,39 @@ def schedule() -> PartitionedAssetTimetable:
     max_active_runs=16,
     dagrun_timeout=REVIEW_WAITS + timedelta(hours=12),
     params=training_form(),
+    description="From a click log to a judged and registered retrieval model, then a review.",
     doc_md=DOC,
     tags=["retrieval", "dssm", "training"],
     default_args=TASK_DEFAULTS,
 )
 def dssm_training() -> None:
     """The steps of dssm_core in their order, then the review. Each task passes the run on."""
-    run = task(steps.ingest_data)()
-    run = task(steps.validate_data)(run)
-    run = task(steps.split_by_time)(run)
-    run = task(steps.sample_negatives)(run)
-    run = task(steps.train_towers, pool="gpu", execution_timeout=timedelta(hours=6))(run)
-    run.operator.operator_extra_links = (MlflowRunLink(),)
-    run = task(steps.log_to_mlflow)(run)
-    run = task(steps.export_embeddings)(run)
-    run = task(steps.build_index)(run)
-    run = task.short_circuit(steps.recall_gate, ignore_downstream_trigger_rules=False)(run)
-    run.operator.operator_extra_links = (MlflowRunLink(), ReportLink())
-    run = task(steps.register_model)(run)
-    review = Review(
+    with TaskGroup("data", prefix_group_id=False, tooltip="read, check and split the log"):
+        run = task(steps.ingest_data)()
+        run = task(steps.validate_data)(run)
+        run = task(steps.split_by_time)(run)
+    with TaskGroup("training", prefix_group_id=False, tooltip="negatives, towers, MLflow"):
+        run = task(steps.sample_negatives)(run)
+        run = task(steps.train_towers, pool="gpu", execution_timeout=timedelta(hours=6))(run)
+        run.operator.operator_extra_links = (MlflowRunLink(),)
+        run = task(steps.log_to_mlflow)(run)
+    with TaskGroup("index", prefix_group_id=False, tooltip="vectors, the index, its recall"):
+        run = task(steps.export_embeddings)(run)
+        run = task(steps.build_index)(run)
+        run = task.short_circuit(steps.recall_gate, ignore_downstream_trigger_rules=False)(run)
+        run.operator.operator_extra_links = (MlflowRunLink(), ReportLink())
+    with TaskGroup("decision", prefix_group_id=False, tooltip="register, review, promote"):
+        run = task(steps.register_model)(run)
+        review = _review()
+        run >> review
+        task(steps.promote)(run, review.output)
+
+
+def _review() -> Review:
+    """The task that waits for a person."""
+    return Review(
         task_id="review",
-        subject="Promote {{ ti.xcom_pull('register_model', key='review')['model'] }}?",
+        subject="{{ ti.xcom_pull('register_model', key='review')['subject'] }}",
         body="{{ ti.xcom_pull('register_model', key='review')['body'] }}",
         options=list(steps.ANSWERS),
         defaults="Keep as challenger",
@@ -85,8 +105,6 @@ def dssm_training() -> None:
         execution_timeout=None,
         response_timeout=REVIEW_WAITS,
     )
-    run >> review
-    task(steps.promote)(run, review.output)
 
 
 dssm_training()

@@ -56,6 +56,7 @@ def schedule() -> CronPartitionTimetable | PartitionedAtRuntime:
             "backfilled run.",
         ),
     },
+    description="Lands one day of the log, and starts the windows that it completes.",
     doc_md=DOC,
     tags=["retrieval", "dssm", "data"],
     default_args=TASK_DEFAULTS,

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from dssm_core.errors import ConfigError
+from tasks.outcomes import tell
 from tasks.settings import config_file, data_path, days_folder, runs_folder
 
 TRAINING = "dssm_training"
@@ -34,6 +35,7 @@ def land_day() -> dict[str, Any]:
         raise AirflowSkipException(
             f"{day} has landed before, unchanged ({stored.rows['landed']} rows)"
         )
+    tell(f"{config.name}: landed {day} with {stored.rows['landed']:,} rows")
     return {
         "day": day.isoformat(),
         "fingerprint": stored.fingerprint,

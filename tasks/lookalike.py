@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tasks.outcomes import tell
 from tasks.settings import audiences_folder, data_path, model_name, run_folder, runs_folder
 
 
@@ -31,7 +32,7 @@ def find_audience() -> dict[str, Any]:
     name = f"{safe_run_id(context['dag_run'].run_id)}.{params['format']}"
     with opened(of, params["version"]) as (bundle, about):
         target = audiences_folder() / bundle.config.model_name / name
-        return about | lookalike.make_audience(
+        audience = lookalike.make_audience(
             bundle,
             target,
             params["top"],
@@ -40,3 +41,5 @@ def find_audience() -> dict[str, Any]:
             params["exclude_seeds"],
             from_file,
         )
+    tell(f"audience of {audience['users']:,} users: {audience['file']}")
+    return about | audience

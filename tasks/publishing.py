@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from tasks.outcomes import tell
 from tasks.settings import model_name, publish_target, published_lists, runs_folder
 
 
@@ -19,7 +20,7 @@ def notice_champion() -> dict[str, Any]:
 
     model = model_name(get_current_context()["params"]["config"])
     if decision := promotion.notice(model, runs_folder(), datetime.now(UTC)):
-        print(f"recorded: {decision.action}, champion is {decision.champion}, by {decision.by}")
+        tell(f"recorded: {decision.line}")
     aliases = open_model(model, runs_folder()).aliases()
     return {"model": model, "version": aliases.get(CHAMPION)}
 
@@ -43,7 +44,9 @@ def publish_champion(champion: dict[str, Any]) -> dict[str, Any]:
     k = params["lists"] or published_lists()
     store = open_model(champion["model"], runs_folder())
     now_ms = round(datetime.now(UTC).timestamp() * 1000)
-    return publish.publish_registered(store, None, target, k, now_ms)
+    published = publish.publish_registered(store, None, target, k, now_ms)
+    tell(f"published {store.name} v{published['version']} to {published['target']}")
+    return published
 
 
 def roll_back() -> dict[str, Any]:
@@ -66,6 +69,7 @@ def roll_back() -> dict[str, Any]:
         params["version"],
         check=lambda store, version: check_version(store.name, version, runs_folder()),
     )
+    tell(decision.line)
     return {
         "version": decision.version,
         "champion": decision.champion,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tasks.outcomes import tell
 from tasks.settings import config_file, data_path, days_folder, refreshed_folder, runs_folder
 
 
@@ -36,4 +37,5 @@ def refresh_champion() -> dict[str, Any]:
     lineage = refresh.refresh_registered(
         store, None, config, as_of_ms, refreshed_folder(), days_folder()
     )
+    tell(f"refreshed {store.name} v{lineage['version']} as of {lineage['as_of']}")
     return refresh.without_file_names(lineage)

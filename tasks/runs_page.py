@@ -19,6 +19,8 @@ from tasks.settings import DAG_TAG, RUN_TAG, mlflow_address, mlflow_credentials
 SAFE = re.compile(
     r"[A-Za-z0-9_.~:+-]{1,250}"
 )  # what Airflow lets Dags and runs be called, and no quote
+HEADLINE = "headline/"  # metrics, see dssm_core/report/headline.py
+TRAINING = ("dssm_training", "dssm_sweep")  # the Dags that train
 MOST, TIMEOUT_S = 100, 10
 VIEWS = {"dag": "dssm/runs?dag_id={DAG_ID}", "dag_run": "dssm/runs?dag_id={DAG_ID}&run_id={RUN_ID}"}
 
@@ -116,6 +118,7 @@ def row(run: dict[str, Any], uri: str) -> dict[str, Any]:
     )
     metrics = {each["key"]: each["value"] for each in data.get("metrics", [])}
     k = params.get("gate.k", "200")
+    recall = f"{HEADLINE}recall_at_{k}"
     address = public(
         f"{uri.rstrip('/')}/#/experiments/{info['experiment_id']}/runs/{info['run_id']}"
     )
@@ -130,7 +133,8 @@ def row(run: dict[str, Any], uri: str) -> dict[str, Any]:
         "day": tags.get("dssm.test_day", ""),
         "gate": tags.get("gate", ""),
         "why": tags.get("error") or tags.get("gate.reasons", ""),
-        "recall": [_number(metrics.get(f"{who}/recall_at_{k}")) for who in ("served", "champion")],
+        "recall": [_number(metrics.get(f"{recall}{of}")) for of in ("", "_champion")],
+        "gain": _gain(metrics),
         "k": k,
         "version": tags.get("dssm.version", ""),
     }
@@ -138,6 +142,15 @@ def row(run: dict[str, Any], uri: str) -> dict[str, Any]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
+
+
+def _gain(metrics: dict[str, float]) -> str:
+    """What is served minus the champion on the same queries, with its paired interval."""
+    names = [f"{HEADLINE}gain_over_champion{of}" for of in ("", "_low", "_high")]
+    if not all(name in metrics for name in names):
+        return ""
+    mean, low, high = (metrics[name] for name in names)
+    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def page(dag_id: str, run_id: str, rows: list[dict[str, Any]], problem: str) -> str:
@@ -148,4 +161,6 @@ def page(dag_id: str, run_id: str, rows: list[dict[str, Any]], problem: str) -> 
     template = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
     ).get_template("runs_page.html")
-    return template.render(dag_id=dag_id, run_id=run_id, rows=rows, problem=problem, most=MOST)
+    return template.render(
+        dag_id=dag_id, run_id=run_id, rows=rows, problem=problem, most=MOST, training=TRAINING
+    )

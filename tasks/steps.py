@@ -6,12 +6,16 @@ files every few seconds.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
+from tasks.outcomes import tell
 from tasks.settings import make_run
 
 if TYPE_CHECKING:
     from dssm_core.operation.history import Action
+
+log = logging.getLogger(__name__)
 
 ANSWERS: dict[str, Action] = {
     "Promote": "promote",
@@ -30,6 +34,7 @@ def run_step(run: str, name: str) -> str:
     manifest = pipeline.run_step(open_run(run), name)
     done = {"rows": manifest.rows, "seconds": manifest.seconds, "reused_from": manifest.reused_from}
     get_current_context()["ti"].xcom_push(key="done", value=done)
+    tell(manifest.line)
     return run
 
 
@@ -86,6 +91,7 @@ def recall_gate(run: str) -> str | None:
     Returns None if the gate does not pass the model. Airflow then skips the next tasks; this is not
     an error.
     """
+    from dssm_core.gate.rules import verdict_line
     from dssm_core.runs.gate_report import read_gate_report
     from dssm_core.runs.run import open_run
     from dssm_core.tracking.runs import mlflow_run_url
@@ -95,8 +101,9 @@ def recall_gate(run: str) -> str | None:
     opened = open_run(run)
     push(mlflow_run_url(opened), MlflowRunLink(), ReportLink())
     report = read_gate_report(opened)
-    for reason in report.reasons:
-        print(reason)
+    for reason in report.marked:
+        log.info("%s", reason)
+    tell(verdict_line(report, opened.config.gate))
     return run if report.passed else None
 
 
@@ -127,6 +134,7 @@ def register_model(run: str) -> str:
         "model": store.name,
         "version": version,
         "champion": champion,
+        "subject": review.subject(opened, store),
         "body": review.body(opened, store, pages),
     }
     pushed["alone"] = {  # answers that need no person, and why
@@ -162,5 +170,5 @@ def promote(run: str, answer: dict[str, Any]) -> str:
         seen=reviewed["champion"],
         check=lambda store, version: check_version(store.name, version, opened.runs),
     )
-    print(f"{made.action}: version {made.version}; champion is {made.champion or 'none'}")
+    tell(made.line)
     return run

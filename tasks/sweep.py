@@ -4,10 +4,12 @@ compare all trials so far, and start what follows.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dssm_core.errors import ConfigError, DataError
+from tasks.outcomes import tell
 from tasks.settings import (
     SETTINGS,
     config_file,
@@ -22,6 +24,8 @@ from tasks.settings import (
 if TYPE_CHECKING:
     from dssm_core.tuning.sweep import Plan
     from dssm_core.tuning.trials import Trial
+
+log = logging.getLogger(__name__)
 
 FORM = ("config", "data", *SETTINGS)  # the fields that the winner's training gets too
 SHARED_STEPS = ("ingest_data", "validate_data", "split_by_time")
@@ -81,7 +85,7 @@ def share_data(planned: dict[str, Any]) -> list[dict[str, Any]]:
     try:
         begin_trial(trials[0])
     except (ConfigError, DataError) as error:
-        print(f"no data is shared, because {trials[0]['label']} fails: {error}")
+        log.warning("no data is shared, because %s fails: %s", trials[0]["label"], error)
     return trials
 
 
@@ -115,7 +119,7 @@ def compare_trials(planned: dict[str, Any] | None) -> dict[str, Any]:
     from dssm_core.runs.run import open_run
     from dssm_core.tuning.sweep import next_round
     from dssm_core.tuning.sweep_run import close_sweep
-    from dssm_core.tuning.trials import from_json, results, winner
+    from dssm_core.tuning.trials import from_json, results, trials_line, winner
 
     if planned is None:
         raise DataError("no trial was planned: the log of plan_trials says why")
@@ -129,7 +133,8 @@ def compare_trials(planned: dict[str, Any] | None) -> dict[str, Any]:
         trials.append(from_json(ended, open_run(raw["run"])))
     rows = results(trials)
     for row in rows:
-        print(row)
+        log.info("%s", row)
+    tell(f"sweep: {trials_line(rows)}")
     if next_round(_plan(params), trials):
         return _round_to_start(params, planned["sweep"], trials)
     close_sweep(runs_folder(), planned["parent"], rows)

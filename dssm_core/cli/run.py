@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dssm_core.cli import screen
+from dssm_core.cli.comparison import comparison_tables
 from dssm_core.cli.models import decide
 from dssm_core.cli.terminal import (
     CONFIG,
@@ -18,6 +19,7 @@ from dssm_core.cli.terminal import (
     RUNS,
     SET,
     TEST_DAY,
+    RunFolder,
     console,
     test_day_setting,
 )
@@ -115,18 +117,34 @@ def finish(run: Run, result: JSON) -> None:
         decide("promote", model, str(result["version"]), reason, promotion.GATE, run.runs)
 
 
-@click.command(short_help="List the runs.")
+@click.command(short_help="List the runs, or compare two of them.")
+@click.option(
+    "--compare",
+    nargs=2,
+    type=RunFolder(),
+    metavar="RUN RUN",
+    help="Print the settings and the numbers in which two runs differ. Each is given by its folder,"
+    " its id or the start of it.",
+)
 @RUNS
-def runs(runs_folder: Path) -> None:
-    """List the runs: dataset, test day, steps done, recall and verdict of the gate.
+def runs(compare: tuple[Path, Path] | None, runs_folder: Path) -> None:
+    """List the runs by test day: dataset and id, steps done, recall and verdict of the gate.
 
     \b
-    Example:
+    Examples:
       dssm runs --runs /data/runs
+      dssm runs --compare cli-1f cli-9a
     """
-    from dssm_core.runs.run import find_runs
+    from dssm_core.runs.run import find_runs, open_run
 
-    screen.print_table(screen.runs_table(find_runs(runs_folder)))
+    if compare:
+        for table in comparison_tables(*map(open_run, compare)):
+            screen.print_table(table)
+        return
+    found = sorted(
+        find_runs(runs_folder), key=lambda run: (run.config.name, run.config.split.title)
+    )
+    screen.print_table(screen.runs_table(found))
 
 
 @click.command(short_help="Regenerate the report of a run.")

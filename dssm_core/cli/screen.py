@@ -63,7 +63,10 @@ def runs_table(runs: Iterable[Run]) -> Table:
     from dssm_core.runs.pipeline import summary
     from dssm_core.runs.table import STEPS
 
-    table = _table("run", "test day", "steps", "recall", "gate", "version")
+    table = _table()
+    table.add_column("run", overflow="fold")  # whole ids, also in a narrow terminal
+    for column in ("test day", "steps", "recall", "gate", "version"):
+        table.add_column(column)
     for run in runs:
         result = summary(run)
         recall = ""
@@ -150,7 +153,7 @@ def print_summary(result: JSON, out: Console = console) -> None:
 
 def metrics_tables(result: JSON) -> dict[str, Table]:
     """Tables of users and items in the training set and of all traffic, by title: a row a system
-    (served index, exact search, baselines, champion, ceiling), a column a metric.
+    (served index, exact search, baselines, champion, best single list), a column a metric.
     """
     from dssm_core.runs.gate_report import POPULATIONS, GateMetrics
 

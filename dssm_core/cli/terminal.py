@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import getpass
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from rich.logging import RichHandler
 from dssm_core.errors import ConfigError, DssmError
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+DEFAULT_RUNS = "runs"
+LISTED = 5  # runs in a message
 console = Console(stderr=True)
 
 CONFIG = click.argument("config", type=click.Path(path_type=Path))
@@ -38,20 +42,44 @@ TEST_DAY = click.option(
     metavar="YYYY-MM-DD",
     help="First test day. Replaces split.test_day of the config.",
 )
+
+
+class RunFolder(click.ParamType[Path]):
+    """The folder of a run, or the start of an id that only one run in the folder of runs has."""
+
+    name = "run"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> Path:
+        """The folder. A text that is neither stays a path, which the command refuses."""
+        path = Path(value)
+        params = context.params if context else {}
+        runs = params.get("runs_folder") or os.environ.get("DSSM_RUNS") or DEFAULT_RUNS
+        found = [] if path.exists() else sorted(Path(runs).glob(f"*/*/{escape(str(value))}*"))
+        if len(found) > 1:
+            names = ", ".join(str(run.relative_to(runs)) for run in found[:LISTED])
+            self.fail(f"{value!r} is the start of several runs ({names}): give more of the id")
+        return found[0] if found else path
+
+
 RUN_FOLDER = click.option(
     "--run",
     "folder",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Folder of the run. `dssm runs` lists the runs.",
+    type=RunFolder(),
+    metavar="RUN",
+    help="Folder of the run, or its id or the start of it in $DSSM_RUNS (default: runs). `dssm"
+    " runs` lists the runs.",
 )
 RUNS = click.option(
     "--runs",
     "runs_folder",
     envvar="DSSM_RUNS",
-    default="runs",
+    default=DEFAULT_RUNS,
     show_default=True,
     show_envvar=True,
+    is_eager=True,  # `--run` looks for an id in it
     type=click.Path(path_type=Path),
     help="Folder of all runs.",
 )
@@ -60,8 +88,10 @@ VERSION = click.option("--version", help="Version or alias of MODEL to use. Defa
 INSTEAD_OF_MODEL = click.option(
     "--run",
     "folder",
-    type=click.Path(path_type=Path),
-    help="Folder of a run to use instead of MODEL. It need not be registered.",
+    type=RunFolder(),
+    metavar="RUN",
+    help="Run to use instead of MODEL: its folder, its id or the start of it. It need not be"
+    " registered.",
 )
 BY = click.option(
     "--by", default=getpass.getuser, show_default="your user name", help="Who decides."

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from dssm_core.config.base import SAFE_NAME, Member, Section
 from dssm_core.config.data import Data, Split, Validation
@@ -74,6 +75,21 @@ class Config(Section):
         if self.train.metric is None:
             self.__dict__["train"] = self.train.model_copy(update={"metric": self.gate.metric})
         return self
+
+    _changed: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The settings that were laid over the config file, as `key.path=value`; none for a config
+        that was not read from a file.
+        """
+        return self._changed
+
+    def with_changes(self, overrides: Iterable[str]) -> Self:
+        """The same config, which knows that `overrides` were laid over its file."""
+        config = self.model_copy()
+        config._changed = tuple(overrides)
+        return config
 
     def deciding(self) -> dict[str, Any]:
         """All settings that decide a run's numbers, as JSON has them: all but `resources`."""

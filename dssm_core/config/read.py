@@ -30,11 +30,12 @@ def read_config(
     naming every wrong setting at once.
     """
     raw = read_yaml(path)
-    for override in overrides:
+    changed = list(overrides)
+    for override in changed:
         raw = _override(raw, override)
     if data is not None:
         raw = merge(raw, nested(["data", "source", "path"], str(data)))
-    return parse_config(raw)
+    return parse_config(raw).with_changes(changed)
 
 
 def parse_config(raw: Mapping[str, Any]) -> Config:

@@ -42,6 +42,7 @@ def judge(run: Run, work: Path, publish: Publish) -> Outcome:
         report = GateReport(
             passed=all(check.passed for check in checks),
             reasons=[check.reason for check in checks],
+            met=[check.passed for check in checks],
             metrics=metrics,
         )
         write_files(work, report, curves)

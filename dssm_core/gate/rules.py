@@ -14,6 +14,7 @@ from dssm_core.runs.gate_report import (
     Answers,
     Difference,
     GateMetrics,
+    GateReport,
     QueryCounts,
     Scores,
     UserSample,
@@ -105,6 +106,19 @@ def promotion_reason(metrics: GateMetrics, gate: Gate) -> str | None:
     return (
         f"served {label} is {served:.3f}, {above}; gate.promote_margin is {gate.promote_margin:.3f}"
     )
+
+
+def verdict_line(report: GateReport, gate: Gate) -> str:
+    """The verdict in one line: what is served and its gains, or the first rule that is not met."""
+    if not report.passed:
+        rules = zip(report.reasons, report.met, strict=False)
+        failed = next((reason for reason, met in rules if not met), report.reasons[0])
+        return f"gate: did not pass: {failed}"
+    answers, label = judged(report.metrics, gate)
+    gains = (report.metrics.against_champion, report.metrics.against_baseline)
+    over = [f"{gain.mean:+.3f} over {gain.rival}" for gain in gains if gain]
+    served = f"gate: passed, {label} {number(answers.served, gate.metric):.3f}"
+    return ", ".join([served, *over])
 
 
 def judged(metrics: GateMetrics, gate: Gate) -> tuple[Answers, str]:
@@ -218,12 +232,12 @@ def not_measured(label: str, what: str) -> Check:
 
 
 def interval_text(difference: Difference | None) -> str:
-    """A difference and its interval in words; empty where it was not measured."""
+    """What is served minus a rival, with its interval, in words; empty if it was not measured."""
     if difference is None:
         return ""
     return (
-        f"; difference {difference.mean:.3f}, {100 * difference.confidence:g} % interval "
-        f"{difference.low:.3f} to {difference.high:.3f}"
+        f"; gain {difference.mean:+.3f}, paired {100 * difference.confidence:g} % interval "
+        f"{difference.low:+.3f} to {difference.high:+.3f}"
     )
 
 

@@ -25,6 +25,7 @@ from dssm_core.features.dataset import bucket_times, load_prepared, selection_lo
 from dssm_core.features.ids import Ids
 from dssm_core.inspection.user_sample import Sample, take_sample
 from dssm_core.retrieval.catalogue import make_catalogue
+from dssm_core.runs.gate_report import BEST_LIST
 from dssm_core.runs.layout import ITEM_IDS_FILE, QUARANTINE_FILE, USER_IDS_FILE, table_file
 from dssm_core.runs.run import Run, create_run
 from dssm_core.runs.transaction import KEPT, execute
@@ -146,7 +147,7 @@ def _recalls(config: Config, data: EvaluationData) -> dict[str, float | None]:
     for name, fitted in fit_baselines(chosen, data.train, data.cutoff_ms).items():
         lists = ask(list_search(fitted, data.all.histories), data.all, k)
         recalls[name] = mean(gate_recalls(lists, _judged(config, data), k))
-    return recalls | {"ceiling of one list for all": ceiling(data, k)}
+    return recalls | {BEST_LIST: ceiling(data, k)}
 
 
 def _judged(config: Config, data: EvaluationData) -> Slice:

@@ -43,6 +43,14 @@ class Decision(BaseModel):
     server: str | None = None
     created_ms: int | None = None
 
+    @property
+    def line(self) -> str:
+        """The decision in one line: `promote v2, decided by admin: reason; champion is v2`."""
+        what = f"{self.action} v{self.version}" if self.version else self.action
+        reason = f": {self.reason}" if self.reason else ""
+        champion = f"champion is v{self.champion}" if self.champion else "there is no champion"
+        return f"{what}, decided by {self.by}{reason}; {champion}"
+
 
 @dataclass(frozen=True)
 class Reign:

@@ -36,6 +36,7 @@ from dssm_core.runs.run import Run
 from dssm_core.tracking.runs import TEST_DAY_TAG
 
 MOVES = ("promote", "rollback")  # the actions that move the champion
+REPLACED = {"promote": "replaced by", "rollback": "rolled back to"}
 DECISION_TAG = "dssm.decision"
 GATE = "gate"  # who decides if no person is asked
 REASON_LENGTH = 1000  # as in the forms of the Dags
@@ -108,7 +109,7 @@ def decide(
         after = (target, champion or previous) if action in MOVES else (champion, previous)
         decision = _decision(store, at, action, target, by, reason, after)
         if decision not in decisions:
-            _apply(store, decision)
+            _apply(store, decision, champion)
             append(history_file(model, runs), decision)
     return decision
 
@@ -214,6 +215,12 @@ def _target(
     """The version that is decided on; ConfigError if it does not exist or is outdated."""
     champion, previous = aliases_after(decisions)
     default = previous if action == "rollback" else store.aliases().get(CHALLENGER)
+    if version is None and action == "rollback" and _rolled_back(decisions):
+        raise ConfigError(
+            f"version {champion} of {store.name!r} became champion by a rollback, so a second one"
+            f" would return to version {previous}, which was left then: give the version that you"
+            f" want, such as {previous}"
+        )
     target = version or default
     if target is None:
         alias = PREVIOUS if action == "rollback" else CHALLENGER
@@ -225,6 +232,12 @@ def _target(
             "`dssm rollback --version`"
         )
     return target
+
+
+def _rolled_back(decisions: Sequence[Decision]) -> bool:
+    """Whether today's champion became champion by a rollback."""
+    moves = [decision for decision in decisions if decision.action in (*MOVES, "moved")]
+    return bool(moves) and moves[-1].action == "rollback"
 
 
 def _caught_up(store: RegisteredModel, runs: Path, at: datetime) -> list[Decision]:
@@ -303,8 +316,10 @@ def _interrupted(
     return decision if last != champion and fits and decision not in decisions else None
 
 
-def _apply(store: RegisteredModel, decision: Decision) -> None:
-    """Write the tags, then move `champion` with one request: readers always find one."""
+def _apply(store: RegisteredModel, decision: Decision, champion: str | None) -> None:
+    """Write the tags of the version and of the champion that it replaces, then move `champion` with
+    one request: readers always find one.
+    """
     version = str(decision.version)
     fields = {
         "action": decision.action,
@@ -314,10 +329,21 @@ def _apply(store: RegisteredModel, decision: Decision) -> None:
     }
     tags = {f"{DECISION_TAG}.{name}": text for name, text in fields.items()}
     store.tag(version, {DECISION_TAG: decision.model_dump_json()} | tags)
+    store.note(version, _sentence(decision.action, decision))
     if decision.action in MOVES:
+        if champion is not None:
+            replaced = f"{REPLACED[decision.action]} version {version}"
+            store.tag(champion, {f"{DECISION_TAG}.action": replaced})
+            store.note(champion, _sentence(replaced, decision))
         store.point(CHAMPION, version)
         if decision.previous is not None:
             store.point(PREVIOUS, decision.previous)
+
+
+def _sentence(outcome: str, decision: Decision) -> str:
+    """What a decision means for a version: when, by whom and why."""
+    reason = f": {decision.reason}" if decision.reason else ""
+    return f"{outcome}, {decision.at:%Y-%m-%d %H:%M %Z}, by {decision.by}{reason}"
 
 
 def _conflict(store: RegisteredModel, target: str, expected: str | None, last: Decision) -> str:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from dssm_core.config import Gate
 from dssm_core.data import drift
 from dssm_core.evaluation.slices import TITLES
+from dssm_core.gate.rules import judged
 from dssm_core.registry.versions import CHAMPION, ROWS_TAG, RegisteredModel
+from dssm_core.report.headline import rivals_table
 from dssm_core.report.text import markdown_table, share, share_with_interval
 from dssm_core.runs.gate_report import (
+    FEWEST_QUERIES,
     Answers,
     ChampionReport,
     GateMetrics,
@@ -24,6 +27,7 @@ from dssm_core.tracking.runs import TEST_DAY_TAG
 Row = tuple[str, str, str]  # what, the challenger's value, the champion's value
 VOLUMES = {"train": "train rows", "test": "test rows"}
 NOTHING = Scores({})
+TOO_FEW = f"too few: fewer than {FEWEST_QUERIES}"
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,28 @@ def body(run: Run, store: RegisteredModel, pages: Mapping[str, str] | None = Non
     parts = [
         _head(run, rival),
         " · ".join(links),
-        "\n".join(f"- {reason}" for reason in report.reasons),
+        rivals_table(report.metrics, gate),
+        "\n".join(f"- {reason}" for reason in report.marked),
         _answers(report.metrics, rival, gate),
         _compared(f"{gate.metric} by slice (queries)", _slices(report.metrics, rival, gate), rival),
         _compared("data and index", data, rival),
     ]
     return "\n\n".join(filter(None, parts))
+
+
+def subject(run: Run, store: RegisteredModel) -> str:
+    """The question of the review in one line, with the numbers that decide it."""
+    report = read_gate_report(run)
+    gate = run.config.gate
+    made = run.need("register_model").info
+    rival = _rival(store, report.metrics)
+    served = share(judged(report.metrics, gate)[0].served.value(gate.metric))
+    parts = [f"{gate.metric} {served}"]
+    if rival:
+        theirs = rival.report.of(gate.protocol, gate.population) if rival.report else NOTHING
+        parts.append(f"champion {share(theirs.value(gate.metric)) or 'not measured'}")
+    question = f"Promote {made['model']} v{made['version']} ({run.config.split.title})?"
+    return f"{question} {', '.join(parts)}"
 
 
 def _rival(store: RegisteredModel, metrics: GateMetrics) -> _Rival | None:
@@ -119,12 +139,17 @@ def _slices(metrics: GateMetrics, rival: _Rival | None, gate: Gate) -> list[Row]
     return [
         (
             f"{title} ({metrics.parts[name].queries:,})",
-            share_with_interval(metrics.parts[name], gate.metric),
-            share_with_interval(theirs.get(name, NOTHING), gate.metric),
+            _of_part(metrics.parts[name], gate.metric),
+            _of_part(theirs[name], gate.metric) if name in theirs else "",
         )
         for name, title in TITLES.items()
         if name in metrics.parts
     ]
+
+
+def _of_part(scores: SliceScores, metric: str) -> str:
+    """The metric of a slice with its interval; `too few` where it has too few queries to tell."""
+    return TOO_FEW if scores.too_few else share_with_interval(scores, metric)
 
 
 def _volumes(run: Run, rival: _Rival | None) -> list[Row]:

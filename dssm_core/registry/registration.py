@@ -36,17 +36,25 @@ from dssm_core.retrieval.bundle import assemble, content_hash
 from dssm_core.retrieval.reloading import open_whole
 from dssm_core.retrieval.requests import DEFAULT_K, EXCLUDE, HISTORY, column_names
 from dssm_core.runs.files import locked, scratch
-from dssm_core.runs.gate_report import GateReport, read_gate_report
+from dssm_core.runs.gate_report import read_gate_report
 from dssm_core.runs.layout import TRAIN_FILE, ids_file, table_file
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 from dssm_core.tracking.client import create_once, default_server, mlflow_errors
-from dssm_core.tracking.points import is_number, metric_name
-from dssm_core.tracking.runs import TAG_LENGTH, TEST_DAY_TAG, lineage_tags, open_mlflow_run
+from dssm_core.tracking.inputs import column_type, dataset_of
+from dssm_core.tracking.points import copy_to_model
+from dssm_core.tracking.runs import (
+    DESCRIPTION_TAG,
+    SOURCE_TAGS,
+    TEST_DAY_TAG,
+    lineage_tags,
+    open_mlflow_run,
+)
 
 log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 300.0
+HEADLINE = "headline/"  # metrics of a run that its logged model has too
 IDENTITY = (CONTENT_HASH_TAG, CODE_HASH_TAG)  # versions that agree in these are one version
 REQUIREMENTS = (
     "mlflow",
@@ -75,9 +83,10 @@ def register_model(run: Run, work: Path) -> Outcome:
     bundle = _tried_bundle(run, work / "bundle")
     run_id = open_mlflow_run(run).run_id
     model = open_model(run.config.model_name, run.runs)
-    tags = _version_tags(run, gate, content_hash(bundle))
+    tags = _version_tags(run, content_hash(bundle))
     with mlflow_errors(model.uri):
         version = _same_content(model, tags, work) or _log_model(model, run, run_id, work, tags)
+        model.describe(version, model.client.get_run(run_id).data.tags.get(DESCRIPTION_TAG, ""))
         _point_challenger(model, version, run)
         model.client.set_tag(run_id, "dssm.version", f"{model.name}/{version}")
         model.client.set_terminated(run_id, "FINISHED")
@@ -116,12 +125,7 @@ def _pinned(name: str) -> str | None:
         return None
 
 
-def _version_tags(run: Run, gate: GateReport, content: str) -> dict[str, str]:
-    metrics = {
-        f"gate.{metric_name(key)}": f"{value:.4f}"
-        for key, value in gate.metrics.served.root.items()
-        if is_number(value)
-    }
+def _version_tags(run: Run, content: str) -> dict[str, str]:
     rows = {
         f"{ROWS_TAG}{part}": str(count)
         for part, count in run.need("split_by_time").rows.items()
@@ -134,8 +138,6 @@ def _version_tags(run: Run, gate: GateReport, content: str) -> dict[str, str]:
         TEST_DAY_TAG: run.config.split.title,
         **lineage_tags(run),
         **rows,
-        "gate.reasons": "\n".join(gate.reasons)[:TAG_LENGTH],
-        **metrics,
     }
 
 
@@ -170,7 +172,8 @@ def _log_model(
     bundle = work / "bundle"
     with default_server(model.uri), mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
-            name="model",
+            name=model.name,
+            tags=SOURCE_TAGS,
             python_model=str(PACKAGE / "registry" / "retriever.py"),
             artifacts={"bundle": str(bundle)},
             code_paths=[str(PACKAGE)],
@@ -180,6 +183,10 @@ def _log_model(
             metadata={tag: tags[tag] for tag in IDENTITY},
         )
     hashes = _stored_hashes(model, logged.model_uri, tags, work)
+    names = (
+        name for name in model.client.get_run(run_id).data.metrics if name.startswith(HEADLINE)
+    )
+    copy_to_model(model.client, run_id, logged.model_id, names, dataset_of(run, "test"))
     with default_server(model.uri):
         return create_once(
             lambda: str(
@@ -219,7 +226,7 @@ def _signature(run: Run) -> Any:
     for file in files:
         if file.is_file():
             schema = pq.read_schema(file)
-            types |= {name: _data_type(schema.field(name).type) for name in schema.names}
+            types |= {name: column_type(schema.field(name).type) for name in schema.names}
     types |= {HISTORY: Array(types[ITEM]), EXCLUDE: Array(types[ITEM])}
     names = column_names(run.config.features)
     inputs = [ColSpec(types[name], name, required=False) for name in names if name in types]
@@ -235,20 +242,6 @@ def _signature(run: Run) -> Any:
         ParamSpec("as_of", DataType.string, ""),
     ]
     return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(parameters))
-
-
-def _data_type(arrow: Any) -> Any:
-    """The type of a column of a request."""
-    import pyarrow as pa
-    from mlflow.types.schema import Array, DataType
-
-    if pa.types.is_list(arrow) or pa.types.is_large_list(arrow):
-        return Array(_data_type(arrow.value_type))
-    if pa.types.is_boolean(arrow):
-        return DataType.boolean
-    if pa.types.is_integer(arrow):
-        return DataType.long
-    return DataType.double if pa.types.is_floating(arrow) else DataType.string
 
 
 def _example(bundle: Path) -> Any:

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous_champion"
+DECIDED = "**Decision:** "
 ROWS_TAG = "dssm.rows."  # followed by train or test
 DOWNLOAD_ATTEMPTS = 4
 DOWNLOAD_WAIT_S = 5.0
@@ -103,6 +104,19 @@ class RegisteredModel:
         with mlflow_errors(self.uri):
             for key, value in tags.items():
                 self.client.set_model_version_tag(self.name, version, key, value[:TAG_LENGTH])
+
+    def describe(self, version: str, text: str) -> None:
+        """Set the description of a version that has none."""
+        with mlflow_errors(self.uri):
+            if not self.client.get_model_version(self.name, version).description:
+                self.client.update_model_version(self.name, version, text)
+
+    def note(self, version: str, text: str) -> None:
+        """Put a decision on a version above its description, in place of an earlier one."""
+        with mlflow_errors(self.uri):
+            old = self.client.get_model_version(self.name, version).description or ""
+            rest = old.partition("\n\n")[2] if old.startswith(DECIDED) else old
+            self.client.update_model_version(self.name, version, f"{DECIDED}{text}\n\n{rest}")
 
     def point(self, alias: str, version: str) -> None:
         """Point an alias to a version, for all readers at once."""

@@ -22,9 +22,9 @@ from dssm_core.gate.rules import judged
 from dssm_core.report.parts import Absent, ReportSection
 from dssm_core.report.sections import flow, quality, retrieval
 from dssm_core.report.subject import Subject
-from dssm_core.report.text import figure
+from dssm_core.report.text import figure, gain
 from dssm_core.runs.files import write_atomically
-from dssm_core.runs.gate_report import SERVED
+from dssm_core.runs.gate_report import SERVED, Difference
 from dssm_core.runs.run import Run
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ SECTIONS: dict[str, Callable[[Subject], ReportSection]] = {
     "Item map": retrieval.embedding_map,
     "Nearest neighbours": retrieval.nearest_items,
     "Users": retrieval.users,
+    "Numbers": quality.numbers,
     "Settings": flow.settings,
 }
 
@@ -125,7 +126,7 @@ def _verdict(subject: Subject) -> JSON:
     else:
         says = "The gate did not pass the model: it is not registered, and the champion stays."
     kind = "passed" if report.passed else "not-passed"
-    return {"kind": kind, "says": says, "reasons": report.reasons}
+    return {"kind": kind, "says": says, "reasons": report.marked}
 
 
 def _cards(subject: Subject) -> list[tuple[str, str]]:
@@ -137,9 +138,11 @@ def _cards(subject: Subject) -> list[tuple[str, str]]:
     best = answers.best_baseline(metric)
     if best is not None:
         cards.append((f"best baseline: {best}", figure(answers.baselines[best].value(metric))))
+        cards += _gain(subject.metrics.against_baseline)
     if champion := subject.metrics.champion:
         value = figure(champion.of(gate.protocol, gate.population).value(metric))
         cards.append((f"champion, version {champion.version}", value))
+        cards += _gain(subject.metrics.against_champion)
     else:
         cards.append(("champion", "none yet"))
     rows = _rows(subject.run, "split_by_time")
@@ -147,6 +150,14 @@ def _cards(subject: Subject) -> list[tuple[str, str]]:
     if items := _rows(subject.run, "export_embeddings").get("items"):
         cards.append(("items in the index", f"{items:,}"))
     return cards
+
+
+def _gain(difference: Difference | None) -> list[tuple[str, str]]:
+    """A card of what is served minus a rival; none if it was not measured."""
+    if difference is None:
+        return []
+    level = f"{100 * difference.confidence:g}"
+    return [(f"gain over {difference.rival}, paired {level} % interval", gain(difference))]
 
 
 def _rows(run: Run, step: str) -> dict[str, int]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from dssm_core.runs.gate_report import Interval, Scores
+from dssm_core.runs.gate_report import Difference, Interval, Scores
 
 
 def share(value: float | None) -> str:
@@ -28,6 +28,13 @@ def share_with_interval(scores: Scores, name: str) -> str:
     """`0.600 (0.500 to 0.700)`; without the interval, or empty, where it was not measured."""
     bounds = interval(scores.interval(name))
     return share(scores.value(name)) + (f" ({bounds})" if bounds else "")
+
+
+def gain(difference: Difference | None) -> str:
+    """A difference with its paired interval: `+0.012 (0.004 to 0.020)`; empty if not measured."""
+    if difference is None:
+        return ""
+    return f"{difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -18,7 +18,7 @@ from dssm_core.runs.run import Run
 from dssm_core.runs.table import STEPS
 from dssm_core.tracking.client import connect, mlflow_errors, tracking_uri
 from dssm_core.tracking.inputs import log_data_inputs
-from dssm_core.tracking.points import log_history, log_numbers
+from dssm_core.tracking.points import log_history
 from dssm_core.tracking.runs import lineage_tags, log_data_docs, open_mlflow_run
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def log_to_mlflow(run: Run, work: Path) -> Outcome:
-    """Step function. Logs the training history, data inputs, row counts, plots, Data Docs and
+    """Step function. Logs the training history, data inputs, plots, Data Docs and
     manifests; info: run_id, url.
     """
     opened = open_mlflow_run(run)
@@ -35,7 +35,6 @@ def log_to_mlflow(run: Run, work: Path) -> Outcome:
     _draw(run, history, work)
     with mlflow_errors(tracking_uri(run.runs)):
         log_history(client, opened.run_id, history)
-        log_numbers(client, opened.run_id, _counts(run))
         log_data_inputs(client, run, opened.run_id)
         for picture in sorted(work.glob("*.png")):
             client.log_artifact(opened.run_id, str(picture), "plots")
@@ -50,7 +49,8 @@ def log_to_mlflow(run: Run, work: Path) -> Outcome:
 def log_drift(client: MlflowClient, run: Run, run_id: str) -> None:
     """Log how the training days differ, a point a day, and the file that a later run compares with.
 
-    `drift/volume` is a point's only value of that name; of the columns it is the largest one.
+    `window/drift_volume` is a point's only value of that name; of the columns it is the largest
+    one.
     """
     drift = load_drift(run.step("validate_data"))
     if drift is None:
@@ -63,7 +63,7 @@ def _drift_point(drift: Drift, day: int) -> JSON:
     """The largest change of a day by kind; a column's name may not be a valid metric's."""
     largest: dict[str, float] = {}
     for name, changes in drift.changes.items():
-        kind = f"drift.{name.partition('.')[0]}"
+        kind = f"window.drift_{name.partition('.')[0]}"
         change = changes[day]
         if change is not None:
             largest[kind] = max(change, largest.get(kind, change))
@@ -78,16 +78,6 @@ def _history(run: Run) -> list[JSON]:
 def _finished(run: Run) -> dict[str, Manifest]:
     """The manifests of the finished steps by name."""
     return {name: manifest for name in STEPS if (manifest := run.manifest(name))}
-
-
-def _counts(run: Run) -> dict[str, float]:
-    """`rows.<step>.<what>` and `seconds.<step>` of every finished step."""
-    counts: dict[str, float] = {}
-    for name, manifest in _finished(run).items():
-        counts[f"seconds.{name}"] = manifest.seconds
-        for what, count in manifest.rows.items():
-            counts[f"rows.{name}.{what}"] = count
-    return counts
 
 
 def _log_manifests(client: MlflowClient, run: Run, run_id: str) -> None:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from dssm_core.aliases import JSON
 from dssm_core.evaluation.answers import ServedRun
 from dssm_core.evaluation.measure import Curve
 from dssm_core.evaluation.queries import EvaluationData
 from dssm_core.report import page, plots
+from dssm_core.report.headline import every_number, headline, rivals_table
 from dssm_core.runs.files import disk_errors
 from dssm_core.runs.gate_report import GateReport
 from dssm_core.runs.layout import GATE_FILE, REPORT_FILE
 from dssm_core.runs.run import Run
 from dssm_core.tracking.client import connect, mlflow_errors, tracking_uri
-from dssm_core.tracking.points import log_numbers
-from dssm_core.tracking.runs import TAG_LENGTH, flatten, open_mlflow_run, read_sweep
+from dssm_core.tracking.inputs import dataset_of, log_table
+from dssm_core.tracking.points import is_number, log_numbers
+from dssm_core.tracking.runs import DESCRIPTION_TAG, TAG_LENGTH, open_mlflow_run, read_sweep
+
+METRICS_TABLE = "metrics.json"  # artifact: all numbers
 
 
 def publish(
@@ -45,9 +51,10 @@ def log_verdict(run: Run, work: Path, report: GateReport) -> None:
     client = connect(run.runs)
     with mlflow_errors(tracking_uri(run.runs)):
         client.set_tag(run_id, "gate", "passed" if report.passed else "failed")
-        client.set_tag(run_id, "gate.reasons", "\n".join(report.reasons)[:TAG_LENGTH])
-        client.set_tag(run_id, "mlflow.note.content", _description(report))
-        log_numbers(client, run_id, flatten(report.metrics.as_json()))
+        client.set_tag(run_id, "gate.reasons", "\n".join(report.marked)[:TAG_LENGTH])
+        client.set_tag(run_id, DESCRIPTION_TAG, _description(run, report))
+        log_numbers(client, run_id, headline(run, report), _test_set(run))
+        log_table(client, run_id, _rows(every_number(run, report)), METRICS_TABLE)
         for file in (work / GATE_FILE, *sorted(work.glob("*.png"))):
             client.log_artifact(run_id, str(file), "gate")
         if (work / REPORT_FILE).is_file():
@@ -56,13 +63,23 @@ def log_verdict(run: Run, work: Path, report: GateReport) -> None:
             client.set_terminated(run_id, "FINISHED")
 
 
+def _test_set(run: Run) -> tuple[str, str] | None:
+    return dataset_of(run, "test") if run.manifest("split_by_time") else None
+
+
+def _rows(numbers: Mapping[str, Any]) -> list[JSON]:
+    """Numbers as the rows of a table."""
+    return [{"metric": key, "value": value} for key, value in numbers.items() if is_number(value)]
+
+
 def _draw(work: Path, report: GateReport, curves: Mapping[str, Curve], k: int) -> None:
     plots.recall_curve(curves, work / "recall_curve.png", k)
     if rolling := report.metrics.rolling:
         plots.by_hour(rolling.by_part, rolling.refresh_h, work / "rolling.png", k)
 
 
-def _description(report: GateReport) -> str:
-    """The description on the MLflow run's page, Markdown."""
+def _description(run: Run, report: GateReport) -> str:
+    """The description on the pages of the MLflow run and of the version, Markdown."""
     verdict = f"**The gate {'passed' if report.passed else 'did not pass'} the model**"
-    return "\n".join([verdict, "", *(f"- {reason}" for reason in report.reasons)])
+    reasons = "\n".join(f"- {reason}" for reason in report.marked)
+    return "\n\n".join([verdict, rivals_table(report.metrics, run.config.gate), reasons])

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from dssm_core.runs.run import Run
 
 STEP = "recall_gate"
+FEWEST_QUERIES = 30  # of a slice whose figures are shown
 SERVED = "served index"
+BEST_LIST = "best single list for all users"  # in hindsight; a personal model can pass it
 POPULATIONS = {
     "warm": "users and items in the training set",
     "all": "all traffic, with new users and items",
@@ -61,6 +63,11 @@ class SliceScores(Scores):
     def queries(self) -> int:
         """Number of queries in the slice."""
         return int(self.root["queries"])
+
+    @property
+    def too_few(self) -> bool:
+        """Whether the slice has too few queries to say anything of the model."""
+        return self.queries < FEWEST_QUERIES
 
 
 class Stored(BaseModel):
@@ -217,7 +224,7 @@ class GateMetrics(Answers):
             champion = f"champion, version {self.champion.version}"
             systems[champion] = self.champion.of("daily", population)
         if population == "warm":
-            systems["ceiling: the best list for all users"] = self.ceiling
+            systems[BEST_LIST] = self.ceiling
         if refreshed := self.answers("rolling", population):
             every = f"every {self.rolling.refresh_h} h" if self.rolling else ""
             systems[f"{SERVED}, {every}"] = refreshed.served
@@ -228,11 +235,23 @@ class GateMetrics(Answers):
 
 
 class GateReport(Stored):
-    """The verdict with a sentence for each rule, and what it is based on."""
+    """The verdict with a sentence for each rule, and what it is based on.
+
+    met: whether each rule is met; empty in reports of older versions.
+    """
 
     passed: bool
     reasons: list[str]
     metrics: GateMetrics
+    met: list[bool] = []
+
+    @property
+    def marked(self) -> list[str]:
+        """The sentences, with ✓ where the rule is met and ✗ where it is not."""
+        if not self.met:
+            return self.reasons
+        marks = ("✓" if met else "✗" for met in self.met)
+        return [f"{mark} {reason}" for mark, reason in zip(marks, self.reasons, strict=True)]
 
 
 def read_gate_report(run: Run) -> GateReport:

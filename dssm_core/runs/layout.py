@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 CONFIG_FILE = "config.json"  # run folder: the settings
+CHANGED_FILE = "changed.json"  # run folder: the settings that differ from the config file
 MANIFEST_FILE = "manifest.json"  # every step: what it wrote
 
 TRAIN_FILE = "train.parquet"  # split_by_time

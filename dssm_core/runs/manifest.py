@@ -37,6 +37,13 @@ class Manifest(BaseModel):
     seed: int
     reused_from: str | None = None
 
+    @property
+    def line(self) -> str:
+        """The outcome in one line: rows, and the seconds or the run that did the work."""
+        counts = (f"{count:,} {title}" for title, count in self.rows.items())
+        took = f"reused from {self.reused_from}" if self.reused_from else f"{self.seconds:.1f} s"
+        return f"{self.step}: {', '.join([*counts, took])}"
+
 
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest in a step's folder, None if there is none; ArtifactError if it is damaged."""

@@ -60,7 +60,7 @@ def summary(run: Run) -> JSON:
         "run": str(run.root),
         "test_day": run.config.split.title,
         "metrics": gate.metrics.as_json() if gate else None,
-        "gate": {"passed": gate.passed, "reasons": gate.reasons, "k": run.config.gate.k}
+        "gate": {"passed": gate.passed, "reasons": gate.marked, "k": run.config.gate.k}
         if gate
         else None,
         "rows": done["split_by_time"].rows if "split_by_time" in done else None,

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from dssm_core.config import Config
 from dssm_core.errors import ArtifactError, ConfigError
 from dssm_core.runs.files import write_atomically
-from dssm_core.runs.layout import CONFIG_FILE
+from dssm_core.runs.layout import CHANGED_FILE, CONFIG_FILE
 from dssm_core.runs.manifest import Manifest, read_manifest
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,12 @@ class Run:
     def config(self) -> Config:
         """The settings that the run was created with; they never change."""
         return Config.model_validate_json((self.root / CONFIG_FILE).read_bytes())
+
+    @cached_property
+    def changed(self) -> tuple[str, ...]:
+        """The settings that were laid over the config file, as `key.path=value`."""
+        file = self.root / CHANGED_FILE
+        return tuple(json.loads(file.read_bytes())) if file.is_file() else ()
 
     def step(self, name: str) -> Path:
         """The folder of a finished step."""
@@ -89,6 +95,8 @@ def create_run(config: Config, runs: Path | str, run_id: str) -> Run:
             f"run {run_id!r} exists with other settings in {root}: choose another run id"
         )
     write_atomically(file, config.model_dump_json(indent=2).encode())
+    if config.changed:
+        write_atomically(root / CHANGED_FILE, json.dumps(config.changed).encode())
     return Run(root)
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dssm_core.aliases import JSON
 from dssm_core.runs.run import Run
 from dssm_core.tracking.client import connect, log_metrics_once, mlflow_errors, tracking_uri
 from dssm_core.tracking.runs import open_mlflow_run
+from dssm_core.tracking.system_metrics import system_metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,8 +31,10 @@ PAUSE_S = 30.0  # after a failed live point, until the next attempt
 METRICS_PER_REQUEST = 1000
 
 
-def live_logger(run: Run) -> Callable[[Mapping[str, float], int], None]:
-    """A function that logs (metrics, step) during training.
+@contextmanager
+def live_logger(run: Run) -> Iterator[Callable[[Mapping[str, float], int], None]]:
+    """A function that logs (metrics, step) during training; meanwhile the use of the machine is
+    logged too.
 
     If MLflow stops answering, it logs one warning and training continues; the step log_to_mlflow
     adds the missing points. ServiceError if MLflow does not answer now.
@@ -59,7 +63,8 @@ def live_logger(run: Run) -> Callable[[Mapping[str, float], int], None]:
                 )
             down_until = time.monotonic() + PAUSE_S
 
-    return write
+    with system_metrics(run_id, tracking_uri(run.runs)):
+        yield write
 
 
 def metric_name(key: str) -> str:
@@ -77,10 +82,34 @@ def log_history(client: MlflowClient, run_id: str, history: Sequence[JSON]) -> N
     _log_points(client, run_id, _missing(points, _logged_points(client, run_id, names)))
 
 
-def log_numbers(client: MlflowClient, run_id: str, values: Mapping[str, Any]) -> None:
-    """Log numbers without a step, except those that MLflow already shows."""
+def log_numbers(
+    client: MlflowClient,
+    run_id: str,
+    values: Mapping[str, Any],
+    dataset: tuple[str, str] | None = None,
+) -> None:
+    """Log numbers without a step, except those that MLflow already shows. dataset: name and digest
+    of the dataset that they were measured on.
+    """
     shown = {(name, 0, value) for name, value in client.get_run(run_id).data.metrics.items()}
-    _log_points(client, run_id, _missing([(0, values)], shown))
+    _log_points(client, run_id, _missing([(0, values)], shown), dataset)
+
+
+def copy_to_model(
+    client: MlflowClient, run_id: str, model_id: str, names: Iterable[str], dataset: tuple[str, str]
+) -> None:
+    """Log the newest points of metrics of a run for its logged model too. MLflow keeps a point
+    that the run has already once.
+    """
+    from mlflow.entities import Metric
+
+    histories = (client.get_metric_history(run_id, metric_name(name)) for name in names)
+    newest = (points[-1] for points in histories if points)
+    metrics = [
+        Metric(point.key, point.value, point.timestamp, point.step, model_id, *dataset)
+        for point in newest
+    ]
+    client.log_batch(run_id, metrics=metrics)
 
 
 def is_number(value: Any) -> bool:
@@ -111,18 +140,31 @@ def _missing(points: Sequence[Point], logged: set[tuple[str, int, float]]) -> li
     ]
 
 
-def _log_points(client: MlflowClient, run_id: str, points: Sequence[Point]) -> None:
-    metrics = _metrics(points)
+def _log_points(
+    client: MlflowClient,
+    run_id: str,
+    points: Sequence[Point],
+    dataset: tuple[str, str] | None = None,
+) -> None:
+    metrics = _metrics(points, dataset)
     for first in range(0, len(metrics), METRICS_PER_REQUEST):
         client.log_batch(run_id, metrics=metrics[first : first + METRICS_PER_REQUEST])
 
 
-def _metrics(points: Sequence[Point]) -> list[Metric]:
+def _metrics(points: Sequence[Point], dataset: tuple[str, str] | None = None) -> list[Metric]:
     from mlflow.entities import Metric
 
     now_ms = int(time.time() * 1000)
+    name, digest = dataset or (None, None)
     return [
-        Metric(metric_name(key), float(value), now_ms, step)
+        Metric(
+            metric_name(key),
+            float(value),
+            now_ms,
+            step,
+            dataset_name=name,
+            dataset_digest=digest,
+        )
         for step, values in points
         for key, value in values.items()
     ]

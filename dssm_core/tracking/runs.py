@@ -26,10 +26,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TEST_DAY_TAG = "dssm.test_day"  # of MLflow runs and of registered versions
+DESCRIPTION_TAG = "mlflow.note.content"
+SOURCE_TAGS = {"mlflow.source.name": "dssm", "mlflow.source.type": "JOB"}
 STARTED_FROM_TAG = "dssm.started_from"
 TAG_LENGTH = 4000  # characters that MLflow stores of a tag or a param
 PARAMS_PER_REQUEST = 100
 NAME_LENGTH = 250
+NAME_CHANGES = 4  # settings in the name of an MLflow run
+NAME_LETTERS = 80
+NAMED_APART = ("split.test_day", "tower.kind", "loss.kind")  # in the name of each run
+UNQUOTED = str.maketrans("", "", "'\"`%\\")  # signs that MLflow's filters treat in a special way
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # its pages show runs and models first
+    DESCRIPTION_TAG: (
+        "Runs of the two-tower retrieval workflow. Compare runs by the metrics `headline/...`;"
+        " `report.html` among the artifacts of a run explains its verdict."
+    ),
+}
 REFUSED = re.compile(r"[^\w. -]")  # slashes too: MLflow takes them for folders
 
 
@@ -92,7 +105,9 @@ def experiment_of(run: Run, client: MlflowClient) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
+            return str(
+                client.create_experiment(name, artifact_location=artifacts, tags=EXPERIMENT_TAGS)
+            )
         except MlflowException:  # another process created it at the same time
             experiment = client.get_experiment_by_name(name)
     if experiment is None or experiment.lifecycle_stage != "active":
@@ -198,11 +213,35 @@ def _create(run: Run, client: MlflowClient) -> Any:
     experiment_id = experiment_of(run, client)
     sweep = read_sweep(run)
     tags = _tags(run, sweep)
-    name = sweep.get("label", run.id)
+    name = sweep.get("label") or _unused(client, experiment_id, run_name(run))
     return create_once(
         lambda: client.create_run(experiment_id, tags=tags, run_name=name),
         lambda: _find(run, client),
     )
+
+
+def run_name(run: Run) -> str:
+    """The name of a run's MLflow run: the test day, tower and loss, and the settings that differ
+    from the config file, such as `2024-03-07 mlp·bce epochs=3`.
+    """
+    config = run.config
+    pairs = (setting.partition("=") for setting in run.changed)
+    short = [
+        f"{key.removesuffix('.kind').rpartition('.')[2]}={value}"
+        for key, _, value in pairs
+        if key not in NAMED_APART
+    ]
+    changes = [*short[:NAME_CHANGES], *(["…"] if len(short) > NAME_CHANGES else [])]
+    name = " ".join([config.split.title, f"{config.tower.kind}·{config.loss.kind}", *changes])
+    return name.translate(UNQUOTED)[:NAME_LETTERS]
+
+
+def _unused(client: MlflowClient, experiment_id: str, name: str) -> str:
+    """The name, with a number behind it if a run of the experiment has it already."""
+    same = client.search_runs([experiment_id], f"attributes.run_name LIKE '{name}%'")
+    taken = {entity.info.run_name for entity in same}
+    numbered = (f"{name} #{number}" for number in range(2, len(taken) + 2))
+    return next(each for each in (name, *numbered) if each not in taken)
 
 
 def lineage_tags(run: Run) -> dict[str, str]:
@@ -217,8 +256,7 @@ def _tags(run: Run, sweep: JSON) -> dict[str, str]:
         "dssm.run": run.id,
         "dssm.folder": str(run.root),
         TEST_DAY_TAG: run.config.split.title,
-        "mlflow.source.name": "dssm",
-        "mlflow.source.type": "JOB",
+        **SOURCE_TAGS,
     }
     parent = {"mlflow.parentRunId": sweep["run_id"]} if sweep else {}
     return tags | _commit_tag() | parent | read_origin(run)

@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -41,17 +42,18 @@ from dssm_core.training.update import Update
 log = logging.getLogger(__name__)
 
 MetricLogger = Callable[[dict[str, float], int], None]  # called with (metrics, step)
+LiveLogger = Callable[[Run], AbstractContextManager[MetricLogger]]
 LOG_EVERY = 20  # steps between logged losses
 PROGRESS_EVERY_S = 10.0  # between two lines about the progress
 LOWER_RATE = "lower train.learning_rate or train.clip_norm"
 
 
-def train_towers(run: Run, work: Path, live_logger: Callable[[Run], MetricLogger]) -> Outcome:
+def train_towers(run: Run, work: Path, live_logger: LiveLogger) -> Outcome:
     """Step function. Write towers.safetensors and history.jsonl.
 
     A training that was killed continues from the checkpoint in `work`.
 
-    live_logger: returns the function that is called with (metrics, step) during training.
+    live_logger: a context, whose value is called with (metrics, step) during training.
     """
     samples = run.step("sample_negatives")
     device = choose_device(run.config.train.device)
@@ -61,8 +63,9 @@ def train_towers(run: Run, work: Path, live_logger: Callable[[Run], MetricLogger
     if start:
         start.check(run.config, selection_log(run.config, prepared.log).end)
         log.info("starting from the weights of %s", start.name)
-    trainer = Trainer(run.config, prepared, samples, device, checkpoint, live_logger(run), start)
-    model = trainer.fit()
+    with live_logger(run) as logger:
+        trainer = Trainer(run.config, prepared, samples, device, checkpoint, logger, start)
+        model = trainer.fit()
     progress = trainer.progress
     save_tensors(work / TOWERS_FILE, model.state_dict())
     points = "".join(json.dumps(point) + "\n" for point in progress.history)

@@ -15,7 +15,14 @@ from dssm_core.runs.run import Run, read_origin
 from dssm_core.tracking.client import connect, mlflow_errors, tracking_uri
 from dssm_core.tracking.inputs import log_table
 from dssm_core.tracking.points import log_numbers
-from dssm_core.tracking.runs import TAG_LENGTH, experiment_of, find_or_create, mlflow_run_url
+from dssm_core.tracking.runs import (
+    DESCRIPTION_TAG,
+    TAG_LENGTH,
+    experiment_of,
+    find_or_create,
+    mlflow_run_url,
+)
+from dssm_core.tuning.trials import trials_line
 
 COLUMNS = ("label", "recall", "low", "high", "train_seconds", "ms_per_query", "run")
 
@@ -53,7 +60,7 @@ def close_sweep(runs: Path, run_id: str, results: Sequence[JSON]) -> None:
         log_numbers(client, run_id, best | numbers)
         if finished:
             client.set_tag(run_id, "dssm.winner", finished[0]["label"][:TAG_LENGTH])
-            client.set_tag(run_id, "mlflow.note.content", _description(results, finished[0]))
+            client.set_tag(run_id, DESCRIPTION_TAG, _description(results))
             for draw in (plots.trials, plots.parallel):
                 picture = Path(folder) / f"{draw.__name__}.png"
                 draw(finished, picture)
@@ -61,13 +68,10 @@ def close_sweep(runs: Path, run_id: str, results: Sequence[JSON]) -> None:
         client.set_terminated(run_id, "FINISHED" if finished else "FAILED")
 
 
-def _description(results: Sequence[JSON], best: JSON) -> str:
+def _description(results: Sequence[JSON]) -> str:
     """The description on the page of the sweep's MLflow run, Markdown."""
-    failed = sum(row["recall"] is None for row in results)
-    trials = f"{len(results)} trials" + (f", {failed} failed" if failed else "")
     return (
-        f"**{best['label']}** is the best of {trials}: {best['metric']} {best['recall']:.4f} "
-        "on the last training days.\n\n"
+        f"{trials_line(results)} (measured on the last training days)\n\n"
         "trials.json, trials.png (recall against seconds and milliseconds) and parallel.png are "
         "among the artifacts."
     )

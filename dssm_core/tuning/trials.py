@@ -107,6 +107,16 @@ def _result(trial: Trial) -> JSON:
     return row
 
 
+def trials_line(results: Sequence[JSON]) -> str:
+    """The result of a sweep in one line. results: as `results` returns them."""
+    failed = sum(row["recall"] is None for row in results)
+    trials = f"{len(results)} trials" + (f", {failed} failed" if failed else "")
+    best = results[0]
+    if best["recall"] is None:
+        return trials
+    return f"{best['label']} is the best of {trials}: {best['metric']} {best['recall']:.4f}"
+
+
 def winner(trials: Sequence[Trial]) -> Combination:
     """The combination with the highest recall, of equal ones the first. DataError if all failed."""
     finished = [(trial.recall, trial) for trial in trials if trial.recall is not None]

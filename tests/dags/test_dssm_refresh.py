@@ -80,7 +80,7 @@ def test_it_runs_every_hour_where_days_land_by_a_schedule(env, schedule, tmp_pat
     ],
 )
 def test_the_moment_is_the_forms_else_the_intervals_end_else_the_runs(
-    given, interval, wanted, monkeypatch, tmp_path
+    given, interval, wanted, monkeypatch, tmp_path, told
 ):
     from datetime import datetime
 
@@ -104,7 +104,9 @@ def test_the_moment_is_the_forms_else_the_intervals_end_else_the_runs(
         "open_model",
         lambda name, runs: SimpleNamespace(name=name, aliases=lambda: {"champion": "3"}),
     )
-    made = {"read_from": [{"files": {"a.csv": "1", "b.csv": "2"}}, {"days": {"2024-03-01": "k"}}]}
+    made = {"version": "3", "as_of": "2024-03-04T11:00Z"} | {
+        "read_from": [{"files": {"a.csv": "1", "b.csv": "2"}}, {"days": {"2024-03-01": "k"}}]
+    }
     monkeypatch.setattr(
         refresh, "refresh_registered", lambda *arguments: asked.append(arguments) or made
     )
@@ -112,6 +114,7 @@ def test_the_moment_is_the_forms_else_the_intervals_end_else_the_runs(
     files, days = refreshing.refresh_champion()["read_from"]
     assert files["files"] == 2  # XCom holds no list of files
     assert days == {"days": {"2024-03-01": "k"}}
+    assert told == ["refreshed dssm-demo v3 as of 2024-03-04T11:00Z"]
     store, version, config, as_of_ms, root, landed = asked[0]
     assert (store.name, version, config.name, as_of_ms) == ("dssm-demo", None, "demo", wanted)
     assert (root, landed) == (tmp_path / "refreshed", tmp_path / "days")

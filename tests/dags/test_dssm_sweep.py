@@ -96,7 +96,7 @@ def test_a_sweep_without_a_plan_says_where_to_look(called):
         sweep.compare_trials(None)
 
 
-def test_a_first_trial_whose_days_are_not_there_sinks_nobody(called, monkeypatch, capsys):
+def test_a_first_trial_whose_days_are_not_there_sinks_nobody(called, monkeypatch, caplog):
     """The shared steps run with the first trial's settings; the second goes on with its own."""
     called(axes=["split.train_days=30,6"])
     planned = sweep.plan_trials()
@@ -107,7 +107,7 @@ def test_a_first_trial_whose_days_are_not_there_sinks_nobody(called, monkeypatch
 
     monkeypatch.setattr("tasks.steps.run_step", lambda run, name: run_step(open_run(run), name))
     assert sweep.share_data(planned) == planned["trials"]
-    assert "because split.train_days=30 fails: 2024-02-06 has no rows" in capsys.readouterr().out
+    assert "because split.train_days=30 fails: 2024-02-06 has no rows" in caplog.text
     with pytest.raises(DataError):
         sweep.begin_trial(planned["trials"][0])
     assert sweep.begin_trial(planned["trials"][1]) == planned["trials"][1]["run"]

@@ -32,8 +32,12 @@ RUN = {
         ],
         "params": [{"key": "gate.k", "value": "50"}],
         "metrics": [
-            {"key": "served/recall_at_50", "value": 0.25},
-            {"key": "served/recall_at_200", "value": 0.75},
+            {"key": "headline/recall_at_50", "value": 0.25},
+            {"key": "headline/recall_at_50_champion", "value": 0.375},
+            {"key": "headline/gain_over_champion", "value": -0.125},
+            {"key": "headline/gain_over_champion_low", "value": -0.25},
+            {"key": "headline/gain_over_champion_high", "value": 0.0},
+            {"key": "headline/recall_at_200", "value": 0.75},
         ],
     },
 }
@@ -91,9 +95,10 @@ def test_the_runs_of_a_dag_run_are_shown(mlflow, allowed):
     assert "&lt;b&gt;one&lt;/b&gt;" in page
     assert 'href="https://people.example/ml/#/experiments/7/runs/abc"' in page
     assert 'href="https://people.example/ml/#/experiments/7/runs/abc/artifacts/report.html"' in page
-    for text in ("2024-03-01 00:00", "2024-03-07", "failed", "recall@50", "0.250", "too low"):
+    for text in ("2024-03-01 00:00", "2024-03-07", "did not pass", "recall@50", "0.250", "too low"):
         assert text in page
     assert "0.750" not in page
+    assert "<td>0.375</td><td>-0.125 (-0.250 to +0.000)</td>" in page
 
 
 def test_all_runs_of_a_dag_need_no_run(mlflow, allowed):

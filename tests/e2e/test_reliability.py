@@ -123,12 +123,15 @@ def run_folder(process, folder: Path) -> Path:
 
 
 def points(client: MlflowClient, run: Path) -> dict[str, list[tuple[int, float]]]:
-    """The points (step, value) of every metric of a run, sorted by step."""
+    """The points (step, value) of every metric of a run, sorted by step. The use of the machine
+    depends on the machine.
+    """
     run_id = json.loads((run / "mlflow.json").read_bytes())["run_id"]
     names = client.get_run(run_id).data.metrics
     return {
         name: sorted((point.step, point.value) for point in client.get_metric_history(run_id, name))
         for name in names
+        if not name.startswith("system/")
     }
 
 

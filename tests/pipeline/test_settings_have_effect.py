@@ -5,6 +5,7 @@ run's result differs and so does a step's key, or the config, or the log under i
 import hashlib
 import json
 import typing
+from contextlib import nullcontext
 from functools import reduce
 from types import UnionType
 
@@ -204,7 +205,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_mlflow(monkeypatch):
     monkeypatch.setattr(
-        "dssm_core.tracking.points.live_logger", lambda run: lambda metrics, step: None
+        "dssm_core.tracking.points.live_logger",
+        lambda run: nullcontext(lambda metrics, step: None),
     )
     monkeypatch.setattr("dssm_core.gate.judge.measure_champion", lambda run, data: None)
     monkeypatch.setattr("dssm_core.report.verdict.publish", lambda *shown: None)

@@ -346,7 +346,7 @@ def test_the_trials_of_a_sweep_have_names_in_airflow_and_are_compared_in_mlflow(
     shot("mlflow-sweep.png")
     compare(page, site, trials)
     close_assistant(page)
-    plot_by(page, "served/recall_at_200")
+    plot_by(page, "headline/recall_at_200")
     shot("mlflow-sweep-compare.png", settle_ms=3000)
 
 

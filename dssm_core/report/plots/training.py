@@ -10,21 +10,26 @@ import numpy as np
 from dssm_core.aliases import Doubles
 from dssm_core.report.plots.canvas import NORMAL_95, WIDE, PictureFile, figure
 
+PHASES = {
+    "select": ("choosing the epochs", "tab:blue"),
+    "refit": ("on all training days", "tab:green"),
+}
+SPIKE = 10  # times the median loss, from which a linear axis would flatten the rest
+
 
 def loss_curve(history: Sequence[Mapping[str, Any]], file: PictureFile) -> None:
-    """Training loss (left axis) and validation metric (right axis) by step.
+    """Training loss (left axis, a line for each phase) and validation metric (right axis) by step.
 
-    history: the points of the trainer.
+    history: the points of the trainer. The axis of the loss is logarithmic where the loss spikes.
     """
     with figure(file) as axes:
-        _line(axes, history, "train_loss", color="tab:blue", label="train loss")
+        for phase, (label, color) in PHASES.items():
+            points = [point for point in history if point.get("phase", "select") == phase]
+            _line(axes, points, "train_loss", color=color, label=f"train loss, {label}")
         axes.set(xlabel="step", ylabel="train loss", title="Training")
-        if refit := next(
-            (point["step"] for point in history if point.get("phase") == "refit"), None
-        ):
-            axes.axvline(
-                refit, color="grey", linewidth=0.8, linestyle=":", label="refit on all days"
-            )
+        losses = [point["train_loss"] for point in history if point.get("train_loss") is not None]
+        if losses and min(losses) > 0 and max(losses) > SPIKE * np.median(losses):
+            axes.set_yscale("log")
         keys = sorted({key for point in history for key in point if key.startswith("valid_")})
         right = axes.twinx() if keys else None
         for key in keys:

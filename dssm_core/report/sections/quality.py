@@ -10,11 +10,13 @@ import numpy as np
 from dssm_core.aliases import Doubles
 from dssm_core.evaluation.slices import TITLES
 from dssm_core.report import plots
+from dssm_core.report.headline import every_number
 from dssm_core.report.parts import Absent, Picture, ReportSection, ReportTable, picture
 from dssm_core.report.subject import Subject
 from dssm_core.report.text import interval, share
-from dssm_core.runs.gate_report import POPULATIONS, Scores
+from dssm_core.runs.gate_report import FEWEST_QUERIES, POPULATIONS, Scores
 from dssm_core.runs.layout import CURVES_FILE, HISTORY_FILE
+from dssm_core.tracking.points import is_number
 from dssm_core.training.notes import few_events, weights_sentence
 
 TRAINING_INFO = {
@@ -153,16 +155,35 @@ def slices(subject: Subject) -> ReportSection:
     whole = [_dot(metrics.served, subject.metric)]
     whole += [_dot(champion.scores, subject.metric)] if champion else []
     rows = [(f"users and items in the training set ({count:,})", whole[: len(names)])]
+    few = [name for name, scores in metrics.parts.items() if scores.too_few]
     for name, scores in metrics.parts.items():
+        if name in few:
+            continue
         theirs = champion.parts.get(name, Scores({})) if champion else Scores({})
         dots = [_dot(scores, subject.metric), _dot(theirs, subject.metric)]
         rows.append((f"{TITLES.get(name, name)} ({scores.queries:,})", dots[: len(names)]))
     caption = (
         f"{subject.metric} of the served index with its 95 % interval; the number of queries is in"
-        " brackets. Users are grouped by their clicks in the training set."
+        " brackets. Users are grouped by their clicks in the training set: new users have none,"
+        " and are answered by their context or by popular items."
     )
+    if few:
+        listed = ", ".join(
+            f"{TITLES.get(name, name)} ({metrics.parts[name].queries})" for name in few
+        )
+        caption += f" Not shown, because they have fewer than {FEWEST_QUERIES} queries: {listed}."
     drawn = picture(caption, plots.intervals, rows, names, subject.metric)
     return ReportSection("Slices", pictures=[drawn])
+
+
+def numbers(subject: Subject) -> ReportSection:
+    """All numbers of the run, for those who look for one."""
+    if subject.report is None:
+        raise Absent("the gate has not run yet")
+    every = every_number(subject.run, subject.report)
+    rows = [(key, f"{value:,.6g}") for key, value in every.items() if is_number(value)]
+    table = ReportTable(("number", "value"), rows, f"{len(rows)} numbers", True, folded=True)
+    return ReportSection("Numbers", ["MLflow has them as the artifact metrics.json."], [], [table])
 
 
 def _dot(scores: Scores, name: str) -> Dot | None:

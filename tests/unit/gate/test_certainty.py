@@ -86,16 +86,16 @@ def test_a_mean_that_few_queries_make_does_not_pass_with_confidence():
     assert all(check.passed for check in by_mean)
     assert by_mean[2].reason.startswith(
         "served recall@200 is 0.500, at least the best baseline, hot, with 0.450;"
-        " difference 0.050, 95 % interval -0."
+        " gain +0.050, paired 95 % interval -0."
     )
     by_bound, metrics = judged(config(confidence=0.95), served, hot)
     assert [check.passed for check in by_bound] == [True, True, False, True]
     assert metrics.against_baseline.rival == "hot"
     assert metrics.against_baseline.low < 0 < metrics.against_baseline.mean
     assert by_bound[2].reason == (
-        "served recall@200 is 0.500, against the best baseline, hot, with 0.450; difference 0.050,"
-        f" 95 % interval {metrics.against_baseline.low:.3f} to"
-        f" {metrics.against_baseline.high:.3f}: its lower bound is below 0.000"
+        "served recall@200 is 0.500, against the best baseline, hot, with 0.450; gain +0.050,"
+        f" paired 95 % interval {metrics.against_baseline.low:+.3f} to"
+        f" {metrics.against_baseline.high:+.3f}: its lower bound is below 0.000"
     )
 
 
@@ -179,7 +179,7 @@ def test_all_traffic_can_decide(fabricate, tmp_path, quiet):
         " (gate.min_queries)",
         "served all-traffic recall@200 is 0.750, below the floor of 0.800",
         "served all-traffic recall@200 is 0.750, at least the best baseline, hot, with 0.750;"
-        " difference 0.000, 95 % interval 0.000 to 0.000",
+        " gain +0.000, paired 95 % interval +0.000 to +0.000",
     ]
     assert "the all-traffic recall@200 of exact search" in outcome.info["reasons"][3]
     page = (tmp_path / "report.html").read_text()

@@ -290,6 +290,32 @@ def test_a_rollback_after_a_move_by_hand_goes_to_the_champion_before_it(runs, st
     assert notice(MODEL, runs, at(5)) is None
 
 
+def test_a_second_rollback_must_say_where_to(runs, store):
+    """Without a version it would return to the one that was just left."""
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    decide("promote", MODEL, runs, at(1), "ann", "second", 2)
+    decide("rollback", MODEL, runs, at(2), "bob", "bad")
+    with pytest.raises(ConfigError, match="would return to version 2, which was left then: give"):
+        decide("rollback", MODEL, runs, at(3), "bob", "worse")
+    assert decide("rollback", MODEL, runs, at(3), "bob", "worse", 2).champion == "2"
+
+
+def test_the_page_of_each_version_follows_later_decisions(runs, store):
+    store.client.update_model_version(MODEL, "2", "the verdict")
+    decide("promote", MODEL, runs, at(0), "ann", "first", 1)
+    decide("promote", MODEL, runs, at(1), "ann", "second", 2)
+    decide("rollback", MODEL, runs, at(2), "bob", "bad")
+    action = f"{promotion.DECISION_TAG}.action"
+    assert (store.tags("1")[action], store.tags("2")[action]) == (
+        "rollback",
+        "rolled back to version 1",
+    )
+    one, two = (store.client.get_model_version(MODEL, version).description for version in "12")
+    when = f"{at(2):%Y-%m-%d %H:%M %Z}"
+    assert one == f"**Decision:** rollback, {when}, by bob: bad\n\n"
+    assert two == (f"**Decision:** rolled back to version 1, {when}, by bob: bad\n\nthe verdict")
+
+
 def test_without_a_champion_the_one_before_stays_on_record(runs, store):
     decide("promote", MODEL, runs, at(0), "ann", "first", 1)
     decide("promote", MODEL, runs, at(1), "ann", "second", 2)

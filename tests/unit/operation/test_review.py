@@ -64,8 +64,9 @@ def test_the_first_version_stands_against_the_baselines_alone(fabricate, finish)
     text = review.body(registered(fabricate, finish), Store())
     assert text.startswith(
         "**dssm-made version 4**, tested on 2024-01-07: there is no champion yet\n\n"
-        "- served is fine\n\n|"
+        "| the same queries | recall@200 | gain of served, paired interval |\n"
     )
+    assert "- served is fine\n\n|" in text
     found = rows(text)
     assert found["the same queries"] == [KEY, "ndcg@200", "coverage@200"]
     assert found["challenger"] == ["0.600 (0.580 to 0.620)", "0.300", "0.250"]
@@ -74,6 +75,15 @@ def test_the_first_version_stands_against_the_baselines_alone(fabricate, finish)
     assert found["train rows"] == ["6"]
     assert found["new users (1,200)"] == ["0.200 (0.100 to 0.300)"]
     assert text.count("champion") == 1
+
+
+def test_the_subject_has_the_numbers_that_decide(fabricate, finish):
+    run = registered(fabricate, finish, "3")
+    assert review.subject(run, Store("3")) == (
+        "Promote dssm-made v4 (2024-01-07)? recall@200 0.600, champion 0.550"
+    )
+    assert review.subject(run, Store("5")).endswith("recall@200 0.600, champion not measured")
+    assert review.subject(run, Store()).endswith("? recall@200 0.600")
 
 
 def test_the_champion_stands_beside_it(fabricate, finish):

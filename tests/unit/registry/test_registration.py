@@ -95,7 +95,7 @@ def test_a_later_run_finds_what_the_champions_window_was_like(fabricate, finish,
     client(run).log_artifact(run_id, str(tmp_path / "drift.json"))
     (tmp_path / "other").mkdir()
     assert fetch_champion(run, tmp_path / "other").drift is None
-    points = client(run).get_metric_history(run_id, "drift/features")
+    points = client(run).get_metric_history(run_id, "window/drift_features")
     assert [(point.step, point.value) for point in points] == [(1, 0.25)]
 
 

@@ -25,7 +25,7 @@ from dssm_core.tracking.client import (
     tracking_uri,
 )
 from dssm_core.tracking.points import live_logger, log_history, log_numbers, metric_name
-from dssm_core.tracking.runs import flatten, mark_failed, mlflow_run_url, open_mlflow_run
+from dssm_core.tracking.runs import flatten, mark_failed, mlflow_run_url, open_mlflow_run, run_name
 from tests.unit.conftest import lose_answers
 
 pytestmark = pytest.mark.usefixtures("local_mlflow")
@@ -75,9 +75,33 @@ def test_one_mlflow_run_a_run(fabricate):
     (run.root / "mlflow.json").unlink()  # killed before it was remembered
     assert open_mlflow_run(run) == opened
     found = client(run).get_run(opened.run_id)
-    assert found.info.run_name == "one"
+    assert found.info.run_name == "2024-01-07 mlp·sampled_softmax"
     assert found.data.params["train.epochs"] == str(run.config.train.epochs)
     assert found.data.tags["dssm.test_day"] == "2024-01-07"
+
+
+def test_runs_are_called_by_what_makes_them_different(fabricate):
+    run = fabricate()
+    changes = ["train.epochs=3", 'sampler.kind="uniform"', "split.test_day=2024-01-07"]
+    run.__dict__["changed"] = (*changes, "loss.kind=bce")
+    assert run_name(run) == "2024-01-07 mlp·sampled_softmax epochs=3 sampler=uniform"
+    run.__dict__["changed"] = tuple(f"train.s{number}={number}" for number in range(5))
+    assert run_name(run) == "2024-01-07 mlp·sampled_softmax s0=0 s1=1 s2=2 s3=3 …"
+    names = []
+    run.__dict__["changed"] = ()
+    for made in (run, fabricate("two"), fabricate("three")):
+        opened = open_mlflow_run(made)
+        names.append(client(run).get_run(opened.run_id).info.run_name)
+    base = "2024-01-07 mlp·sampled_softmax"
+    assert names == [base, f"{base} #2", f"{base} #3"]
+
+
+def test_an_experiment_says_what_it_is(fabricate):
+    run = fabricate()
+    open_mlflow_run(run)
+    tags = client(run).get_experiment_by_name(run.config.name).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    assert "headline/" in tags["mlflow.note.content"]
 
 
 def test_a_run_is_found_by_the_dag_run_that_made_it(fabricate):
@@ -103,7 +127,8 @@ def test_a_run_is_found_by_the_dag_run_that_made_it(fabricate):
 
 def test_live_points_and_the_history_make_each_point_once(fabricate):
     run = fabricate()
-    live_logger(run)({"valid_recall@200": 0.1}, 10)
+    with live_logger(run) as write:
+        write({"valid_recall@200": 0.1}, 10)
     history = [
         {"step": 10, "valid_recall@200": 0.1},
         {"step": 20, "valid_recall@200": 0.2, "note": "text"},
@@ -118,9 +143,9 @@ def test_live_points_and_the_history_make_each_point_once(fabricate):
 def test_a_training_that_goes_on_from_its_checkpoint_logs_no_point_twice(fabricate):
     run = fabricate()
     for _ in range(2):
-        write = live_logger(run)
-        write({"train_loss": 0.1}, 20)
-        write({"train_loss": 0.3}, 40)
+        with live_logger(run) as write:
+            write({"train_loss": 0.1}, 20)
+            write({"train_loss": 0.3}, 40)
     write({"train_loss": 0.2}, 40)  # another number is another point
     points = client(run).get_metric_history(open_mlflow_run(run).run_id, "train_loss")
     assert [(point.step, point.value) for point in points] == [(20, 0.1), (40, 0.3), (40, 0.2)]
@@ -207,7 +232,6 @@ def test_a_server_that_answers_nothing_is_named(silent_server, monkeypatch):
 
 
 def test_mlflow_going_away_costs_one_warning(fabricate, monkeypatch, caplog):
-    write = live_logger(fabricate())
     calls = []
 
     def broken(*_):
@@ -216,7 +240,8 @@ def test_mlflow_going_away_costs_one_warning(fabricate, monkeypatch, caplog):
 
     monkeypatch.setattr(tracking_points, "log_metrics_once", broken)
     monkeypatch.setattr(tracking_points, "PAUSE_S", 0.0)
-    with caplog.at_level(logging.WARNING, "dssm_core.tracking.points"):
+    name = "dssm_core.tracking.points"
+    with live_logger(fabricate()) as write, caplog.at_level(logging.WARNING, name):
         write({"a": 1.0}, 1)
         write({"a": 1.0}, 2)
     assert len(calls) == 2
