@@ -82,7 +82,8 @@ class Features(Section):
     apart."""
     catalogue: Literal["positives", "table"] = "positives"
     """The items that are embedded and served: those with a positive in train, or all of the items
-    table (only without item ids, because the id of an item without a positive is untrained)."""
+    table. An item without a positive is placed by its columns and the unknown id, which
+    `train.id_dropout` trains."""
 
     @model_validator(mode="after")
     def _check_target_means(self) -> Features:
@@ -109,30 +110,6 @@ class Features(Section):
         ]
         if problems := too_large(sizes, self.max_embedding_gib):
             raise ValueError("; ".join(problems))
-        return self
-
-    @model_validator(mode="after")
-    def _check_item_ids(self) -> Features:
-        if self.history.fields and not self.columns.item:
-            raise ValueError(
-                "history.fields shows columns of items, but columns.item names none:"
-                " name some, or set it to false"
-            )
-        if not self.item_ids and not self.columns.item:
-            raise ValueError(
-                "item_ids is false and columns.item names none: nothing would tell items apart;"
-                " set item_ids to true, or name columns"
-            )
-        if not self.item_ids and self.history.length and not self.history.fields:
-            raise ValueError(
-                "without item_ids a history shows nothing: set history.fields to true,"
-                " or history.length to 0"
-            )
-        if self.catalogue == "table" and self.item_ids:
-            raise ValueError(
-                "catalogue 'table' serves items without a positive in train, whose ids are"
-                " untrained: set item_ids to false"
-            )
         return self
 
 

@@ -21,6 +21,8 @@ from dssm_core.config.members import members_in_use
 from dssm_core.config.row_conditions import label_column, read_row_condition
 from dssm_core.families import BASELINES, SOURCES, TOWERS
 
+TRAINS_UNKNOWN_ID = 0.1  # train.id_dropout that a message proposes
+
 
 def problems_of(config: Config) -> list[str]:
     """A sentence for each setting that does not go with the others or has no effect, and what to do
@@ -32,6 +34,7 @@ def problems_of(config: Config) -> list[str]:
         _gate,
         _time,
         _histories,
+        _items,
         _target,
         _members,
         _unused,
@@ -125,6 +128,61 @@ def _histories(config: Config) -> Iterator[str]:
         )
 
 
+def _items(config: Config) -> Iterator[str]:
+    """All that is wrong with what tells items apart, and one set of changes that corrects it."""
+    if problems := list(_item_problems(config)):
+        changes = [
+            f"{path}: {written(value)}"
+            for path, value in _item_changes(config).items()
+            if _at(config, path) != value
+        ]
+        yield f"{'; '.join(problems)}. Set {', '.join(changes)}"
+
+
+def _item_problems(config: Config) -> Iterator[str]:
+    features = config.features
+    described = bool(features.columns.item)
+    history = features.history
+    if history.length and history.fields and not described:
+        yield "features.history.fields shows columns of items, but features.columns.item is empty"
+    if not features.item_ids and not described:
+        yield (
+            "features.item_ids is false and features.columns.item is empty: nothing tells items"
+            " apart"
+        )
+    if not features.item_ids and history.length and not history.fields:
+        yield "without features.item_ids and features.history.fields a history shows nothing"
+    if not features.item_ids and config.train.id_dropout:
+        yield "train.id_dropout hides item ids, which features.item_ids leaves out already"
+    if features.catalogue == "table" and not described:
+        yield (
+            "features.catalogue 'table' serves items without a positive in train, which only"
+            " features.columns.item tells apart, and it is empty"
+        )
+    elif features.catalogue == "table" and features.item_ids and not config.train.id_dropout:
+        yield (
+            "features.catalogue 'table' serves items without a positive in train by the unknown id,"
+            " which only train.id_dropout trains, and it is 0"
+        )
+
+
+def _item_changes(config: Config) -> dict[str, Any]:
+    """Settings, by path, with which the columns of items that the config names are enough."""
+    features = config.features
+    if not features.columns.item:
+        return {
+            "features.item_ids": True,
+            "features.history.fields": False,
+            "features.catalogue": "positives",
+        }
+    if not features.item_ids:
+        return {
+            "features.history.fields": features.history.length > 0,
+            "train.id_dropout": 0.0,
+        }
+    return {"train.id_dropout": TRAINS_UNKNOWN_ID}
+
+
 def _target(config: Config) -> Iterator[str]:
     target = config.train.target
     if target != "next" and config.features.activity.enabled:
@@ -136,11 +194,6 @@ def _target(config: Config) -> Iterator[str]:
         yield (
             "train.target 'rest' has no latest context: leave features.columns.context out,"
             " or set target to next"
-        )
-    if config.train.id_dropout and not config.features.item_ids:
-        yield (
-            "train.id_dropout hides item ids, which features.item_ids leaves out already:"
-            " set it to 0"
         )
 
 

@@ -54,6 +54,11 @@ class Histories:
         rows = np.repeat(self.ptr[queries] - ptr[:-1], counts) + np.arange(ptr[-1])
         return Histories(ptr, self.items[rows])
 
+    def having(self, items: int) -> Histories:
+        """The events with items of the first `items` rows."""
+        kept = self.items < items
+        return Histories.of(self.query[kept], self.items[kept], len(self))
+
     def latest(self, length: int) -> Histories:
         """At most the newest `length` events of each query."""
         age = np.repeat(self.ptr[1:], self.counts) - np.arange(len(self.items))  # 1 = newest

@@ -87,6 +87,19 @@ class Interactions:
             by_item=None,
         )
 
+    def of_items(self, codes: int) -> Self:
+        """The log as if it had the first `codes` item codes only, code 0 included. All positives
+        must be of these; what was shown of other items is left out.
+        """
+        parts = {
+            name: getattr(self, name)[:codes]
+            for name in ("created", "available_from", "available_until")
+        }
+        kept = self.shown_item < codes
+        for name in ("shown_user", "shown_item", "shown_time"):
+            parts[name] = getattr(self, name)[kept]
+        return replace(self, **parts)
+
     def last_of_each(self) -> Tensor:
         """Which rows are the last of their user, in file order where times tie; a user's only row
         is not. → [n] bool.

@@ -60,7 +60,11 @@ class TowerColumns(BaseModel):
 
 
 class Schema(BaseModel):
-    """Sizes from the data; with the config they define the shape of every parameter."""
+    """Sizes from the data; with the config they define the shape of every parameter.
+
+    items, users: rows of the tables of id embeddings, code 0 included. Codes from `items` on are
+    items of the catalogue without a positive in train, which have the unknown id.
+    """
 
     model_config = ConfigDict(frozen=True)
     items: int

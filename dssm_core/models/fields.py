@@ -73,10 +73,14 @@ class Fields(nn.Module):
         numeric: [..., F], the numbers of the vectors first.
         """
         first = len(self.columns.categorical)
-        fields = [self._table(n)(categorical[..., n]) for n in range(first)]
-        for n, (column, pool) in enumerate(zip(self.columns.multi, self.pools, strict=True)):
-            codes = multi[..., n, : column.values]
-            fields.append(pool(self._table(first + n)(codes), codes > 0))
+        tables = [self._table(n) for n in range(len(self._columns))]
+        fields = [
+            table(known(categorical[..., n], table)) for n, table in enumerate(tables[:first])
+        ]
+        lists = zip(self.columns.multi, self.pools, tables[first:], strict=True)
+        for n, (column, pool, table) in enumerate(lists):
+            codes = known(multi[..., n, : column.values], table)
+            fields.append(pool(table(codes), codes > 0))
         *vectors, numbers = numeric.split([*self.columns.widths, self.columns.numeric], dim=-1)
         fields += [self._mapped(n, vector) for n, vector in enumerate(vectors)]
         if self.columns.numeric:
@@ -100,6 +104,13 @@ def embedding(size: int, dim: int) -> nn.Embedding:
     with torch.no_grad():
         table.weight[0] = 0
     return table
+
+
+def known(codes: Tensor, table: nn.Embedding) -> Tensor:
+    """The codes that have a row in a table, and 0, the unknown one, for all others: the ids of
+    items and users without a positive in train. [...] → [...]
+    """
+    return torch.where(codes < table.num_embeddings, codes, 0)
 
 
 class _Pool(nn.Module):

@@ -17,7 +17,7 @@ from dssm_core.config import Config
 from dssm_core.families import TOWERS
 from dssm_core.features.inputs import ColumnTable, ItemInputs, UserInputs
 from dssm_core.features.schema import Schema
-from dssm_core.models.fields import INIT_STD, Fields, embedding
+from dssm_core.models.fields import INIT_STD, Fields, embedding, known
 from dssm_core.models.history_items import HistoryItems
 
 
@@ -25,7 +25,8 @@ class TwoTower(nn.Module):
     """Embeds users and items as vectors of config.model.dim.
 
     With similarity `cosine`, vectors have length 1. Logits are dot products divided by
-    `temperature`. items: the items' own columns on the model's device, needed with
+    `temperature`. Users and items whose codes are not in the table of id embeddings have the
+    unknown id. items: the items' own columns on the model's device, needed with
     features.history.fields.
     """
 
@@ -73,7 +74,7 @@ class TwoTower(nn.Module):
         """
         fields = self.user_fields(inputs.categorical, inputs.multi, inputs.numeric)
         if self.user_id is not None:
-            ids = self.user_id(inputs.user)
+            ids = self.user_id(known(inputs.user, self.user_id))
             if every:
                 ids = ids[:, None].expand(*inputs.history.shape, -1)
             fields = [ids, *fields]
@@ -84,7 +85,7 @@ class TwoTower(nn.Module):
         """Vectors of items. → [N, dim]."""
         fields = self.item_fields(inputs.categorical, inputs.multi, inputs.numeric)
         if self.item_ids:
-            fields = [self.item_id(inputs.item), *fields]
+            fields = [self.item_id(known(inputs.item, self.item_id)), *fields]
         return self._normalised(self.item_tower(fields))
 
     def _normalised(self, vectors: Tensor) -> Tensor:

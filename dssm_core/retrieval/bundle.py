@@ -26,6 +26,7 @@ from dssm_core.errors import ArtifactError, DataError
 from dssm_core.families import INDEXES
 from dssm_core.features.histories import Histories
 from dssm_core.features.ids import Ids
+from dssm_core.features.schema import Schema
 from dssm_core.features.tables import encode_context
 from dssm_core.retrieval.catalogue import Catalogue, open_catalogue
 from dssm_core.retrieval.eligible import Eligible, Lists
@@ -52,6 +53,7 @@ from dssm_core.runs.layout import (
     CONFIG_FILE,
     ITEM_EMBEDDINGS_FILE,
     ITEM_IDS_FILE,
+    SCHEMA_FILE,
     USER_EMBEDDINGS_FILE,
     USER_IDS_FILE,
 )
@@ -88,6 +90,11 @@ class Bundle:
         """
         return Encoder(self.folder)
 
+    @cached_property
+    def trained_items(self) -> int:
+        """The item codes below it have a trained id, and count in histories."""
+        return Schema.model_validate_json((self.folder / SCHEMA_FILE).read_bytes()).items
+
     def try_out(self) -> None:
         """Answer a known user, a new user and a history, which needs every file of the bundle.
 
@@ -121,7 +128,7 @@ class Bundle:
         described = np.zeros(len(queries), np.bool_)
         if self.hot is not None and features.history.length == 0:
             described = self._known_columns(queries.rows)
-        has_history = queries.histories.counts > 0
+        has_history = queries.histories.having(self.trained_items - 1).counts > 0
         return answer_sources(
             features, queries.codes > 0, has_history, described, self.hot is not None
         )

@@ -82,18 +82,12 @@ def embed_items(model: TwoTower, prepared: Prepared, config: Config, first: int 
     log = prepared.log
 
     def embed(codes: Tensor) -> Tensor:
-        inputs = item_inputs(log, prepared.items, codes, log.end, config.features, prepared.scale)
-        return model.items(inputs._replace(item=trained_codes(codes, prepared.schema.items)))
+        return model.items(
+            item_inputs(log, prepared.items, codes, log.end, config.features, prepared.scale)
+        )
 
     parts = torch.arange(first, len(log.created)).split(ITEMS_PER_BATCH)
     return torch.cat([embed(part) for part in parts]).numpy()
-
-
-def trained_codes(codes: Tensor, size: int) -> Tensor:
-    """The codes below `size`, which have a trained embedding, and 0, the unknown id, for all
-    others. [n] → [n].
-    """
-    return torch.where(codes < size, codes, 0)
 
 
 @torch.no_grad()

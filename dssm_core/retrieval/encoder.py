@@ -28,7 +28,8 @@ POSITIONS_PER_BATCH = 160_000  # users times history length
 class Encoder:
     """Embeds users with the towers and vocabularies in a folder of exported embeddings or a bundle.
 
-    Users and items whose codes lie behind those of the training count as unknown.
+    Users whose codes lie behind those of the training count as unknown. Histories hold only items
+    with a trained id.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,8 +45,9 @@ class Encoder:
 
     @cached_property
     def item_ids(self) -> Ids:
-        """The items of the training."""
-        return Ids.load(self.folder / ITEM_IDS_FILE).first(self.prepared.schema.items)
+        """The items that were exported. A refreshed bundle lists new items behind them."""
+        exported = len(self.prepared.items.categorical)
+        return Ids.load(self.folder / ITEM_IDS_FILE).first(exported)
 
     @torch.no_grad()
     def embed(self, codes: Ints, histories: Histories, rows: pd.DataFrame) -> Floats:
@@ -77,9 +79,7 @@ class Encoder:
         """The newest `length` items of each history that have a trained embedding, oldest first,
         padded with 0. → [B, length] codes.
         """
-        trained = histories.items < self.prepared.schema.items - 1
-        known = Histories.of(histories.query[trained], histories.items[trained], len(histories))
-        newest = known.latest(length)
+        newest = histories.having(self.prepared.schema.items - 1).latest(length)
         position = np.arange(len(newest.items)) - newest.ptr[newest.query]
         history = np.zeros((len(newest), length), dtype=np.int64)
         history[newest.query, position] = newest.items + 1

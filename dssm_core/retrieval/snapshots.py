@@ -32,7 +32,7 @@ from dssm_core.features.inputs import ColumnTable, user_inputs
 from dssm_core.features.interactions import Interactions
 from dssm_core.features.tables import encode_context, extend_table
 from dssm_core.retrieval.catalogue import Catalogue, make_catalogue
-from dssm_core.retrieval.embeddings import embed_items, most_clicked, trained_codes
+from dssm_core.retrieval.embeddings import embed_items, most_clicked
 from dssm_core.retrieval.encoder import Encoder, users_per_batch
 from dssm_core.retrieval.new_users import HotList
 from dssm_core.retrieval.seen_items import SeenItems
@@ -230,8 +230,7 @@ class Snapshot:
         history = self._trained_items.history(codes, now, length)[0]
         context = self.log.history(codes, now, 1)[1]
         inputs = user_inputs(self.timeline.user_table, codes, history, context, now)
-        ids = trained_codes(codes, encoder.prepared.schema.users)
-        return encoder.model.users(inputs._replace(user=ids))
+        return encoder.model.users(inputs)
 
     def hot_list(self, exported: HotList | None) -> HotList | None:
         """The hot list as of now for new users, None if the bundle has no list."""

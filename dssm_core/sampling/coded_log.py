@@ -53,17 +53,24 @@ def open_train(con: DuckDBPyConnection, train: Path, catalogue: Path | None) -> 
     con.execute(f"CREATE VIEW listed AS {listed}")
 
 
-def fit_ids(con: DuckDBPyConnection, catalogue: Path | None) -> dict[str, Ids]:
+def fit_ids(
+    con: DuckDBPyConnection, catalogue: Path | None, listed_first: bool = False
+) -> dict[str, Ids]:
     """The ids of users and items, in order, by column. Creates a table for each, `user_ids` and
     `item_ids`, with their codes.
+
+    listed_first: items without a row in `listed`, whose ids cannot be trained, come after all
+    others, so that the table of id embeddings ends before them.
     """
     sources = {USER: "listed", ITEM: parquet(catalogue) if catalogue else "listed"}
+    untrained = f"{ITEM} NOT IN (SELECT {ITEM} FROM listed)"
+    order = {USER: USER, ITEM: f"{untrained}, {ITEM}" if listed_first else ITEM}
     ids = {}
     for column, source in sources.items():
         distinct = f"SELECT DISTINCT {column} FROM {source} WHERE {column} IS NOT NULL"
         con.execute(
             f"CREATE TABLE {column}s AS SELECT {column}, row_number() OVER () AS code"
-            f" FROM ({distinct} ORDER BY {column})"
+            f" FROM (SELECT {column} FROM ({distinct}) ORDER BY {order[column]})"
         )
         rows = con.sql(f"SELECT {column} FROM {column}s ORDER BY code").to_arrow_table()
         ids[column] = Ids(pd.Index(rows.to_pandas()[column], name=None).rename(None))

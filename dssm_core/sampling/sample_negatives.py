@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from dssm_core.columns import AVAILABLE_FROM, AVAILABLE_UNTIL, CREATED, ITEM, USER
-from dssm_core.config import Config, Feature
+from dssm_core.config import Config, Feature, Features
 from dssm_core.data.database import connect
+from dssm_core.errors import DataError
 from dssm_core.features.activity import activity
 from dssm_core.features.dataset import bucket_times
 from dssm_core.features.ids import Ids
@@ -65,7 +66,7 @@ def sample_negatives(run: Run, work: Path) -> Outcome:
     memory = planned(config.resources)
     with connect(work, config.resources) as con, scratch(work.parent) as folder:
         open_train(con, train, catalogue)
-        ids = fit_ids(con, catalogue)
+        ids = fit_ids(con, catalogue, features.item_ids)
         check_memory(config.resources, ids)
         for column, vocabulary in ids.items():
             vocabulary.save(work / ids_file(column), column, lookup=True)
@@ -79,16 +80,25 @@ def sample_negatives(run: Run, work: Path) -> Outcome:
         weight = config.data.weight
         log = write_log(con, features, ids, times, window, work, Path(folder), memory, weight)
         left_out = unlisted(con, len(log.item))
+    if not len(log.item):
+        raise DataError(
+            f"none of {left_out:,} positives of train has an item of the items table, which is the"
+            " catalogue: add the items to the table, or set features.catalogue: positives"
+        )
     means = {side: _means(config, side, files[side], ids, train, window) for side in tables}
     users = replace(tables["user"], means=means["user"])
     items = replace(tables["item"], means=means["item"])
     scale = _activity_scale(log, config)
-    schema = _schema(config, ids, columns["user"], columns["item"], context_columns, scale.shape[1])
+    sizes = (_trained_items(features, log), len(ids[USER]))
+    schema = _schema(config, sizes, columns["user"], columns["item"], context_columns, scale)
     check_embedding_sizes(schema, features)
     coded = {**as_named("users", users), **as_named("items", items), "scale": scale}
     save_tensors(work / TABLES_FILE, coded)
     (work / SCHEMA_FILE).write_text(schema.model_dump_json(indent=2))
-    save_tensors(work / SAMPLER_FILE, fit_sampler_tables(config, log, ids))
+    # The other items of the catalogue would be negatives only, and the unknown id a bad sign.
+    drawn = {**ids, ITEM: ids[ITEM].first(schema.items)}
+    tables_of_samplers = fit_sampler_tables(config, log.of_items(schema.items), drawn)
+    save_tensors(work / SAMPLER_FILE, tables_of_samplers)
     rows = {
         "positives": len(log.item),
         "users": len(ids[USER].index),
@@ -150,24 +160,31 @@ def _activity_scale(log: Interactions, config: Config) -> Tensor:
     return torch.stack([raw.mean(0), raw.std(0).clamp(min=1e-3)])
 
 
+def _trained_items(features: Features, log: Interactions) -> int:
+    """Number of item codes with an id embedding, code 0 included: those of the positives, which
+    come first (see `fit_ids`). Without item ids all items are told apart by columns.
+    """
+    return int(log.item.max()) + 1 if features.item_ids else len(log.created)
+
+
 def _schema(
     config: Config,
-    ids: dict[str, Ids],
+    sizes: tuple[int, int],
     user: TowerColumns,
     item: TowerColumns,
     context: list[Column],
-    activity_columns: int,
+    scale: Tensor,
 ) -> Schema:
     """The columns of both towers. The item tower also gets the audience (the contexts of an item's
-    latest clicks) and the activity.
+    latest clicks) and the activity. sizes: of items and users, as in `Schema`.
     """
     latest = config.features.activity.audience if config.features.activity.enabled else 0
     audience = []
     if latest:
         audience = [column.model_copy(update={"values": latest}) for column in context]
     return Schema(
-        items=len(ids[ITEM]),
-        users=len(ids[USER]),
+        items=sizes[0],
+        users=sizes[1],
         user=TowerColumns(
             categorical=(*user.categorical, *context),
             multi=user.multi,
@@ -177,7 +194,7 @@ def _schema(
         item=TowerColumns(
             categorical=item.categorical,
             multi=(*item.multi, *audience),
-            numeric=item.numeric + activity_columns,
+            numeric=item.numeric + scale.shape[1],
             vectors=item.vectors,
         ),
     )

@@ -69,6 +69,7 @@ class Objective:
         self.log = log
         self.items = prepared.items
         self.scale = prepared.scale
+        self.candidates = prepared.schema.items  # codes below it may be negatives
         self.times = bucket_times(config, prepared.log).to(device)
         self.examples = examples(config, log, prepared.users, self.times)
         self.loss = families.build(LOSSES, config.loss)
@@ -136,7 +137,7 @@ class Objective:
             candidate_items=candidates.items,
             log_count_positive=candidates.log_count(events.item[:, None], events).squeeze(1),
             log_count_negative=candidates.log_count(candidates.items, events),
-            catalogue=len(self.log.created) - 1,
+            catalogue=self.candidates - 1,
             whole=not self.samplers,
             own_users=events.user,
             candidate_users=candidates.users,
@@ -180,7 +181,7 @@ class Objective:
     def _candidates(self, bucket: Tensor, events: Events, generator: torch.Generator) -> Candidates:
         """Draw the candidates of a batch from all samplers; without samplers, all items."""
         if not self.samplers:
-            items = torch.arange(1, len(self.log.created), device=events.item.device)
+            items = torch.arange(1, self.candidates, device=events.item.device)
             return Candidates(items, bucket, None, [])
         count = self.config.train.negatives
         parts: list[Tensor] = []

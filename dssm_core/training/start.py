@@ -109,8 +109,8 @@ def _copy(parameter: Tensor, weights: Tensor, rows: Codes | None) -> None:
     if rows is None:
         parameter.copy_(weights)
         return
-    old = torch.from_numpy(rows).to(parameter.device)
-    known = (old > 0).nonzero().squeeze(1)
+    old = torch.from_numpy(rows[: len(parameter)]).to(parameter.device)
+    known = ((old > 0) & (old < len(weights))).nonzero().squeeze(1)
     parameter[known] = weights.to(parameter.device)[old[known]]
 
 

@@ -110,18 +110,6 @@ def test_every_shipped_config_is_valid(file):
         ),
         ({"gate__k": 10}, "evaluation.ks must hold 10"),
         (
-            {
-                "features": {
-                    "item_ids": False,
-                    "columns": {"item": [{"column": "category", "kind": "categorical"}]},
-                    "history": {"length": 0},
-                },
-                "train__id_dropout": 0.1,
-            },
-            "train.id_dropout hides item ids, which features.item_ids leaves out already:"
-            " set it to 0",
-        ),
-        (
             {"gate__protocol": "rolling"},
             "gate.protocol is 'rolling' but nothing rolls: set evaluation.rolling.refresh_h,"
             " such as 1",

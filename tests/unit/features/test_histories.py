@@ -39,3 +39,9 @@ def test_take_reorders_and_repeats():
     assert found.ptr.tolist() == [0, 2, 2, 5, 7]
     assert found.items.tolist() == [3, 4, 0, 1, 2, 3, 4]
     assert len(found.take(np.array([], dtype=np.int64))) == 0
+
+
+def test_events_with_the_first_items_only():
+    found = Histories.of(np.array([0, 0, 1, 2]), np.array([3, 1, 2, 0]), 4).having(2)
+    assert found.ptr.tolist() == [0, 1, 1, 2, 2]
+    assert found.items.tolist() == [1, 0]

@@ -72,6 +72,15 @@ def test_only_a_column_s_own_values_are_read():
     assert pooled(multi("sum", values=1), [[2, 3, 3]]) == [[3, -4]]
 
 
+def test_a_code_without_a_row_is_the_unknown_one():
+    """Codes 4 and 9 are ids that came after the table was made: they add nothing to a mean."""
+    assert pooled(multi("mean"), [[1, 4, 9], [9, 4, 0]]) == [[1, 2], [0, 0]]
+    side = TowerColumns(categorical=(Column(column="kind", size=4, dim=2),), multi=(), numeric=0)
+    fields = Fields(side)
+    (got,) = fields(torch.tensor([[4], [0]]), torch.zeros(2, 0, 1).long(), torch.zeros(2, 0))
+    assert got.tolist() == [[0, 0], [0, 0]]
+
+
 def test_fields_and_their_dims_for_any_leading_dimensions():
     side = TowerColumns(
         categorical=(Column(column="kind", size=4, dim=2), Column(column="kind", size=4, dim=2)),

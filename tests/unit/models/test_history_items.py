@@ -1,10 +1,8 @@
 """What a history shows of an item, by hand; and towers that know items by their columns alone."""
 
-import pytest
 import torch
 
 from dssm_core.config import Features, parse_config
-from dssm_core.errors import ConfigError
 from dssm_core.features.inputs import ColumnTable, ItemInputs, UserInputs
 from dssm_core.features.schema import Column, Schema, TowerColumns
 from dssm_core.models.fields import embedding
@@ -90,17 +88,3 @@ def test_without_item_ids_items_of_equal_columns_are_one_vector() -> None:
     )
     torch.testing.assert_close(users[0], users[1])
     assert model.item_id.num_embeddings == 1  # no weights that nothing would train
-
-
-@pytest.mark.parametrize(
-    ("features", "says"),
-    [
-        ({"history": {"fields": True}}, "columns.item names none"),
-        ({"item_ids": False}, "nothing would tell items apart"),
-        ({"item_ids": False, "columns": {"item": [KIND]}}, "a history shows nothing"),
-        ({"catalogue": "table", "columns": {"item": [KIND]}}, "set item_ids to false"),
-    ],
-)
-def test_items_that_nothing_tells_apart_are_refused(features: dict[str, object], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        parse_config(small_config(features=features))

@@ -46,6 +46,7 @@ def coded(
     features: Features | None = None,
     catalogue: bool = False,
     rows_at_once: int = 1000,
+    listed_first: bool = False,
 ) -> tuple[Interactions, dict[str, Ids], int]:
     """The log, the ids and the number of positives that are not listed."""
     train.to_parquet(folder / "train.parquet")
@@ -58,7 +59,7 @@ def coded(
     memory = Memory(int(rows_at_once * BYTES_A_ROW / SHARE_OF_A_PART))
     with connect(work, Resources()) as con:
         open_train(con, folder / "train.parquet", listed)
-        ids = fit_ids(con, listed)
+        ids = fit_ids(con, listed, listed_first)
         code_context(con, features, work, folder)
         log = write_log(con, features, ids, items, WINDOW, work, folder, memory)
         return log, ids, unlisted(con, len(log.item))
@@ -84,6 +85,28 @@ def test_an_item_without_a_click_is_known_at_the_end(tmp_path: Path) -> None:
     assert ids["item_id"].index.tolist() == ["b", "c", "d", "e"]
     assert (log.item.tolist(), left_out) == ([1, 1, 2], 1)  # item a is not in the catalogue
     assert log.created.tolist() == [1000, 20, 40, 1000, 1000]
+
+
+def test_items_without_a_positive_can_come_last(tmp_path: Path) -> None:
+    items = pd.DataFrame({"item_id": ["a0", "b", "b0", "c", "d"]})
+    log, ids, _ = coded(tmp_path, CLICKS, items, catalogue=True, listed_first=True)
+    assert ids["item_id"].index.tolist() == ["b", "c", "a0", "b0", "d"]
+    assert ids["user_id"].index.tolist() == ["u1", "u2"]
+    assert log.item.tolist() == [1, 1, 2]
+
+
+def test_a_log_of_the_first_items_leaves_out_what_was_shown_of_others(tmp_path: Path) -> None:
+    items = pd.DataFrame({"item_id": ["a", "b", "c", "z"], "available_until": [1.0, 2, 3, 4]})
+    shown = rows(("u2", "z", 50, 0), ("u1", "a", 60, 0))
+    train = pd.concat([CLICKS, shown], ignore_index=True)
+    log, _, _ = coded(tmp_path, train, items, catalogue=True)
+    first = log.of_items(4)
+    assert (log.shown_item.tolist(), first.shown_item.tolist()) == ([4, 1], [1])
+    assert (first.shown_user.tolist(), first.shown_time.tolist()) == ([1], [60])
+    assert first.created.equal(log.created[:4])
+    assert first.available_until.tolist()[1:] == [1, 2, 3]
+    assert len(log.available(0)) == len(first.available(0)) + 1
+    same_answers(first, first.without(torch.zeros_like(first.user, dtype=torch.bool)))
 
 
 def test_availability_by_code_without_limits_where_there_are_none(tmp_path: Path) -> None:
