@@ -98,7 +98,7 @@ def read_vectors(values: pd.Series[Any], column: str, width: int | None) -> tupl
     if wrong.any():
         row = int(wrong.argmax())
         raise DataError(
-            f"{column!r} of {values.index[row]!r} has {lengths[row]} numbers, but"
+            f"{column!r} of {_name(values.index[row])} has {lengths[row]} numbers, but"
             f" the vectors of this column have {width}: give vectors of one length"
         )
     flat = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
@@ -107,10 +107,15 @@ def read_vectors(values: pd.Series[Any], column: str, width: int | None) -> tupl
     if not finite.all():
         row = int(np.flatnonzero(present)[~finite][0])
         raise DataError(
-            f"{column!r} of {values.index[row]!r} has a value that is no finite number: correct the"
-            " vector, or leave it out"
+            f"{column!r} of {_name(values.index[row])} has a value that is no finite number:"
+            " correct the vector, or leave it out"
         )
     return vectors, present
+
+
+def _name(label: Any) -> str:
+    """A row for people: its id, or its number in a request."""
+    return repr(label) if isinstance(label, str) else f"row {label}"
 
 
 def _as_lists(values: pd.Series[Any], column: str) -> pa.ListArray:

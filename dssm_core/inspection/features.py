@@ -7,6 +7,7 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
+from dssm_core.data.sql import identifier
 from dssm_core.inspection.columns import Column, separator_of
 from dssm_core.inspection.words import NO_FEATURE, words_of
 
@@ -46,23 +47,25 @@ def table_features(
 ) -> list[Feature]:
     """The features of a users or items table."""
     features = (
-        feature_of(column, _separator(con, table, column))
+        feature_of(column, _separator(con, table, column), _is_vector(con, table, column))
         for name, column in columns.items()
         if name not in taken and not NO_FEATURE & set(words_of(name))
     )
     return [feature for feature in features if feature is not None][:MOST_FEATURES]
 
 
-def feature_of(column: Column, separator: str | None = None) -> Feature | None:
+def feature_of(
+    column: Column, separator: str | None = None, is_vector: bool = False
+) -> Feature | None:
     """The feature that a column is; None if it has one value, or one of its own in each row.
 
-    separator: of several values in a cell.
+    separator: of several values in a cell. is_vector: whether its lists are vectors.
     """
     feature: Feature = {"column": column.name}
     if column.distinct < 2 or column.times == 1.0 or column.is_timestamp:
         return None
     if column.is_list:
-        return feature | {"kind": "multi"}
+        return feature | {"kind": "vector" if is_vector else "multi"}
     if separator is not None:
         written = {} if separator == "|" else {"separator": separator}
         return feature | {"kind": "multi"} | written
@@ -74,6 +77,21 @@ def feature_of(column: Column, separator: str | None = None) -> Feature | None:
         hashed = {"buckets": MOST_VOCABULARY} if column.distinct > MOST_VOCABULARY else {}
         return feature | {"kind": "categorical"} | hashed
     return feature | {"kind": "text"} if column.words >= WORDS else None
+
+
+def _is_vector(con: DuckDBPyConnection, table: str, column: Column) -> bool:
+    """Whether a column has lists of one length, of numbers with fractions. Whole numbers may be
+    ids.
+    """
+    if not column.is_list or not column.type.startswith(("FLOAT", "DOUBLE", "DECIMAL")):
+        return False
+    if column.type.count("[") > 1:
+        return False
+    name = identifier(column.name)
+    lengths = con.execute(
+        f"SELECT DISTINCT len({name}) FROM {table} WHERE {name} IS NOT NULL LIMIT 2"
+    ).fetchall()
+    return len(lengths) == 1 and lengths[0][0] > 1
 
 
 def _separator(con: DuckDBPyConnection, table: str, column: Column) -> str | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import torch
 from torch import Tensor, cat, nn
 
 from dssm_core.config import Features
@@ -38,6 +39,7 @@ class HistoryItems(nn.Module):
         super().__init__()
         # A dict hides the module: the ids are a parameter of the two towers, not of this module.
         self._ids = {"ids": ids} if features.item_ids else {}
+        self._width = features.id_dim
         self._items = items  # not a buffer: the model's folder already holds this table once
         self.fields = None
         self.project = None
@@ -49,7 +51,7 @@ class HistoryItems(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """codes: [...] int64, 0 = no item → [..., width]."""
-        parts = [ids(codes) for ids in self._ids.values()]
+        parts: list[Tensor] = [ids(codes) for ids in self._ids.values()]
         if self.fields is not None and self.project is not None and self._items is not None:
             table = self._items
             items, row = distinct(codes, len(table.categorical))
@@ -58,6 +60,8 @@ class HistoryItems(nn.Module):
             # index_select: its gradient is summed in a fixed order.
             projected = projected.index_select(0, row.flatten())
             parts.append(projected.view(*codes.shape, -1))
+        if not parts:  # nothing tells items apart, and there are no histories
+            return torch.zeros(*codes.shape, self._width, device=codes.device)
         out: Tensor = sum(parts[1:], start=parts[0])
         return out
 

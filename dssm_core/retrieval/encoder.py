@@ -95,7 +95,7 @@ class Encoder:
         if not given or not unknown.any():
             return table
         names = {feature.column: None for feature in self.config.features.columns.user}
-        asked = rows[unknown].reindex(columns=list(names)).reset_index(drop=True)
+        asked = rows[unknown].reindex(columns=list(names))
         new = encode_table(self.config.features.columns, "user", asked, self.folder)
         width = table.multi.shape[2]
         multi = pad(new.multi[:, :, :width], (0, max(0, width - new.multi.shape[2])))

@@ -7,17 +7,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from dssm_core.columns import ITEM, TIME, USER
 from dssm_core.config import Config, parse_config
+from dssm_core.errors import ConfigError, DataError
 from dssm_core.features.dataset import load_prepared
 from dssm_core.features.schema import VectorColumn
+from dssm_core.operation.refresh import refresh
 from dssm_core.retrieval.bundle import Bundle, assemble, open_bundle
 from dssm_core.retrieval.encoder import Encoder
 from dssm_core.retrieval.snapshots import LatestTables, Timeline
 from dssm_core.runs.run import Run, create_run
-from dssm_core.runs.table import STEPS
 from dssm_core.runs.transaction import execute
+from dssm_core.sampling import coded_log
+from dssm_core.training.trainer import Trainer
 from tests.conftest import small_config
 
 DAY = 86_400_000
@@ -28,7 +33,15 @@ KNOWN = 8  # items of a group that are clicked in the days of training
 NEW = 4  # items of a group that are clicked on the test day only
 USERS = 240
 WIDTH = 12
-TO_INDEX = list(STEPS)[: list(STEPS).index("build_index") + 1]
+TO_INDEX = [
+    "ingest_data",
+    "validate_data",
+    "split_by_time",
+    "sample_negatives",
+    "train_towers",
+    "export_embeddings",
+    "build_index",
+]
 ITEM_GROUP = np.arange(GROUPS * (KNOWN + NEW)) % GROUPS
 IS_NEW = np.arange(len(ITEM_GROUP)) >= GROUPS * KNOWN
 
@@ -145,6 +158,31 @@ def test_new_items_of_a_refresh_have_their_vectors(trained: tuple[Run, Bundle]) 
     np.testing.assert_allclose(embedded[rows[1]], embedded[rows[0]], atol=1e-6)
 
 
+def test_a_request_describes_a_new_user_by_a_vector(tmp_path: Path) -> None:
+    """Nobody has a history here, so that only the vector of the user says what is wanted."""
+    write_log(tmp_path)
+    raw = config_of(tmp_path).model_dump(mode="json")
+    taste = {"column": "taste", "kind": "vector", "dim": 8, "normaliser": "length"}
+    raw["features"]["columns"]["user"] = [taste]
+    raw["features"]["history"] = {"length": 0}
+    run = run_of(parse_config(raw), tmp_path, "users")
+    bundle = open_bundle(assemble(run, tmp_path / "bundle"))
+    group = np.arange(GROUPS)
+    asked = [cell.tolist() for cell in vectors(np.random.default_rng(5), group)]
+    found = bundle.retrieve(pd.DataFrame({USER: None, "taste": asked}), KNOWN + NEW)
+    assert set(found["source"]) == {"context"}
+    hits = [
+        len(set(_new_items(n)) & set(row)) / NEW
+        for n, row in zip(group, found.item_ids, strict=True)
+    ]
+    assert np.mean(hits) > 0.9
+    rows = pd.DataFrame({USER: ["u1", None, None], "taste": [None, asked[0], [1.0, 2.0]]})
+    with pytest.raises(DataError, match=f"'taste' of row 2 has 2 numbers, but .* have {WIDTH}"):
+        bundle.retrieve(rows, 5)
+    with pytest.raises(DataError, match="'taste' has a cell that is no list of numbers"):
+        bundle.retrieve(pd.DataFrame({USER: [None], "taste": ["warm"]}), 5)
+
+
 def test_the_bundle_holds_scaled_vectors_once(trained: tuple[Run, Bundle]) -> None:
     run, bundle = trained
     prepared = load_prepared(run.step("sample_negatives"))
@@ -158,3 +196,69 @@ def test_the_bundle_holds_scaled_vectors_once(trained: tuple[Run, Bundle]) -> No
     assert encoder.prepared.items.numeric.equal(prepared.items.numeric)
     names = [name for name, _ in encoder.model.named_parameters() if "maps" in name]
     assert names == ["item_fields.maps.0.weight"]  # histories use that of the items
+
+
+def test_vectors_that_do_not_fit_are_refused_with_the_arithmetic(
+    trained: tuple[Run, Bundle],
+) -> None:
+    folder = Path(str(trained[0].config.data.source.settings["path"]))
+    raw = config_of(folder).model_dump(mode="json")
+    raw["features"]["id_dim"] = 16  # so that the step is not that of the trained run
+    run = run_of(parse_config(raw), folder, "large", TO_INDEX[:3])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coded_log, "VECTOR_COPIES", 100_000_000)
+        with pytest.raises(
+            ConfigError, match=f"vectors of 72 items with {WIDTH} numbers .*memory_gib"
+        ):
+            execute(run, "sample_negatives")
+
+
+def test_a_refresh_reads_the_file_that_its_config_names(tmp_path: Path) -> None:
+    """The log has no items table: the vectors are in a file, of which there is a newer one."""
+    write_log(tmp_path)
+    items = pd.read_parquet(tmp_path / "items.parquet")
+    items.rename(columns={"v": "w"}).to_parquet(tmp_path / "items.parquet")
+    raw = config_of(tmp_path, resources={"memory_gib": 4}).model_dump(mode="json")
+    raw["features"] |= {"catalogue": "positives"}
+    raw["features"]["columns"]["item"][0] |= {"file": str(tmp_path / "old.parquet")}
+    del raw["data"]["source"]["items"]
+    items[~IS_NEW].to_parquet(tmp_path / "old.parquet")
+    run = run_of(parse_config(raw), tmp_path, "files")
+    base = assemble(run, tmp_path / "bundle")
+    (tmp_path / "old.parquet").unlink()
+    raw["features"]["columns"]["item"][0] |= {"file": str(tmp_path / "new.parquet")}
+    items.to_parquet(tmp_path / "new.parquet")
+    settings = parse_config(raw)
+    as_of = CUTOFF + DAY
+    made = refresh(base, settings.model_name, "1", settings, as_of, tmp_path / "refreshed")
+    assert list(made["read_from"][1]["files"]) == [str(tmp_path / "new.parquet")]
+    bundle = open_bundle(made["folder"])
+    assert len(bundle.items.index) == len(items)
+    assert recall_of_new_items(bundle) > 0.9
+
+
+def test_a_killed_training_goes_on_as_if_it_had_not_been(
+    trained: tuple[Run, Bundle], tmp_path: Path
+) -> None:
+    """The vectors are read from the coded dataset again; the map of them is in the checkpoint."""
+    run, _ = trained
+    prepared = load_prepared(run.step("sample_negatives"))
+    samples = run.step("sample_negatives")
+    settings = run.config.model_copy(
+        update={"train": run.config.train.model_copy(update={"checkpoint_every_s": 0.001})}
+    )
+    device = torch.device("cpu")
+    points = []
+
+    def killed(values: object, step: int) -> None:
+        points.append(step)
+        if len(points) == 3:
+            raise KeyboardInterrupt
+
+    given = settings, prepared, samples, device, tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(*given, killed).fit()
+    again = Trainer(*given, lambda values, step: None).fit()
+    whole = load_file(run.step("train_towers") / "towers.safetensors")
+    for name, weights in again.state_dict().items():
+        assert weights.equal(whole[name]), name

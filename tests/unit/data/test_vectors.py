@@ -118,6 +118,16 @@ def test_a_table_of_vectors_is_joined_by_id_and_is_part_of_the_key(folder: Path)
     assert run.need("ingest_data").key != key
 
 
+def test_a_log_without_a_table_has_the_ids_of_the_file_and_of_the_log(folder: Path) -> None:
+    pd.DataFrame({"item_id": ["i1", "new"], "v": VECTORS[:2]}).to_parquet(folder / "v.parquet")
+    assert ingested(run_of(folder, None, file=str(folder / "v.parquet"))) == [
+        None,  # i0
+        VECTORS[0],
+        None,  # i2
+        VECTORS[1],
+    ]
+
+
 def test_whole_numbers_are_the_same_ids_in_any_form(folder: Path) -> None:
     pd.DataFrame({"item_id": ["7", "8"]}).to_parquet(folder / "items.parquet")
     np.save(folder / "v.npy", np.eye(2))

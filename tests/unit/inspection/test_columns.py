@@ -72,6 +72,20 @@ def test_a_table_of_features_knows_its_separators(con):
     assert found == [{"column": "tags", "kind": "multi", "separator": ";"}]
 
 
+def test_lists_of_one_length_of_fractions_are_vectors(con):
+    con.execute("""
+    CREATE TABLE items AS SELECT i AS id, [i / 3, 0.5] AS title_embedding,
+        CASE WHEN i % 2 = 0 THEN [i / 3] ELSE [0.5, i / 3] END AS prices, [i, i + 1] AS parts
+    FROM range(30) r(i)
+    """)
+    found = table_features(con, "items", describe(con, "items"), {"id"})
+    assert {feature["column"]: feature["kind"] for feature in found} == {
+        "title_embedding": "vector",
+        "prices": "multi",
+        "parts": "multi",
+    }
+
+
 def test_the_context_of_an_event_has_few_values(con):
     con.execute("""
     CREATE TABLE log AS SELECT i AS user, i % 2 AS device, i AS row_number, i % 7 / 2 AS price,

@@ -5,6 +5,7 @@ import itertools
 from contextlib import nullcontext
 from dataclasses import is_dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import (
@@ -68,6 +69,12 @@ STEPS = {
     | {"sampler": {"kind": "popularity"}, "loss": {"kind": "ccl"}},
     "ralm": BY_PLACE | {"sampler": {"kind": "ralm"}},
     "rank suppressed": {"sampler": {"kind": "rank_suppressed"}},
+    "vectors in histories": {
+        "features__columns": {
+            "item": [{"column": "v", "kind": "vector", "file": "v.npy", "ids": "ids.npy"}]
+        },
+        "features__history": {"length": 8, "fields": True},
+    },
     "frequency bands, triplet": {
         "sampler": {"kind": "frequency_bands"},
         "loss": {"kind": "triplet", "over": "hardest"},
@@ -78,14 +85,18 @@ STEPS = {
 @pytest.fixture(scope="module")
 def prepared_run(tmp_path_factory):
     counter, folder = itertools.count(), tmp_path_factory.mktemp("runs")
+    np.save(folder / "v.npy", np.random.default_rng(0).normal(size=(400, 3)))
+    np.save(folder / "ids.npy", np.array([f"a{number}" for number in range(400)]))
 
     def make(**changes):
         raw = small_config(**changes)
         raw["data"]["source"] |= {"users": 300, "items": 400, "clicks": 3_000}
         raw["train"] |= {"batch_size": 100}
         run = create_run(parse_config(raw), folder, f"run{next(counter)}")
-        for name in BEFORE_TRAINING:
-            execute(run, name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)  # the file of vectors is there
+            for name in BEFORE_TRAINING:
+                execute(run, name)
         return run
 
     return make
