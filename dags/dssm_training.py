@@ -16,7 +16,7 @@ from airflow.sdk import (
 
 from tasks import steps
 from tasks.form import TASK_DEFAULTS, training_form
-from tasks.links import MlflowRunLink, ReportLink
+from tasks.links import DataChecksLink, MlflowRunLink, ReportLink
 from tasks.review import Review
 from tasks.windows import INTERACTIONS, WINDOW_DAYS, TrailingDaysMapper, TrailingDaysWindow
 
@@ -75,6 +75,7 @@ def dssm_training() -> None:
     with TaskGroup("data", prefix_group_id=False, tooltip="read, check and split the log"):
         run = task(steps.ingest_data)()
         run = task(steps.validate_data)(run)
+        run.operator.operator_extra_links = (DataChecksLink(),)
         run = task(steps.split_by_time)(run)
     with TaskGroup("training", prefix_group_id=False, tooltip="negatives, towers, MLflow"):
         run = task(steps.sample_negatives)(run)

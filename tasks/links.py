@@ -47,6 +47,14 @@ class ReportLink(MlflowRunLink):
     page = "/artifacts/report.html"
 
 
+class DataChecksLink(MlflowRunLink):
+    """Opens the page of the data checks among the files of the MLflow run."""
+
+    name = "Data checks"
+    xcom_key = "data_checks"
+    page = "/artifacts/data_checks.html"
+
+
 def push(run_page: str, *links: MlflowRunLink) -> None:
     """Give buttons of the running task their address, below the page of its MLflow run."""
     from airflow.sdk import get_current_context

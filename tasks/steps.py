@@ -46,8 +46,21 @@ def ingest_data() -> str:
 
 
 def validate_data(run: str) -> str:
-    """Check every rule and quarantine rows that break one. Fails without a retry if too many do."""
-    return run_step(run, "validate_data")
+    """Check every rule and quarantine rows that break one. Fails without a retry if too many do.
+
+    The MLflow run is opened first: it keeps the page of the checks, also if they fail.
+    """
+    from dssm_core.runs.run import open_run
+    from dssm_core.tracking.client import connect
+    from dssm_core.tracking.runs import log_data_docs, open_mlflow_run
+    from tasks.links import DataChecksLink, push
+
+    opened = open_run(run)
+    page = open_mlflow_run(opened)
+    push(page.url, DataChecksLink())
+    run_step(run, "validate_data")
+    log_data_docs(connect(opened.runs), opened, page.run_id)
+    return run
 
 
 def split_by_time(run: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,25 +45,31 @@ from dssm_core.data.verdicts import (
     without_repeats,
 )
 from dssm_core.errors import DataError
-from dssm_core.runs.layout import QUARANTINE_FILE, table_file
+from dssm_core.runs.layout import DATA_CHECKS_FILE, QUARANTINE_FILE, table_file
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 
 log = logging.getLogger(__name__)
 
-DOCS = "All rules and rows"
+DOCS = "All rules"
 DRIFT_LEVELS = (("drift", "warn", True), ("drift limit", "fail", False))  # suite, level, warns
 
 
-def validate(run: Run, work: Path) -> Outcome:
+# Called with the run, the step's folder, the verdicts, the rows written, and why it is refused.
+Publish = Callable[[Run, Path, Sequence[Verdict], Mapping[str, int], Sequence[str]], None]
+
+
+def validate(run: Run, work: Path, publish: Publish) -> Outcome:
     """Write the clean interactions.parquet, users.parquet, items.parquet, quarantine.parquet,
     drift.json and data_docs/.
+
+    publish: called at the end to show the verdicts to people, also before a log is refused.
 
     The rows of the split's window and rows without a readable time are judged; other rows are
     passed on, and the split counts them.
     Returns rows: read = clean + quarantined, and info: the rules that rows broke, and `drift`, the
     warnings. Raises DataError with every failure when a rule of the whole log fails or too many
-    rows break one; the Data Docs are then in `<run>/validate_data.failed/data_docs`.
+    rows break one; what was written is then in `<run>/validate_data.failed`.
     """
     config = run.config
     tables = read_ingested(run.step("ingest_data"))
@@ -72,9 +79,10 @@ def validate(run: Run, work: Path) -> Outcome:
         con.execute(f"CREATE VIEW log AS {numbered_rows(tables.file(INTERACTIONS))}")
         verdicts = _judge_all(con, config, tables, work)
         problems = [*config_problems(config, tables), *_problems(verdicts, config, con)]
+        rows = {} if problems else _write(con, _reasons(verdicts), tables, work)
+        publish(run, work, verdicts, rows, problems)
         if problems:
-            raise DataError("\n".join([*problems, f"{DOCS}: data_docs/index.html"]))
-        rows = _write(con, _reasons(verdicts), tables, work)
+            raise DataError("\n".join([*problems, f"{DOCS}: {DATA_CHECKS_FILE}"]))
     read = run.need("ingest_data").rows["read"]
     return Outcome(rows={"read": read} | rows, info=_info(verdicts))
 
@@ -147,7 +155,7 @@ def _info(verdicts: list[Verdict]) -> JSON:
         "rules": len(verdicts),
         "broken_rules": [verdict.sentence for verdict in broken if not verdict.rule.warns],
         "drift": warnings,
-        "docs": "data_docs/index.html",
+        "docs": DATA_CHECKS_FILE,
     }
 
 

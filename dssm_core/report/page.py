@@ -11,15 +11,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import jinja2
-
 from dssm_core.aliases import JSON
 from dssm_core.data.splits.days import Days
 from dssm_core.errors import ArtifactError
 from dssm_core.evaluation.answers import ServedRun, open_served
 from dssm_core.evaluation.queries import EvaluationData
 from dssm_core.gate.rules import judged
-from dssm_core.report.parts import Absent, ReportSection
+from dssm_core.report.parts import Absent, ReportSection, render_page
 from dssm_core.report.sections import flow, quality, retrieval
 from dssm_core.report.subject import Subject
 from dssm_core.report.text import figure, gain
@@ -28,7 +26,6 @@ from dssm_core.runs.gate_report import SERVED, Difference
 from dssm_core.runs.run import Run
 
 log = logging.getLogger(__name__)
-TEMPLATE = "report.html"  # beside this file
 
 SECTIONS: dict[str, Callable[[Subject], ReportSection]] = {
     "Steps": flow.steps,
@@ -75,13 +72,8 @@ def write(
 def render(subject: Subject) -> str:
     """The page as HTML; everything that comes from data is escaped."""
     sections = [_section(title, make, subject) for title, make in SECTIONS.items()]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
     config = subject.run.config
-    return environment.get_template(TEMPLATE).render(
+    return render_page(
         title=f"{config.name}, {config.split.title}",
         subtitle=_subtitle(subject.run),
         sections=sections,

@@ -6,7 +6,12 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import jinja2
+
+TEMPLATE = "report.html"  # beside this file
 
 
 class Absent(Exception):
@@ -51,3 +56,16 @@ def picture(caption: str, draw: Callable[..., None], *arguments: Any) -> Picture
     buffer = io.BytesIO()
     draw(*arguments, buffer)
     return Picture(base64.b64encode(buffer.getvalue()).decode(), caption)
+
+
+def render_page(**parts: Any) -> str:
+    """A page as HTML; everything that comes from data is escaped.
+
+    parts: title, subtitle, verdict (kind, says, reasons), cards (title, value) and sections.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(TEMPLATE).render(**parts)

@@ -6,6 +6,7 @@ CONFIG_FILE = "config.json"  # run folder: the settings
 CHANGED_FILE = "changed.json"  # run folder: the settings that differ from the config file
 MANIFEST_FILE = "manifest.json"  # every step: what it wrote
 
+DATA_CHECKS_FILE = "data_checks.html"  # validate_data: every rule, the days, quarantined rows
 TRAIN_FILE = "train.parquet"  # split_by_time
 TEST_FILE = "test.parquet"  # split_by_time
 QUARANTINE_FILE = "quarantine.parquet"  # validate_data, split_by_time

@@ -49,6 +49,7 @@ STEPS = {
             "check every rule, quarantine the rows that break one",
             ("data", "validation", "split", "features"),
             ("ingest_data",),
+            passes={"publish": "dssm_core.report.data_checks:write"},
         ),
         Step(
             "split_by_time",

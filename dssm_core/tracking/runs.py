@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dssm_core.aliases import JSON
 from dssm_core.errors import ServiceError, masked
 from dssm_core.runs.files import write_atomically
-from dssm_core.runs.layout import MLFLOW_FILE, SWEEP_FILE
+from dssm_core.runs.layout import DATA_CHECKS_FILE, MLFLOW_FILE, SWEEP_FILE
 from dssm_core.runs.run import Run, read_origin
 from dssm_core.tracking.client import connect, create_once, mlflow_errors, probe, tracking_uri
 
@@ -144,8 +144,12 @@ def mark_failed(run: Run, message: str) -> None:
 
 
 def log_data_docs(client: MlflowClient, run: Run, run_id: str) -> None:
-    """Log the pages of Great Expectations, of the finished or else of the failed validation."""
+    """Log the page of the data checks and those of Great Expectations, of the finished or else of
+    the failed validation.
+    """
     for folder in (run.step("validate_data"), run.failed("validate_data")):
+        if (folder / DATA_CHECKS_FILE).is_file():
+            client.log_artifact(run_id, str(folder / DATA_CHECKS_FILE))
         if (folder / "data_docs").is_dir():
             client.log_artifacts(run_id, str(folder / "data_docs"), "data_docs")
             return

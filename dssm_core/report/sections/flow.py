@@ -10,6 +10,7 @@ from dssm_core.report import plots
 from dssm_core.report.parts import Absent, ReportSection, ReportTable, picture
 from dssm_core.report.subject import Subject
 from dssm_core.report.text import share
+from dssm_core.runs.layout import DATA_CHECKS_FILE
 from dssm_core.runs.manifest import Manifest
 from dssm_core.runs.table import STEPS
 from dssm_core.tracking.runs import flatten
@@ -57,8 +58,8 @@ def data_checks(subject: Subject) -> ReportSection:
     broken = [*info["broken_rules"], *info.get("drift", [])]
     says = [
         f"Great Expectations checked {info['rules']} rules on {info['judged']:,} rows;"
-        f" {info['quarantine_share']:.2%} of them are quarantined. The Data Docs beside this page"
-        " (data_docs/index.html) list every rule and row.",
+        f" {info['quarantine_share']:.2%} of them are quarantined. The page {DATA_CHECKS_FILE}"
+        " of the step lists every rule.",
         "All rules passed." if not broken else "Rules that failed, and warnings:",
         *broken,
     ]
@@ -67,6 +68,12 @@ def data_checks(subject: Subject) -> ReportSection:
         split_has_days = isinstance(subject.run.config.split, Days)
         why = "an older version wrote this run" if split_has_days else "the split has no days"
         return ReportSection("Data", [*says, f"Drift between days was not measured: {why}."])
+    days = days_section(found)
+    return ReportSection("Data", says, days.pictures, days.tables)
+
+
+def days_section(found: drift.Drift) -> ReportSection:
+    """Each day against the days before it, as a picture and as a table."""
     caption = (
         "Each day compared with the days before it. Volume: rows, as a share of their mean. New"
         " items: share of rows whose item did not occur the day before, minus its mean. Columns:"
@@ -75,7 +82,7 @@ def data_checks(subject: Subject) -> ReportSection:
     drawn = picture(caption, plots.days, found.days, found.rows, _main_lines(found))
     head = ("day", "rows", *found.changes)
     table = ReportTable(head, _by_day(found), "Distances of each day", numbers=True, folded=True)
-    return ReportSection("Data", says, [drawn], [table])
+    return ReportSection("Days", pictures=[drawn], tables=[table])
 
 
 def _main_lines(found: drift.Drift) -> dict[str, list[float | None]]:

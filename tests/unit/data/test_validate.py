@@ -4,6 +4,7 @@ every reason.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,6 +110,11 @@ def test_broken_rows_are_set_aside_with_their_reason_and_no_row_is_lost(tmp_path
     assert list(clean.columns) == ["user_id", "item_id", "timestamp", "label", "seconds"]
     pages = {page.name for page in (run.step("validate_data") / "data_docs").rglob("*.html")}
     assert "index.html" in pages
+    page = (run.step("validate_data") / "data_checks.html").read_text()
+    assert "The log was accepted." in page
+    assert "11 of 11 rows; all are in quarantine.parquet." in page
+    assert "<td>label must be a number</td>" in page
+    assert not re.search(r"""(src|href)=["'](?!#|data:)""", page)  # nothing from elsewhere
 
 
 def refusal(run: Run) -> str:
@@ -130,6 +136,10 @@ def test_too_many_broken_rows_refuse_the_log_and_the_docs_survive(tmp_path: Path
     pages = list((run.failed("validate_data") / "data_docs" / "validations").rglob("*.html"))
     assert (run.failed("validate_data") / "data_docs" / "index.html").is_file()
     assert any("label must be one of 0, 1" in page.read_text() for page in pages)
+    page = (run.failed("validate_data") / "data_checks.html").read_text()
+    assert "The log was refused: nothing was trained." in page
+    assert "at least 10.84% of the rows would be quarantined" in page
+    assert "The log was refused, so that no row was moved." in page
 
 
 def test_a_rule_that_most_rows_break_is_counted_without_listing_them(tmp_path: Path) -> None:
