@@ -14,6 +14,7 @@ import pytest
 
 from dssm_core.config import read_config
 from dssm_core.errors import DataError
+from dssm_core.inspection.check import check
 from dssm_core.retrieval.bundle import assemble, open_bundle
 from dssm_core.runs.gate_report import read_gate_report
 from dssm_core.runs.run import create_run
@@ -105,6 +106,8 @@ def test_the_model_answers_sessions_by_their_context(log, run):
     clicked = int(((frame["day"] == 6) & (frame["click"] == 1)).sum())
     assert report.metrics.queries.as_json() == {"warm": 0, "all": clicked}
     assert "each query is a session" in report.reasons[0]
+    page = (run.step("recall_gate") / "report.html").read_text()
+    assert "a figure is a mean over sessions" in page
 
 
 def test_requests_of_new_users_are_answered_as_the_sessions_were(run, tmp_path):
@@ -116,6 +119,24 @@ def test_requests_of_new_users_are_answered_as_the_sessions_were(run, tmp_path):
     assert np.mean(np.array(own) == np.arange(GROUPS)[:, None]) > 0.9
     unknown = pd.DataFrame({"user_id": ["nobody"], "user_feature_0": ["never seen"]})
     assert bundle.retrieve(unknown, K)["source"].tolist() == ["hot"]
+
+
+def test_check_names_the_settings_that_sessions_need(log, tmp_path):
+    folder, _ = log
+    settings = {"fits": [], "warm": ["gate.population=warm"]}
+    (tmp_path / "fits").mkdir()
+    (tmp_path / "warm").mkdir()
+    found = {
+        name: check(
+            read_config(CONFIG, folder, [*SMALL, *more]), tmp_path / name, lambda step: None
+        )
+        for name, more in settings.items()
+    }
+    assert found["fits"].warnings == []
+    assert (found["fits"].warm, found["fits"].cold_users) == (0, 1.0)
+    assert 0 < found["fits"].recalls["hot"] < 0.12
+    (warning,) = found["warm"].warnings
+    assert "set gate.population to all" in warning
 
 
 def test_what_cannot_work_with_sessions_is_refused_with_the_setting(log, tmp_path):

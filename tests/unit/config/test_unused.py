@@ -14,6 +14,7 @@ TRIPLET = {"loss": {"kind": "triplet"}}
 FULL = {"loss": {"kind": "full_softmax"}}
 IN_BATCH = {"loss": {"kind": "in_batch_softmax"}, "sampler": {"kind": "in_batch"}}
 NO_ACTIVITY = {"features": {"activity": {"enabled": False}}, "sampler": {"kind": "uniform"}}
+NO_CONTEXT = {"features": {"columns": {"context": []}}}
 NO_HISTORY = {"features": {"history": {"length": 0}}}
 NO_DECAY = {"features": {"history": {"pools": ["mean"]}}}
 HOLDOUT = {
@@ -32,6 +33,8 @@ ROWS = [
     (NO_ACTIVITY, "features.activity.windows_h", [2]),
     (NO_ACTIVITY, "features.activity.refresh_h", 12),
     (NO_ACTIVITY, "features.activity.audience", 3),
+    (NO_ACTIVITY, "features.first_context", True),
+    (NO_CONTEXT, "features.first_context", True),
     (NO_HISTORY, "features.history.pools", ["last"]),
     (NO_HISTORY, "features.history.fields", True),
     (NO_DECAY, "features.history.decays", [0.5]),
