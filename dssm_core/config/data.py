@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import (
@@ -33,6 +33,7 @@ else:
 MAX_WEIGHT = 1e6  # beyond it, small weights would be lost in a float32 sum
 OF_NUMBERS = ("log", "scale", "min", "max")  # settings of a weight that is a number in the log
 Ranges = dict[str, tuple[float | None, float | None]]
+SideTable = Literal["users", "items"]
 
 
 @cache
@@ -167,6 +168,13 @@ class Validation(Section):
     """The smallest number of rows that each day must have, for splits that have days."""
     ranges: Ranges = Field(default={})
     """The smallest and largest value of numeric columns, by column; null is no limit."""
+    allow_missing: tuple[SideTable, ...] = ()
+    """The tables, `users` or `items`, that may lack rows: an interaction with an id that is not in
+    the table is kept, and the columns of the id are missing values. Otherwise such interactions are
+    quarantined."""
+    allow_unreadable: tuple[SideTable, ...] = ()
+    """The tables, `users` or `items`, in which a cell of a column of numbers may be no number, such
+    as `n/a`: it is a missing value. Otherwise such a cell refuses the log."""
     drift: DayDrift = DayDrift()
     """Limits on drift from day to day."""
 

@@ -182,7 +182,18 @@ def config_problems(config: Config, tables: IngestedTables) -> list[str]:
         for name in config.validation.ranges
         if name not in columns
     ]
-    return missing + unknown
+    validation = config.validation
+    lenient = {
+        "allow_missing": validation.allow_missing,
+        "allow_unreadable": validation.allow_unreadable,
+    }
+    idle = [
+        f"validation.{name} names {table}, but the source has no {table} table: leave it out"
+        for name, chosen in lenient.items()
+        for table in chosen
+        if table not in tables
+    ]
+    return missing + unknown + idle
 
 
 def row_rules(config: Config, table: str, tables: IngestedTables) -> list[Rule]:
@@ -190,11 +201,17 @@ def row_rules(config: Config, table: str, tables: IngestedTables) -> list[Rule]:
     columns = tables.columns(table)
     quarantines = table == INTERACTIONS
     parsed = (*TIMES[table], *sorted(number_columns(config)), *config.validation.ranges)
-    rules = [_parsed(name, table) for name in parsed if name in columns]
+    lenient = table in config.validation.allow_unreadable
+    rules = [_parsed(name, table, lenient) for name in parsed if name in columns]
     rules += [_present(name, quarantines) for name in KEYS[table]]
     if table == INTERACTIONS:
         rules += _label_rules(config, columns)
-        rules += [_in_table(key, other) for key, other in ID_TABLES.items() if other in tables]
+        optional = config.validation.allow_missing
+        rules += [
+            _in_table(key, other, other in optional)
+            for key, other in ID_TABLES.items()
+            if other in tables
+        ]
         if config.data.weight and set(required_columns(config, table)) <= set(columns):
             rules.append(_weighted(config.data.weight))
     else:
@@ -210,19 +227,27 @@ def row_rules(config: Config, table: str, tables: IngestedTables) -> list[Rule]:
     return list({(rule.kind, rule.column): rule for rule in rules}.values())
 
 
-def _parsed(name: str, table: str) -> Rule:
-    if name in TIMES[table]:
+def _parsed(name: str, table: str, lenient: bool) -> Rule:
+    is_time = name in TIMES[table]
+    warns = lenient and not is_time  # an item whose end is unknown would be listed for ever
+    if is_time:
         what = "a time"
         fix = "fix the values, or check the column's mapping and time_unit or time_format"
+    elif warns:
+        what = "a number"
+        fix = "these cells are missing values (validation.allow_unreadable)"
     else:
         what = "a number"
         fix = "fix the values, or check the column's mapping"
+        if table != INTERACTIONS:
+            fix += f", or let them be missing: validation.allow_unreadable: [{table}]"
     return Rule(
         "ExpectColumnValuesToBeNull",
         RAW + name,
         f"{name} must be {what}",
         fix,
         quarantines=table == INTERACTIONS,
+        warns=warns,
     )
 
 
@@ -313,14 +338,21 @@ def _weighted(weight: Weight) -> Rule:
     )
 
 
-def _in_table(key: str, table: str) -> Rule:
+def _in_table(key: str, table: str, optional: bool) -> Rule:
+    fix = (
+        f"these rows are kept, and the columns of {table} are missing (validation.allow_missing)"
+        if optional
+        else f"add the missing rows to {table}, remove data.source.{table}, or keep the"
+        f" interactions: validation.allow_missing: [{table}]"
+    )
     return Rule(
         "ExpectColumnValuesToBeInSet",
         f"{IN_TABLE}{key}",
         f"{key} must be in {table}",
-        f"add the missing rows to {table}, or remove data.source.{table}",
-        True,
-        {"value_set": [True]},
+        fix,
+        quarantines=not optional,
+        settings={"value_set": [True]},
+        warns=optional,
     )
 
 
