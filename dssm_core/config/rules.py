@@ -80,11 +80,6 @@ def _time(config: Config) -> Iterator[str]:
             f"train.start_from needs split.kind 'days', not {config.split.kind!r}: the model that"
             " the training starts from must not have seen the test rows. Set it to null"
         )
-    if config.evaluation.rolling and config.features.first_context:
-        yield (
-            "evaluation.rolling asks new users without a context: leave it out, or set"
-            " features.first_context to false"
-        )
     if config.evaluation.rolling and config.split.relevant:
         yield (
             "evaluation.rolling counts every positive of the test days, and not those of"

@@ -140,6 +140,7 @@ def _searches(
     """The refreshed index; with `beside` also exact search and the bundle as it was exported."""
     items = snapshot.embed_items(exported)
     users = _embed_users(snapshot, bundle.user_vectors, queries.codes)
+    users = _with_contexts(snapshot, users, queries)
     hot = snapshot.hot_list(bundle.hot)
     searches = {"served": nearest(_build_index(bundle, items), users, hot)}
     if beside:
@@ -147,6 +148,7 @@ def _searches(
         searches["exact"] = nearest(exact, users, hot)
         codes = np.where(queries.codes < len(bundle.user_vectors), queries.codes, 0)
         daily = QueryVectors(bundle.user_vectors, codes, codes == 0)
+        daily = _with_contexts(snapshot, daily, queries)
         before = nearest(bundle.index, daily, bundle.hot)
         searches["daily"] = lambda first, last, k, eligible: before(
             first, last, k, eligible.among_first(len(exported))
@@ -165,6 +167,22 @@ def _embed_users(snapshot: Snapshot, exported: Floats, codes: Ints) -> QueryVect
     if active.any():
         vectors[active] = snapshot.embed_users(torch.from_numpy(codes[active]))
     return QueryVectors(vectors, np.arange(len(codes)), codes == 0)
+
+
+def _with_contexts(snapshot: Snapshot, users: QueryVectors, queries: Slice) -> QueryVectors:
+    """The vectors of the queries; with features.first_context, those of new users by the context of
+    their first event.
+    """
+    features = snapshot.timeline.encoder.config.features
+    new = np.flatnonzero(users.cold)
+    if not features.first_context or not len(new):
+        return users
+    context = snapshot.timeline.first_context(queries.users[new])
+    vectors = np.array(users.matrix[users.rows], dtype=np.float32)
+    vectors[new] = snapshot.timeline.encoder.embed_new(context)
+    cold = users.cold.copy()
+    cold[new] = bool(features.history.length) | (context == 0).all(1).numpy()  # as answer_sources
+    return QueryVectors(vectors, np.arange(len(vectors)), cold)
 
 
 def _build_index(bundle: Bundle, items: Floats) -> ItemIndex:

@@ -68,6 +68,18 @@ class Encoder:
         vectors = [self._embed(table, user, history, context, part) for part in parts]
         return torch.cat(vectors).numpy()
 
+    @torch.no_grad()
+    def embed_new(self, context: Tensor) -> Floats:
+        """Vectors of the unknown user without a history, in contexts of these codes. context: [B,
+        columns] → [B, D].
+        """
+        parts = torch.arange(len(context)).split(users_per_batch(self.config.features))
+        unknown = torch.zeros(len(context), dtype=torch.int64)
+        history = unknown.new_zeros(len(context), self.config.features.history.length)
+        table = self.prepared.users.take(unknown)
+        vectors = [self._embed(table, unknown, history, context, part) for part in parts]
+        return torch.cat(vectors).numpy()
+
     def _embed(
         self, table: ColumnTable, user: Tensor, history: Tensor, context: Tensor, part: Tensor
     ) -> Tensor:

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dssm_core.aliases import Floats
+from dssm_core.aliases import Floats, Texts
 from dssm_core.columns import CREATED, ITEM, TIME, USER
 from dssm_core.config import Config
 from dssm_core.data.splits.days import Days
@@ -141,6 +141,12 @@ class Timeline:
         before = self.clicks_before(as_of_ms)
         user, item = self.user[:before].numpy(), self.item[:before].numpy() - 1
         return SeenItems.of(user, item, len(self.users), len(self.items) - 1)
+
+    def first_context(self, users: Texts) -> Tensor:
+        """The context of the first click of each user, external ids [B]. → [B, columns]."""
+        row = torch.arange(len(self.user))
+        first = row.new_full((len(self.users),), len(row)).scatter_reduce(0, self.user, row, "amin")
+        return self.context[first[torch.from_numpy(self.users.encode(pd.Index(users)))]]
 
     def clicks_before(self, as_of_ms: int) -> int:
         """The number of clicks before a time."""

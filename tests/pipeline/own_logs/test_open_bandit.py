@@ -28,6 +28,7 @@ START = datetime(2019, 11, 24, tzinfo=UTC)
 SMALL = [
     "train={epochs: 8, batch_size: 128, negatives: 32, learning_rate: 0.01, device: cpu}",
     "evaluation.bootstrap=20",
+    "evaluation.rolling={refresh_h: 24}",
     "gate.min_index_ratio=0",
 ]
 
@@ -106,6 +107,8 @@ def test_the_model_answers_sessions_by_their_context(log, run):
     clicked = int(((frame["day"] == 6) & (frame["click"] == 1)).sum())
     assert report.metrics.queries.as_json() == {"warm": 0, "all": clicked}
     assert "each query is a session" in report.reasons[0]
+    rolling = report.metrics.rolling  # one refresh a day answers as the daily protocol
+    assert rolling.all.served.value("recall@5") == answers.served.value("recall@5")
     page = (run.step("recall_gate") / "report.html").read_text()
     assert "a figure is a mean over sessions" in page
 
