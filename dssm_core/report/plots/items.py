@@ -34,23 +34,38 @@ def histograms(values: Mapping[str, Doubles], xlabel: str, file: PictureFile) ->
         axes.legend(loc="upper left", frameon=False)
 
 
+def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points (time, recall) with more recall than any point that takes at most their time, by
+    time.
+    """
+    best: list[tuple[float, float]] = []
+    for ms, recall in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or recall > best[-1][1]:
+            best.append((ms, recall))
+    return best
+
+
 def tradeoff(points: Sequence[tuple[str, float, float, bool]], file: PictureFile) -> None:
     """Recall of an index against its time, by search effort.
 
     points: label, recall, ms per query, whether it is the served index.
     """
     with figure(file, WIDE) as axes:
-        others = sorted(
-            ((ms, recall) for _, recall, ms, served in points if not served),
-            key=lambda point: point[1],
+        best = frontier([(ms, recall) for _, recall, ms, _ in points])
+        axes.plot(
+            *zip(*best, strict=True),
+            drawstyle="steps-post",
+            color="silver",
+            linewidth=1.2,
+            label="best recall up to a time",
         )
+        others = [(ms, recall) for _, recall, ms, served in points if not served]
         if others:
             axes.plot(
                 *zip(*others, strict=True),
-                ".-",
+                "o",
                 color="tab:grey",
-                markersize=8,
-                linewidth=1,
+                markersize=5,
                 label="other search efforts",
             )
         labelled = -1.0  # recall of the last label: labels must not overlap

@@ -32,8 +32,8 @@ def recall_curve(
             if name != "exact":  # its band would cover that of the served index
                 axes.fill_between(
                     lengths,
-                    curve - NORMAL_95 * error,
-                    curve + NORMAL_95 * error,
+                    np.maximum(curve - NORMAL_95 * error, 0),
+                    np.minimum(curve + NORMAL_95 * error, 1),
                     color=line.get_color(),
                     alpha=0.2,
                     linewidth=0,
@@ -45,7 +45,8 @@ def recall_curve(
             title=f"Recall by list length (k = {mark_k})",
         )
         axes.set_xlim(1, None)
-        axes.set_ylim(0, None)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylim(0, min(1, axes.get_ylim()[1]))
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 

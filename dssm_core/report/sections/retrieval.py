@@ -80,7 +80,7 @@ def index_tradeoff(subject: Subject) -> ReportSection:
         tables.append(ReportTable(head, tried, caption, numbers=True))
     says = [
         f"Up to {TIMED_QUERIES} queries ask for {measure.K} items each, in one batch; the fastest"
-        " of three passes counts."
+        " of three passes, after one that is not timed, counts."
     ]
     if found[0].exact:
         says.append(
@@ -121,7 +121,8 @@ def nearest_items(subject: Subject) -> ReportSection:
             (f"{label(other)} {value:.2f}", False)
             for other, value in zip(others, values, strict=True)
         ]
-        rows.append((f"{label(item)} ({counts[item]:,} clicks)", cells))
+        clicks = f"{counts[item]:,} click{'' if counts[item] == 1 else 's'}"
+        rows.append((f"{label(item)} ({clicks})", cells))
     says = [
         "From the most clicked item to the least clicked. If neighbours have nothing in common,"
         " check the features."

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dssm_core.report import plots
+from dssm_core.report.plots.items import frontier
 
 
 def is_png(file):
@@ -51,3 +52,8 @@ def test_recall_by_hour_is_drawn_with_gaps(tmp_path):
         tmp_path / "rolling.png",
     )
     assert is_png(tmp_path / "rolling.png")
+
+
+def test_the_frontier_holds_points_that_no_faster_point_beats():
+    points = [(3.0, 0.9), (1.0, 0.5), (2.0, 0.4), (2.0, 0.7), (4.0, 0.9), (5.0, 1.0)]
+    assert frontier(points) == [(1.0, 0.5), (2.0, 0.7), (3.0, 0.9), (5.0, 1.0)]
