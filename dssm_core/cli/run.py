@@ -109,9 +109,13 @@ def create_cli_run(config: Config, runs_folder: Path, run_id: str | None = None)
 
 def finish(run: Run, result: JSON) -> None:
     """Print the summary of a run, and promote its version if gate.promote_margin allows it."""
+    from dssm_core.errors import masked
     from dssm_core.operation import promotion
+    from dssm_core.tracking.client import tracking_uri
 
     screen.print_summary(result)
+    if result["version"]:
+        screen.print_use(masked(tracking_uri(run.runs)), run.config.model_name, result["version"])
     if result["version"] and (reason := promotion.alone(run)):
         model = run.config.model_name
         decide("promote", model, str(result["version"]), reason, promotion.GATE, run.runs)

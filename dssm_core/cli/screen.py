@@ -151,6 +151,17 @@ def print_summary(result: JSON, out: Console = console) -> None:
     out.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
 
 
+def print_use(uri: str, model: str, version: str, out: Console = console) -> None:
+    """Print Python that loads a registered version, ready to paste."""
+    lines = (
+        "from Python:",
+        f"  import mlflow; mlflow.set_tracking_uri({uri!r})",
+        f"  model = mlflow.pyfunc.load_model('models:/{model}/{version}')",
+    )
+    for line in lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def metrics_tables(result: JSON) -> dict[str, Table]:
     """Tables of users and items in the training set and of all traffic, by title: a row a system
     (served index, exact search, baselines, champion, best single list), a column a metric.

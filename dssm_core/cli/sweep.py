@@ -61,7 +61,8 @@ def sweep(
 
     A trial is judged by its served index on the last training days, never on the test day. The
     best combination then runs from the log to a registered model, as with `dssm run`. A trial
-    that fails does not stop the others.
+    that fails does not stop the others. A sweep needs a split by days (split.kind: days) with
+    two training days or more.
 
     A search by Optuna also accepts a range, `low..high`. Add ` log` if the values should be
     spread by ratio.
