@@ -1,4 +1,6 @@
-"""A link to MLflow in Airflow's menu, and a tab "MLflow runs" on the pages of Dags and Dag runs."""
+"""In Airflow's menu a link to MLflow and the page "Retrieval", and a tab "MLflow runs" on the pages
+of Dags and Dag runs.
+"""
 
 import os
 
@@ -20,6 +22,12 @@ class MlflowView(AirflowPlugin):
     external_views = (
         [
             {"name": "MLflow", "href": URL, "destination": "nav"},
+            {
+                "name": "Retrieval",
+                "href": "dssm/overview",
+                "destination": "nav",
+                "url_route": "retrieval",
+            },
             *(
                 {
                     "name": "MLflow runs",

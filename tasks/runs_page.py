@@ -7,26 +7,28 @@ runs. A plugin imports it, so it imports little at the top.
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
-from dssm_core.errors import masked
+from tasks import mlflow_api, overview
 from tasks.links import ReportLink, public
-from tasks.settings import DAG_TAG, RUN_TAG, mlflow_address, mlflow_credentials
+from tasks.settings import DAG_TAG, RUN_TAG
 
 SAFE = re.compile(
     r"[A-Za-z0-9_.~:+-]{1,250}"
 )  # what Airflow lets Dags and runs be called, and no quote
 HEADLINE = "headline/"  # metrics, see dssm_core/report/headline.py
 TRAINING = ("dssm_training", "dssm_sweep")  # the Dags that train
-MOST, TIMEOUT_S = 100, 10
+MOST = 100
+OVERVIEW = "/overview"
 VIEWS = {"dag": "dssm/runs?dag_id={DAG_ID}", "dag_run": "dssm/runs?dag_id={DAG_ID}&run_id={RUN_ID}"}
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """ASGI: GET /runs?dag_id=…&run_id=… for users who may read the runs of the Dag in Airflow."""
+    """ASGI: GET /runs?dag_id=…&run_id=… for users who may read the runs of the Dag in Airflow, and
+    GET /overview for those who may read the runs of dssm_training.
+    """
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
     from starlette.responses import HTMLResponse, PlainTextResponse
@@ -34,6 +36,10 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     request = Request(scope, receive)
     dag_id, run_id = request.query_params.get("dag_id", ""), request.query_params.get("run_id", "")
     try:
+        if request.url.path.endswith(OVERVIEW):
+            await authorize(request, TRAINING[0])
+            await HTMLResponse(overview.page(await overview.overview()))(scope, receive, send)
+            return
         if not SAFE.fullmatch(dag_id) or (run_id and not SAFE.fullmatch(run_id)):
             raise HTTPException(400, "give dag_id, and run_id of one of its runs")
         await authorize(request, dag_id)
@@ -72,51 +78,19 @@ def wanted(dag_id: str, run_id: str) -> str:
 
 async def found(dag_id: str, run_id: str) -> dict[str, Any]:
     """The newest MLflow runs of a Dag as rows, newest first; and the problem, if there is one."""
-    import httpx
-
-    uri = masked(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    if not uri.startswith("http"):
-        return {"rows": [], "problem": "MLFLOW_TRACKING_URI names no MLflow server"}
     try:
-        async with httpx.AsyncClient(
-            base_url=f"{mlflow_address()}/api/2.0/mlflow/",
-            timeout=TIMEOUT_S,
-            **mlflow_credentials(),
-        ) as client:
-            experiments = await _ask(client, "experiments/search", max_results=1000)
-            numbers = [each["experiment_id"] for each in experiments.get("experiments", [])]
-            asked = {
-                "experiment_ids": numbers,
-                "filter": wanted(dag_id, run_id),
-                "max_results": MOST,
-            }
-            runs = await _ask(
-                client, "runs/search", **asked, order_by=["attributes.start_time DESC"]
-            )
-    except (httpx.HTTPError, ValueError) as error:
-        return {
-            "rows": [],
-            "problem": f"MLflow at {uri} does not answer: {error or type(error).__name__}",
-        }
-    return {"rows": [row(each, uri) for each in runs.get("runs", [])], "problem": ""}
-
-
-async def _ask(client: Any, path: str, **asked: Any) -> dict[str, Any]:
-    answer = await client.post(path, json=asked)
-    answer.raise_for_status()
-    content: dict[str, Any] = answer.json()
-    return content
+        runs = await mlflow_api.newest_runs(wanted(dag_id, run_id), MOST)
+        return {"rows": [row(each, mlflow_api.address()) for each in runs], "problem": ""}
+    except mlflow_api.NoAnswer as error:
+        return {"rows": [], "problem": str(error)}
 
 
 def row(run: dict[str, Any], uri: str) -> dict[str, Any]:
     """The cells of an MLflow run, from its JSON in the format of the REST API."""
     from datetime import UTC, datetime
 
-    info, data = run["info"], run.get("data", {})
-    tags, params = (
-        {each["key"]: each["value"] for each in data.get(part, [])} for part in ("tags", "params")
-    )
-    metrics = {each["key"]: each["value"] for each in data.get("metrics", [])}
+    info = run["info"]
+    tags, params, metrics = (mlflow_api.pairs(run, part) for part in ("tags", "params", "metrics"))
     k = params.get("gate.k", "200")
     recall = f"{HEADLINE}recall_at_{k}"
     address = public(

@@ -6,6 +6,7 @@ runs are used.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
@@ -37,7 +38,6 @@ SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 _reached: set[str] = set()  # servers that have answered this process
 _environment_lock = threading.RLock()
@@ -84,6 +84,7 @@ def connect(runs: Path) -> MlflowClient:
         os.environ.setdefault(name, value)
     import mlflow
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = tracking_uri(runs)
     if uri.startswith("sqlite:"):
         runs.mkdir(parents=True, exist_ok=True)

@@ -98,15 +98,18 @@ def log_numbers(
 def copy_to_model(
     client: MlflowClient, run_id: str, model_id: str, names: Iterable[str], dataset: tuple[str, str]
 ) -> None:
-    """Log the newest points of metrics of a run for its logged model too. MLflow keeps a point
-    that the run has already once.
+    """Log the newest points of metrics of a run for its logged model too, with the dataset that
+    they were measured on.
+
+    MLflow has logged the same points for the model without a dataset, and refuses two points of the
+    same time.
     """
     from mlflow.entities import Metric
 
     histories = (client.get_metric_history(run_id, metric_name(name)) for name in names)
     newest = (points[-1] for points in histories if points)
     metrics = [
-        Metric(point.key, point.value, point.timestamp, point.step, model_id, *dataset)
+        Metric(point.key, point.value, point.timestamp + 1, point.step, model_id, *dataset)
         for point in newest
     ]
     client.log_batch(run_id, metrics=metrics)

@@ -13,7 +13,7 @@ import sys
 import httpx
 import pytest
 
-from tasks import runs_page
+from tasks import mlflow_api, runs_page
 from tests.conftest import REPO
 
 RUN = {
@@ -60,8 +60,8 @@ def mlflow(monkeypatch):
     """An MLflow that has one run; what it was asked."""
     asked = []
 
-    async def answer(client, path, **question):
-        asked.append((str(client.base_url), path, question))
+    async def answer(path, method="POST", **question):
+        asked.append((mlflow_api.mlflow_address(), path, question))
         return (
             {"experiments": [{"experiment_id": "7"}]}
             if path.startswith("experiments")
@@ -70,7 +70,7 @@ def mlflow(monkeypatch):
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000/")
     monkeypatch.setenv("MLFLOW_PUBLIC_URL", "https://people.example/ml")
-    monkeypatch.setattr(runs_page, "_ask", answer)
+    monkeypatch.setattr(mlflow_api, "ask", answer)
     return asked
 
 
@@ -85,7 +85,7 @@ def allowed(monkeypatch):
 def test_the_runs_of_a_dag_run_are_shown(mlflow, allowed):
     answer = get(dag_id="dssm_training", run_id="manual__2024-03-07T00:00:00+00:00")
     assert answer.status_code == 200
-    assert mlflow[0][:2] == ("http://mlflow:5000/api/2.0/mlflow/", "experiments/search")
+    assert mlflow[0][:2] == ("http://mlflow:5000", "experiments/search")
     assert mlflow[1][2]["experiment_ids"] == ["7"]
     assert (
         mlflow[1][2]["filter"] == "tags.`airflow.dag_id` = 'dssm_training'"
@@ -116,7 +116,7 @@ def test_an_mlflow_that_is_away_is_said(monkeypatch, allowed):
     async def away(*_, **__):
         raise httpx.ConnectError("refused")
 
-    monkeypatch.setattr(runs_page, "_ask", away)
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", away)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     assert "MLflow at http://mlflow:5000 does not answer: refused" in get(dag_id="a").text
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
@@ -178,10 +178,11 @@ def load_plugins(home, **env):
 def test_airflow_finds_the_view_and_imports_nothing_heavy_for_it(tmp_path):
     found = load_plugins(tmp_path, MLFLOW_TRACKING_URI="http://mlflow:5000")
     assert {(view["destination"], view["name"], view["href"]) for view in found["views"]} == {
+        ("nav", "Retrieval", "dssm/overview"),
         ("dag", "MLflow runs", "dssm/runs?dag_id={DAG_ID}"),
         ("dag_run", "MLflow runs", "dssm/runs?dag_id={DAG_ID}&run_id={RUN_ID}"),
     }
-    assert len({view["url_route"] for view in found["views"]}) == 2
+    assert len({view["url_route"] for view in found["views"]}) == 3
     assert found["apps"] == ["/dssm"]
     assert not {"torch", "pandas", "mlflow", "great_expectations", "duckdb", "faiss"} & set(
         found["modules"]

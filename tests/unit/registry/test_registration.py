@@ -11,6 +11,8 @@ from dssm_core.registry.check import check_version
 from dssm_core.registry.registration import register_model
 from dssm_core.registry.versions import FetchedVersion, fetch_champion, newer_day, open_model
 from dssm_core.report.to_mlflow import log_drift
+from dssm_core.report.verdict import log_verdict
+from dssm_core.runs.gate_report import GateReport
 from dssm_core.tracking.client import connect
 from dssm_core.tracking.runs import open_mlflow_run
 from tests.unit.conftest import PASSED, REJECTED, lose_answers
@@ -67,6 +69,29 @@ def test_registered_once_and_served_as_it_was_registered(fabricate, finish, tmp_
     answer = model.predict(pd.DataFrame({"user_id": np.array([3, 1])}), params={"k": 1})
     assert answer.item_ids.tolist() == [[30], [10]]
     assert not list(runs.rglob("*.pkl"))
+
+
+def test_the_version_and_its_logged_model_say_what_the_gate_said(fabricate, finish, tmp_path):
+    run = fabricate()
+    finish(run, "recall_gate", info=PASSED)
+    (tmp_path / "gate.json").write_text("{}")
+    log_verdict(run, tmp_path, GateReport.model_validate(PASSED))
+    run.step("x").mkdir()
+    info = register_model(run, run.step("x")).info
+    store = open_model(run.config.model_name, run.runs)
+    version = store.client.get_model_version(store.name, info["version"])
+    assert version.description.startswith("**The gate passed the model**\n\n| the same queries |")
+    assert len(version.tags) <= 9
+    (logged,) = store.client.search_logged_models(
+        [client(run).get_run(info["run_id"]).info.experiment_id]
+    )
+    assert logged.name == "dssm-made"
+    measured = {
+        (metric.value, metric.dataset_name)
+        for metric in logged.metrics
+        if metric.key == "headline/recall_at_200"
+    }
+    assert (1.0, "made-test") in measured
 
 
 def test_a_later_run_finds_what_the_champions_window_was_like(fabricate, finish, tmp_path):

@@ -1,0 +1,146 @@
+"""The page "Retrieval" in Airflow's menu: for each model, which version is champion and since when,
+its recall day by day, the age of its index, what waits for a decision, and the last failures.
+
+It reads the history of decisions in the runs folder, and MLflow. A plugin imports it, so it imports
+little at the top.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks import mlflow_api
+from tasks.links import public
+from tasks.settings import refreshed_folder, runs_folder
+
+HEADLINE = "headline/"  # metrics, see dssm_core/report/headline.py
+PREFIX = "dssm-"  # of registered models: the rest is the name of the experiment
+DAY_TAG, DECISION_TAG, VERSION_TAG = "dssm.test_day", "dssm.decision.action", "dssm.version"
+DAYS, FAILURES, RUNS = 30, 5, 500
+WIDTH, HEIGHT = 560, 150  # of the plot, in pixels
+LINES = {"": "served", "_best_baseline": "best baseline", "_champion": "champion then"}
+
+
+async def overview() -> dict[str, Any]:
+    """What the page shows: the models, and the problem if MLflow does not answer."""
+    try:
+        found = await mlflow_api.ask("registered-models/search", "GET", max_results=100)
+        runs = await mlflow_api.newest_runs("", RUNS)
+        models = [
+            await _model(each, runs)
+            for each in found.get("registered_models", [])
+            if each["name"].startswith(PREFIX)
+        ]
+        return {"models": models, "failures": _failures(runs), "problem": ""}
+    except mlflow_api.NoAnswer as error:
+        return {"models": [], "failures": [], "problem": str(error)}
+
+
+async def _model(entity: Mapping[str, Any], runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    name = entity["name"]
+    champion = {each["alias"]: each["version"] for each in entity.get("aliases", [])}.get(
+        "champion", ""
+    )
+    query = {"filter": f"name = '{name}'", "max_results": 100}
+    answer = await mlflow_api.ask("model-versions/search", "GET", **query)
+    tags = {
+        each["version"]: {tag["key"]: tag["value"] for tag in each.get("tags", [])}
+        for each in answer.get("model_versions", [])
+    }
+    return {
+        "name": name,
+        "champion": champion,
+        "day": tags.get(champion, {}).get(DAY_TAG, ""),
+        "reign": _reign(name, champion),
+        "refreshed": _refreshed(name),
+        "waiting": [number for number, own in sorted(tags.items()) if DECISION_TAG not in own],
+        "plot": plot(_by_day(runs, f"{name}/")),
+    }
+
+
+def _reign(model: str, champion: str) -> dict[str, str]:
+    """Since when, by whom and why the version is champion; empty if the history does not know."""
+    from dssm_core.operation.history import history, reigns
+
+    found = reigns(history(model, runs_folder()))
+    if not found or found[-1].version != champion:
+        return {}
+    since = f"{found[-1].since:%Y-%m-%d %H:%M} UTC"
+    return {"since": since, "by": found[-1].by, "reason": found[-1].reason}
+
+
+def _refreshed(model: str) -> str:
+    """The time as of which the champion's index was refreshed last; empty if it never was."""
+    file = Path(refreshed_folder()) / model / "current" / "lineage.json"
+    return str(json.loads(file.read_bytes())["as_of"]) if file.is_file() else ""
+
+
+def _by_day(runs: Sequence[dict[str, Any]], version: str) -> list[tuple[str, dict[str, float]]]:
+    """The headline recalls of the newest registered run of each test day, oldest day first.
+
+    version: what the tag of the version begins with.
+    """
+    newest: dict[str, dict[str, float]] = {}
+    for run in runs:  # newest first
+        tags, metrics = mlflow_api.pairs(run, "tags"), mlflow_api.pairs(run, "metrics")
+        k = mlflow_api.pairs(run, "params").get("gate.k", "200")
+        recall = f"{HEADLINE}recall_at_{k}"
+        if tags.get(VERSION_TAG, "").startswith(version) and recall in metrics:
+            values = {
+                title: metrics[recall + of] for of, title in LINES.items() if recall + of in metrics
+            }
+            newest.setdefault(tags.get(DAY_TAG, ""), values)
+    return sorted(newest.items())[-DAYS:]
+
+
+def plot(days: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str, Any]:
+    """Lines of recall by day for an SVG: points `x,y` in pixels, and the newest values.
+
+    days: the values of each day by line, oldest first.
+    """
+    step = WIDTH / max(1, len(days) - 1)
+    lines = []
+    for title in LINES.values():
+        points = [
+            (number * step, HEIGHT * (1 - values[title]))
+            for number, (_, values) in enumerate(days)
+            if title in values
+        ]
+        if points:
+            drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+            value = f"{1 - points[-1][1] / HEIGHT:.3f}"
+            lines.append({"title": title, "points": drawn, "last": points[-1], "value": value})
+    names = [day for day, _ in days]
+    return {"lines": lines, "first": names[0] if names else "", "last": names[-1] if names else ""}
+
+
+def _failures(runs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """The newest failed runs: name, page and the first line of the error."""
+    uri = mlflow_api.address().rstrip("/")
+    failed = [run for run in runs if run["info"]["status"] == "FAILED"][:FAILURES]
+    return [
+        {
+            "name": run["info"].get("run_name") or run["info"]["run_id"],
+            "page": public(
+                f"{uri}/#/experiments/{run['info']['experiment_id']}/runs/{run['info']['run_id']}"
+            ),
+            "error": mlflow_api.pairs(run, "tags").get("error", "").partition("\n")[0],
+        }
+        for run in failed
+    ]
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The page as HTML; everything in it is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    template = environment.get_template("overview.html")
+    return template.render(**found, width=WIDTH, height=HEIGHT)

@@ -1,0 +1,109 @@
+"""The page "Retrieval": champion, waiting versions, recall by day, failures, and empty states."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from dssm_core.operation.history import Decision, append, history_file
+from tasks import mlflow_api, overview
+
+CHAMPION = {
+    "name": "dssm-demo",
+    "aliases": [{"alias": "champion", "version": "2"}, {"alias": "challenger", "version": "3"}],
+}
+DECIDED = {"key": "dssm.decision.action", "value": "promote"}
+
+
+def run(day, recall, version, status="FINISHED", **more):
+    metrics = {"headline/recall_at_50": recall, "headline/recall_at_50_best_baseline": 0.25}
+    tags = {"dssm.test_day": day, "dssm.version": version, **more}
+    return {
+        "info": {"run_id": "r", "run_name": day, "experiment_id": "7", "status": status},
+        "data": {
+            "params": [{"key": "gate.k", "value": "50"}],
+            "tags": [{"key": key, "value": value} for key, value in tags.items()],
+            "metrics": [{"key": key, "value": value} for key, value in metrics.items()],
+        },
+    }
+
+
+@pytest.fixture
+def found(monkeypatch, tmp_path):
+    """A function: the answers of MLflow -> what the page shows."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    monkeypatch.setenv("DSSM_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "runs" / "history").mkdir(parents=True)
+
+    def get(models=(), versions=(), runs=()):
+        answers = {
+            "registered-models/search": {"registered_models": list(models)},
+            "model-versions/search": {"model_versions": list(versions)},
+            "experiments/search": {"experiments": [{"experiment_id": "7"}]},
+            "runs/search": {"runs": list(runs)},
+        }
+
+        async def answer(path, method="POST", **asked):
+            return answers[path]
+
+        monkeypatch.setattr(mlflow_api, "ask", answer)
+        return asyncio.run(overview.overview())
+
+    return get
+
+
+def test_it_says_who_is_champion_since_when_and_what_waits(found, tmp_path):
+    at = datetime(2024, 3, 8, 9, 30, tzinfo=UTC)
+    decision = Decision(
+        at=at, action="promote", version="2", by="ann", reason="<b>good</b>", champion="2",
+        previous="1",
+    )  # fmt: skip
+    append(history_file("dssm-demo", tmp_path / "runs"), decision)
+    current = tmp_path / "refreshed" / "dssm-demo" / "current"
+    current.mkdir(parents=True)
+    (current / "lineage.json").write_text(json.dumps({"as_of": "2024-03-08T12:00:00Z"}))
+    versions = [
+        {"version": "2", "tags": [DECIDED, {"key": "dssm.test_day", "value": "2024-03-07"}]},
+        {"version": "3", "tags": []},
+    ]
+    runs = [
+        run("2024-03-08", 0.5, "dssm-demo/3"),
+        run("2024-03-08", 0.1, "dssm-demo/2"),  # an older run of the same day
+        run("2024-03-07", 0.75, "dssm-demo/2"),
+        run("2024-03-06", 0.9, "dssm-other/1"),
+        run("2024-03-05", 0.9, "", status="FAILED", error="no rows\nmore"),
+    ]
+    shown = found([CHAMPION, {"name": "another"}], versions, runs)
+    (model,) = shown["models"]
+    assert (model["champion"], model["day"], model["waiting"]) == ("2", "2024-03-07", ["3"])
+    assert model["reign"] == {
+        "since": "2024-03-08 09:30 UTC",
+        "by": "ann",
+        "reason": "<b>good</b>",
+    }
+    assert model["refreshed"] == "2024-03-08T12:00:00Z"
+    served, baseline = model["plot"]["lines"]
+    half, quarter = overview.HEIGHT / 2, overview.HEIGHT / 4
+    assert served["points"] == f"0.0,{quarter:.1f} {overview.WIDTH:.1f},{half:.1f}"
+    assert (served["value"], baseline["value"]) == ("0.500", "0.250")
+    assert [failure["error"] for failure in shown["failures"]] == ["no rows"]
+    page = overview.page(shown)
+    assert "Version 2 is champion" in page
+    assert "decided by ann: &lt;b&gt;good&lt;/b&gt;" in page
+    assert "Waits for a decision: version 3." in page
+
+
+def test_empty_states_say_what_to_do(found):
+    assert "trigger the Dag <b>dssm_training</b>" in overview.page(found())
+    page = overview.page(found([{"name": "dssm-demo"}], [{"version": "1"}]))
+    assert "There is no champion yet: answer the review" in page
+    assert "Waits for a decision: version 1." in page
+    assert "No run has failed." in page
+
+
+def test_an_mlflow_that_is_away_is_said(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert "names no MLflow server" in overview.page(asyncio.run(overview.overview()))
