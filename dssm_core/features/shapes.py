@@ -29,14 +29,25 @@ def rounded_up(count: int, steps: int = 4) -> int:
 def distinct(codes: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """The distinct codes [d], ascending, and the place of each code among them.
 
-    codes: int64 of any shape, with at most `most` distinct values. With fixed shapes d is the
-    smaller of `most` and the number of codes, and 0 fills the rest.
+    codes: int64 of any shape, from 0 to `most` - 1. With fixed shapes d is the smaller of `most`
+    and the number of codes, and 0 fills the rest.
     """
     if not fixed(codes.device):
-        values, place = codes.unique(return_inverse=True)
-        return values, place
+        return _distinct_values(codes, most)
     ordered, order = codes.flatten().sort()
     new = (ordered[1:] != ordered[:-1]).cumsum(0)
     place = torch.cat([torch.zeros_like(ordered[:1]), new])
     values = ordered.new_zeros(min(most, len(ordered))).scatter(0, place, ordered)
     return values, torch.empty_like(place).scatter(0, order, place).view(codes.shape)
+
+
+def _distinct_values(codes: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The distinct codes and the place of each code, without padding. Many codes are marked in a
+    table of `most` codes, which is faster than to sort them.
+    """
+    if most > codes.numel():
+        values, place = codes.unique(return_inverse=True)
+        return values, place
+    held = torch.zeros(most, dtype=torch.bool, device=codes.device)
+    held[codes] = True
+    return held.nonzero().squeeze(1), (held.cumsum(0) - 1)[codes]

@@ -26,6 +26,7 @@ CUBLAS = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS reads it before its first product
 FILL = "fill_uninitialized_memory"
 GIB = 1 << 30
 FLOAT = 4  # bytes
+CODES = 6  # numbers as large as a float that the codes and places of a candidate are
 
 
 def choose_device(name: str) -> torch.device:
@@ -137,9 +138,14 @@ def _batch(config: Config, prepared: Prepared) -> list[MemoryPart]:
     own = any(sampler.own for sampler in samplers)
     drawn = [events if sampler.from_batch else config.train.negatives for sampler in samplers]
     candidates = prepared.schema.items if loss.whole_catalogue else sum(drawn)
-    vectors = events * candidates if own else events + candidates
     logits = events * candidates
+    vectors = events + candidates
     held = min(logits, LOGITS_AT_ONCE["cuda"]) if not own and _in_chunks(loss) else 3 * logits
+    if own:  # see _of_events in training/objective.py
+        distinct = min(prepared.schema.items, logits)
+        by_place = distinct <= candidates * config.model.dim
+        vectors = events + (distinct if by_place else logits)
+        held += CODES * logits + (2 * events * distinct if by_place else 0)
     return [
         MemoryPart(
             2 * vectors * config.model.dim * FLOAT,

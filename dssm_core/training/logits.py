@@ -72,7 +72,7 @@ class BatchVectors(NamedTuple):
 
     user: Tensor  # [n, D], or [B, D] if several events share a user
     own: Tensor  # [n, D], the events' own items
-    candidate: Tensor  # [C, D], or [n, C, D] if each event has its own candidates
+    candidate: Tensor  # [C, D], or [n, C, D] if each event has its own candidates; see `place`
     temperature: Tensor  # []
     own_items: Tensor  # [n]
     candidate_items: Tensor  # [C] or [n, C]
@@ -86,6 +86,9 @@ class BatchVectors(NamedTuple):
     availability: Availability | None = None  # None if all items are always available
     present: Tensor | None = None  # [n], which events are not padding; None if all
     weight: Tensor | None = None  # [n], weight of each event; None if all weigh 1
+    place: Tensor | None = (
+        None  # [n, C], the rows of `candidate` that are each event's own candidates
+    )
 
     @property
     def total_weight(self) -> Tensor | int:
@@ -129,7 +132,7 @@ class BatchVectors(NamedTuple):
         if self.rows is not None:
             user = user.index_select(0, self.rows)
             left_out = left_out[self.rows] if self.candidate_items.dim() == 1 else left_out
-        positive, negative = logits(user, self.own, self.candidate, self.temperature)
+        positive, negative = logits(user, self.own, self.candidate, self.temperature, self.place)
         negative = negative.masked_fill(left_out, -torch.inf)
         real = None if self.present is None else (self.candidate_items > 0).sum(-1)
         return Logits(
@@ -193,14 +196,22 @@ def similarity(user: Tensor, item: Tensor) -> Tensor:
 
 
 def logits(
-    user: Tensor, item: Tensor, candidate: Tensor, temperature: Tensor
+    user: Tensor,
+    item: Tensor,
+    candidate: Tensor,
+    temperature: Tensor,
+    place: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Similarities divided by the temperature.
 
-    user, item: [B, D]; candidate: [C, D] or [B, C, D] → positive [B], negative [B, C].
+    user, item: [B, D]; candidate: [C, D] or [B, C, D]; place: [B, C], the candidates of each event
+    as rows of `candidate` [d, D] → positive [B], negative [B, C].
     """
     positive = (user.float() * item.float()).sum(1) / temperature
-    return positive, similarity(user, candidate) / temperature
+    negative = similarity(user, candidate)
+    if place is not None:
+        negative = negative.gather(1, place)
+    return positive, negative / temperature
 
 
 def importance_weighted(batch: Logits) -> Logits:

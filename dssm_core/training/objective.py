@@ -112,26 +112,30 @@ class Objective:
         batch = self.examples.take(rows, generator)
         candidates = self._candidates(batch.bucket, batch.events, generator)
         compared = self._compare(model, batch, candidates, generator)
-        fused = self.loss.fused(compared) if compared.candidate.dim() == 2 else None
+        fused = self.loss.fused(compared) if compared.candidate_items.dim() == 1 else None
         return cast(Tensor, self.loss(compared.logits) if fused is None else fused)
 
     def _compare(
         self, model: TwoTower, batch: Batch, candidates: Candidates, generator: torch.Generator
     ) -> BatchVectors:
-        """Embed each event's user, its own item and the candidates; each distinct item once."""
+        """Embed each event's user, its own item and the candidates; each distinct item once.
+
+        Of candidates that each event has for itself, most occur several times in a batch. Scores of
+        the distinct ones, [n, d], are then far fewer numbers than vectors of all, [n, C, D].
+        """
         events = batch.events
         if batch.positions is None:
             users = model.users(batch.inputs)
         else:
             users = model.users(batch.inputs, True).flatten(0, 1)[batch.positions]
         codes = torch.cat([events.item, candidates.items.flatten()])
-        vectors = self._embed_items(model, codes, batch.bucket, generator)
-        own, others = vectors.split([len(events.item), candidates.items.numel()])
+        vectors, row = self._embed_items(model, codes, batch.bucket, generator)
+        own, candidate, place = _of_events(vectors, row, candidates.items)
         temperature = model.temperature
         return BatchVectors(
             user=users,
             own=own,
-            candidate=others.view(*candidates.items.shape, -1),
+            candidate=candidate,
             temperature=torch.ones_like(temperature) if self.loss.on_scores else temperature,
             own_items=events.item,
             candidate_items=candidates.items,
@@ -145,6 +149,7 @@ class Objective:
             availability=self._availability(batch, candidates.items, len(users)),
             present=events.item > 0 if self.masked else None,
             weight=events.weight,
+            place=place,
         )
 
     def _availability(self, batch: Batch, items: Tensor, users: int) -> Availability | None:
@@ -165,8 +170,10 @@ class Objective:
 
     def _embed_items(
         self, model: TwoTower, codes: Tensor, bucket: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Item vectors as of the bucket's refresh. codes: [n] → [n, D] float32."""
+    ) -> tuple[Tensor, Tensor]:
+        """Vectors of the distinct items as of the bucket's refresh, and the row of each item among
+        them. codes: [n] → [d, D] float32, [n].
+        """
         items, row = shapes.distinct(codes, len(self.log.created))
         as_of = self.times[bucket]
         features = self.config.features
@@ -175,8 +182,7 @@ class Objective:
         if dropout:
             noise = torch.rand(items.shape, generator=generator, device=items.device)
             inputs = inputs._replace(item=torch.where(noise >= dropout, items, 0))
-        # index_select: its gradient is summed in a fixed order, and here in full precision.
-        return model.items(inputs).float().index_select(0, row)
+        return model.items(inputs).float(), row
 
     def _candidates(self, bucket: Tensor, events: Events, generator: torch.Generator) -> Candidates:
         """Draw the candidates of a batch from all samplers; without samplers, all items."""
@@ -200,3 +206,21 @@ class Objective:
         from_batch = any(sampler.from_batch for sampler in self.samplers.values())
         candidate_users = torch.cat(users) if from_batch else None
         return Candidates(side_by_side(parts), bucket, candidate_users, samplers)
+
+
+def _of_events(
+    vectors: Tensor, row: Tensor, candidates: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The `own`, `candidate` and `place` of BatchVectors. vectors: [d, D], of distinct items; row:
+    those of the n events' items, then those of the candidates, [C] or [n, C].
+
+    If each event has its own candidates, their vectors [n, C, D] are made only if they are fewer
+    numbers than the scores of all distinct items, [n, d].
+    """
+    n = len(row) - candidates.numel()
+    if candidates.dim() == 2 and len(vectors) <= candidates.shape[1] * vectors.shape[1]:
+        own = vectors.index_select(0, row[:n])
+        return own, vectors, row[n:].view(candidates.shape)
+    # index_select: its gradient is summed in a fixed order, and here in full precision.
+    own, others = vectors.index_select(0, row).split([n, candidates.numel()])
+    return own, others.view(*candidates.shape, -1), None

@@ -92,17 +92,35 @@ def test_memory_by_hand(run, prepared):
     assert train.batch_size < len(prepared.log.item)
 
 
+def test_memory_of_own_candidates_by_hand(run, prepared):
+    """Scores of all events and distinct items, if these are fewer numbers than all vectors."""
+    raw = run.config.model_dump(mode="json") | {"sampler": {"kind": "unseen"}}
+    train, dim, items = run.config.train, run.config.model.dim, prepared.schema.items
+    config = type(run.config).model_validate(raw)
+    vectors, logits = (part.size for part in memory_parts(config, prepared)[2:])
+    pairs = train.batch_size * train.negatives
+    assert items <= train.negatives * dim
+    assert vectors == 2 * (train.batch_size + items) * dim * 4
+    assert logits == (9 * pairs + 2 * train.batch_size * items) * 4
+    raw["train"] |= {"negatives": 1}
+    raw["model"] |= {"dim": 2}
+    config = type(run.config).model_validate(raw)
+    vectors, logits = (part.size for part in memory_parts(config, prepared)[2:])
+    assert vectors == 2 * (train.batch_size + train.batch_size) * 2 * 4
+    assert logits == 9 * train.batch_size * 4
+
+
 @pytest.mark.parametrize(
     ("changes", "setting"),
     [
         ({"train__negatives": 90_000_000, "loss": {"kind": "bce"}}, "Lower train.batch_size"),
         (
             {
-                "train__negatives": 400_000,
+                "train__negatives": 3_000_000,
                 "train__batch_size": 4096,
                 "sampler": {"kind": "unseen"},
             },
-            "Lower train.negatives",
+            "Lower train.batch_size",
         ),
         ({"features__id_dim": 60_000_000}, "Lower features.id_dim"),
     ],

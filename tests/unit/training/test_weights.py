@@ -227,7 +227,7 @@ def test_the_rest_of_a_users_items_counts_by_weight(prepared_run):
     batch = objective.examples.take(rows, torch.Generator().manual_seed(3))
     users = model.users(batch.inputs)
     items = torch.arange(1, len(objective.log.created))
-    found = objective._embed_items(model, items, batch.bucket, torch.Generator())
+    found, _ = objective._embed_items(model, items, batch.bucket, torch.Generator())
     logits = users[batch.rows] @ found.T / model.temperature
     own = torch.zeros(len(users), len(items) + 1, dtype=torch.bool)
     own[batch.rows, batch.events.item] = True
