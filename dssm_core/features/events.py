@@ -25,7 +25,9 @@ class Events:
 
     bucket: index of the refresh that the event belongs to. as_of: ms, the time of the user's
     history and of the item activity. weight: float32, how much the event counts in the loss; None
-    if all events count 1. row: the row of the log; None if nobody asked for it.
+    if all events count 1. row: the row of the log; None if nobody asked for it. impression: the
+    impression that the event is of, 0 if it is of none (see `Interactions`); None if the log has no
+    impressions.
     """
 
     user: Tensor
@@ -34,6 +36,21 @@ class Events:
     as_of: Tensor
     weight: Tensor | None = None
     row: Tensor | None = None
+    impression: Tensor | None = None
+
+    @classmethod
+    def of(cls, log: Interactions, rows: Tensor, bucket: Tensor, as_of: Tensor) -> Self:
+        """Some interactions as events. rows: numbers [n], or bool for each interaction; bucket,
+        as_of: [n].
+        """
+        return cls(
+            log.user[rows],
+            log.item[rows],
+            bucket,
+            as_of,
+            log.weight[rows] if log.weighted else None,
+            impression=log.impression[rows] if log.has_impressions else None,
+        )
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The events with every tensor changed in the same way, such as `part[rows]`."""
@@ -78,9 +95,8 @@ def _events(
     log: Interactions, chosen: Tensor, bucket: Tensor, as_of: Tensor, with_rows: bool
 ) -> Events:
     """The chosen interactions that have a weight above 0. All [n]."""
-    every = Events(log.user, log.item, bucket, as_of, log.weight if log.weighted else None)
     rows = chosen & log.counts
-    events = every.each(lambda part: part[rows])
+    events = Events.of(log, rows, bucket[rows], as_of[rows])
     return replace(events, row=rows.nonzero().squeeze(1)) if with_rows else events
 
 

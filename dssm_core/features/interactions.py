@@ -28,6 +28,8 @@ class Interactions:
     available_*: [items + 1] int64 ms, an item is available at available_from <= time <
     available_until; [0] if all items always are.
     weight: [n] float32, how much a row counts in the loss of training; [0] if all count 1.
+    impression: [n] int64, the impression that a row is of, from 1 on; 0 if it is of none in which
+    its user was shown something else; [0] if there are no impressions. shown_impression: [m].
     by_user, by_item: the rows by code and time, if they are stored; else they are sorted when they
     are needed.
     """
@@ -44,6 +46,8 @@ class Interactions:
     available_from: Tensor = field(default_factory=_none)
     available_until: Tensor = field(default_factory=_none)
     weight: Tensor = field(default_factory=_none)
+    impression: Tensor = field(default_factory=_none)
+    shown_impression: Tensor = field(default_factory=_none)
     by_user: CodeRows | None = field(default=None, metadata={"derived": True})
     by_item: CodeRows | None = field(default=None, metadata={"derived": True})
 
@@ -58,12 +62,11 @@ class Interactions:
         there.
         """
         kept = int(torch.searchsorted(self.time, as_of))
-        names = ("user", "item", "time", "context", "weight")
+        names = ("user", "item", "time", "context", "weight", "impression")
         parts = {name: getattr(self, name)[:kept] for name in names}
         seen = int(torch.searchsorted(self.shown_time, as_of))
-        shown = {
-            name: getattr(self, name)[:seen] for name in ("shown_user", "shown_item", "shown_time")
-        }
+        shown_names = ("shown_user", "shown_item", "shown_time", "shown_impression")
+        shown = {name: getattr(self, name)[:seen] for name in shown_names}
         return replace(
             self,
             **parts,
@@ -83,6 +86,7 @@ class Interactions:
             time=self.time[kept],
             context=self.context[kept],
             weight=self.weight[kept] if self.weighted else self.weight,
+            impression=self.impression[kept] if self.has_impressions else self.impression,
             by_user=None,
             by_item=None,
         )
@@ -98,6 +102,8 @@ class Interactions:
         kept = self.shown_item < codes
         for name in ("shown_user", "shown_item", "shown_time"):
             parts[name] = getattr(self, name)[kept]
+        if self.has_impressions:
+            parts["shown_impression"] = self.shown_impression[kept]
         return replace(self, **parts)
 
     def last_of_each(self) -> Tensor:
@@ -113,6 +119,11 @@ class Interactions:
     def weighted(self) -> bool:
         """Whether rows have weights."""
         return len(self.weight) > 0
+
+    @property
+    def has_impressions(self) -> bool:
+        """Whether rows have impressions."""
+        return len(self.impression) > 0
 
     @property
     def counts(self) -> Tensor:

@@ -37,7 +37,7 @@ class TimeKeys:
 
     def before(self, code: Tensor, moment: Tensor) -> Tensor:
         """Number of keys below (code, moment): where the code's rows before a moment (ms) end.
-        2 x [n] → [n]
+        2 x [n] → [n], or code [n, m] and moment [n, 1] → [n, m].
         """
         rank = torch.searchsorted(self.times, moment.contiguous())
         return torch.searchsorted(self.keys, code * (len(self.times) + 1) + rank)

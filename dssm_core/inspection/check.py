@@ -181,7 +181,8 @@ def _warnings(run: Run, held: Examples, data: EvaluationData, split: JSON) -> It
     """What may make the model worse than it could be, a sentence each."""
     config = run.config
     yield from run.need("validate_data").info["drift"]
-    yield from notes(config.train, 0, held.count, held.left_out)
+    sources = run.need("sample_negatives").info.get("drawn_from", {})
+    yield from notes(config.train, 0, held.count, held.left_out, sources)
     asked = _judged(config, data)
     if len(data.all.codes) and not data.all.codes.any():
         yield from _sessions(config)

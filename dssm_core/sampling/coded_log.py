@@ -16,7 +16,7 @@ import torch
 from duckdb import DuckDBPyConnection
 from torch import Tensor
 
-from dssm_core.columns import ITEM, LABEL, ROW, TIME, USER
+from dssm_core.columns import IMPRESSION, ITEM, LABEL, ROW, TIME, USER
 from dssm_core.config import Features, Resources, Weight
 from dssm_core.data.database import one_row, write_parquet
 from dssm_core.data.sql import identifier, numbered_rows, parquet
@@ -33,13 +33,14 @@ from dssm_core.features.tensors import create_tensors, from_named
 from dssm_core.runs.layout import CODE_ROWS_FILE, LOG_FILE
 from dssm_core.runs.memory import GIB, SHARE_OF_DUCKDB, Memory, require
 
-BYTES_A_ROW = 80  # of coded rows while they are sorted
+BYTES_A_ROW = 100  # of coded rows while they are sorted
 BYTES_A_TABLE_ROW = 1000  # of users or items while they are coded
 BYTES_A_VECTOR_NUMBER = 24  # of vectors while they are coded
 VECTOR_COPIES = 2  # of all vectors while their file is written
 BYTES_AN_ID = 250  # what an id takes until the step ends, with its columns
 BYTES_OF_LIBRARIES = 300 * 2**20
 CODES = ("user", "item", "time")  # columns of the coded rows, before those of the context
+OPTIONAL = ("weight", "impression")  # columns of some logs, after the codes
 
 
 def open_train(con: DuckDBPyConnection, train: Path, catalogue: Path | None) -> None:
@@ -51,6 +52,24 @@ def open_train(con: DuckDBPyConnection, train: Path, catalogue: Path | None) -> 
     if catalogue:
         listed += f" AND {ITEM} IN (SELECT {ITEM} FROM {parquet(catalogue)})"
     con.execute(f"CREATE VIEW listed AS {listed}")
+
+
+def code_impressions(con: DuckDBPyConnection) -> int:
+    """Create the table `impressions` of what was shown to a user together, with codes from 1 on in
+    the order of the log, for impressions that hold both a positive and a row of label 0. Returns
+    their number.
+
+    A user and an `impression_id` make an impression: an id of two users is two impressions.
+    """
+    held = IMPRESSION in con.table("train").columns
+    name = f"nullif(trim(CAST({IMPRESSION} AS VARCHAR)), '')" if held else "NULL"
+    con.execute(
+        f"CREATE TABLE impressions AS SELECT {USER}, {name} AS {IMPRESSION},"
+        f" row_number() OVER (ORDER BY min({ROW})) AS code FROM train WHERE {name} IS NOT NULL"
+        f" GROUP BY 1, 2 HAVING count(DISTINCT {LABEL}) = 2"
+    )
+    (number,) = one_row(con, "SELECT count(*) FROM impressions")
+    return int(number)
 
 
 def fit_ids(
@@ -161,18 +180,22 @@ def write_log(
     rows_at_once = memory.rows(BYTES_A_ROW)
     context = [feature.column for feature in features.columns.context]
     positives = scratch / "positives.parquet"
-    n = write_parquet(con, _coded("listed", context, weight), positives)
+    impressions = code_impressions(con) > 0
+    n = write_parquet(con, _coded("listed", context, weight, impressions), positives)
     shown = scratch / "shown.parquet"
-    m = write_parquet(con, _coded(f"(SELECT * FROM train WHERE {LABEL} = 0)", []), shown)
+    not_taken = f"(SELECT * FROM train WHERE {LABEL} = 0)"
+    m = write_parquet(con, _coded(not_taken, [], impressions=impressions), shown)
     whole = {"created": creation_times(items, ids[ITEM]), "window": torch.tensor(window)}
     whole |= availability(items, ids[ITEM])
-    optional = ("available_from", "available_until", "weight")
+    optional = ("available_from", "available_until", *OPTIONAL, "shown_impression")
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(optional, (0,))
     shapes |= {name: values.shape for name, values in whole.items()}
     shapes |= dict.fromkeys(CODES, (n,)) | {f"shown_{name}": (m,) for name in CODES}
     shapes["context"] = (n, len(context))
     if weight:
         shapes["weight"] = (n,)
+    if impressions:
+        shapes |= {"impression": (n,), "shown_impression": (m,)}
     named = {f"log.{name}": (torch.int64, shape) for name, shape in shapes.items()}
     named["log.weight"] = (torch.float32, shapes["weight"])
     parts = create_tensors(work / LOG_FILE, named)
@@ -203,9 +226,11 @@ def unlisted(con: DuckDBPyConnection, listed: int) -> int:
     return int(positives) - listed
 
 
-def _coded(rows: str, context: Sequence[str], weight: Weight | None = None) -> str:
+def _coded(
+    rows: str, context: Sequence[str], weight: Weight | None = None, impressions: bool = False
+) -> str:
     """SQL: user, item, time and context codes of rows whose user and item have a code, in order,
-    and the column `weight` if there are weights.
+    and the columns `weight` if there are weights and `impression` if there are impressions.
     """
     selected = ["user_ids.code AS user", "item_ids.code AS item", f"log.{TIME} AS time"]
     joined = [f"{rows} AS log JOIN user_ids USING ({USER}) JOIN item_ids USING ({ITEM})"]
@@ -216,6 +241,10 @@ def _coded(rows: str, context: Sequence[str], weight: Weight | None = None) -> s
         joined.append(f"JOIN {table} ON {same}")
     if weight:
         selected.append(f"{weight_sql(weight, 'log.')} AS weight")
+    if impressions:
+        selected.append("coalesce(impressions.code, 0) AS impression")
+        same = f"trim(CAST(log.{IMPRESSION} AS VARCHAR)) = impressions.{IMPRESSION}"
+        joined.append(f"LEFT JOIN impressions ON log.{USER} = impressions.{USER} AND {same}")
     return f"SELECT {', '.join(selected)} FROM {' '.join(joined)} ORDER BY log.{ROW}"
 
 
@@ -228,7 +257,7 @@ def _fill(parts: dict[str, Tensor], prefix: str, coded: Path, rows_at_once: int)
             name: torch.from_numpy(column.to_numpy().copy())
             for name, column in zip(batch.schema.names, batch.columns, strict=True)
         }
-        for name in (*CODES, "weight"):
+        for name in (*CODES, *OPTIONAL):
             if name in columns:
                 parts[prefix + name][rows] = columns.pop(name)
         for number, values in enumerate(columns.values()):

@@ -49,7 +49,7 @@ from dssm_core.sampling.coded_log import (
     unlisted,
     write_log,
 )
-from dssm_core.sampling.sampler_tables import fit_sampler_tables, samplers_of
+from dssm_core.sampling.sampler_tables import drawn_from, fit_sampler_tables, samplers_of
 
 SCALE_PAIRS = 100_000  # (item, refresh) pairs in the mean and deviation of the activity
 
@@ -110,6 +110,8 @@ def sample_negatives(run: Run, work: Path) -> Outcome:
         if missing := rows_without_vector(part.numeric[1:], columns[side]):
             rows[f"{side}s_without_vector"] = missing
     info = {"sampler": config.sampler.kind, "refreshes": len(bucket_times(config, log))}
+    if sources := drawn_from(config, log, tables_of_samplers):
+        info["drawn_from"] = sources
     return Outcome(rows, info)
 
 

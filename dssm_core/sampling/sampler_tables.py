@@ -10,6 +10,7 @@ from dssm_core import families
 from dssm_core.config import Config
 from dssm_core.families import LOSSES, SAMPLERS
 from dssm_core.features.dataset import bucket_times, selection_log
+from dssm_core.features.events import training_events
 from dssm_core.features.interactions import Interactions
 from dssm_core.runs.layout import SAMPLER_FILE
 from dssm_core.sampling.samplers.protocol import FittedIds, Sampler, Tables
@@ -49,9 +50,24 @@ def fit_sampler_tables(config: Config, log: Interactions, ids: FittedIds) -> Tab
 
 def load_sampler_tables(folder: Path, phase: str, sampler: str) -> Tables:
     """The tables of a sampler in a phase (`select` or `refit`), on the CPU."""
+    return _of_sampler(load_file(folder / SAMPLER_FILE), phase, sampler)
+
+
+def drawn_from(config: Config, log: Interactions, tables: Tables) -> dict[str, int]:
+    """Number of training events by the first source that has negatives for them, for a sampler with
+    several sources; empty for others. tables: those of `fit_sampler_tables`.
+    """
+    events = training_events(log, bucket_times(config, log))
+    for name, sampler in samplers_of(config).items():
+        if hasattr(sampler, "drawn_from"):
+            return dict(sampler.drawn_from(_of_sampler(tables, "refit", name), events))
+    return {}
+
+
+def _of_sampler(tables: Tables, phase: str, sampler: str) -> Tables:
     prefix = f"{phase}.{sampler}."
     return {
         name.removeprefix(prefix): table
-        for name, table in load_file(folder / SAMPLER_FILE).items()
+        for name, table in tables.items()
         if name.startswith(prefix)
     }

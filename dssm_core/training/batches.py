@@ -275,8 +275,7 @@ def of_rows(batches: list[Tensor], of: Tensor | None) -> list[Tensor]:
 
 def events_without_refresh(log: Interactions, rows: Tensor) -> Events:
     """The rows [n] of the log as events of bucket 0, the only one without item activity."""
-    weight = log.weight[rows] if log.weighted else None
-    return Events(log.user[rows], log.item[rows], torch.zeros_like(rows), log.time[rows], weight)
+    return Events.of(log, rows, torch.zeros_like(rows), log.time[rows])
 
 
 def random_part(row: Tensor, users: int, length: int, generator: torch.Generator) -> Tensor:

@@ -18,15 +18,29 @@ log = logging.getLogger(__name__)
 HELD_BACK = "held back to choose the number of epochs (train.refit is false)"
 MORE_EVENTS = ": give more split.train_days, or a smaller features.activity.refresh_h"
 ENOUGH = 0.5  # share of the interactions that should be training events
+SOURCES = {
+    "impression": "from their impression",
+    "earlier": "from what their user was shown earlier only",
+    "uniform": "from all items only",
+}  # of negatives, by the name in `drawn_from`
 
 
-def warn(settings: Train, best_epoch: int, examples: Examples, positives: int) -> JSON:
+def warn(
+    settings: Train,
+    best_epoch: int,
+    examples: Examples,
+    positives: int,
+    drawn_from: Mapping[str, int],
+) -> JSON:
     """Log the notes of a training, and return them with the reasons: `left_out` and `notes`.
 
     examples: those of the last phase; positives: number of the training set's positives.
+    drawn_from: events by source of their negatives; empty for a sampler of one source.
     """
     reasons = left_out(examples, positives)
-    found = notes(settings, best_epoch, examples.count, reasons)
+    found = notes(settings, best_epoch, examples.count, reasons, drawn_from)
+    if drawn_from:
+        log.info("%s", sources_sentence(drawn_from))
     for note in found:
         log.warning("%s", note)
     return {"left_out": reasons, "notes": found}
@@ -59,7 +73,19 @@ def left_out(examples: Examples, positives: int) -> dict[str, int]:
     return reasons | ({HELD_BACK: rest} if rest else {})
 
 
-def notes(settings: Train, best_epoch: int, events: int, left_out: Mapping[str, int]) -> list[str]:
+def sources_sentence(drawn_from: Mapping[str, int]) -> str:
+    """From where training events have negatives."""
+    parts = [f"{count:,} {SOURCES[name]}" for name, count in drawn_from.items()]
+    return f"training events have negatives: {', '.join(parts)}"
+
+
+def notes(
+    settings: Train,
+    best_epoch: int,
+    events: int,
+    left_out: Mapping[str, int],
+    drawn_from: Mapping[str, int] = {},
+) -> list[str]:
     """A sentence for each thing that may make the model worse than it could be."""
     found = []
     if best_epoch == settings.last_epoch:
@@ -76,6 +102,13 @@ def notes(settings: Train, best_epoch: int, events: int, left_out: Mapping[str, 
     if events < ENOUGH * positives:
         refreshed = {BEFORE_FIRST_REFRESH, UNKNOWN_ITEM} & left_out.keys()
         found.append(few_events(events, left_out) + (MORE_EVENTS if refreshed else ""))
+    total = sum(drawn_from.values())
+    if drawn_from.get("impression", total) < ENOUGH * total:
+        found.append(
+            f"{drawn_from['impression']:,} of {total:,} training events have negatives from their"
+            " impression (sampler exposed): check the column impression_id, or set"
+            " sampler.shares.impression to 0"
+        )
     return found
 
 

@@ -83,7 +83,9 @@ def train_towers(run: Run, work: Path, live_logger: LiveLogger) -> Outcome:
     if prepared.log.weighted:
         info["weights"] = weights_of(prepared.log.weight)
     examples = trainer.objective.examples
-    info |= warn(run.config.train, progress.best_epoch, examples, len(prepared.log.item))
+    sources = run.need("sample_negatives").info.get("drawn_from", {})
+    positives = len(prepared.log.item)
+    info |= warn(run.config.train, progress.best_epoch, examples, positives, sources)
     return Outcome({"events": examples.count, "steps": progress.step}, info)
 
 

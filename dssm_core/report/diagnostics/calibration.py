@@ -87,7 +87,7 @@ def draw(
     if sampler.own:
         most = max(1, min(EVENTS, CELLS // codes, len(rows)))
         rows = rows[torch.linspace(0, len(rows) - 1, most).long()]
-    asked = Events(events.user[rows], events.item[rows], events.bucket[rows], events.as_of[rows])
+    asked = events.each(lambda part: part[rows])
     draws = max(1, DRAWS // len(rows)) if sampler.own else DRAWS
     generator = torch.Generator().manual_seed(seed)
     drawn = sampler.draw(tables, bucket, draws, asked, generator).flatten()
@@ -103,6 +103,7 @@ def draw(
 def _last_events(log: Interactions, times: torch.Tensor) -> Events:
     """The training events since the last refresh; all of them if it has none."""
     first = int(torch.searchsorted(log.time, times[-1]))
-    parts = {name: getattr(log, name)[first:] for name in ("user", "item", "time", "weight")}
+    names = ("user", "item", "time", "weight", "impression")
+    parts = {name: getattr(log, name)[first:] for name in names}
     events = training_events(replace(log, **parts) if first else log, times)
     return events if len(events.user) else training_events(log, times)

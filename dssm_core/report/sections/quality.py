@@ -17,7 +17,7 @@ from dssm_core.report.text import interval, share
 from dssm_core.runs.gate_report import FEWEST_QUERIES, POPULATIONS, Scores
 from dssm_core.runs.layout import CURVES_FILE, HISTORY_FILE
 from dssm_core.tracking.points import is_number
-from dssm_core.training.notes import few_events, weights_sentence
+from dssm_core.training.notes import few_events, sources_sentence, weights_sentence
 
 TRAINING_INFO = {
     "best_epoch": "epochs",
@@ -62,6 +62,8 @@ def _events(subject: Subject) -> list[str]:
     notes = [note for note in manifest.info["notes"] if not note.startswith(says)]
     if weights := manifest.info.get("weights"):
         notes.append(f"The {weights_sentence(weights)}.")
+    if sources := subject.run.need("sample_negatives").info.get("drawn_from"):
+        notes.append(f"The {sources_sentence(sources)}.")
     return [f"{says}.", *notes]
 
 

@@ -123,6 +123,13 @@ class Mixed(BaseModel):
         ]
         return torch.stack(weighted, dim=-1).logsumexp(-1)
 
+    def drawn_from(self, tables: Tables, events: Events) -> dict[str, int]:
+        """Number of events by source, of the first part with several sources; empty without one."""
+        for place, sampler in enumerate(self.samplers):
+            if hasattr(sampler, "drawn_from"):
+                return dict(sampler.drawn_from(_of(tables, place), events))
+        return {}
+
     @property
     def _passed(self) -> list[float]:
         """Sum of the shares up to each part but the last."""

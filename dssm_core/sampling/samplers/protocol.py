@@ -192,7 +192,7 @@ def mean_share(
     rows = torch.linspace(
         0, len(log.user) - 1, min(100, len(log.user)) if sampler.own else 1
     ).long()
-    events = Events(log.user[rows], log.item[rows], torch.full_like(rows, bucket), log.time[rows])
+    events = Events.of(log, rows, torch.full_like(rows, bucket), log.time[rows])
     return sampler.log_q(tables, bucket, items.expand(len(rows), -1), events).double().exp().mean(0)
 
 

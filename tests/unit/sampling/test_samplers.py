@@ -13,7 +13,6 @@ from dssm_core.features.events import Events
 from dssm_core.features.ids import Ids
 from dssm_core.features.interactions import Interactions
 from dssm_core.sampling.samplers.active import Active
-from dssm_core.sampling.samplers.exposed import Exposed
 from dssm_core.sampling.samplers.frequency_bands import FrequencyBands
 from dssm_core.sampling.samplers.hard import Hard
 from dssm_core.sampling.samplers.in_batch import InBatch, Streaming
@@ -195,30 +194,6 @@ def test_log_uniform_by_hand():
     assert shares_of(RankSuppressed(favour="rare"), counted(), [1, 2, 3, 4]) == pytest.approx(
         [each / math.log(5) for each in turned]
     )
-
-
-def test_exposed_by_hand():
-    """User 1 was shown 2, 3, 3, 4 at 10, 20, 30, 40 and clicked 4 later; user 2 was shown 1."""
-    log = replace(
-        clicked([1, 2, 3, 4]),
-        window=torch.tensor([0, 100]),
-        shown_user=torch.tensor([1, 2, 1, 1, 1]),
-        shown_item=torch.tensor([2, 1, 3, 3, 4]),
-        shown_time=torch.tensor([10, 15, 20, 30, 40]),
-    )
-    log = replace(log, user=torch.tensor([2, 3, 3, 1]))
-    events = asking([1, 1, 1, 2, 3], [10, 21, 50, 50, 50])
-    got = shares_of(Exposed(), log, [1, 2, 3, 4], events)
-    assert got[0] == pytest.approx([0.25] * 4), "nothing was shown before 10"
-    assert got[1] == pytest.approx([0, 1 / 2, 1 / 2, 0])
-    assert got[2] == pytest.approx([0, 1 / 3, 2 / 3, 0]), "4 was taken in the end"
-    assert got[3] == pytest.approx([0.25] * 4), "user 2 clicked 1, so nothing is left"
-    assert got[4] == pytest.approx([0.25] * 4)
-    with pytest.raises(
-        DataError,
-        match="no train row of a known user and item has label 0: give a log with impressions",
-    ):
-        Exposed().fit(clicked([1]), torch.tensor([0]), {})
 
 
 @pytest.fixture
