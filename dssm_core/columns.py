@@ -3,7 +3,7 @@
 USER = "user_id"
 ITEM = "item_id"
 TIME = "timestamp"  # int64, milliseconds since 1970-01-01 UTC
-LABEL = "label"  # int8, 1 = positive, 0 = shown and not taken
+LABEL = "label"  # int8, 1 = positive, 0 = shown and not taken, NULL = neither (data.negative)
 IMPRESSION = "impression_id"  # what was shown together; optional
 PART = "part"  # 'train' or 'test', where the log comes with its split
 AVAILABLE_FROM = "available_from"  # int64, milliseconds; optional, items only

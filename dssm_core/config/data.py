@@ -98,6 +98,10 @@ class Data(Section):
     positive: Annotated[str, AfterValidator(check_row_condition)] = "label == 1"
     """The condition that makes a row a positive interaction, such as `rating > 3` or `event in
     ['click', 'purchase'] and seconds >= 30`. A missing value meets no comparison."""
+    negative: Annotated[str, AfterValidator(check_row_condition)] | None = None
+    """The condition that makes one of the other rows a negative, such as `rating < 3`. A row that
+    meets neither condition is neither trained on nor drawn as a negative. Null takes every row that
+    is no positive as a negative."""
     labels: Annotated[tuple[float, ...], Field(min_length=1)] | None = (0, 1)
     """The values that the column of numbers in `positive` may have (of several columns, `label`);
     rows with other values are quarantined. Null allows every number."""

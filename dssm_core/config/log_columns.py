@@ -35,7 +35,7 @@ def text_columns(config: Config) -> set[str]:
 
 
 def compared_columns(config: Config) -> set[str]:
-    """The columns of interactions in data.positive and split.relevant."""
+    """The columns of interactions in data.positive, data.negative and split.relevant."""
     leaves = (leaf for condition in _conditions(config) for leaf in condition.leaves())
     return {leaf.column for leaf in leaves}
 
@@ -47,6 +47,6 @@ def label_is_optional(config: Config) -> bool:
 
 
 def _conditions(config: Config) -> Iterator[Condition]:
-    for text in (config.data.positive, config.split.relevant):
+    for text in (config.data.positive, config.data.negative, config.split.relevant):
         if text:
             yield read_row_condition(text)

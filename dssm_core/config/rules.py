@@ -18,7 +18,8 @@ from dssm_core.config.config import Config
 from dssm_core.config.data import Data, DriftRefusals
 from dssm_core.config.log_columns import number_columns, text_columns
 from dssm_core.config.members import members_in_use
-from dssm_core.config.row_conditions import label_column, read_row_condition
+from dssm_core.config.row_conditions import label_column, read_row_condition, value_of_both
+from dssm_core.errors import shorten, shown
 from dssm_core.families import BASELINES, SOURCES, TOWERS
 
 TRAINS_UNKNOWN_ID = 0.1  # train.id_dropout that a message proposes
@@ -43,14 +44,27 @@ def problems_of(config: Config) -> list[str]:
 
 
 def _conditions(config: Config) -> Iterator[str]:
-    """The columns of data.positive and split.relevant beside the other uses of columns."""
+    """The columns of data.positive, data.negative and split.relevant beside the other uses of
+    columns, and what data.positive and data.negative say of the same row.
+    """
     if both := sorted(text_columns(config) & number_columns(config)):
         yield (
             f"column {both[0]!r} is compared with a text, but the config uses it as a number too:"
             " compare it with numbers"
         )
-    has_labels = label_column(read_row_condition(config.data.positive)) is not None
-    if not has_labels and config.data.labels != Data.model_fields["labels"].default:
+    positive = read_row_condition(config.data.positive)
+    labelled = label_column(positive)
+    if config.data.negative:
+        negative = read_row_condition(config.data.negative)
+        allowed = config.data.labels if labelled else None
+        if of_both := value_of_both(positive, negative, allowed):
+            column, value = of_both
+            yield (
+                f"a row with {column} {shown(value)} would be a positive and a negative: let"
+                f" data.positive `{shorten(positive.text)}` and data.negative"
+                f" `{shorten(negative.text)}` meet different rows"
+            )
+    if not labelled and config.data.labels != Data.model_fields["labels"].default:
         yield (
             "data.labels has no effect: data.positive compares no label with numbers. Leave it out"
         )

@@ -11,11 +11,13 @@ import pyarrow as pa
 
 from dssm_core.aliases import Bools
 from dssm_core.columns import LABEL
+from dssm_core.config import Data
 from dssm_core.config.conditions import Comparison, Condition, Every, Not, OneOf, Some, Test, Value
-from dssm_core.config.row_conditions import is_met_without_label
+from dssm_core.config.row_conditions import is_met_without_label, read_row_condition
 from dssm_core.data.sql import identifier, literal
 from dssm_core.errors import DataError, shorten
 
+EVERY = "1"  # the condition that every row meets
 SQL_OPERATORS = {"==": "=", "!=": "<>"}
 
 
@@ -26,8 +28,19 @@ def rows_sql(condition: Condition, columns: Iterable[str]) -> str:
     of `label` is 1 for every row: a log of clicks has positives only.
     """
     if is_met_without_label(condition) and LABEL not in columns:
-        return "1"
+        return EVERY
     return f"CASE WHEN {_sql(condition.tree)} THEN 1 ELSE 0 END"
+
+
+def label_sql(data: Data, columns: Iterable[str]) -> str:
+    """SQL: the label of a row, 1 for positives, 0 for negatives, NULL for neither. columns: see
+    `rows_sql`.
+    """
+    positive = rows_sql(read_row_condition(data.positive), columns)
+    if data.negative is None or positive == EVERY:
+        return positive
+    negative = rows_sql(read_row_condition(data.negative), columns)
+    return f"CASE WHEN {positive} = 1 THEN 1 WHEN {negative} = 1 THEN 0 END"
 
 
 def rows_that_meet(condition: Condition, rows: pd.DataFrame) -> Bools:

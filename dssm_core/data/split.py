@@ -26,7 +26,7 @@ from dssm_core.config import Config
 from dssm_core.config.row_conditions import read_row_condition
 from dssm_core.data.database import connect, one_row, write_parquet
 from dssm_core.data.log_days import log_days
-from dssm_core.data.row_conditions import rows_sql
+from dssm_core.data.row_conditions import label_sql, rows_sql
 from dssm_core.data.splits.days import Days
 from dssm_core.data.splits.fixed import Fixed
 from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
@@ -51,7 +51,8 @@ def window_of(config: Config) -> Window | None:
 
 def split(run: Run, work: Path) -> Outcome:
     """Write train.parquet, test.parquet (user_id, item_id, timestamp, label, context columns) and
-    quarantine.parquet.
+    quarantine.parquet. The label is 1 for positives, 0 for negatives and NULL for rows that are
+    neither.
 
     This step quarantines exact duplicates (same user, item and time; the first row stays) and
     interactions before the creation of their item.
@@ -63,7 +64,7 @@ def split(run: Run, work: Path) -> Outcome:
     window = window_of(config)
     with connect(work, config.resources) as con:
         _assign_parts(con, config, run.step("validate_data"), window)
-        rows = _write(con, work)
+        rows = _write(con, config, work)
         rows |= {
             "read": run.need("ingest_data").rows["read"],
             "quarantined": rows["quarantined"] + run.need("validate_data").rows["quarantined"],
@@ -134,12 +135,15 @@ def _before_creation(folder: Path) -> str:
     return f"WHEN log.{TIME} < {created} THEN {text}"
 
 
-def _write(con: DuckDBPyConnection, work: Path) -> dict[str, int]:
-    """Write the three files. Returns the rows of each part."""
+def _write(con: DuckDBPyConnection, config: Config, work: Path) -> dict[str, int]:
+    """Write the three files. Returns the rows of each part; with data.negative also `neither`, the
+    rows of train and test that are neither positives nor negatives.
+    """
     names = list(con.table("log").columns)
     names.remove(ROW)
     context = [identifier(name) for name in names if name not in (USER, ITEM, TIME, LABEL)]
-    columns = ", ".join([USER, ITEM, TIME, f"{POSITIVE} AS {LABEL}", *context])
+    label = f"CAST({label_sql(config.data, con.table('log').columns)} AS TINYINT) AS {LABEL}"
+    columns = ", ".join([USER, ITEM, TIME, label, *context])
     outputs = {
         "train": (columns, TRAIN_FILE),
         "test": (columns, TEST_FILE),
@@ -150,6 +154,9 @@ def _write(con: DuckDBPyConnection, work: Path) -> dict[str, int]:
         query = f"SELECT {selected} FROM judged AS log WHERE {ASSIGNED} = '{part}' ORDER BY {ROW}"
         rows[part] = write_parquet(con, query, work / file)
     (rows["outside"],) = one_row(con, f"SELECT count(*) FROM judged WHERE {ASSIGNED} = 'outside'")
+    if config.data.negative:
+        written = parquet(work / TRAIN_FILE, work / TEST_FILE)
+        (rows["neither"],) = one_row(con, f"SELECT count(*) FROM {written} WHERE {LABEL} IS NULL")
     return rows
 
 

@@ -175,7 +175,8 @@ def make_evaluation_data(run: Run, users: Ids, items: Ids) -> EvaluationData:
         kept = mask[distinct]
         return everyone.part(query[kept], rows[kept])
 
-    judged = warm if len(np.unique(test.labels)) == 2 else np.zeros_like(warm)
+    labelled = test.labels >= 0
+    judged = warm & labelled & (len(np.unique(test.labels[labelled])) == 2)
     pairs, _ = _select(test, judged, past_of_pairs, asked, rules, by_row=True)
     return EvaluationData(
         items=items,

@@ -25,7 +25,8 @@ from dssm_core.runs.run import Run
 
 @dataclass(frozen=True)
 class CodedRows:
-    """Test rows of the asked users in codes, all [n]: user, user code, item row, label.
+    """Test rows of the asked users in codes, all [n]: user, user code, item row, label (-1 for rows
+    that are neither positives nor negatives).
 
     relevant [n]: which positives should be found. events_before [n]: positives of the user before
     each row, where the split is by row.
@@ -48,14 +49,14 @@ def read_test_rows(
     A row is relevant if it is a positive and fulfils `split.relevant`.
     """
     test = asked.test_rows()
-    labels = test[LABEL].to_numpy(dtype=np.int64)
+    labels = test[LABEL].fillna(-1).to_numpy(dtype=np.int64)
     relevant = labels == 1
     if condition := _relevant(run):
         relevant &= rows_that_meet(condition, test)
     events_before = None
     if run.config.split.by_row:
         in_train = test[USER].map(train[USER].value_counts()).fillna(0).to_numpy(dtype=np.int64)
-        events_before = in_train + label_before(test)
+        events_before = in_train + positives_before(test[USER], labels == 1)
     return CodedRows(
         frame=test,
         users=test[USER].to_numpy(),
@@ -83,10 +84,11 @@ def count_relevant(run: Run, items: Ids) -> Ints:
     return total.astype(np.int64)
 
 
-def label_before(test: pd.DataFrame) -> Ints:
+def positives_before(users: pd.Series[Any], positive: Bools) -> Ints:
     """How many positive test rows of the same user come before each test row: [n]."""
-    before = test.groupby(USER, sort=False)[LABEL].cumsum() - test[LABEL]
-    return before.to_numpy(dtype=np.int64)
+    counts: pd.Series[Any] = pd.Series(positive.astype(np.int64), index=users.index)
+    before: Ints = (counts.groupby(users, sort=False).cumsum() - counts).to_numpy(dtype=np.int64)
+    return before
 
 
 def _relevant(run: Run) -> Condition | None:

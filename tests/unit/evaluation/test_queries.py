@@ -90,6 +90,20 @@ def test_a_row_of_label_0_is_judged_with_the_past_before_it(rolling):
     assert (pairs.items.tolist(), pairs.labels.tolist()) == ([0, 0, 1], [0, 1, 1])
 
 
+def test_rows_that_are_neither_are_not_judged_and_no_history(rolling):
+    """Another row of b before its positives, and one of a, both without a label."""
+    run, *vocabularies = rolling
+    file = run.step("split_by_time") / "test.parquet"
+    rows = pd.read_parquet(file)
+    neither = rows.iloc[[1, 2]].assign(label=None)
+    mixed = pd.concat([neither.iloc[:1], rows.iloc[:4], neither.iloc[1:], rows.iloc[4:]])
+    mixed.astype({"label": "Int8"}).to_parquet(file)
+    data = make_evaluation_data(run, *vocabularies)
+    assert told(data.pairs.queries) == [("b", [1, 0]), ("a", [0, 1, 2]), ("b", [1, 0, 2])]
+    assert (data.pairs.items.tolist(), data.pairs.labels.tolist()) == ([0, 0, 1], [0, 1, 1])
+    assert told(data.all)[3:] == [("b", [1, 0]), ("b", [1, 0, 2])]
+
+
 def test_the_context_is_that_of_the_latest_positive_before_the_query(rolling):
     run, users, items = rolling
     asked = make_evaluation_data(run, users, items).all
