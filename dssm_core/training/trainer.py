@@ -84,8 +84,7 @@ def train_towers(run: Run, work: Path, live_logger: LiveLogger) -> Outcome:
         info["weights"] = weights_of(prepared.log.weight)
     examples = trainer.objective.examples
     sources = run.need("sample_negatives").info.get("drawn_from", {})
-    positives = len(prepared.log.item)
-    info |= warn(run.config.train, progress.best_epoch, examples, positives, sources)
+    info |= warn(run.config.train, progress.best_epoch, examples, len(prepared.log.item), sources)
     return Outcome({"events": examples.count, "steps": progress.step}, info)
 
 

@@ -41,6 +41,7 @@ NO_NUMBERS = {
     "train.checkpoint_every_s": "how much a killed run repeats",
     "features.max_embedding_gib": "a limit that refuses",
     "data.labels": "a rule for labels, which this log does not have: tests/unit/data",
+    "data.negative": "this log has only positives: tests/unit/data/test_negatives.py",
     "validation.max_quarantine_share": "a limit that refuses: tests/unit/data",
     "gate.champion_tolerance": "needs a champion: tests/unit/gate",
     "gate.promote_margin": "read when a version is promoted: tests/unit/gate",
