@@ -18,6 +18,8 @@ from dssm_core.config import Member, parse_config
 from dssm_core.data.landing import land
 from dssm_core.errors import DataError
 from dssm_core.families import SOURCES
+from dssm_core.runs.run import create_run
+from dssm_core.runs.transaction import execute
 
 T0 = 1_709_251_200_000  # 2024-03-01 00:00 UTC
 
@@ -112,3 +114,24 @@ def test_a_landed_day_has_the_ids_of_the_log(tmp_path: Path) -> None:
         assert pq.read_table(file)[USER].to_pylist() == own
         landed += own
     assert len(set(landed)) == 4
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_users_table_has_no_row_for_a_session(tmp_path: Path, kept: bool) -> None:
+    (tmp_path / "log.csv").write_text(f"user_id,item_id,timestamp\nu,x,{T0}\n,y,{T0 + 1}\n")
+    (tmp_path / "users.csv").write_text("user_id\nu\n")
+    source = {"kind": "delimited", "path": str(tmp_path), "users": {"files": "users.csv"}}
+    source["interactions"] = {"files": "log.csv", "anonymous": True}
+    raw = {
+        "name": "x",
+        "data": {"source": source},
+        "split": {"kind": "leave_one_out"},
+        "sampler": {"kind": "uniform"},
+        "evaluation": {"baselines": ["hot"]},
+        "features": {"activity": {"enabled": False}},
+        "validation": {"allow_missing": ["users"] if kept else [], "max_quarantine_share": 1},
+    }
+    run = create_run(parse_config(raw), tmp_path / "runs", "run")
+    execute(run, "ingest_data")
+    execute(run, "validate_data")
+    assert run.need("validate_data").rows["quarantined"] == (0 if kept else 1)
