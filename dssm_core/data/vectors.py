@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from dssm_core.columns import INTERNAL, ITEM, ITEMS, USER, USERS
@@ -163,7 +162,8 @@ def _batches(
     width = vectors.shape[1]
     size = max(1, NUMBERS_AT_ONCE // max(1, width))
     for first in range(0, len(vectors), size):
-        part = np.ascontiguousarray(vectors[first : first + size], dtype=np.float32)
+        with np.errstate(over="ignore"):  # infinity is refused later, with the id
+            part = np.ascontiguousarray(vectors[first : first + size], dtype=np.float32)
         offsets = pa.array(np.arange(len(part) + 1, dtype=np.int32) * width)
         lists = pa.ListArray.from_arrays(offsets, pa.array(part.reshape(-1)))
         yield pa.RecordBatch.from_arrays([ids.slice(first, len(part)), lists], schema=schema)
@@ -194,12 +194,13 @@ def _ids(con: DuckDBPyConnection, file: str) -> pa.Array:
             )
         raw = pa.table({ID: pa.array(array)})
     elif path.suffix == ".parquet":
-        names = pq.read_schema(path).names
-        if len(names) != 1:
+        raw = con.sql(f"FROM {parquet(path)}").to_arrow_table()
+        if raw.num_columns != 1:
             raise DataError(
-                f"{file!r} has the columns {shorten(names)}: a file of ids must have one column"
+                f"{file!r} has the columns {shorten(raw.column_names)}: a file of ids must have one"
+                " column"
             )
-        raw = pq.read_table(path, partitioning=None).rename_columns([ID])
+        raw = raw.rename_columns([ID])
     else:
         raw = pa.table({ID: pa.array(_lines(path), pa.string())})
     con.register(f"{INTERNAL}ids", raw)
@@ -211,7 +212,7 @@ def _ids(con: DuckDBPyConnection, file: str) -> pa.Array:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeError as error:
         raise DataError(f"{str(path)!r} is not UTF-8: write one id a line in UTF-8") from error
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from dssm_core.aliases import JSON
 from dssm_core.columns import ITEM, ITEMS, REASON, USER
 from dssm_core.config import Config
@@ -24,7 +22,7 @@ from dssm_core.evaluation.queries import EvaluationData, Slice, make_evaluation_
 from dssm_core.features.dataset import bucket_times, load_prepared, selection_log
 from dssm_core.features.ids import Ids
 from dssm_core.inspection.user_sample import Sample, take_sample
-from dssm_core.retrieval.catalogue import make_catalogue
+from dssm_core.retrieval.catalogue import make_catalogue, read_items
 from dssm_core.runs.gate_report import BEST_LIST
 from dssm_core.runs.layout import ITEM_IDS_FILE, QUARANTINE_FILE, USER_IDS_FILE, table_file
 from dssm_core.runs.run import Run, create_run
@@ -130,8 +128,9 @@ def _queries(run: Run) -> EvaluationData:
     file = run.step("validate_data") / table_file(ITEMS)
     exported = run.step("export_embeddings")
     exported.mkdir()
-    if file.is_file():
-        make_catalogue(pd.read_parquet(file), items, run.config).save(exported)
+    rows = read_items(file, run.config)
+    if rows is not None:
+        make_catalogue(rows, items, run.config).save(exported)
     return make_evaluation_data(run, users, items)
 
 

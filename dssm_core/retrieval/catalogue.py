@@ -136,6 +136,17 @@ def column_names(config: Config, present: Iterable[str]) -> list[str]:
     return [name for name in names if name in present]
 
 
+def read_items(file: Path, config: Config) -> pd.DataFrame | None:
+    """The ids and the columns of an items table that a catalogue needs, which are not its vectors;
+    None if there is no such file.
+    """
+    if not file.is_file():
+        return None
+    names = column_names(config, pq.read_schema(file).names)
+    rows: pd.DataFrame = pq.read_table(file, columns=[ITEM, *names], partitioning=None).to_pandas()
+    return rows
+
+
 def make_catalogue(rows: pd.DataFrame | None, ids: Ids, config: Config) -> Catalogue:
     """The catalogue of the items `ids`, with their columns from an items table.
 

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from dssm_core.features.popularity import (
     hottest_recently,
 )
 from dssm_core.models.two_tower import TwoTower
-from dssm_core.retrieval.catalogue import make_catalogue
+from dssm_core.retrieval.catalogue import make_catalogue, read_items
 from dssm_core.retrieval.encoder import load_towers, users_per_batch
 from dssm_core.retrieval.new_users import HotList
 from dssm_core.retrieval.seen_items import SeenItems
@@ -143,8 +142,7 @@ def _write_filters(run: Run, log: Interactions, work: Path) -> None:
     items = Ids.load(work / ITEM_IDS_FILE)
     user = log.user.numpy()
     SeenItems.of(user, log.item.numpy() - 1, len(users), len(items) - 1).save(work)
-    file = run.step("validate_data") / table_file(ITEMS)
-    rows = pq.read_table(file, partitioning=None).to_pandas() if file.is_file() else None
+    rows = read_items(run.step("validate_data") / table_file(ITEMS), run.config)
     make_catalogue(rows, items, run.config).save(work)
 
 

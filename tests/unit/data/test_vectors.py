@@ -100,7 +100,7 @@ def test_a_file_by_id_is_a_column(folder: Path, ids: str, dtype: type) -> None:
     array = np.array([[4, 6], [0, 0], [1, -1], [2, 3]], dtype=dtype)
     np.save(folder / "v.npy", array)
     np.save(folder / "ids.npy", np.array(order))
-    (folder / "ids.txt").write_text("\n".join(order) + "\n")
+    (folder / "ids.txt").write_text("\r\n".join(order) + "\r\n", newline="")
     pd.DataFrame({"any": order}).to_parquet(folder / "ids.parquet")
     run = run_of(folder, file=str(folder / "v.npy"), ids=str(folder / ids))
     assert ingested(run) == [[1, -1], [2, 3], [4, 6], None]
@@ -148,6 +148,7 @@ def files(folder: Path, vectors: Any, ids: list[str]) -> dict[str, str]:
     [
         (np.eye(3), ["i0", "i1"], "has 3 vectors, and '.*ids.txt' 2 ids"),
         (np.eye(3), ["i0", "i1", "i0"], "1 ids are in '.*ids.txt' more than once .*'i0'"),
+        (np.zeros((0, 3)), ["i0"], "has 0 vectors, and '.*ids.txt' 1 ids"),
         (np.eye(3), ["i0", "", "i2"], "1 rows of '.*ids.txt' have no id"),
         (np.ones(3), IDS, r"shape \(3,\): it must have numbers, a vector in each row"),
         (np.array([["a"]]), ["i0"], "it must have numbers"),
