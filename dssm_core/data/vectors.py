@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
-from dssm_core.columns import INTERNAL, ITEM, ITEMS, USER, USERS
+from dssm_core.columns import INTERNAL, ITEM, ITEMS, ROW, USER, USERS
 from dssm_core.config import Config, Feature, FeatureColumns
 from dssm_core.data.database import one_row
 from dssm_core.data.sources.canonical import id_text
@@ -23,6 +23,10 @@ from dssm_core.families import did_you_mean
 
 LIST = "FLOAT[]"
 ARROW_LIST = "list<element: float>"  # the type of LIST in a Parquet file
+NUMBERS = (
+    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL"),
+    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT", "VARCHAR"),
+)  # types of the values in a list
 BRACKETS = "' []()\t\n\r'"  # around the numbers of a vector in text
 BETWEEN = r"'[\s,;|]+'"  # the numbers of a vector in text
 NUMBERS_AT_ONCE = 4_000_000  # of an array that is read: 16 MB
@@ -78,11 +82,11 @@ def with_vectors(
 def _list_sql(column: str, kind: str) -> str | None:
     """SQL: a column as LIST; None if its type has no numbers in a row."""
     name = identifier(column)
-    inner, bracket, _ = kind.partition("[")
+    inner, bracket, rest = kind.partition("[")
     if kind == "VARCHAR":
         parts = f"string_split_regex(nullif(trim({name}, {BRACKETS}), ''), {BETWEEN})"
         return f"TRY_CAST({parts} AS {LIST})"
-    if not bracket or kind.count("[") > 1 or inner.startswith(("STRUCT", "MAP", "UNION")):
+    if not bracket or "[" in rest or not inner.startswith(NUMBERS):
         return None
     return f"CASE WHEN len(CAST({name} AS {inner}[])) > 0 THEN TRY_CAST({name} AS {LIST}) END"
 
@@ -99,19 +103,23 @@ def _file(con: DuckDBPyConnection, feature: Feature, key: str) -> str:
 def _joined(
     con: DuckDBPyConnection, feature: Feature, table: str, file: str, rows: DuckDBPyRelation
 ) -> DuckDBPyRelation:
-    """The rows with the vectors of a file as a column, NULL for ids that the file lacks."""
+    """The rows, in their order, with the vectors of a file as a column, NULL for ids that the file
+    lacks.
+    """
     _, key = SIDES[table]
     if folded(feature.column) in map(folded, rows.columns):
         raise DataError(
             f"{table} have a column {feature.column!r}, and features.columns names the file"
             f" {feature.file!r} for it: leave `file` out, or take another name for the feature"
         )
-    name = f"{INTERNAL}rows_{table}"
+    name = f"{INTERNAL}{table}_without_{feature.column}"
     rows.create_view(name, replace=True)
-    return con.sql(
-        f"SELECT own.*, vectors.{VECTOR} AS {identifier(feature.column)} FROM {name} AS own"
-        f" LEFT JOIN ({file}) AS vectors ON own.{key} = vectors.{ID}"
+    own = f"SELECT *, row_number() OVER () AS {ROW} FROM {identifier(name)}"
+    joined = con.sql(
+        f"SELECT own.*, vectors.{VECTOR} AS {identifier(feature.column)} FROM ({own}) AS own"
+        f" LEFT JOIN ({file}) AS vectors ON own.{key} = vectors.{ID} ORDER BY own.{ROW}"
     )
+    return joined.project(f"* EXCLUDE {ROW}")
 
 
 def _table(con: DuckDBPyConnection, feature: Feature, key: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -89,6 +90,9 @@ def test_lists_of_json_and_parquet_are_vectors(folder: Path) -> None:
     pd.DataFrame(rows).to_parquet(folder / "items.parquet")
     assert ingested(run_of(folder, "items.jsonl")) == VECTORS
     assert ingested(run_of(folder)) == VECTORS
+    fixed = pa.FixedSizeListArray.from_arrays(pa.array(np.ravel(VECTORS)), 2)
+    pq.write_table(pa.table({"item_id": IDS, "v": fixed}), folder / "items.parquet")
+    assert ingested(run_of(folder)) == VECTORS
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
@@ -126,6 +130,28 @@ def test_a_log_without_a_table_has_the_ids_of_the_file_and_of_the_log(folder: Pa
         None,  # i2
         VECTORS[1],
     ]
+
+
+def test_columns_of_several_files_keep_the_order_of_the_rows(folder: Path) -> None:
+    ids = [f"i{number}" for number in np.random.default_rng(0).permutation(50)]
+    pd.DataFrame({"item_id": ids}).to_parquet(folder / "items.parquet")
+    pd.DataFrame({"item_id": IDS, "v": VECTORS}).to_parquet(folder / "v.parquet")
+    np.save(folder / "w.npy", np.eye(2))
+    (folder / "ids.txt").write_text("i9\ni2")
+    raw = run_of(folder, file=str(folder / "v.parquet")).config.model_dump(mode="json")
+    files = {"file": str(folder / "w.npy"), "ids": str(folder / "ids.txt")}
+    raw["features"]["columns"]["item"].append({"column": "w", "kind": "vector"} | files)
+    raw["features"]["columns"]["user"] = [raw["features"]["columns"]["item"][-1]]
+    run = create_run(parse_config(raw), folder / "more", "vectors")
+    execute(run, "ingest_data")
+    rows = pd.read_parquet(run.step("ingest_data") / "items.parquet")
+    assert rows["item_id"].tolist() == ids
+    for name, cell in zip(IDS, VECTORS, strict=True):
+        assert rows["v"][ids.index(name)].tolist() == cell
+    assert rows["w"].notna().sum() == 2
+    assert rows["w"][ids.index("i2")].tolist() == [0, 1]
+    users = pd.read_parquet(run.step("ingest_data") / "users.parquet")
+    assert users["user_id"].tolist() == ["i2", "i9", "u0", "u1"]
 
 
 def test_whole_numbers_are_the_same_ids_in_any_form(folder: Path) -> None:
