@@ -142,8 +142,6 @@ def test_the_form_starts_a_run_that_waits_for_a_person(page, site, airflow, firs
     assert airflow.get(f"dags/{TRAINING}/dagRuns/{first}")["conf"]["epochs"] == 3
     assert airflow.tasks(TRAINING, first)["review"]["state"] == "awaiting_input"
     page.goto(run_page(site, first))
-    # From left to right the names are too small to read.
-    page.evaluate(f"localStorage.setItem('direction-{TRAINING}', JSON.stringify('DOWN'))")
     page.evaluate("localStorage.setItem('default_dag_view', JSON.stringify('graph'))")
     page.reload()
     expect(page.get_by_text("register_model").first).to_be_visible()
@@ -156,7 +154,9 @@ def test_the_first_review_compares_the_challenger_with_the_baselines(
 ):
     _, metrics = folder(airflow, first)
     page.goto(f"{run_page(site, first)}/tasks/review/required_actions")
-    expect(page.get_by_text(f"Promote {MODEL}?")).to_be_visible()
+    served = f"recall@200 {metrics['served'][KEY]:.3f}"
+    subject = f"Promote {MODEL} v1 (2024-03-07)? {served}"
+    expect(page.get_by_text(subject)).to_be_visible()
     assert row(page, "challenger")[0].startswith(f"{metrics['served'][KEY]:.3f} (")
     for name, scores in metrics["baselines"].items():
         assert row(page, f"baseline {name}")[0].startswith(f"{scores[KEY]:.3f} (")
@@ -263,8 +263,36 @@ def test_the_next_review_compares_the_challenger_with_the_champion(
     assert complete(airflow, second) == "success"
 
 
+def test_the_note_of_a_run_is_its_outcome(page, site, airflow, promoted, second):
+    """`second` has ended: its review was answered."""
+    note = airflow.get(f"dags/{TRAINING}/dagRuns/{second}")["note"]
+    assert note.startswith("promote v2, decided by admin")
+    assert note.endswith("champion is v2")
+    page.goto(run_page(site, second))
+    expect(page.get_by_text(note).first).to_be_visible()
+
+
+def test_the_page_retrieval_says_who_is_champion(page, site, second, shot):
+    page.goto(f"{site.airflow_url}/plugin/retrieval")
+    frame = page.frame_locator("iframe")
+    expect(frame.get_by_text("Version 2 is champion")).to_be_visible()
+    expect(frame.get_by_text("Nothing waits for a decision.")).to_be_visible()
+    expect(frame.get_by_role("img", name="Recall by test day")).to_be_visible()
+    shot("airflow-retrieval.png")
+
+
+def test_the_data_checks_open_behind_their_button(page, site, airflow, promoted, shot):
+    page.goto(f"{run_page(site, promoted)}/tasks/validate_data/details")
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="Data checks", exact=True).click()
+    checks = opened.value.frame_locator("iframe")
+    expect(checks.get_by_text("The log was accepted.")).to_be_visible()
+    expect(checks.get_by_role("heading", name="Quarantine")).to_be_visible()
+    opened.value.close()
+
+
 def test_the_tabs_in_airflow_list_the_results_of_the_runs(
-    page, site, airflow, promoted, second, shot
+    page, site, airflow, mlflow, promoted, second, shot
 ):
     dag_page = f"{site.airflow_url}/dags/{TRAINING}"
     for picture, address, runs in (
@@ -276,7 +304,8 @@ def test_the_tabs_in_airflow_list_the_results_of_the_runs(
         tab = page.frame_locator("iframe")
         for run_id in runs:
             run, metrics = folder(airflow, run_id)
-            cells = row(tab, run.id)
+            name = mlflow.get_run(mlflow_id(airflow, run_id)).info.run_name
+            cells = row(tab, name)
             assert cells[:5] == [
                 "Report",
                 run.config.split.title,
@@ -291,7 +320,7 @@ def test_the_tabs_in_airflow_list_the_results_of_the_runs(
         ).to_be_visible()
         shot(f"airflow-mlflow-{picture}.png")
     with page.expect_popup() as opened:
-        tab.get_by_role("link", name=run.id).click()
+        tab.get_by_role("link", name=name, exact=True).click()
     assert opened.value.url == link(airflow, second)
     opened.value.close()
 
