@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dssm_core.aliases import Ints
@@ -24,6 +25,7 @@ KEYS_AT_ONCE = 1_000_000  # ids that are hashed at a time: some hundred MB of Py
 MAX_INT64 = 2**63 - 1
 DIGITS = 19  # of MAX_INT64; int(Decimal("1e999999999")) would take all memory
 ID_DECIMALS = re.compile(r"^(0|-?[1-9]\d*)\.0$")  # as `ingest_data` reads ids; 007.0 is no number
+WHOLE_NUMBER = re.compile(r"^(0|-?[1-9][0-9]*)$")
 WHOLE_DECIMALS = re.compile(r"^(-?\d+)\.0+$")
 HASH_KEY = "dssm-two-tower-1"  # 16 letters; another key gives other codes
 
@@ -134,7 +136,20 @@ class Ids:
 
     @cached_property
     def whole_numbers(self) -> bool:
-        """Whether the ids are integers; otherwise they are text."""
+        """Whether all ids are whole numbers, which answers then hold as integers, although a log's
+        ids are read as text; 007 and numbers beyond int64 are text.
+        """
+        if self._is_integer or not len(self.index):
+            return self._is_integer
+        try:
+            self._arrow.cast(pa.int64())
+        except pa.ArrowInvalid:  # not a number, or too large
+            return False
+        plain = pc.match_substring_regex(self._arrow, WHOLE_NUMBER.pattern)
+        return bool(pc.all(plain).as_py())
+
+    @property
+    def _is_integer(self) -> bool:
         return pd.api.types.is_integer_dtype(self.index.dtype)
 
     def find(self, values: Sequence[Any]) -> Codes:
@@ -146,17 +161,23 @@ class Ids:
         present = np.array([i for i, value in enumerate(values) if value is not None], np.int64)
         if not len(present):
             return codes
-        asked = [values[i] for i in present.tolist()]
-        wanted = np.array(asked, dtype=np.int64 if self.whole_numbers else object)
+        form = int if self._is_integer else str
+        asked = [form(values[i]) for i in present.tolist()]
+        wanted = np.array(asked, dtype=np.int64 if self._is_integer else object)
         position, found = self.lookup.candidates(_keys(wanted))
-        same = self.decode(found) == wanted[position]
+        same = self._stored(found) == wanted[position]
         codes[present[position[same]]] = found[same]
         return codes
 
     def decode(self, codes: Codes) -> npt.NDArray[Any]:
-        """External ids of codes 1 or higher. codes: [n] → [n]"""
+        """External ids of codes 1 or higher: int64 if `whole_numbers`, else text. [n] → [n]"""
+        ids = self._stored(codes)
+        return ids.astype(np.int64) if self.whole_numbers else ids
+
+    def _stored(self, codes: Codes) -> npt.NDArray[Any]:
+        """The ids of codes 1 or higher as the index has them. [n] → [n]"""
         rows = np.asarray(codes, dtype=np.int64) - 1
-        if self.whole_numbers:
+        if self._is_integer:
             return np.asarray(self.index.to_numpy()[rows])
         return np.asarray(self._arrow.take(pa.array(rows)).to_numpy(zero_copy_only=False))
 

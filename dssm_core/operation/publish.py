@@ -18,7 +18,7 @@ from dssm_core.columns import ITEM, USER
 from dssm_core.errors import ConfigError, masked
 from dssm_core.features.ids import Ids
 from dssm_core.operation.opened import opened
-from dssm_core.operation.recommend import UserLists
+from dssm_core.operation.recommend import UserLists, id_type
 from dssm_core.operation.targets.parquet import ParquetTarget
 from dssm_core.operation.targets.protocol import Content, Target
 from dssm_core.operation.targets.redis import RedisTarget
@@ -46,7 +46,7 @@ class Vectors:
     def schema(self) -> pa.Schema:
         """See Content."""
         dim = int(self.vectors.shape[1])
-        return pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32(), dim))])
+        return pa.schema([("id", id_type(self.ids)), ("vector", pa.list_(pa.float32(), dim))])
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -56,7 +56,7 @@ class Vectors:
         """See Content."""
         for first in range(1, len(self.ids), ROWS_AT_ONCE):
             codes = np.arange(first, min(first + ROWS_AT_ONCE, len(self.ids)))
-            ids = pa.array([str(name) for name in self.ids.decode(codes)], pa.string())
+            ids = pa.array(self.ids.decode(codes), id_type(self.ids))
             rows = np.asarray(self.vectors[codes], dtype=np.float32)
             column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
             yield pa.table([ids, column], schema=self.schema)

@@ -78,7 +78,7 @@ class UserLists:
     @property
     def schema(self) -> pa.Schema:
         """See Content."""
-        return self.schema_for(_id_type(self.bundle.users))
+        return self.schema_for(id_type(self.bundle.users))
 
     def __len__(self) -> int:
         """Number of exported users."""
@@ -94,7 +94,7 @@ class UserLists:
 
     def schema_for(self, user_type: pa.DataType) -> pa.Schema:
         """The columns user_id, item_ids and scores (lists, best first) and source."""
-        items = pa.list_(_id_type(self.bundle.items))
+        items = pa.list_(id_type(self.bundle.items))
         scores = pa.list_(pa.float32())
         names = [USER, "item_ids", "scores", "source"]
         return pa.schema(list(zip(names, [user_type, items, scores, pa.string()], strict=True)))
@@ -108,7 +108,7 @@ class UserLists:
         schema = self.schema_for(ids.type)
         columns = [
             ids,
-            pa.ListArray.from_arrays(ends, pa.array(item_ids, _id_type(self.bundle.items))),
+            pa.ListArray.from_arrays(ends, pa.array(item_ids, id_type(self.bundle.items))),
             pa.ListArray.from_arrays(ends, pa.array(scores[present], pa.float32())),
             pa.array(sources.tolist(), pa.string()),
         ]
@@ -119,7 +119,7 @@ class UserLists:
         users = self.bundle.users
         for first in range(1, len(users), self._users_at_once):
             codes = np.arange(first, min(first + self._users_at_once, len(users)))
-            ids = pa.chunked_array([pa.array(users.decode(codes), _id_type(users))])
+            ids = pa.chunked_array([pa.array(users.decode(codes), id_type(users))])
             yield ids, Queries.of_users(codes)
 
     def given(self, file: Path) -> Iterator[Asked]:
@@ -201,5 +201,6 @@ def _is_list(of: pa.DataType) -> bool:
     return bool(pa.types.is_list(of) or pa.types.is_large_list(of))
 
 
-def _id_type(ids: Ids) -> Any:
+def id_type(ids: Ids) -> Any:
+    """The type of a column of ids in Parquet."""
     return pa.int64() if ids.whole_numbers else pa.string()

@@ -13,6 +13,7 @@ from dssm_core.columns import ITEM, USER, USERS
 from dssm_core.config import Config
 from dssm_core.errors import ConfigError, ServiceError
 from dssm_core.families import INDEXES
+from dssm_core.features.ids import Ids
 from dssm_core.registry.integrity import (
     CODE_HASH_TAG,
     CONTENT_HASH_TAG,
@@ -214,12 +215,21 @@ def _stored_hashes(
 
 
 def _signature(run: Run) -> Any:
-    """Inputs: the columns of a request, all optional. Outputs: item_ids, scores and source.
-    Parameters: those of `Retriever.predict`.
+    """Inputs: the columns of a request, all optional; ids of any type, because each is found (see
+    `canonical_ids`). Outputs: item_ids, scores and source. Parameters: those of
+    `Retriever.predict`.
     """
     import pyarrow.parquet as pq
     from mlflow.models import ModelSignature
-    from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import (
+        AnyType,
+        Array,
+        ColSpec,
+        DataType,
+        ParamSchema,
+        ParamSpec,
+        Schema,
+    )
 
     files = [run.step("validate_data") / table_file(USERS), run.step("split_by_time") / TRAIN_FILE]
     types: dict[str, Any] = {}
@@ -227,11 +237,12 @@ def _signature(run: Run) -> Any:
         if file.is_file():
             schema = pq.read_schema(file)
             types |= {name: column_type(schema.field(name).type) for name in schema.names}
-    types |= {HISTORY: Array(types[ITEM]), EXCLUDE: Array(types[ITEM])}
+    types |= {USER: AnyType(), HISTORY: Array(AnyType()), EXCLUDE: Array(AnyType())}
+    items = Ids.load(run.step("export_embeddings") / ids_file(ITEM))
     names = column_names(run.config.features)
     inputs = [ColSpec(types[name], name, required=False) for name in names if name in types]
     outputs = [
-        ColSpec(Array(types[ITEM]), "item_ids"),
+        ColSpec(Array(DataType.long if items.whole_numbers else DataType.string), "item_ids"),
         ColSpec(Array(DataType.double), "scores"),
         ColSpec(DataType.string, "source"),
     ]

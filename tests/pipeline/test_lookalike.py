@@ -75,7 +75,9 @@ def test_seed_people_find_people_like_them(finished):
     topic = {uid: int(uid) % 10_000 % TOPICS for uid in bundle.items.index}
     seeds = [[uid for uid in fresh if topic[uid] == wanted][:10] for wanted in range(TOPICS)]
     similar = bundle.retrieve(pd.DataFrame({"history": seeds}), 50)["item_ids"]
-    alike = [sum(topic[uid] == wanted for uid in similar[wanted]) / 50 for wanted in range(TOPICS)]
+    alike = [
+        sum(topic[str(uid)] == wanted for uid in similar[wanted]) / 50 for wanted in range(TOPICS)
+    ]
     assert sum(alike) / TOPICS > 2 / TOPICS  # chance: 1 / TOPICS
 
 

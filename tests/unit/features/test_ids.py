@@ -106,3 +106,27 @@ def test_an_empty_vocabulary_finds_nothing():
 def test_an_id_has_one_form_whatever_type_it_comes_in(value, number, text):
     assert canonical_ids([value], whole_numbers=True) == [number]
     assert canonical_ids([value], whole_numbers=False) == [text]
+
+
+@pytest.mark.parametrize(
+    ("stored", "whole"),
+    [
+        (["10", "9", "-3", "0"], True),
+        ([str(2**63 - 1), "1234567890123456789"], True),
+        ([str(2**63), "1"], False),
+        (["07", "1"], False),
+        (["1.5", "1"], False),
+        (["-0", "1"], False),
+        (["1", "b"], False),
+        (["1\n"], False),
+        (["٣"], False),  # a digit that is none of 0 to 9
+    ],
+)
+def test_text_ids_that_are_all_whole_numbers_come_back_as_such(stored, whole):
+    ids = Ids(pd.Index(stored, dtype=object))
+    assert ids.whole_numbers == whole
+    codes = np.arange(1, len(ids))
+    wanted = [int(text) for text in stored] if whole else stored
+    assert ids.decode(codes).tolist() == wanted
+    assert ids.find(canonical_ids(stored, ids.whole_numbers)).tolist() == codes.tolist()
+    assert ids.encode(stored).tolist() == codes.tolist()

@@ -49,8 +49,8 @@ def test_parquet_holds_every_vector_and_the_pointer_comes_last(bundle, tmp_path)
         pq.read_table(folder / "3" / f"{name}.parquet").to_pydict()
         for name in ("user_id", "item_id")
     )
-    assert users["id"] == ["1", "2", "3"]
-    assert items["id"] == ["10", "20", "30", "40"]
+    assert users["id"] == [1, 2, 3]
+    assert items["id"] == [10, 20, 30, 40]
     assert np.array_equal(np.array(users["vector"], np.float32), USERS[1:])
     assert np.array_equal(np.array(items["vector"], np.float32), ITEMS)
     assert json.loads((folder / "current.json").read_text()) == {

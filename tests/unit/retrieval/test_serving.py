@@ -73,9 +73,9 @@ def test_the_schema_is_stated(model):
     mlflow.set_tracking_uri(f"sqlite:///{runs / 'mlflow.db'}")
     signature = mlflow.models.get_model_info(f"models:/{name}/1").signature
     assert [(column.name, str(column.type), column.required) for column in signature.inputs] == [
-        ("user_id", "DataType.long", False),
-        ("history", "Array(long)", False),
-        ("exclude", "Array(long)", False),
+        ("user_id", "Any", False),
+        ("history", "Array(Any)", False),
+        ("exclude", "Array(Any)", False),
     ]
     assert [column.name for column in signature.outputs] == ["item_ids", "scores", "source"]
     assert [(param.name, param.default) for param in signature.params] == [
@@ -84,6 +84,21 @@ def test_the_schema_is_stated(model):
         ("filters", []),
         ("as_of", ""),
     ]
+
+
+@pytest.mark.parametrize("user", [3, 3.0, "3", "3.0"])
+def test_an_id_of_any_type_is_found(served, user):
+    status, answer = send(served, rows(["user_id", "exclude"], [[user, ["10", 20.0]]], k=4))
+    assert status == 200
+    (row,) = answer["predictions"]
+    assert (row["item_ids"], row["source"]) == ([30, 40], "user")
+
+
+@pytest.mark.parametrize("user", ["abc", None, 3.5])
+def test_what_is_no_id_is_an_unknown_user(served, user):
+    status, answer = send(served, rows(["user_id"], [[user], [3]], k=1))
+    assert status == 200
+    assert [row["item_ids"] for row in answer["predictions"]] == [[40], [30]]
 
 
 def test_who_is_known_and_who_is_not_are_answered(served):
@@ -123,11 +138,9 @@ def test_who_has_nothing_yet_is_answered(served, body):
         (rows(["user_id"], [[3]], as_of="soon"), "as_of is 'soon': give a time in ISO form"),
         ({**rows(["user_id"], [[3]]), "parms": {"k": 3}}, "unknown field 'parms': did you mean"),
         (b'{"dataframe_split": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not valid JSON"),
-        (rows(["user_id"], [["abc"]]), "column user_id to type 'int64'.*abc"),
-        (rows(["user_id"], [[None]]), "column user_id to type 'int64'.*NoneType"),
-        (rows(["history"], [["10,20"]]), r"column history to type 'Array\(long\)'.*got str"),
-        (rows(["history"], [[10]]), r"column history to type 'Array\(long\)'.*got int"),
-        (rows(["history"], [[["a"]]]), r"column history to type 'Array\(long\)'.*str to int64"),
+        (rows(["history"], [["10,20"]]), "history"),
+        (rows(["history"], [[10]]), "history"),
+        (rows(["history"], [[[[10]]]]), "history"),
         (rows(["user_id"], [[3]], k=0), "k is 0, but it must be a whole number from 1 to 10,000"),
         (rows(["user_id"], [[3]], k=-1), "k is -1, but it must"),
         (rows(["user_id"], [[3]], k=10**12), "k is 1000000000000, but it must"),
