@@ -7,16 +7,20 @@ when it is used, so that a Dag file lists names without importing torch.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import BaseModel
 
 from dssm_core.errors import ConfigError, shown
 
+PACKAGE = Path(__file__).parent
 MAX_INT = 2**63 - 1
 
 SOURCES = {
@@ -126,6 +130,20 @@ def named(path: str) -> Any:
     """The object that `module:name` names. Imports the module."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
+
+
+@cache
+def summary(path: str) -> str:
+    """The first sentence of the docstring of the class that `module:Class` names, without the dot.
+    It is read from the source, because importing a member can take seconds.
+    """
+    module, _, name = path.partition(":")
+    file = PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    classes = (node for node in body if isinstance(node, ast.ClassDef) and node.name == name)
+    text = " ".join((ast.get_docstring(next(classes)) or "").split())
+    first = text.replace("et al.", "et al").partition(". ")[0]
+    return first.removesuffix(".").replace("`", "")
 
 
 def build(family: Mapping[str, str], choice: Choice) -> Any:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from textwrap import shorten
 from typing import Any
 
 from airflow.sdk import ExceptionRetryPolicy, Param, RetryAction, RetryRule
 
 from dssm_core.errors import ConfigError, ConflictError, DataError
-from dssm_core.families import LOSSES, SAMPLERS, TOWERS
+from dssm_core.families import LOSSES, SAMPLERS, TOWERS, summary
 from tasks.settings import config_files
 
+LABEL_LETTERS = 80  # of a choice in a drop-down
 EMPTY: dict[str, Any] = {"values_display": {"null": "as the config says"}}
 
 TASK_DEFAULTS: dict[str, Any] = {
@@ -85,14 +87,20 @@ def settings_param() -> Param:
 
 
 def choice(family: dict[str, str], title: str, text: str) -> Param:
-    """A field for one member of a family. Empty: the member that the config names."""
+    """A field for one member of a family, each with what it is. Empty: the member that the config
+    names.
+    """
+    labels = {
+        name: shorten(f"{name}: {summary(path)}", LABEL_LETTERS, placeholder=" …")
+        for name, path in family.items()
+    }
     return optional(
         "string",
         enum=[None, *sorted(family)],
         title=title,
         section="Model",
         description_md=text,
-        **EMPTY,
+        values_display=EMPTY["values_display"] | labels,
     )
 
 

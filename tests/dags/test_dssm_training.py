@@ -125,6 +125,8 @@ def test_every_task_is_retried_but_not_for_bad_data(parsed):
 )
 def test_form_offers_the_families(parsed, field, family):
     assert parsed["params"][field]["enum"] == [None, *sorted(family)]
+    labels = parsed["params"][field]["values_display"]
+    assert all(labels[name].startswith(f"{name}: ") for name in family)
 
 
 def test_form_offers_the_configs(parsed):

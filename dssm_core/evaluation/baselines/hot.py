@@ -12,7 +12,9 @@ from dssm_core.features.popularity import Clicks, hottest_overall
 
 
 class Hot(BaseModel):
-    """No settings. Equal counts are ordered by the clicks of the last day."""
+    """The most clicked items of the training set. No settings. Equal counts are ordered by the
+    clicks of the last day.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     needs_time: ClassVar[bool] = False

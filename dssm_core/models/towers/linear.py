@@ -18,7 +18,9 @@ from dssm_core.models.towers.protocol import Pooled
 
 
 class LinearTower(BaseModel):
-    """No settings. An item id of the model's own width is taken as it is, not projected."""
+    """A linear map of all fields. No settings. An item id of the model's own width is taken as it
+    is, not projected.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     ignores: ClassVar[tuple[str, ...]] = ()

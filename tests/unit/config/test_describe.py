@@ -7,6 +7,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from dssm_core import families
 from dssm_core.cli.main import main
 from dssm_core.config import describe
 from dssm_core.config.members import FAMILIES
@@ -103,3 +104,13 @@ def test_the_command_prints_a_setting_and_names_the_closest_one():
     wrong = CliRunner().invoke(main, ["settings", "train.negative"])
     assert wrong.exit_code == 1
     assert "did you mean 'train.negatives'?" in wrong.output
+
+
+def test_a_member_is_summed_up_from_its_source_by_one_sentence():
+    assert families.summary(families.TOWERS["senet"]) == (
+        "A perceptron over fields that are first scaled by how much they matter for the row"
+    )
+    for family in (families.TOWERS, families.LOSSES, families.SAMPLERS, families.BASELINES):
+        summaries = [families.summary(path) for path in family.values()]
+        assert all(summaries)
+        assert len(set(summaries)) == len(family)
