@@ -203,6 +203,7 @@ ODD_VALUES: list[Any] = [
 ]
 MORE_PATHS = [
     *("data.source.interactions.time_format", "data.source.interactions.explode"),
+    *("data.source.interactions.anonymous", "features.first_context"),
     *("data.source.interactions.explode.column", "data.source.interactions.explode.label_after"),
     *("data.source.interactions.columns.user_id", "data.source.interactions.columns.item_id"),
     *("data.source.interactions.separator", "data.source.interactions.quote", "split.kind"),
@@ -296,6 +297,8 @@ def inputs(draw: Callable[..., Any]) -> Input:
     explode = draw(st.integers(0, 3)) == 0
     if explode:  # no cell has this separator: the rows stay the same
         interactions["explode"] = {"column": "item_id", "separator": "~~"}
+    if draw(st.integers(0, 5)) == 0:  # rows without a user are kept
+        interactions["anonymous"] = True
     odd = draw(
         st.sampled_from(
             [
