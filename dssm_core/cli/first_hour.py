@@ -37,8 +37,9 @@ def init(
 ) -> None:
     """Look at the log in FOLDER_OR_FILE and write a YAML file for it, with comments.
 
-    It reads delimited text, plain or .gz, and Parquet. It guesses columns, formats, features, split
-    and list lengths; what it is unsure of is marked CHECK in the file and listed in the terminal.
+    It reads delimited text, plain or .gz, JSON lines and Parquet. It guesses columns, formats,
+    features, split and list lengths; what it is unsure of is marked CHECK in the file and listed in
+    the terminal.
 
     \b
     Examples:

@@ -18,6 +18,7 @@ TEXT = frozenset(
     ["csv", "tsv", "txt", "dat", "data", "psv", "tab", "log", "inter", "user", "item", "base"]
 )  # the last ones are those of RecBole and MovieLens
 PARQUET = frozenset(("parquet", "pq"))
+JSON_LINES = frozenset(("jsonl", "ndjson"))
 NAMES_SHOWN = 5
 _NUMBERED = re.compile(r"^([^0-9]*)([0-9].*?)((?:\.[A-Za-z]\w*)*)$")  # stem, from a digit on, ends
 
@@ -36,9 +37,12 @@ class FileGroup:
         return sum(file.stat().st_size for file in self.files)
 
     @property
-    def is_parquet(self) -> bool:
-        """Whether the names say that the files are Parquet."""
-        return self.files[0].suffix[1:].lower() in PARQUET
+    def kind(self) -> str:
+        """The source that reads the files, by the end of their names."""
+        end = _end(self.files[0])
+        if end in PARQUET:
+            return "parquet"
+        return "json_lines" if end in JSON_LINES else "delimited"
 
     def some(self, most: int) -> list[Path]:
         """Evenly spaced files, the first and the last among them."""
@@ -86,9 +90,15 @@ def _is_visible(root: Path, file: Path) -> bool:
 
 def _is_data(file: Path) -> bool:
     """Whether the ending of a file's name is one of tables."""
+    is_table = _end(file) in TEXT | PARQUET | JSON_LINES
+    return file.is_file() and is_table and file.stem.lower() != "readme"
+
+
+def _end(file: Path) -> str:
+    """The ending of a name in lower case, without .gz; empty if it has none."""
     ends = [end[1:].lower() for end in file.suffixes]
     last = ends[-2:-1] if ends[-1:] == ["gz"] else ends[-1:]
-    return file.is_file() and bool(set(last) & (TEXT | PARQUET)) and file.stem.lower() != "readme"
+    return last[0] if last else ""
 
 
 def _what_is_there(found: Iterable[Path]) -> str:
@@ -96,7 +106,7 @@ def _what_is_there(found: Iterable[Path]) -> str:
     if not names:
         return "there is no file in it. Give the folder of the log, or its file"
     more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
-    ends = ", ".join(f".{end}" for end in sorted(TEXT | PARQUET))
+    ends = ", ".join(f".{end}" for end in sorted(TEXT | PARQUET | JSON_LINES))
     return (
         f"of its files ({', '.join(names[:NAMES_SHOWN])}{more}) none ends in {ends}, or in one of"
         " these and .gz. If one of them is a table, give its path instead of the folder"

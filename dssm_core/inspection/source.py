@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from duckdb import DuckDBPyConnection
 
 from dssm_core.columns import CREATED, ITEM, USER
 from dssm_core.errors import shown
+from dssm_core.inspection.columns import Column
 from dssm_core.inspection.draft import Draft
 from dssm_core.inspection.features import Feature, context_features, table_features
 from dssm_core.inspection.log import Log
@@ -18,6 +20,7 @@ from dssm_core.inspection.times import TimeGuess
 from dssm_core.inspection.words import EVENT, words_of
 
 INTERACTIONS = "data.source.interactions"
+WEIGHTS = (1, 3, 10, 30, 100)  # of kinds of events, most frequent first: an example for a person
 SIDES = {"users": USER, "items": ITEM}
 
 
@@ -25,13 +28,13 @@ def add_data(con: DuckDBPyConnection, draft: Draft, log: Log) -> None:
     """Add the source, what counts as a positive, and the features of all tables."""
     sides = _find_sides(con, draft, log)
     draft.settings["data"] = {"source": _source(draft, log, sides), "timezone": "UTC"}
-    _add_positive(draft, log)
+    events = _add_positive(draft, log)
     columns: dict[str, list[Feature]] = {}
     for table, side in sides.items():
         taken = {side.key, side.created or side.key}
         found = table_features(con, side.table.sample, side.table.columns, taken)
         columns |= {table.removesuffix("s"): found} if found else {}
-    taken_in_log = log.roles.taken | set(log.mapping.values())
+    taken_in_log = log.roles.taken | set(log.mapping.values()) | events
     context = context_features(log.table.columns, taken_in_log)
     columns |= {"context": context} if context else {}
     draft.settings["features"] = {"columns": columns} if columns else {}
@@ -45,7 +48,7 @@ def add_data(con: DuckDBPyConnection, draft: Draft, log: Log) -> None:
 
 def _find_sides(con: DuckDBPyConnection, draft: Draft, log: Log) -> dict[str, SideTable]:
     """The tables of users and items, which must be in the files of the same kind as the log."""
-    rest = [other for other in log.others if (other.format is None) == (log.table.format is None)]
+    rest = [other for other in log.others if other.group.kind == log.table.group.kind]
     sides: dict[str, SideTable] = {}
     for name, column in (("users", log.roles.user), ("items", log.roles.item)):
         side, problems = find_side(con, SIDES[name], log.table, column, rest)
@@ -62,7 +65,7 @@ def _source(draft: Draft, log: Log, sides: Mapping[str, SideTable]) -> dict[str,
     for text in (*log.table.doubts, *log.time.doubts, *log.roles.doubts):
         draft.doubt(INTERACTIONS, text)
     source: dict[str, Any] = {
-        "kind": "parquet" if log.table.format is None else "delimited",
+        "kind": log.table.group.kind,
         "path": str(log.table.group.root.resolve()),
         "interactions": _table(log.table.settings(), log.mapping, log.time),
     }
@@ -86,23 +89,50 @@ def _table(
     return {"files": settings.pop("files"), **mapped, **written, **settings}
 
 
-def _add_positive(draft: Draft, log: Log) -> None:
-    """Add what counts as a positive, where the log says more than clicks."""
+def _add_positive(draft: Draft, log: Log) -> set[str]:
+    """Add what counts as a positive, where the log says more than clicks. Returns the columns of
+    kinds of events, which are no context.
+    """
     data = draft.settings["data"]
     if log.roles.label:
         label = guess_label(log.table.columns[log.roles.label])
         data |= {"positive": label.positive, "labels": list(label.labels)}
         if label.doubt:
             draft.doubt("data.positive", label.doubt)
-        return
+        return set()
     events = [
         column
         for name, column in log.table.columns.items()
         if set(words_of(name)) & EVENT and len(column.values) > 1
     ]
     draft.say("data", "the log has no label: every row is a positive")
-    for column in events:
+    kinds = [column for column in events if _is_kind(column)]
+    for column in kinds[:1]:
+        data["positive"] = f"{column.name} in {list(column.values)!r}"
+        draft.doubt("data.positive", _advice(column))
+    for column in (column for column in events if column not in kinds[:1]):
         values = ", ".join(map(shown, column.values[:10]))
         draft.doubt(
             "data", f"{shown(column.name)} has the values {values}, and each counts as a positive"
         )
+    return {column.name for column in kinds}
+
+
+def _is_kind(column: Column) -> bool:
+    """Whether a column says the kind of an event, by a few words that a condition can name."""
+    plain = all(re.fullmatch(r"[\w .:/-]+", value) for value in column.values)
+    return column.name.isidentifier() and plain and column.numbers == 0.0
+
+
+def _advice(column: Column) -> str:
+    """What to think of where each kind of event is a positive."""
+    advice = "remove the kinds of events that are no wish, such as a dislike"
+    if len(column.values) > len(WEIGHTS):
+        return advice
+    weights = ", ".join(
+        f"{value}: {weight}" for value, weight in zip(column.values, WEIGHTS, strict=False)
+    )
+    return (
+        f"{advice}; rarer kinds may count more, such as data.weight:"
+        f" {{column: {column.name}, values: {{{weights}}}}} (docs/weights.md)"
+    )

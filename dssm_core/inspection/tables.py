@@ -11,6 +11,8 @@ from duckdb import DuckDBPyConnection
 from dssm_core.columns import CREATED, INTERNAL, ITEM, USER
 from dssm_core.data.database import UNREADABLE, unreadable
 from dssm_core.data.sources.delimited import TEXT_FORMAT, TextTable, read_raw_text
+from dssm_core.data.sources.files import FileTable
+from dssm_core.data.sources.json_lines import read_objects
 from dssm_core.data.sql import identifier, parquet
 from dssm_core.errors import DataError, shown
 from dssm_core.inspection import words
@@ -29,8 +31,8 @@ SIDE_WORDS = {USER: words.USER, ITEM: words.ITEM}
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a log: its files, how they are written (None: Parquet), the name of its sample in
-    DuckDB, and the sample's columns.
+    """A table of a log: its files, how they are written (None: Parquet or JSON lines), the name of
+    its sample in DuckDB, and the sample's columns.
     """
 
     group: FileGroup
@@ -106,14 +108,16 @@ def _open(con: DuckDBPyConnection, group: FileGroup, sample: str) -> Table:
     """Take a sample of a table's rows from some of its files. DataError if it cannot be read."""
     files = group.some(MOST_FILES)
     filled = [file for file in files if file.stat().st_size] or files
-    form = None if group.is_parquet else tell_format(filled[0])
+    form = tell_format(filled[0]) if group.kind == "delimited" else None
     each = MOST_ROWS // len(files)
     try:
         for number, file in enumerate(files):
-            if form is None:
-                rows = con.sql(f"SELECT * FROM {parquet(file)}")
-            else:
+            if form is not None:
                 rows = read_raw_text(con, {file.name: file}, form.table)
+            elif group.kind == "json_lines":
+                rows = read_objects(con, {file.name: file}, shown(str(file)), FileTable(files="*"))
+            else:
+                rows = con.sql(f"SELECT * FROM {parquet(file)}")
             query = f"({rows.sql_query()}) LIMIT {each}"
             if number:
                 con.execute(f"INSERT INTO {sample} BY NAME FROM {query}")

@@ -125,6 +125,43 @@ def test_a_shop_by_days(shop, tmp_path):
     assert served > result["metrics"]["baselines"]["hot"]["recall@5"]  # the planted quarters
 
 
+def test_json_lines_with_kinds_of_events(tmp_path):
+    folder = tmp_path / "app"
+    folder.mkdir()
+    log = clicks(days=6, a_day=900, users=240, items=60)
+    events = [
+        {
+            "user": {"id": row.user},
+            "item_id": f"i{row.item}",
+            "timestamp": row.s * 1000,
+            "event": "purchase" if row.Index % 5 == 0 else "view",
+        }
+        for row in log.itertuples()
+    ]
+    text = "".join(json.dumps(event, default=int) + "\n" for event in events)
+    (folder / "events.jsonl").write_text(text)
+    goods = [{"item_id": f"i{item}", "category": f"c{item % 4}"} for item in range(60)]
+    (folder / "goods.jsonl").write_text("".join(json.dumps(good) + "\n" for good in goods))
+    file, said = proposed(folder, tmp_path)
+    raw = yaml.safe_load(file.read_text())
+    assert raw["data"]["source"] == {
+        "kind": "json_lines",
+        "path": str(folder),
+        "interactions": {
+            "files": "events.jsonl",
+            "columns": {"user_id": "user.id"},
+            "time_unit": "ms",
+        },
+        "items": {"files": "goods.jsonl"},
+    }
+    assert raw["data"]["positive"] == "event in ['view', 'purchase']"
+    assert "values: {view: 1, purchase: 3}" in said  # an example of weights, rarer kinds more
+    assert "context" not in raw["features"]["columns"]  # a kind of event is no context
+    result = judged(file, tmp_path)
+    served = result["metrics"]["served"]["recall@5"]
+    assert served > result["metrics"]["baselines"]["hot"]["recall@5"]  # the planted quarters
+
+
 def test_ratings_without_a_header_or_days(tmp_path):
     folder = tmp_path / "ml"
     folder.mkdir()

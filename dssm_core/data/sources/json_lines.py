@@ -60,10 +60,10 @@ class JsonLines(BaseModel):
     def _read(self, con: DuckDBPyConnection, name: str, spec: FileTable) -> DuckDBPyRelation:
         files = table_files(self.path, spec, name == INTERACTIONS)
         where = named_files(files, name, spec)
-        return to_canonical(_read_objects(con, files, where, spec), name, spec, where)
+        return to_canonical(read_objects(con, files, where, spec), name, spec, where)
 
 
-def _read_objects(
+def read_objects(
     con: DuckDBPyConnection, files: Mapping[str, Path], where: str, spec: FileTable
 ) -> DuckDBPyRelation:
     """The values of the objects in file order, one column a key."""
