@@ -20,7 +20,7 @@ from dssm_core.gate.rules import judged
 from dssm_core.report.parts import Absent, ReportSection, render_page
 from dssm_core.report.sections import flow, quality, retrieval
 from dssm_core.report.subject import Subject
-from dssm_core.report.text import figure, gain
+from dssm_core.report.text import figure
 from dssm_core.runs.files import write_atomically
 from dssm_core.runs.gate_report import SERVED, Difference
 from dssm_core.runs.run import Run
@@ -149,7 +149,9 @@ def _gain(difference: Difference | None) -> list[tuple[str, str]]:
     if difference is None:
         return []
     level = f"{100 * difference.confidence:g}"
-    return [(f"gain over {difference.rival}, paired {level} % interval", gain(difference))]
+    bounds = f"{difference.low:+.3f} to {difference.high:+.3f}"
+    title = f"gain over {difference.rival}, paired {level} % interval {bounds}"
+    return [(title, f"{difference.mean:+.3f}")]
 
 
 def _rows(run: Run, step: str) -> dict[str, int]:
