@@ -164,7 +164,7 @@ def test_a_sweep_of_the_cli_trains_the_best_trial(tmp_path):
     )
     assert parent.data.tags["dssm.winner"] == rows[0]["label"]
     assert (
-        f"**{rows[0]['label']}** is the best of 3 trials, 1 failed"
+        f"{rows[0]['label']} is the best of 3 trials, 1 failed"
         in parent.data.tags["mlflow.note.content"]
     )
     assert {"trials.json", "trials.png", "parallel.png"} <= {

@@ -62,7 +62,8 @@ def _events(subject: Subject) -> list[str]:
     notes = [note for note in manifest.info["notes"] if not note.startswith(says)]
     if weights := manifest.info.get("weights"):
         notes.append(f"The {weights_sentence(weights)}.")
-    if sources := subject.run.need("sample_negatives").info.get("drawn_from"):
+    samples = subject.run.manifest("sample_negatives")
+    if samples and (sources := samples.info.get("drawn_from")):
         notes.append(f"The {sources_sentence(sources)}.")
     return [f"{says}.", *notes]
 
