@@ -42,8 +42,7 @@ from dssm_core.runs.layout import TRAIN_FILE, ids_file, table_file
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 from dssm_core.tracking.client import create_once, default_server, mlflow_errors
-from dssm_core.tracking.inputs import column_type, dataset_of
-from dssm_core.tracking.points import copy_to_model
+from dssm_core.tracking.inputs import column_type
 from dssm_core.tracking.runs import (
     DESCRIPTION_TAG,
     SOURCE_TAGS,
@@ -55,7 +54,6 @@ from dssm_core.tracking.runs import (
 log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 300.0
-HEADLINE = "headline/"  # metrics of a run that its logged model has too
 IDENTITY = (CONTENT_HASH_TAG, CODE_HASH_TAG)  # versions that agree in these are one version
 REQUIREMENTS = (
     "mlflow",
@@ -184,10 +182,6 @@ def _log_model(
             metadata={tag: tags[tag] for tag in IDENTITY},
         )
     hashes = _stored_hashes(model, logged.model_uri, tags, work)
-    names = (
-        name for name in model.client.get_run(run_id).data.metrics if name.startswith(HEADLINE)
-    )
-    copy_to_model(model.client, run_id, logged.model_id, names, dataset_of(run, "test"))
     with default_server(model.uri):
         return create_once(
             lambda: str(

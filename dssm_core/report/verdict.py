@@ -17,7 +17,7 @@ from dssm_core.runs.gate_report import GateReport
 from dssm_core.runs.layout import GATE_FILE, REPORT_FILE
 from dssm_core.runs.run import Run
 from dssm_core.tracking.client import connect, mlflow_errors, tracking_uri
-from dssm_core.tracking.inputs import dataset_of, log_table
+from dssm_core.tracking.inputs import log_table
 from dssm_core.tracking.points import is_number, log_numbers
 from dssm_core.tracking.runs import DESCRIPTION_TAG, TAG_LENGTH, open_mlflow_run, read_sweep
 
@@ -53,7 +53,7 @@ def log_verdict(run: Run, work: Path, report: GateReport) -> None:
         client.set_tag(run_id, "gate", "passed" if report.passed else "failed")
         client.set_tag(run_id, "gate.reasons", "\n".join(report.marked)[:TAG_LENGTH])
         client.set_tag(run_id, DESCRIPTION_TAG, _description(run, report))
-        log_numbers(client, run_id, headline(run, report), _test_set(run))
+        log_numbers(client, run_id, headline(run, report))
         log_table(client, run_id, _rows(every_number(run, report)), METRICS_TABLE)
         for file in (work / GATE_FILE, *sorted(work.glob("*.png"))):
             client.log_artifact(run_id, str(file), "gate")
@@ -61,10 +61,6 @@ def log_verdict(run: Run, work: Path, report: GateReport) -> None:
             client.log_artifact(run_id, str(work / REPORT_FILE))
         if not report.passed or read_sweep(run):
             client.set_terminated(run_id, "FINISHED")
-
-
-def _test_set(run: Run) -> tuple[str, str] | None:
-    return dataset_of(run, "test") if run.manifest("split_by_time") else None
 
 
 def _rows(numbers: Mapping[str, Any]) -> list[JSON]:

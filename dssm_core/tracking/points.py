@@ -82,37 +82,10 @@ def log_history(client: MlflowClient, run_id: str, history: Sequence[JSON]) -> N
     _log_points(client, run_id, _missing(points, _logged_points(client, run_id, names)))
 
 
-def log_numbers(
-    client: MlflowClient,
-    run_id: str,
-    values: Mapping[str, Any],
-    dataset: tuple[str, str] | None = None,
-) -> None:
-    """Log numbers without a step, except those that MLflow already shows. dataset: name and digest
-    of the dataset that they were measured on.
-    """
+def log_numbers(client: MlflowClient, run_id: str, values: Mapping[str, Any]) -> None:
+    """Log numbers without a step, except those that MLflow already shows."""
     shown = {(name, 0, value) for name, value in client.get_run(run_id).data.metrics.items()}
-    _log_points(client, run_id, _missing([(0, values)], shown), dataset)
-
-
-def copy_to_model(
-    client: MlflowClient, run_id: str, model_id: str, names: Iterable[str], dataset: tuple[str, str]
-) -> None:
-    """Log the newest points of metrics of a run for its logged model too, with the dataset that
-    they were measured on.
-
-    MLflow has logged the same points for the model without a dataset, and refuses two points of the
-    same time.
-    """
-    from mlflow.entities import Metric
-
-    histories = (client.get_metric_history(run_id, metric_name(name)) for name in names)
-    newest = (points[-1] for points in histories if points)
-    metrics = [
-        Metric(point.key, point.value, point.timestamp + 1, point.step, model_id, *dataset)
-        for point in newest
-    ]
-    client.log_batch(run_id, metrics=metrics)
+    _log_points(client, run_id, _missing([(0, values)], shown))
 
 
 def is_number(value: Any) -> bool:
@@ -143,31 +116,18 @@ def _missing(points: Sequence[Point], logged: set[tuple[str, int, float]]) -> li
     ]
 
 
-def _log_points(
-    client: MlflowClient,
-    run_id: str,
-    points: Sequence[Point],
-    dataset: tuple[str, str] | None = None,
-) -> None:
-    metrics = _metrics(points, dataset)
+def _log_points(client: MlflowClient, run_id: str, points: Sequence[Point]) -> None:
+    metrics = _metrics(points)
     for first in range(0, len(metrics), METRICS_PER_REQUEST):
         client.log_batch(run_id, metrics=metrics[first : first + METRICS_PER_REQUEST])
 
 
-def _metrics(points: Sequence[Point], dataset: tuple[str, str] | None = None) -> list[Metric]:
+def _metrics(points: Sequence[Point]) -> list[Metric]:
     from mlflow.entities import Metric
 
     now_ms = int(time.time() * 1000)
-    name, digest = dataset or (None, None)
     return [
-        Metric(
-            metric_name(key),
-            float(value),
-            now_ms,
-            step,
-            dataset_name=name,
-            dataset_digest=digest,
-        )
+        Metric(metric_name(key), float(value), now_ms, step)
         for step, values in points
         for key, value in values.items()
     ]
