@@ -91,6 +91,11 @@ def link(airflow, run_id: str, task: str = "train_towers", key: str = "mlflow_ru
     return airflow.xcom(TRAINING, run_id, task, key)
 
 
+def version_of(airflow, run_id: str) -> str:
+    """The version that a run registered."""
+    return str(airflow.xcom(TRAINING, run_id, "register_model", "review")["version"])
+
+
 def mlflow_id(airflow, run_id: str) -> str:
     return link(airflow, run_id).rstrip("/").rpartition("/")[2]
 
@@ -155,7 +160,7 @@ def test_the_first_review_compares_the_challenger_with_the_baselines(
     _, metrics = folder(airflow, first)
     page.goto(f"{run_page(site, first)}/tasks/review/required_actions")
     served = f"recall@200 {metrics['served'][KEY]:.3f}"
-    subject = f"Promote {MODEL} v1 (2024-03-07)? {served}"
+    subject = f"Promote {MODEL} v{version_of(airflow, first)} (2024-03-07)? {served}"
     expect(page.get_by_text(subject)).to_be_visible()
     assert row(page, "challenger")[0].startswith(f"{metrics['served'][KEY]:.3f} (")
     for name, scores in metrics["baselines"].items():
@@ -170,7 +175,7 @@ def test_a_person_promotes_with_a_reason_in_the_browser(
 ):
     answer = airflow.get(f"dags/{TRAINING}/dagRuns/{promoted}/taskInstances/review/-1/hitlDetails")
     assert (answer["chosen_options"], answer["params_input"]["reason"]) == (["Promote"], REASON)
-    version = str(airflow.xcom(TRAINING, promoted, "register_model", "review")["version"])
+    version = version_of(airflow, promoted)
     assert str(mlflow.get_model_version_by_alias(MODEL, "champion").version) == version
     tags = mlflow.get_model_version(MODEL, version).tags
     assert (tags["dssm.decision.by"], tags["dssm.decision.reason"]) == ("admin", REASON)
@@ -266,16 +271,17 @@ def test_the_next_review_compares_the_challenger_with_the_champion(
 def test_the_note_of_a_run_is_its_outcome(page, site, airflow, promoted, second):
     """`second` has ended: its review was answered."""
     note = airflow.get(f"dags/{TRAINING}/dagRuns/{second}")["note"]
-    assert note.startswith("keep v2, decided by admin: ")
-    assert note.endswith("; champion is v1")
+    assert note.startswith(f"keep v{version_of(airflow, second)}, decided by admin: ")
+    assert note.endswith(f"; champion is v{version_of(airflow, promoted)}")
     page.goto(run_page(site, second))
     expect(page.get_by_text(note).first).to_be_visible()
 
 
-def test_the_page_retrieval_says_who_is_champion(page, site, second, shot):
+def test_the_page_retrieval_says_who_is_champion(page, site, airflow, promoted, second, shot):
     page.goto(f"{site.airflow_url}/plugin/retrieval")
     frame = page.frame_locator("iframe")
-    expect(frame.get_by_text("Version 1 is champion")).to_be_visible()
+    version = version_of(airflow, promoted)
+    expect(frame.get_by_text(f"Version {version} is champion")).to_be_visible()
     expect(frame.get_by_role("img", name="Recall by test day").first).to_be_visible()
     shot("airflow-retrieval.png")
 
