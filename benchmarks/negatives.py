@@ -9,20 +9,15 @@ more clicks than any other. The config is configs/examples/mind.yaml.
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.generated import judged, print_seeds
 from benchmarks.tables import CHECKOUT
 from dssm_core.aliases import Bools, Ints
 from dssm_core.config import read_config
-from dssm_core.runs.gate_report import GateReport, read_gate_report
-from dssm_core.runs.run import create_run
-from dssm_core.runs.table import STEPS
-from dssm_core.runs.transaction import execute
 
 CONFIG = CHECKOUT / "configs" / "examples" / "mind.yaml"
 DAYS = 6
@@ -102,38 +97,21 @@ def _write_behaviors(
     lines.to_csv(folder / "behaviors.tsv", sep="\t", header=False, index=False)
 
 
-def judged(log: Path, runs: Path, name: str, *settings: str) -> GateReport:
-    """The gate's report of a run of the config on the log."""
-    config = read_config(CONFIG, log, (*SETTINGS, *settings))
-    run = create_run(config, runs, name)
-    for step in list(STEPS)[: list(STEPS).index("recall_gate") + 1]:
-        if step != "log_to_mlflow":
-            execute(run, step)
-    return read_gate_report(run)
-
-
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--users", type=int, default=600)
-    parser.add_argument("--seeds", type=int, default=3, help="number of logs and trainings")
-    args = parser.parse_args()
-    print(f"| seed (GAUC / recall@20) | {' | '.join(WAYS)} | most clicked news |")
-    print("|---" * (len(WAYS) + 2) + "|")
-    with tempfile.TemporaryDirectory() as scratch:
-        for seed in range(args.seeds):
-            folder = Path(scratch) / str(seed)
-            folder.mkdir()
-            write_log(folder, args.users, seed)
-            reports = [
-                judged(folder, folder / "runs", f"way{number}", f"seed={seed}", *settings)
-                for number, settings in enumerate(WAYS.values())
-            ]
-            print(row(seed, reports), flush=True)
+    heads = ("seed (GAUC / recall@20)", *WAYS, "most clicked news")
+    print_seeds(__doc__, heads, write_log, row)
 
 
-def row(seed: int, reports: list[GateReport]) -> str:
+def row(folder: Path, seed: int) -> str:
     """A Markdown row: GAUC and recall of each way, and the recall of the most clicked news."""
+    configs = [
+        read_config(CONFIG, folder, (*SETTINGS, f"seed={seed}", *settings))
+        for settings in WAYS.values()
+    ]
+    reports = [
+        judged(config, folder / "runs", f"way{number}") for number, config in enumerate(configs)
+    ]
     cells = [
         f"{report.metrics.pointwise.value('gauc'):.3f}"
         f" / {report.metrics.served.value('recall@20'):.3f}"

@@ -8,19 +8,14 @@ differ in those of the vectors only. The first run has the vectors of other item
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.generated import judged, print_seeds
 from benchmarks.weights import DAY_S, T0
 from dssm_core.config import Config, parse_config
-from dssm_core.runs.gate_report import GateReport, read_gate_report
-from dssm_core.runs.run import create_run
-from dssm_core.runs.table import STEPS
-from dssm_core.runs.transaction import execute
 
 DAYS = 5  # the last one is tested
 TOPICS = 20
@@ -88,15 +83,6 @@ def config_of(folder: Path, seed: int, **vector: object) -> Config:
     )
 
 
-def judged(config: Config, runs: Path, name: str) -> GateReport:
-    """The gate's report of a run."""
-    run = create_run(config, runs, name)
-    for step in list(STEPS)[: list(STEPS).index("recall_gate") + 1]:
-        if step != "log_to_mlflow":
-            execute(run, step)
-    return read_gate_report(run)
-
-
 VARIANTS: dict[str, dict[str, object]] = {
     "vectors of other items": {"column": "of_another", "dim": 16},
     "linear map": {"dim": 16},
@@ -107,26 +93,15 @@ VARIANTS: dict[str, dict[str, object]] = {
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--users", type=int, default=600)
-    parser.add_argument("--seeds", type=int, default=3, help="number of logs and trainings")
-    args = parser.parse_args()
-    print(f"| seed | {' | '.join(VARIANTS)} | most clicked items |")
-    print("|---" * (len(VARIANTS) + 2) + "|")
-    with tempfile.TemporaryDirectory() as scratch:
-        for seed in range(args.seeds):
-            folder = Path(scratch) / str(seed)
-            folder.mkdir()
-            write_log(folder, args.users, seed)
-            reports = [
-                judged(config_of(folder, seed, **vector), folder / "runs", f"run-{number}")
-                for number, vector in enumerate(VARIANTS.values())
-            ]
-            print(row(seed, reports), flush=True)
+    print_seeds(__doc__, ("seed", *VARIANTS, "most clicked items"), write_log, row)
 
 
-def row(seed: int, reports: list[GateReport]) -> str:
+def row(folder: Path, seed: int) -> str:
     """A Markdown row: recall@20 of each variant, and of the most clicked items."""
+    reports = [
+        judged(config_of(folder, seed, **vector), folder / "runs", f"run-{number}")
+        for number, vector in enumerate(VARIANTS.values())
+    ]
     answers = [report.metrics.all for report in reports]
     scores = [answer.served for answer in answers] + [answers[0].baselines["hot"]]
     values = [f"{of.root['recall@20']:.3f}" for of in scores]

@@ -8,20 +8,16 @@ with the weights in it and without weights.
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from benchmarks import generated
 from benchmarks.tables import CHECKOUT
 from dssm_core.aliases import Ints
 from dssm_core.config import read_config
-from dssm_core.runs.gate_report import GateReport, read_gate_report
-from dssm_core.runs.run import create_run
-from dssm_core.runs.table import STEPS
-from dssm_core.runs.transaction import execute
+from dssm_core.runs.gate_report import GateReport
 
 CONFIG = CHECKOUT / "configs" / "examples" / "ecommerce.yaml"
 DAYS = 5
@@ -70,35 +66,19 @@ def _events(rng: np.random.Generator, category: Ints, event: str, mean: float) -
 
 def judged(log: Path, runs: Path, name: str, *settings: str) -> GateReport:
     """The gate's report of a run of the config on the log."""
-    config = read_config(CONFIG, log, settings)
-    run = create_run(config, runs, name)
-    for step in list(STEPS)[: list(STEPS).index("recall_gate") + 1]:
-        if step != "log_to_mlflow":
-            execute(run, step)
-    return read_gate_report(run)
+    return generated.judged(read_config(CONFIG, log, settings), runs, name)
 
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--users", type=int, default=600)
-    parser.add_argument("--seeds", type=int, default=3, help="number of logs and trainings")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        print(
-            "| seed | recall@20 with weights | without | most clicked items |\n" + "|---" * 4 + "|"
-        )
-        for seed in range(args.seeds):
-            folder = Path(scratch) / str(seed)
-            folder.mkdir()
-            write_log(folder, args.users, seed)
-            weighted = judged(folder, folder / "runs", "weighted", f"seed={seed}")
-            plain = judged(folder, folder / "runs", "plain", f"seed={seed}", "data.weight=null")
-            print(row(seed, weighted, plain), flush=True)
+    heads = ("seed", "recall@20 with weights", "without", "most clicked items")
+    generated.print_seeds(__doc__, heads, write_log, row)
 
 
-def row(seed: int, weighted: GateReport, plain: GateReport) -> str:
+def row(folder: Path, seed: int) -> str:
     """A Markdown row."""
+    weighted = judged(folder, folder / "runs", "weighted", f"seed={seed}")
+    plain = judged(folder, folder / "runs", "plain", f"seed={seed}", "data.weight=null")
     served = [weighted.metrics.served, plain.metrics.served, plain.metrics.baselines["hot"]]
     values = [f"{metrics.root['recall@20']:.3f}" for metrics in served]
     return f"| {seed} | {' | '.join(values)} |"
