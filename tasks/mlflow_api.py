@@ -1,16 +1,19 @@
-"""MLflow's REST API for the pages of the plugin. They run in Airflow's API server, which imports
-neither MLflow nor the steps.
+"""What the pages of the plugin share: MLflow's REST API, and their templates. They run in Airflow's
+API server, which imports neither MLflow nor the steps.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from dssm_core.errors import masked
+from tasks.links import public
 from tasks.settings import mlflow_address, mlflow_credentials
 
 TIMEOUT_S = 10
+HEADLINE = "headline/"  # metrics, see dssm_core/report/headline.py
 
 
 class NoAnswer(Exception):
@@ -63,3 +66,27 @@ async def newest_runs(filtered: str, most: int) -> list[dict[str, Any]]:
 def pairs(run: dict[str, Any], part: str) -> dict[str, Any]:
     """The tags, params or metrics of a run, by key."""
     return {each["key"]: each["value"] for each in run.get("data", {}).get(part, [])}
+
+
+def page_of(run: dict[str, Any]) -> str:
+    """The address of a run's page for people's browsers."""
+    info = run["info"]
+    page = f"experiments/{info['experiment_id']}/runs/{info['run_id']}"
+    return public(f"{address().rstrip('/')}/#/{page}")
+
+
+def name_of(run: dict[str, Any]) -> str:
+    """What people call a run."""
+    return str(run["info"].get("run_name") or run["info"]["run_id"])
+
+
+def render(template: str, **parts: Any) -> str:
+    """A page as HTML; everything in `parts` is escaped. template: a file beside this one."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(template).render(**parts)

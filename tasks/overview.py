@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks import mlflow_api
-from tasks.links import public
 from tasks.settings import refreshed_folder, runs_folder
 
-HEADLINE = "headline/"  # metrics, see dssm_core/report/headline.py
 PREFIX = "dssm-"  # of registered models: the rest is the name of the experiment
 DAY_TAG, DECISION_TAG, VERSION_TAG = "dssm.test_day", "dssm.decision.action", "dssm.version"
 DAYS, FAILURES, RUNS = 30, 5, 500
@@ -87,7 +85,7 @@ def _by_day(runs: Sequence[dict[str, Any]], version: str) -> list[tuple[str, dic
     for run in runs:  # newest first
         tags, metrics = mlflow_api.pairs(run, "tags"), mlflow_api.pairs(run, "metrics")
         k = mlflow_api.pairs(run, "params").get("gate.k", "200")
-        recall = f"{HEADLINE}recall_at_{k}"
+        recall = f"{mlflow_api.HEADLINE}recall_at_{k}"
         if tags.get(VERSION_TAG, "").startswith(version) and recall in metrics:
             values = {
                 title: metrics[recall + of] for of, title in LINES.items() if recall + of in metrics
@@ -119,14 +117,11 @@ def plot(days: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str, Any]:
 
 def _failures(runs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """The newest failed runs: name, page and the first line of the error."""
-    uri = mlflow_api.address().rstrip("/")
     failed = [run for run in runs if run["info"]["status"] == "FAILED"][:FAILURES]
     return [
         {
-            "name": run["info"].get("run_name") or run["info"]["run_id"],
-            "page": public(
-                f"{uri}/#/experiments/{run['info']['experiment_id']}/runs/{run['info']['run_id']}"
-            ),
+            "name": mlflow_api.name_of(run),
+            "page": mlflow_api.page_of(run),
             "error": mlflow_api.pairs(run, "tags").get("error", "").partition("\n")[0],
         }
         for run in failed
@@ -135,12 +130,4 @@ def _failures(runs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
 
 def page(found: Mapping[str, Any]) -> str:
     """The page as HTML; everything in it is escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    template = environment.get_template("overview.html")
-    return template.render(**found, width=WIDTH, height=HEIGHT)
+    return mlflow_api.render("overview.html", **found, width=WIDTH, height=HEIGHT)

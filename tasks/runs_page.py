@@ -8,17 +8,15 @@ runs. A plugin imports it, so it imports little at the top.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from tasks import mlflow_api, overview
-from tasks.links import ReportLink, public
+from tasks.links import ReportLink
 from tasks.settings import DAG_TAG, RUN_TAG
 
 SAFE = re.compile(
     r"[A-Za-z0-9_.~:+-]{1,250}"
 )  # what Airflow lets Dags and runs be called, and no quote
-HEADLINE = "headline/"  # metrics, see dssm_core/report/headline.py
 TRAINING = ("dssm_training", "dssm_sweep")  # the Dags that train
 MOST = 100
 OVERVIEW = "/overview"
@@ -80,24 +78,22 @@ async def found(dag_id: str, run_id: str) -> dict[str, Any]:
     """The newest MLflow runs of a Dag as rows, newest first; and the problem, if there is one."""
     try:
         runs = await mlflow_api.newest_runs(wanted(dag_id, run_id), MOST)
-        return {"rows": [row(each, mlflow_api.address()) for each in runs], "problem": ""}
+        return {"rows": [row(each) for each in runs], "problem": ""}
     except mlflow_api.NoAnswer as error:
         return {"rows": [], "problem": str(error)}
 
 
-def row(run: dict[str, Any], uri: str) -> dict[str, Any]:
+def row(run: dict[str, Any]) -> dict[str, Any]:
     """The cells of an MLflow run, from its JSON in the format of the REST API."""
     from datetime import UTC, datetime
 
     info = run["info"]
     tags, params, metrics = (mlflow_api.pairs(run, part) for part in ("tags", "params", "metrics"))
     k = params.get("gate.k", "200")
-    recall = f"{HEADLINE}recall_at_{k}"
-    address = public(
-        f"{uri.rstrip('/')}/#/experiments/{info['experiment_id']}/runs/{info['run_id']}"
-    )
+    recall = f"{mlflow_api.HEADLINE}recall_at_{k}"
+    address = mlflow_api.page_of(run)
     return {
-        "name": info.get("run_name") or info["run_id"],
+        "name": mlflow_api.name_of(run),
         "page": address,
         "report": address + ReportLink.page if "gate" in tags else "",
         "started": datetime.fromtimestamp(int(info["start_time"]) / 1000, UTC).strftime(
@@ -120,7 +116,7 @@ def _number(value: float | None) -> str:
 
 def _gain(metrics: dict[str, float]) -> str:
     """What is served minus the champion on the same queries, with its paired interval."""
-    names = [f"{HEADLINE}gain_over_champion{of}" for of in ("", "_low", "_high")]
+    names = [f"{mlflow_api.HEADLINE}gain_over_champion{of}" for of in ("", "_low", "_high")]
     if not all(name in metrics for name in names):
         return ""
     mean, low, high = (metrics[name] for name in names)
@@ -129,12 +125,12 @@ def _gain(metrics: dict[str, float]) -> str:
 
 def page(dag_id: str, run_id: str, rows: list[dict[str, Any]], problem: str) -> str:
     """The page as HTML; everything in it is escaped."""
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    template = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
-    ).get_template("runs_page.html")
-    return template.render(
-        dag_id=dag_id, run_id=run_id, rows=rows, problem=problem, most=MOST, training=TRAINING
+    return mlflow_api.render(
+        "runs_page.html",
+        dag_id=dag_id,
+        run_id=run_id,
+        rows=rows,
+        problem=problem,
+        most=MOST,
+        training=TRAINING,
     )

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
-from rich.table import Table
+
+from dssm_core.cli.screen import plain_table
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from dssm_core.runs.run import Run
 
 
@@ -21,7 +24,7 @@ def comparison_tables(one: Run, other: Run) -> list[Table]:
 def _settings(one: Run, other: Run, titles: list[str]) -> Table:
     from dssm_core.tracking.runs import flatten
 
-    table = Table("setting", *titles, box=None, header_style="bold")
+    table = plain_table("setting", *titles)
     left, right = (flatten(run.config.deciding()) for run in (one, other))
     for key in sorted(left.keys() | right.keys()):
         if left.get(key) != right.get(key):
@@ -32,7 +35,7 @@ def _settings(one: Run, other: Run, titles: list[str]) -> Table:
 
 
 def _numbers(one: Run, other: Run, titles: list[str]) -> Table:
-    table = Table("number", *titles, "change", box=None, header_style="bold")
+    table = plain_table("number", *titles, "change")
     left, right = _headline(one), _headline(other)
     for key in left | right:
         before, after = left.get(key), right.get(key)

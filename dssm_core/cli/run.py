@@ -115,10 +115,10 @@ def finish(run: Run, result: JSON) -> None:
 
     screen.print_summary(result)
     if result["version"]:
-        screen.print_use(masked(tracking_uri(run.runs)), run.config.model_name, result["version"])
-    if result["version"] and (reason := promotion.alone(run)):
         model = run.config.model_name
-        decide("promote", model, str(result["version"]), reason, promotion.GATE, run.runs)
+        screen.print_use(masked(tracking_uri(run.runs)), model, result["version"])
+        if reason := promotion.alone(run):
+            decide("promote", model, str(result["version"]), reason, promotion.GATE, run.runs)
 
 
 @click.command(short_help="List the runs, or compare two of them.")

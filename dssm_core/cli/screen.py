@@ -63,7 +63,7 @@ def runs_table(runs: Iterable[Run]) -> Table:
     from dssm_core.runs.pipeline import summary
     from dssm_core.runs.table import STEPS
 
-    table = _table()
+    table = plain_table()
     table.add_column("run", overflow="fold")  # whole ids, also in a narrow terminal
     for column in ("test day", "steps", "recall", "gate", "version"):
         table.add_column(column)
@@ -87,7 +87,7 @@ def runs_table(runs: Iterable[Run]) -> Table:
 
 def trials_table(results: Sequence[JSON]) -> Table:
     """The trials of a sweep in the given order: recall, interval, training time, query time."""
-    table = _table("trial", results[0]["metric"], "interval", "train, s", "ms a query")
+    table = plain_table("trial", results[0]["metric"], "interval", "train, s", "ms a query")
     for row in results:
         table.add_row(escape(row["label"]), *_trial_cells(row))
     return table
@@ -103,7 +103,7 @@ def _trial_cells(row: JSON) -> list[str]:
 
 def reigns_table(reigns: Iterable[Reign]) -> Table:
     """The champions, the newest last."""
-    table = _table("version", "champion from", "until", "by", "reason")
+    table = plain_table("version", "champion from", "until", "by", "reason")
     for reign in reigns:
         table.add_row(
             reign.version,
@@ -117,7 +117,7 @@ def reigns_table(reigns: Iterable[Reign]) -> Table:
 
 def decisions_table(decisions: Iterable[Decision]) -> Table:
     """The decisions, the newest last."""
-    table = _table("at", "decision", "version", "champion", "by", "reason")
+    table = plain_table("at", "decision", "version", "champion", "by", "reason")
     for decision in decisions:
         table.add_row(
             _minute(decision.at),
@@ -176,7 +176,7 @@ def metrics_tables(result: JSON) -> dict[str, Table]:
     for name, title in POPULATIONS.items():
         sample = f", {report.sample}" if report.sample else ""
         queries = f" ({counts[name]:,} queries{sample})" if name in counts else ""
-        table = _table("")
+        table = plain_table("")
         for column in names:
             table.add_column(column, justify="right", no_wrap=True)
         for system, scores in report.systems(name).items():
@@ -195,7 +195,8 @@ def _metric(value: float | None) -> str:
     return "not measured" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def _table(*columns: str, **options: Any) -> Table:
+def plain_table(*columns: str, **options: Any) -> Table:
+    """A table without lines. options: of rich's Table."""
     return Table(*columns, box=None, header_style="bold", **options)
 
 
@@ -256,7 +257,7 @@ def findings_tables(findings: Findings, metric: str) -> list[Table]:
 
 
 def _counts(title: str, counts: Mapping[str, int]) -> Table:
-    table = _table(title)
+    table = plain_table(title)
     table.add_column("", justify="right")
     for name, count in counts.items():
         table.add_row(escape(name), f"{count:,}")

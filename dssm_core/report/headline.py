@@ -8,8 +8,8 @@ from dssm_core.config import Gate
 from dssm_core.gate.rules import judged
 from dssm_core.report.text import gain, markdown_table, share
 from dssm_core.runs.gate_report import GateMetrics, GateReport, Scores
+from dssm_core.runs.pipeline import finished
 from dssm_core.runs.run import Run
-from dssm_core.runs.table import STEPS
 from dssm_core.tracking.runs import flatten
 
 PREFIX = "headline."  # MLflow sorts and groups metrics by it
@@ -18,7 +18,7 @@ PAIRED = "paired interval"  # of a difference on the same queries
 
 
 def headline(run: Run, report: GateReport) -> dict[str, Any]:
-    """About fifteen numbers that say whether a run is better than another: what is served, its
+    """At most eighteen numbers that say whether a run is better than another: what is served, its
     rivals and the differences to them on the same queries, all traffic, latency and seconds.
 
     The keys are those of MLflow metrics, see `metric_name`. A number that was not measured is None.
@@ -74,7 +74,7 @@ def _differences(rival: str, difference: Any) -> dict[str, Any]:
 
 def _cost(run: Run) -> dict[str, Any]:
     """Milliseconds of a query, and seconds of training and of all steps so far."""
-    done = {name: manifest for name in STEPS if (manifest := run.manifest(name))}
+    done = finished(run)
     index = done["build_index"].info.get("queries_per_s") if "build_index" in done else None
     training = done["train_towers"].seconds if "train_towers" in done else None
     return {
@@ -87,8 +87,7 @@ def _cost(run: Run) -> dict[str, Any]:
 def every_number(run: Run, report: GateReport) -> dict[str, Any]:
     """All numbers of a run by dotted key: metrics, and rows and seconds of its steps."""
     numbers = flatten(report.metrics.as_json())
-    for name in STEPS:
-        if manifest := run.manifest(name):
-            numbers[f"seconds.{name}"] = manifest.seconds
-            numbers |= {f"rows.{name}.{what}": rows for what, rows in manifest.rows.items()}
+    for name, manifest in finished(run).items():
+        numbers[f"seconds.{name}"] = manifest.seconds
+        numbers |= {f"rows.{name}.{what}": rows for what, rows in manifest.rows.items()}
     return numbers

@@ -13,9 +13,9 @@ from dssm_core.data.drift import Drift
 from dssm_core.data.drift import load as load_drift
 from dssm_core.report import plots
 from dssm_core.runs.layout import HISTORY_FILE
-from dssm_core.runs.manifest import Manifest, Outcome
+from dssm_core.runs.manifest import Outcome
+from dssm_core.runs.pipeline import finished
 from dssm_core.runs.run import Run
-from dssm_core.runs.table import STEPS
 from dssm_core.tracking.client import connect, mlflow_errors, tracking_uri
 from dssm_core.tracking.inputs import log_data_inputs
 from dssm_core.tracking.points import log_history
@@ -75,13 +75,8 @@ def _history(run: Run) -> list[JSON]:
     return [json.loads(line) for line in lines if line]
 
 
-def _finished(run: Run) -> dict[str, Manifest]:
-    """The manifests of the finished steps by name."""
-    return {name: manifest for name in STEPS if (manifest := run.manifest(name))}
-
-
 def _log_manifests(client: MlflowClient, run: Run, run_id: str) -> None:
-    for name, manifest in _finished(run).items():
+    for name, manifest in finished(run).items():
         client.log_text(run_id, manifest.model_dump_json(indent=2), f"manifests/{name}.json")
 
 

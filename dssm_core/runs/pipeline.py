@@ -51,9 +51,14 @@ def run_step(run: Run, name: str) -> Manifest:
         raise
 
 
+def finished(run: Run) -> dict[str, Manifest]:
+    """The manifests of the finished steps by name, in their order."""
+    return {name: manifest for name in STEPS if (manifest := run.manifest(name))}
+
+
 def summary(run: Run) -> JSON:
     """The run's numbers as one plain JSON object, as far as it has come."""
-    done = {name: manifest for name in STEPS if (manifest := run.manifest(name))}
+    done = finished(run)
     gate = find_gate_report(run)
     version = done["register_model"].info.get("version") if "register_model" in done else None
     return {
