@@ -52,14 +52,14 @@ def validate_data(run: str) -> str:
     """
     from dssm_core.runs.run import open_run
     from dssm_core.tracking.client import connect
-    from dssm_core.tracking.runs import log_data_docs, open_mlflow_run
+    from dssm_core.tracking.runs import log_data_checks, open_mlflow_run
     from tasks.links import DataChecksLink, push
 
     opened = open_run(run)
     page = open_mlflow_run(opened)
     push(page.url, DataChecksLink())
     run_step(run, "validate_data")
-    log_data_docs(connect(opened.runs), opened, page.run_id)
+    log_data_checks(connect(opened.runs), opened, page.run_id)
     return run
 
 

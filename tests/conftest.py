@@ -102,6 +102,15 @@ def wait_until(ready: Callable[[], Any], what: str) -> Any:
 # Airflow must have seen the process of the review end. If the answer arrives before that, Airflow
 # assumes that the process is lost and asks again.
 ANSWER_AFTER_S = 3
+TO_INDEX = (
+    "ingest_data",
+    "validate_data",
+    "split_by_time",
+    "sample_negatives",
+    "train_towers",
+    "export_embeddings",
+    "build_index",
+)
 TRAINING = "dssm_training"
 
 

@@ -138,7 +138,7 @@ def _histories(config: Config) -> Iterator[str]:
 
 
 def _items(config: Config) -> Iterator[str]:
-    """All that is wrong with what tells items apart, and one set of changes that corrects it."""
+    """All that is wrong with the settings that distinguish items, and changes that correct it."""
     if problems := list(_item_problems(config)):
         changes = [
             f"{path}: {written(value)}"
@@ -156,8 +156,8 @@ def _item_problems(config: Config) -> Iterator[str]:
         yield "features.history.fields shows columns of items, but features.columns.item is empty"
     if not features.item_ids and not described:
         yield (
-            "features.item_ids is false and features.columns.item is empty: nothing tells items"
-            " apart"
+            "features.item_ids is false and features.columns.item is empty: nothing distinguishes"
+            " items"
         )
     if not features.item_ids and history.length and not history.fields:
         yield "without features.item_ids and features.history.fields a history shows nothing"
@@ -166,7 +166,7 @@ def _item_problems(config: Config) -> Iterator[str]:
     if features.catalogue == "table" and not described:
         yield (
             "features.catalogue 'table' serves items without a positive in train, which only"
-            " features.columns.item tells apart, and it is empty"
+            " features.columns.item distinguishes, and it is empty"
         )
     elif features.catalogue == "table" and features.item_ids and not config.train.id_dropout:
         yield (

@@ -60,7 +60,7 @@ class HistoryItems(nn.Module):
             # index_select: its gradient is summed in a fixed order.
             projected = projected.index_select(0, row.flatten())
             parts.append(projected.view(*codes.shape, -1))
-        if not parts:  # nothing tells items apart, and there are no histories
+        if not parts:  # nothing distinguishes items, and there are no histories
             return torch.zeros(*codes.shape, self._width, device=codes.device)
         out: Tensor = sum(parts[1:], start=parts[0])
         return out

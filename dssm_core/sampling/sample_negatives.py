@@ -164,7 +164,7 @@ def _activity_scale(log: Interactions, config: Config) -> Tensor:
 
 def _trained_items(features: Features, log: Interactions) -> int:
     """Number of item codes with an id embedding, code 0 included: those of the positives, which
-    come first (see `fit_ids`). Without item ids all items are told apart by columns.
+    come first (see `fit_ids`). Without item ids only columns distinguish items.
     """
     return int(log.item.max()) + 1 if features.item_ids else len(log.created)
 

@@ -143,16 +143,25 @@ def mark_failed(run: Run, message: str) -> None:
         log.warning("run %s failed, which could not be logged to MLflow: %s", run.id, masked(error))
 
 
+def log_data_checks(client: MlflowClient, run: Run, run_id: str) -> None:
+    """Log the page of the data checks, of the finished or else of the failed validation."""
+    folder = _validation(run)
+    if (folder / DATA_CHECKS_FILE).is_file():
+        client.log_artifact(run_id, str(folder / DATA_CHECKS_FILE))
+
+
 def log_data_docs(client: MlflowClient, run: Run, run_id: str) -> None:
-    """Log the page of the data checks and those of Great Expectations, of the finished or else of
-    the failed validation.
-    """
-    for folder in (run.step("validate_data"), run.failed("validate_data")):
-        if (folder / DATA_CHECKS_FILE).is_file():
-            client.log_artifact(run_id, str(folder / DATA_CHECKS_FILE))
-        if (folder / "data_docs").is_dir():
-            client.log_artifacts(run_id, str(folder / "data_docs"), "data_docs")
-            return
+    """Log the page of the data checks and Great Expectations' own site."""
+    log_data_checks(client, run, run_id)
+    docs = _validation(run) / "data_docs"
+    if docs.is_dir():
+        client.log_artifacts(run_id, str(docs), "data_docs")
+
+
+def _validation(run: Run) -> Path:
+    """The folder of the finished validation, else of the failed one, which may not be there."""
+    finished = run.step("validate_data")
+    return finished if finished.is_dir() else run.failed("validate_data")
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

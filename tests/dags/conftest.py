@@ -1,4 +1,4 @@
-"""Tasks outside of Airflow: the outcomes that they tell are kept in a list."""
+"""Tasks outside of Airflow: their outcomes are kept in a list."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def told(monkeypatch):
+def outcomes(monkeypatch):
     lines: list[str] = []
     monkeypatch.setattr("tasks.outcomes.push", lines.append)
     return lines

@@ -80,7 +80,7 @@ def test_it_runs_every_hour_where_days_land_by_a_schedule(env, schedule, tmp_pat
     ],
 )
 def test_the_moment_is_the_forms_else_the_intervals_end_else_the_runs(
-    given, interval, wanted, monkeypatch, tmp_path, told
+    given, interval, wanted, monkeypatch, tmp_path, outcomes
 ):
     from datetime import datetime
 
@@ -114,7 +114,7 @@ def test_the_moment_is_the_forms_else_the_intervals_end_else_the_runs(
     files, days = refreshing.refresh_champion()["read_from"]
     assert files["files"] == 2  # XCom holds no list of files
     assert days == {"days": {"2024-03-01": "k"}}
-    assert told == ["refreshed dssm-demo v3 as of 2024-03-04T11:00Z"]
+    assert outcomes == ["refreshed dssm-demo v3 as of 2024-03-04T11:00Z"]
     store, version, config, as_of_ms, root, landed = asked[0]
     assert (store.name, version, config.name, as_of_ms) == ("dssm-demo", None, "demo", wanted)
     assert (root, landed) == (tmp_path / "refreshed", tmp_path / "days")

@@ -5,7 +5,7 @@ import pytest
 from dssm_core.config import parse_config
 from dssm_core.runs.run import create_run
 from dssm_core.runs.transaction import execute
-from tests.conftest import measured, small_config
+from tests.conftest import TO_INDEX, measured, small_config
 
 
 @pytest.mark.parametrize(
@@ -25,15 +25,7 @@ def test_a_split_without_a_cutoff_trains_and_is_evaluated(split, tmp_path, monke
     raw["features"]["activity"] = {"enabled": False}
     raw["train"] |= {"epochs": 1}
     run = create_run(parse_config(raw), tmp_path, "one")
-    for name in (
-        "ingest_data",
-        "validate_data",
-        "split_by_time",
-        "sample_negatives",
-        "train_towers",
-        "export_embeddings",
-        "build_index",
-    ):
+    for name in TO_INDEX:
         execute(run, name)
     rows = run.need("split_by_time").rows
     metrics = measured(run)

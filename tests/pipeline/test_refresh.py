@@ -34,20 +34,11 @@ from dssm_core.runs.files import sha256
 from dssm_core.runs.gate_report import GateMetrics
 from dssm_core.runs.run import Run, create_run
 from dssm_core.runs.transaction import execute
-from tests.conftest import evaluated, measured, small_config
+from tests.conftest import TO_INDEX, evaluated, measured, small_config
 
 DAY = 24 * HOUR_MS
 T0 = 1_709_251_200_000  # 2024-03-01 00:00 UTC
 CUTOFF = T0 + 3 * DAY
-TO_INDEX = (
-    "ingest_data",
-    "validate_data",
-    "split_by_time",
-    "sample_negatives",
-    "train_towers",
-    "export_embeddings",
-    "build_index",
-)
 
 
 def write_log(folder):

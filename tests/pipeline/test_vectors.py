@@ -23,7 +23,7 @@ from dssm_core.runs.run import Run, create_run
 from dssm_core.runs.transaction import execute
 from dssm_core.sampling import coded_log
 from dssm_core.training.trainer import Trainer
-from tests.conftest import small_config
+from tests.conftest import TO_INDEX, small_config
 
 DAY = 86_400_000
 T0 = 1_709_251_200_000  # 2024-03-01 00:00 UTC
@@ -33,15 +33,6 @@ KNOWN = 8  # items of a group that are clicked in the days of training
 NEW = 4  # items of a group that are clicked on the test day only
 USERS = 240
 WIDTH = 12
-TO_INDEX = [
-    "ingest_data",
-    "validate_data",
-    "split_by_time",
-    "sample_negatives",
-    "train_towers",
-    "export_embeddings",
-    "build_index",
-]
 ITEM_GROUP = np.arange(GROUPS * (KNOWN + NEW)) % GROUPS
 IS_NEW = np.arange(len(ITEM_GROUP)) >= GROUPS * KNOWN
 

@@ -1,4 +1,4 @@
-"""Settings about what tells items apart: one message says all that is wrong, with one set of
+"""Settings that distinguish items: one message says all that is wrong, with one set of
 changes that corrects it.
 """
 
@@ -56,10 +56,11 @@ def test_all_problems_are_in_one_message():
         parse_config(raw_config(False, "table", False, True, 20, 0.1))
     assert str(error.value) == (
         "features.history.fields shows columns of items, but features.columns.item is empty;"
-        " features.item_ids is false and features.columns.item is empty: nothing tells items apart;"
+        " features.item_ids is false and features.columns.item is empty: nothing distinguishes"
+        " items;"
         " train.id_dropout hides item ids, which features.item_ids leaves out already;"
         " features.catalogue 'table' serves items without a positive in train, which only"
-        " features.columns.item tells apart, and it is empty."
+        " features.columns.item distinguishes, and it is empty."
         " Set features.item_ids: true, features.history.fields: false,"
         " features.catalogue: positives"
     )
