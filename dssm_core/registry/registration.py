@@ -42,7 +42,8 @@ from dssm_core.runs.layout import TRAIN_FILE, ids_file, table_file
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import Run
 from dssm_core.tracking.client import create_once, default_server, mlflow_errors
-from dssm_core.tracking.inputs import column_type
+from dssm_core.tracking.inputs import column_type, dataset_of
+from dssm_core.tracking.points import copy_to_model
 from dssm_core.tracking.runs import (
     DESCRIPTION_TAG,
     SOURCE_TAGS,
@@ -54,6 +55,7 @@ from dssm_core.tracking.runs import (
 log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 300.0
+HEADLINE = "headline/"  # metrics of a run that its logged model has too
 IDENTITY = (CONTENT_HASH_TAG, CODE_HASH_TAG)  # versions that agree in these are one version
 REQUIREMENTS = (
     "mlflow",
@@ -165,7 +167,11 @@ def _is_unchanged(model: RegisteredModel, version: str, work: Path) -> bool:
 def _log_model(
     model: RegisteredModel, run: Run, run_id: str, work: Path, tags: dict[str, str]
 ) -> str:
-    """Log the model, as code, into the MLflow run and register it; returns the new version."""
+    """Log the model, as code, into the MLflow run and register it; returns the new version.
+
+    MLflow itself copies the run's metrics of the given step to the logged model, without a dataset:
+    the last training step keeps it from the headline metrics, which are at step 0.
+    """
     import mlflow
 
     bundle = work / "bundle"
@@ -180,7 +186,11 @@ def _log_model(
             input_example=_example(bundle),
             pip_requirements=requirements(run.config),
             metadata={tag: tags[tag] for tag in IDENTITY},
+            step=run.need("train_towers").rows["steps"],
         )
+    metrics = model.client.get_run(run_id).data.metrics
+    names = [name for name in metrics if name.startswith(HEADLINE)]
+    copy_to_model(model.client, run_id, logged.model_id, names, dataset_of(run, "test"))
     hashes = _stored_hashes(model, logged.model_uri, tags, work)
     with default_server(model.uri):
         return create_once(

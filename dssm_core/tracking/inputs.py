@@ -24,20 +24,27 @@ def log_data_inputs(client: MlflowClient, run: Run, run_id: str) -> None:
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    split = run.need("split_by_time")
+    rows = run.need("split_by_time").rows
     inputs = []
     for part, context in (("train", "training"), ("test", "evaluation")):
         file = run.step("split_by_time") / table_file(part)
+        name, digest = dataset_of(run, part)
         dataset = Dataset(
-            f"{run.config.name}-{part}",
-            split.files[file.name][:32],
+            name,
+            digest,
             "local",
             json.dumps({"uri": file.as_uri()}),
             schema=json.dumps({"mlflow_colspec": _columns(file)}),
-            profile=json.dumps({"num_rows": split.rows.get(part)}),
+            profile=json.dumps({"num_rows": rows.get(part)}),
         )
         inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
     client.log_inputs(run_id, inputs)
+
+
+def dataset_of(run: Run, part: str) -> tuple[str, str]:
+    """Name and digest of the MLflow dataset of a part, `train` or `test`."""
+    digest = run.need("split_by_time").files[table_file(part)]
+    return f"{run.config.name}-{part}", digest[:32]
 
 
 def _columns(file: Path) -> list[JSON]:

@@ -88,6 +88,25 @@ def log_numbers(client: MlflowClient, run_id: str, values: Mapping[str, Any]) ->
     _log_points(client, run_id, _missing([(0, values)], shown))
 
 
+def copy_to_model(
+    client: MlflowClient, run_id: str, model_id: str, names: Iterable[str], dataset: tuple[str, str]
+) -> None:
+    """Show the newest points of a run's metrics on its logged model too, with the name and digest
+    of the dataset that they were measured on.
+
+    The run keeps one point each: to MLflow, a point of the same value, time and step is the same.
+    """
+    from mlflow.entities import Metric
+
+    histories = [client.get_metric_history(run_id, name) for name in names]
+    newest = [max(points, key=lambda point: point.timestamp) for points in histories]
+    metrics = [
+        Metric(point.key, point.value, point.timestamp, point.step, model_id, *dataset)
+        for point in newest
+    ]
+    client.log_batch(run_id, metrics=metrics)
+
+
 def is_number(value: Any) -> bool:
     """Whether MLflow takes a value as a metric: a finite number, not a truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

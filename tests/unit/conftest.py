@@ -105,6 +105,7 @@ def fabricated(parent, run_id="one", test_day="2024-01-07", exclude_seen=False, 
     clicks(run, test).to_parquet(folder / "test.parquet")
     finish(run, "split_by_time", {"train": 6, "test": 7}, vars(window_of(run.config)))
     write_log(run, Ids(pd.Index([1, 2, 3])), Ids(pd.Index([10, 20, 30, 40])))
+    finish(run, "train_towers", {"events": 5, "steps": 1})
     folder = run.step("export_embeddings")
     folder.mkdir()
     pd.DataFrame({"user_id": [1, 2, 3]}).to_parquet(folder / "user_ids.parquet")

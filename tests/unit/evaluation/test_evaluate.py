@@ -161,7 +161,6 @@ def test_pairs_are_judged_where_both_labels_are(fabricate):
 
 def test_log_loss_divides_by_the_towers_temperature(fabricate, finish):
     run = fabricate()
-    run.step("train_towers").mkdir()
     finish(run, "train_towers", info={"temperature": 0.5})
     likely, even = 1 / (1 + np.exp(-2)), 0.5  # scores 1 and 0 over 0.5
     wanted = -(3 * np.log(likely) + 2 * np.log(even)) / 5

@@ -75,7 +75,8 @@ def test_the_version_and_its_logged_model_say_what_the_gate_said(fabricate, fini
     run = fabricate()
     finish(run, "recall_gate", info=PASSED)
     (tmp_path / "gate.json").write_text("{}")
-    log_verdict(run, tmp_path, GateReport.model_validate(PASSED))
+    for gate in (PASSED | {"metrics": PASSED["metrics"] | {"served": {"recall@200": 0.5}}}, PASSED):
+        log_verdict(run, tmp_path, GateReport.model_validate(gate))  # the second gate counts
     run.step("x").mkdir()
     info = register_model(run, run.step("x")).info
     store = open_model(run.config.model_name, run.runs)
@@ -86,8 +87,15 @@ def test_the_version_and_its_logged_model_say_what_the_gate_said(fabricate, fini
         [client(run).get_run(info["run_id"]).info.experiment_id]
     )
     assert logged.name == "dssm-made"
-    metrics = {metric.key: metric.value for metric in logged.metrics}
-    assert metrics["headline/recall_at_200"] == 1.0
+    digest = run.need("split_by_time").files["test.parquet"][:32]
+    measured = {
+        (metric.value, metric.dataset_name, metric.dataset_digest)
+        for metric in logged.metrics
+        if metric.key == "headline/recall_at_200"
+    }
+    assert measured == {(1.0, "made-test", digest)}
+    points = client(run).get_metric_history(info["run_id"], "headline/recall_at_200")
+    assert [point.value for point in points] == [0.5, 1.0]  # none is doubled
 
 
 def test_a_later_run_finds_what_the_champions_window_was_like(fabricate, finish, tmp_path):

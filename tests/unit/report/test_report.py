@@ -149,7 +149,7 @@ def test_pictures_of_little_and_of_odd_names(tmp_path, size):
 def test_what_was_not_trained_on_is_said(fabricate, finish):
     run = fabricate()
     folder = run.step("train_towers")
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     points = [{"step": 1, "phase": "select", "train_loss": 2.0}]
     (folder / "history.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
     few = "1 of 4 positives of the training set are training events; 3 are of no use"
