@@ -42,7 +42,8 @@ class MeasuredChampion:
 def measure_champion(run: Run, data: EvaluationData) -> MeasuredChampion | None:
     """Measure the champion's own bundle on this run's queries; None where there is no champion.
 
-    A bundle that cannot be run is an outcome, not an error.
+    A bundle that cannot be run is an outcome, not an error, and so is one that was trained on
+    these queries.
     """
     with scratch(run.root) as folder:
         try:
@@ -52,7 +53,10 @@ def measure_champion(run: Run, data: EvaluationData) -> MeasuredChampion | None:
         if found is None:
             return None
         try:
-            return _measure(run, data, open_bundle(found.folder), found)
+            bundle = open_bundle(found.folder)
+            if note := overlap_note(bundle.config, run.config):
+                return _not_comparable(run, data, bundle, found, note)
+            return _measure(run, data, bundle, found)
         except (DssmError, RuntimeError) as error:  # RuntimeError: weights of another shape (torch)
             note = (
                 f"its bundle cannot be run: {error}; promote a version that this code can run, "
@@ -87,9 +91,23 @@ def _measure(
         recalls = rolled.recalls("served", gate.population, gate.k)
     report = ChampionReport.model_validate(fields | warm.scores)
     recall = report.of(gate.protocol, gate.population).value(gate.metric)
-    compared = Champion(found.version, recall, overlap_note(bundle.config, config))
+    compared = Champion(found.version, recall)
     drawn = by_population["warm" if len(data.warm.codes) else "all"]
     return MeasuredChampion(compared, report, drawn.curve, recalls)
+
+
+def _not_comparable(
+    run: Run, data: EvaluationData, bundle: Bundle, found: versions.FetchedVersion, note: str
+) -> MeasuredChampion:
+    """A champion whose figures on these queries would be no fair comparison."""
+    fields: JSON = {
+        "version": found.version,
+        "not_comparable": note,
+        "drift": drift_since(run, data, bundle, found.drift),
+        run.config.gate.metric: None,
+    }
+    compared = Champion(found.version, None, note, comparable=False)
+    return MeasuredChampion(compared, ChampionReport.model_validate(fields))
 
 
 def _unmeasured(version: str, note: str, metric: str) -> MeasuredChampion:
@@ -124,8 +142,8 @@ def drift_since(
 
 
 def overlap_note(champion: Config, challenger: Config) -> str:
-    """A note where the champion's training set may contain this run's test rows: its figure is then
-    too high. Empty otherwise.
+    """Why the champion's training set may contain this run's test rows: its figure would be too
+    high. Empty if it does not.
     """
     theirs = champion.split
     ours = challenger.split
@@ -134,13 +152,13 @@ def overlap_note(champion: Config, challenger: Config) -> str:
             return ""
         return (
             f"it was trained up to {_day_before(theirs.test_day)}, which includes this test day, "
-            f"{ours.test_day}: its figure is too high"
+            f"{ours.test_day}: its figure would be too high"
         )
     if theirs == ours:
         return ""
     return (
         f"it was trained on the split {theirs.title}, which may include test rows of {ours.title}: "
-        "its figure may be too high"
+        "its figure might be too high"
     )
 
 

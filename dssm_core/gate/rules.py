@@ -35,13 +35,14 @@ NO_QUERIES = "not measured, because there are no queries"
 class Champion:
     """Today's champion on the same queries.
 
-    recall: the number that the gate compares, None where it could not be measured; note: why not,
-    or what to know of the number.
+    recall: the number that the gate compares, None where it was not measured; note: why not.
+    comparable: False if it was not measured because the comparison would not be fair.
     """
 
     version: str
     recall: float | None
     note: str = ""
+    comparable: bool = True
 
 
 @dataclass(frozen=True)
@@ -191,24 +192,26 @@ def champion_check(
     label: str, served: float, champion: Champion, difference: Difference | None, gate: Gate
 ) -> Check:
     """served >= champion - tolerance; with `gate.confidence`, the lower bound of the difference >=
-    -tolerance. A champion that could not be measured fails the check.
+    -tolerance. A champion that could not be measured fails the check; one that is not comparable
+    does not.
     """
     name = f"champion version {champion.version}"
+    if not champion.comparable:
+        return Check(True, f"{name} is not comparable, and is not compared: {champion.note}")
     if champion.recall is None:
         return Check(False, f"{name} could not be compared: {champion.note or NO_QUERIES}")
     if math.isnan(served):
         return not_measured(label, name)
     tolerance = gate.champion_tolerance
-    note = f"; {champion.note}" if champion.note else ""
     what = f"{name} with {champion.recall:.3f} on the same queries"
     if gate.confidence is not None:
         check = bound_check(label, served, what, difference, 0.0 - tolerance)
-        return Check(check.passed, f"{check.reason} (tolerance {tolerance:.3f}){note}")
+        return Check(check.passed, f"{check.reason} (tolerance {tolerance:.3f})")
     passed = served >= champion.recall - tolerance
     return Check(
         passed,
         f"served {label} is {served:.3f}, {'no worse' if passed else 'worse'} than {what} "
-        f"(tolerance {tolerance:.3f}){interval_text(difference)}{note}",
+        f"(tolerance {tolerance:.3f}){interval_text(difference)}",
     )
 
 

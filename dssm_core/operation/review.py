@@ -11,7 +11,7 @@ from dssm_core.evaluation.slices import TITLES
 from dssm_core.gate.rules import judged
 from dssm_core.registry.versions import CHAMPION, ROWS_TAG, RegisteredModel
 from dssm_core.report.headline import rivals_table
-from dssm_core.report.text import markdown_table, share, share_with_interval
+from dssm_core.report.text import NOT_COMPARABLE, markdown_table, share, share_with_interval
 from dssm_core.runs.gate_report import (
     FEWEST_QUERIES,
     Answers,
@@ -53,7 +53,7 @@ def body(run: Run, store: RegisteredModel, pages: Mapping[str, str] | None = Non
     parts = [
         _head(run, rival),
         " · ".join(links),
-        rivals_table(report.metrics, gate),
+        rivals_table(_against_today(report.metrics, rival), gate),
         "\n".join(f"- {reason}" for reason in report.marked),
         _answers(report.metrics, rival, gate),
         _compared(f"{gate.metric} by slice (queries)", _slices(report.metrics, rival, gate), rival),
@@ -72,7 +72,9 @@ def subject(run: Run, store: RegisteredModel) -> str:
     parts = [f"{gate.metric} {served}"]
     if rival:
         theirs = rival.report.of(gate.protocol, gate.population) if rival.report else NOTHING
-        parts.append(f"champion {share(theirs.value(gate.metric)) or 'not measured'}")
+        comparable = not (rival.report and rival.report.not_comparable)
+        missing = "not measured" if comparable else NOT_COMPARABLE
+        parts.append(f"champion {share(theirs.value(gate.metric)) or missing}")
     question = f"Promote {made['model']} v{made['version']} ({run.config.split.title})?"
     return f"{question} {', '.join(parts)}"
 
@@ -87,12 +89,22 @@ def _rival(store: RegisteredModel, metrics: GateMetrics) -> _Rival | None:
     return _Rival(version, store.tags(version), report)
 
 
+def _against_today(metrics: GateMetrics, rival: _Rival | None) -> GateMetrics:
+    """The metrics without a champion that is not today's."""
+    if rival and rival.report:
+        return metrics
+    return metrics.model_copy(update={"champion": None, "against_champion": None})
+
+
 def _head(run: Run, rival: _Rival | None) -> str:
     made = run.need("register_model").info
     head = f"**{made['model']} version {made['version']}**, tested on {run.config.split.title}"
     if rival is None:
         return f"{head}: there is no champion yet"
-    note = "" if rival.report else " (promoted after the gate, not measured on the same queries)"
+    note = " (promoted after the gate, not measured on the same queries)"
+    if rival.report:
+        why = rival.report.not_comparable
+        note = f" ({NOT_COMPARABLE}: {why})" if why else ""
     return (
         f"{head}, against champion version {rival.version}, "
         f"tested on {rival.tags.get(TEST_DAY_TAG, '?')}{note}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from dssm_core.config import Gate
 from dssm_core.gate.rules import judged
-from dssm_core.report.text import gain, markdown_table, share
+from dssm_core.report.text import NOT_COMPARABLE, gain, markdown_table, share
 from dssm_core.runs.gate_report import GateMetrics, GateReport, Scores
 from dssm_core.runs.pipeline import finished
 from dssm_core.runs.run import Run
@@ -57,7 +57,10 @@ def rivals_table(metrics: GateMetrics, gate: Gate) -> str:
     if metrics.champion:
         theirs = metrics.champion.of(gate.protocol, gate.population)
         title = f"champion version {metrics.champion.version}"
-        rows.append((title, share(theirs.value(gate.metric)), gain(metrics.against_champion)))
+        recall = (
+            NOT_COMPARABLE if metrics.champion.not_comparable else share(theirs.value(gate.metric))
+        )
+        rows.append((title, recall, gain(metrics.against_champion)))
     if best:
         value = share(answers.baselines[best].value(gate.metric))
         rows.append((f"best baseline, {best}", value, gain(metrics.against_baseline)))

@@ -20,7 +20,7 @@ from dssm_core.gate.rules import judged
 from dssm_core.report.parts import Absent, ReportSection, render_page
 from dssm_core.report.sections import flow, quality, retrieval
 from dssm_core.report.subject import Subject
-from dssm_core.report.text import figure
+from dssm_core.report.text import NOT_COMPARABLE, figure
 from dssm_core.runs.files import write_atomically
 from dssm_core.runs.gate_report import SERVED, Difference
 from dssm_core.runs.run import Run
@@ -133,6 +133,7 @@ def _cards(subject: Subject) -> list[tuple[str, str]]:
         cards += _gain(subject.metrics.against_baseline)
     if champion := subject.metrics.champion:
         value = figure(champion.of(gate.protocol, gate.population).value(metric))
+        value = NOT_COMPARABLE if champion.not_comparable else value
         cards.append((f"champion, version {champion.version}", value))
         cards += _gain(subject.metrics.against_champion)
     else:

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
+import pandas as pd
 
+CSV_ROWS = 5_000  # at most, of a picture's data
 TEMPLATE = "report.html"  # beside this file
 
 
@@ -34,10 +37,12 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG in base64, and its caption."""
+    """A PNG in base64, its caption, its data as CSV, and what to call them."""
 
     png: str
     caption: str
+    csv: str
+    data: str
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,21 @@ class ReportSection:
     absent: str = ""
 
 
-def picture(caption: str, draw: Callable[..., None], *arguments: Any) -> Picture:
-    """Draw into memory. draw: a function of plots, called with the arguments and a file."""
+def picture(
+    caption: str, table: pd.DataFrame, draw: Callable[..., None], *arguments: Any
+) -> Picture:
+    """Draw into memory. draw: a function of plots, called with the arguments and a file.
+
+    table: what is drawn. Of more than CSV_ROWS rows, the page has that many at even steps.
+    """
     buffer = io.BytesIO()
     draw(*arguments, buffer)
-    return Picture(base64.b64encode(buffer.getvalue()).decode(), caption)
+    png = base64.b64encode(buffer.getvalue()).decode()
+    rows = np.unique(np.linspace(0, max(len(table) - 1, 0), CSV_ROWS).astype(int))
+    some = table.iloc[rows] if len(table) > CSV_ROWS else table
+    of = f"{len(some):,} of {len(table):,} rows" if some is not table else f"{len(table):,} rows"
+    csv = some.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return Picture(png, caption, csv, f"Data of this picture (CSV, {of})")
 
 
 def render_page(**parts: Any) -> str:

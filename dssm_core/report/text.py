@@ -8,6 +8,8 @@ from html import escape
 
 from dssm_core.runs.gate_report import Difference, Interval, Scores
 
+NOT_COMPARABLE = "not comparable"  # of a champion
+
 
 def share(value: float | None) -> str:
     """Three digits; empty where there is no value."""

@@ -161,9 +161,12 @@ class ChampionReport(Stored):
 
     all: on all traffic. slices are called `parts`; drift: of this run's window from the champion's;
     rolling, rolling_all: its scores when it is refreshed, where the gate judges these.
+    not_comparable: why it was not measured although it could be: its figures would be no fair
+    comparison.
     """
 
     version: str
+    not_comparable: str = ""
     all: Scores = Scores({})
     parts: dict[str, SliceScores] = {}
     drift: dict[str, Any] = {}
@@ -220,7 +223,7 @@ class GateMetrics(Answers):
         if daily is None:
             return {}
         systems = {SERVED: daily.served, "exact search": daily.exact, **daily.baselines}
-        if self.champion:
+        if self.champion and not self.champion.not_comparable:
             champion = f"champion, version {self.champion.version}"
             systems[champion] = self.champion.of("daily", population)
         if population == "warm":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
+
 from dssm_core.data import drift
 from dssm_core.data.splits.days import Days
 from dssm_core.report import plots
@@ -79,7 +81,9 @@ def days_section(found: drift.Drift) -> ReportSection:
         " items: share of rows whose item did not occur the day before, minus its mean. Columns:"
         f" Jensen-Shannon divergence in bits, the {COLUMNS_DRAWN} columns that changed most."
     )
-    drawn = picture(caption, plots.days, found.days, found.rows, _main_lines(found))
+    lines = _main_lines(found)
+    columns = {"day": found.days, "rows": found.rows, **lines}
+    drawn = picture(caption, pd.DataFrame(columns), plots.days, found.days, found.rows, lines)
     head = ("day", "rows", *found.changes)
     table = ReportTable(head, _by_day(found), "Distances of each day", numbers=True, folded=True)
     return ReportSection("Days", pictures=[drawn], tables=[table])

@@ -6,6 +6,7 @@ import json
 from functools import partial
 
 import numpy as np
+import pandas as pd
 
 from dssm_core.aliases import Doubles
 from dssm_core.evaluation.slices import TITLES
@@ -43,12 +44,28 @@ def training(subject: Subject) -> ReportSection:
         for name, title in TRAINING_INFO.items()
         if name in info
     ]
-    caption = (
-        "Training loss and validation metric by step. The number of epochs is selected on the last"
-        " training days; then both towers are trained from scratch on all training days."
+    start = info.get("started_from")
+    drawn = picture(
+        phases(subject.run.config.train.refit, start),
+        pd.DataFrame(history),
+        plots.loss_curve,
+        history,
     )
-    drawn = picture(caption, plots.loss_curve, history)
     return ReportSection("Training", [", ".join(facts), *_events(subject)], [drawn])
+
+
+def phases(refit: bool, start: str | None) -> str:
+    """What the phases of a training are, as the caption of its curve. start: the registered model
+    whose weights each of them starts from.
+    """
+    select = "The number of epochs is selected on the last training days"
+    if refit:
+        weights = f"the weights of {start} again" if start else "new weights"
+        second = f"; then both towers are trained on all training days, from {weights}."
+    else:
+        second = ", and the towers of the best epoch are kept (train.refit is off)."
+    first = f", from the weights of {start}" if start else ""
+    return f"Training loss and validation metric by step. {select}{first}{second}"
 
 
 def _events(subject: Subject) -> list[str]:
@@ -81,8 +98,13 @@ def recall(subject: Subject) -> ReportSection:
             f"All figures are of {subject.metrics.sample} (evaluation.max_users). Every answerer"
             " got the same queries. The intervals say how far the figures of all users may be away."
         )
-    if not subject.metrics.champion:
+    champion = subject.metrics.champion
+    if champion is None:
         says.append("There is no champion to compare with yet.")
+    elif champion.not_comparable:
+        says.append(
+            f"Champion version {champion.version} is not comparable: {champion.not_comparable}."
+        )
     tables = [_recall_table(subject, name) for name in POPULATIONS]
     tables = [table for table in tables if table.rows]
     return ReportSection("Recall", says, _recall_picture(subject), tables)
@@ -144,7 +166,14 @@ def _recall_picture(subject: Subject) -> list[Picture]:
         " the mean."
     )
     draw = partial(plots.recall_curve, mark_k=subject.run.config.gate.k)
-    return [picture(caption, draw, by_answerer)]
+    columns = {
+        f"{name}{of}": pd.Series(values)
+        for name, curve in by_answerer.items()
+        for of, values in zip(("", ", standard error"), curve, strict=True)
+    }
+    table = pd.DataFrame(columns)
+    table.insert(0, "k", np.arange(1, len(table) + 1))
+    return [picture(caption, table, draw, by_answerer)]
 
 
 def slices(subject: Subject) -> ReportSection:
@@ -175,7 +204,14 @@ def slices(subject: Subject) -> ReportSection:
             f"{TITLES.get(name, name)} ({metrics.parts[name].queries})" for name in few
         )
         caption += f" Not shown, because they have fewer than {FEWEST_QUERIES} queries: {listed}."
-    drawn = picture(caption, plots.intervals, rows, names, subject.metric)
+    cells = [
+        (row, name, *dot)
+        for row, dots in rows
+        for name, dot in zip(names, dots, strict=True)
+        if dot
+    ]
+    table = pd.DataFrame(cells, columns=["slice (queries)", "model", subject.metric, "low", "high"])
+    drawn = picture(caption, table, plots.intervals, rows, names, subject.metric)
     return ReportSection("Slices", pictures=[drawn])
 
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import pandas as pd
+
+from dssm_core import families
+from dssm_core.config import Config
+from dssm_core.families import LOSSES
 from dssm_core.report import plots
 from dssm_core.report.diagnostics.calibration import calibration
 from dssm_core.report.diagnostics.index_timing import TIMED_QUERIES, timings
@@ -32,12 +37,26 @@ def sampling(subject: Subject) -> ReportSection:
         f" within two standard deviations of the plan for {found.inside:.1%} of the items; about"
         f" 95 % is expected. The total variation between plan and draws is {found.distance:.3f};"
         f" chance alone gives {found.chance:.3f}.",
-        "A sampled softmax subtracts the logarithm of the planned probability. If the draws follow"
-        " another probability, popular items rank too high or too low everywhere.",
+        _use_of_probabilities(subject.run.config),
     ]
     caption = "One dot for each item. On the line, an item is drawn as often as planned."
-    drawn = picture(caption, plots.calibration, found.planned, found.drawn, found.draws)
+    table = pd.DataFrame({"planned probability": found.planned, "share of draws": found.drawn})
+    drawn = picture(caption, table, plots.calibration, found.planned, found.drawn, found.draws)
     return ReportSection("Calibration of sampling probabilities", says, [drawn])
+
+
+def _use_of_probabilities(config: Config) -> str:
+    """What the loss of a run does with the planned probabilities."""
+    if getattr(families.build(LOSSES, config.loss), "log_q", False):
+        return (
+            f"The loss {config.loss.kind} corrects its logits by the logarithm of the planned"
+            " probability (loss.log_q). If the draws follow another probability, popular items"
+            " rank too high or too low everywhere."
+        )
+    return (
+        f"The loss {config.loss.kind} does not correct for the planned probabilities: items that"
+        " are drawn more often are pushed down more."
+    )
 
 
 def scores(subject: Subject) -> ReportSection:
@@ -50,7 +69,11 @@ def scores(subject: Subject) -> ReportSection:
         " their user's list."
     ]
     caption = f"The {similarity} of user and item for {len(subject.sample.rows):,} test queries."
-    return ReportSection("Scores", says, [picture(caption, plots.histograms, found, similarity)])
+    table = pd.concat(
+        [pd.DataFrame({"of": name, similarity: values}) for name, values in found.items()]
+    )
+    drawn = picture(caption, table, plots.histograms, found, similarity)
+    return ReportSection("Scores", says, [drawn])
 
 
 def index_tradeoff(subject: Subject) -> ReportSection:
@@ -88,7 +111,9 @@ def index_tradeoff(subject: Subject) -> ReportSection:
             " over the same vectors."
         )
     points = [(timing.label, timing.recall, timing.ms, timing.served) for timing in found]
-    drawn = picture("Up and to the left is better.", plots.tradeoff, points)
+    columns = ["index", "recall against exact search", "ms per query", "served"]
+    table = pd.DataFrame(points, columns=columns)
+    drawn = picture("Up and to the left is better.", table, plots.tradeoff, points)
     return ReportSection("Index: recall against latency", says, [drawn], tables)
 
 
@@ -104,7 +129,9 @@ def embedding_map(subject: Subject) -> ReportSection:
         "Items for the same users lie close together. Where colours mix, the embeddings separate"
         " items by something else than the coloured feature."
     ]
-    drawn = picture(caption, plots.plane, found.positions, found.colours, found.name)
+    table = pd.DataFrame(found.positions, columns=["first component", "second component"])
+    table[found.name] = found.colours
+    drawn = picture(caption, table, plots.plane, found.positions, found.colours, found.name)
     return ReportSection("Item map", says, [drawn])
 
 

@@ -14,6 +14,7 @@ from dssm_core.gate.champion import MeasuredChampion
 from dssm_core.gate.rules import Champion, decide, promotion_reason
 from dssm_core.registry import versions
 from dssm_core.report import verdict
+from dssm_core.report.headline import rivals_table
 from dssm_core.retrieval.bundle import Bundle, assemble
 from dssm_core.runs.gate_report import ChampionReport, GateMetrics
 from tests.conftest import small_config
@@ -204,6 +205,29 @@ def test_the_champion_is_measured_on_all_traffic(fabricate, tmp_path, quiet, mon
     assert against["rival"] == "champion version 4"
     assert (against["mean"], against["low"], against["high"]) == (0, 0, 0)
     assert "champion, version 4" in (tmp_path / "report.html").read_text().split("All traffic")[1]
+
+
+def test_a_champion_of_a_later_day_is_not_compared(fabricate, tmp_path, quiet, monkeypatch):
+    """It was trained on the queries of this run, and would answer them too well."""
+    run, later = fabricate(), fabricate("later", "2024-01-09")
+    fetched = versions.FetchedVersion("4", assemble(later, tmp_path / "bundle"))
+    monkeypatch.setattr(versions, "fetch_champion", lambda run, into: fetched)
+    outcome = gate.judge(run, tmp_path, verdict.publish)
+    why = (
+        "it was trained up to 2024-01-08, which includes this test day, 2024-01-07: its figure"
+        " would be too high"
+    )
+    said = f"champion version 4 is not comparable, and is not compared: {why}"
+    assert (outcome.info["reasons"][-1], outcome.info["met"][-1]) == (said, True)
+    metrics = GateMetrics.model_validate(outcome.info["metrics"])
+    assert metrics.champion.scores.value(KEY) is None
+    assert metrics.against_champion is None
+    assert metrics.champion.drift["unknown_items"] == 0
+    assert not any("champion" in name for name in metrics.systems("warm"))
+    assert "| champion version 4 | not comparable |  |" in rivals_table(metrics, run.config.gate)
+    page = (tmp_path / "report.html").read_text()
+    assert '<div class="card"><b>not comparable</b><span>champion, version 4</span></div>' in page
+    assert f"Champion version 4 is not comparable: {why}." in page
 
 
 def test_a_test_set_without_warm_queries_is_judged_in_words(fabricate, finish, tmp_path, quiet):

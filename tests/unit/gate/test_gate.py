@@ -88,6 +88,14 @@ def test_a_champion_that_cannot_be_run_lets_nobody_pass():
     ]
 
 
+def test_a_champion_that_is_not_comparable_is_said_and_decides_nothing():
+    checks = decide(metrics(), RULES, Champion("3", None, "why", comparable=False))
+    assert not failed(checks)
+    assert checks[-1].reason == "champion version 3 is not comparable, and is not compared: why"
+    measured = {"version": "3", "not_comparable": "why", "recall@200": None}
+    assert promotion_reason(metrics(champion=measured), WITH_MARGIN) is None  # a person decides
+
+
 @pytest.mark.parametrize("nothing", [None, math.nan])
 def test_what_was_not_measured_never_passes(nothing):
     assert len(failed(decide(metrics(served=nothing), RULES, Champion("1", 0.1)))) == 4

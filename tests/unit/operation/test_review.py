@@ -165,6 +165,22 @@ def test_a_champion_of_after_the_gate_was_not_asked(fabricate, finish):
     assert rows(text)["new users (1,200)"] == ["0.200 (0.100 to 0.300)", ""]
 
 
+def test_a_review_says_that_the_champion_is_not_comparable(fabricate, finish):
+    run = registered(fabricate, finish, "3")
+    info = run.need("recall_gate").info
+    info["metrics"]["champion"] = {"version": "3", "not_comparable": "why", KEY: None}
+    finish(run, "recall_gate", info=info)
+    text = review.body(run, Store("3"))
+    assert "against champion version 3, tested on ? (not comparable: why)" in text
+    assert "| champion version 3 | not comparable |  |" in text
+    assert review.subject(run, Store("3")).endswith("champion not comparable")
+
+
+def test_a_review_does_not_compare_with_a_champion_of_before(fabricate, finish):
+    text = review.body(registered(fabricate, finish, "2"), Store("3"))
+    assert "champion version 2" not in text.partition("\n- ")[0]
+
+
 def test_names_of_a_log_are_text_in_a_table():
     table = markdown_table(("what", "a|b"), [("<img src=x onerror=alert(1)>", "two\nlines")])
     assert table.splitlines() == [

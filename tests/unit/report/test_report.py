@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dssm_core.config import Member
 from dssm_core.report import page as report
-from dssm_core.report import plots
+from dssm_core.report import parts, plots
+from dssm_core.report.sections import quality, retrieval
 
 KEY = "recall@200"
 
@@ -73,6 +75,53 @@ def test_a_refusal_is_told_with_its_reasons_and_nothing_is_loaded(fabricate):
     for title in ("Recall", "Slices", "Scores", "Index: recall against latency"):
         assert "<img" in section(page, title)
     assert "0.500 to 0.700" in section(page, "Recall")
+
+
+def test_each_picture_has_its_data(fabricate):
+    """As text that can be copied: MLflow shows the page in a frame that allows no downloads."""
+    run = fabricate()
+    page = written(run, judged(run))
+    assert page.count("<img") == page.count('<pre tabindex="0">') > 3
+    recall = section(page, "Recall").split('<pre tabindex="0">')[1].split("</pre>")[0]
+    assert recall == "k,served,&#34;served, standard error&#34;\n1,0.1,0\n2,0.6,0.1\n"
+
+
+def test_the_data_of_a_large_picture_are_some_of_its_rows():
+    table = pd.DataFrame({"a": np.arange(50_001)})
+    drawn = parts.picture("", table, lambda file: None)
+    rows = drawn.csv.splitlines()
+    assert (rows[1], rows[-1], len(rows)) == ("0", "50000", 1 + parts.CSV_ROWS)
+    assert drawn.data == "Data of this picture (CSV, 5,000 of 50,001 rows)"
+
+
+@pytest.mark.parametrize(
+    ("refit", "start", "caption"),
+    [
+        (True, None, "; then both towers are trained on all training days, from new weights."),
+        (
+            True,
+            "dssm-made/3",
+            ", from the weights of dssm-made/3; then both towers are trained on all training days,"
+            " from the weights of dssm-made/3 again.",
+        ),
+        (False, None, ", and the towers of the best epoch are kept (train.refit is off)."),
+    ],
+)
+def test_the_caption_of_the_curve_says_what_was_trained(refit, start, caption):
+    assert quality.phases(refit, start).endswith(f"on the last training days{caption}")
+
+
+@pytest.mark.parametrize(
+    ("loss", "says"),
+    [
+        ({"kind": "bce"}, "The loss bce corrects its logits"),
+        ({"kind": "bce", "log_q": False}, "The loss bce does not correct"),
+        ({"kind": "triplet"}, "The loss triplet does not correct"),
+    ],
+)
+def test_the_loss_that_ran_is_explained(fabricate, loss, says):
+    config = fabricate().config.model_copy(update={"loss": Member.model_validate(loss)})
+    assert retrieval._use_of_probabilities(config).startswith(says)
 
 
 def test_the_champions_window_stands_beside_it(fabricate):
