@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from dssm_core.cli.terminal import (
     INSTEAD_OF_MODEL,
@@ -17,6 +18,7 @@ from dssm_core.cli.terminal import (
     now,
     utc_ms,
 )
+from dssm_core.errors import ConfigError
 
 
 @click.command(short_help="Write the best items of all users.")
@@ -60,7 +62,8 @@ from dssm_core.cli.terminal import (
     envvar="DSSM_REFRESHED",
     show_envvar=True,
     type=click.Path(path_type=Path),
-    help="Folder of refreshed bundles: the latest refresh of the version answers, if it has one.",
+    help="Folder of refreshed bundles: the latest refresh of the version answers, if it has one."
+    " Not with --run: a run has no refreshes, and the variable has no effect on it.",
 )
 @click.option(
     "--to",
@@ -103,7 +106,17 @@ def recommend(
     from dssm_core.operation.opened import opened
 
     source = model_or_run(model, folder, runs_folder)
+    if folder and _given("refreshed"):
+        raise ConfigError(
+            f"--refreshed {str(refreshed)!r} holds refreshes of registered versions, and run"
+            f" {source.id!r} has none: leave it out, or give the MODEL that the run registered"
+        )
     with opened(source, version, refreshed) as (bundle, about):
         rules = bundle.rules(utc_ms(as_of or now()), exclude_seen, filters)
         lists = recommending.UserLists(bundle, rules, k)
         click.echo(json.dumps(about | recommending.recommend(lists, target, users)))
+
+
+def _given(option: str) -> bool:
+    """Whether an option is on the command line, not from a variable or its default."""
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE

@@ -56,6 +56,12 @@ log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 300.0
 HEADLINE = "headline/"  # metrics of a run that its logged model has too
+ABOUT = (
+    "The two-tower retrieval model of the dataset `{dataset}`: user tower, item vectors and index."
+    " `models:/{name}@champion` is the version that is served, `challenger` the newest one that"
+    " passed its gate, and `previous_champion` the one to which a rollback returns. `dssm history"
+    " {name}` lists the decisions."
+)
 IDENTITY = (CONTENT_HASH_TAG, CODE_HASH_TAG)  # versions that agree in these are one version
 REQUIREMENTS = (
     "mlflow",
@@ -87,13 +93,19 @@ def register_model(run: Run, work: Path) -> Outcome:
     tags = _version_tags(run, content_hash(bundle))
     with mlflow_errors(model.uri):
         version = _same_content(model, tags, work) or _log_model(model, run, run_id, work, tags)
-        model.describe(version, model.client.get_run(run_id).data.tags.get(DESCRIPTION_TAG, ""))
+        model.describe(version, _description(model, run_id))
+        model.introduce(ABOUT.format(name=model.name, dataset=run.config.name))
         _point_challenger(model, version, run)
         model.client.set_tag(run_id, "dssm.version", f"{model.name}/{version}")
         model.client.set_terminated(run_id, "FINISHED")
     content = tags[CONTENT_HASH_TAG]
     info = {"model": model.name, "version": version, "content_hash": content, "run_id": run_id}
     return Outcome(info=info)
+
+
+def _description(model: RegisteredModel, run_id: str) -> str:
+    """The description of the MLflow run, which its version and its logged model have too."""
+    return str(model.client.get_run(run_id).data.tags.get(DESCRIPTION_TAG, ""))
 
 
 def requirements(config: Config) -> list[str]:
@@ -178,7 +190,7 @@ def _log_model(
     with default_server(model.uri), mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name=model.name,
-            tags=SOURCE_TAGS,
+            tags=SOURCE_TAGS | {DESCRIPTION_TAG: _description(model, run_id)},
             python_model=str(PACKAGE / "registry" / "retriever.py"),
             artifacts={"bundle": str(bundle)},
             code_paths=[str(PACKAGE)],

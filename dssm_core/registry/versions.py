@@ -111,6 +111,12 @@ class RegisteredModel:
             if not self.client.get_model_version(self.name, version).description:
                 self.client.update_model_version(self.name, version, text)
 
+    def introduce(self, text: str) -> None:
+        """Set the description of the model if it has none."""
+        with mlflow_errors(self.uri):
+            if not self.client.get_registered_model(self.name).description:
+                self.client.update_registered_model(self.name, text)
+
     def note(self, version: str, text: str) -> None:
         """Put a decision on a version above its description, in place of an earlier one."""
         with mlflow_errors(self.uri):

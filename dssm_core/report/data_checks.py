@@ -17,6 +17,7 @@ from dssm_core.report.sections.flow import days_section
 from dssm_core.runs.files import write_atomically
 from dssm_core.runs.layout import DATA_CHECKS_FILE, QUARANTINE_FILE
 from dssm_core.runs.run import Run
+from dssm_core.tracking.origin import dag_run_of
 
 ROWS_SHOWN = 20  # of the quarantine
 LETTERS = 60  # of a value
@@ -39,6 +40,7 @@ def write(
         title=f"Data of {config.name}, {config.split.title}",
         subtitle=f"{config.data.source.kind} {config.data.source.settings.get('path', '')}"
         f" · judged by Great Expectations · run {run.id}",
+        dag_run=dag_run_of(run),
         verdict=_verdict(problems),
         cards=_cards(verdicts, rows),
         sections=sections,

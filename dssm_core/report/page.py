@@ -24,6 +24,7 @@ from dssm_core.report.text import NOT_COMPARABLE, figure
 from dssm_core.runs.files import write_atomically
 from dssm_core.runs.gate_report import SERVED, Difference
 from dssm_core.runs.run import Run
+from dssm_core.tracking.origin import dag_run_of
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ def render(subject: Subject) -> str:
     return render_page(
         title=f"{config.name}, {config.split.title}",
         subtitle=_subtitle(subject.run),
+        dag_run=dag_run_of(subject.run),
         sections=sections,
         verdict=_verdict(subject),
         cards=_cards(subject) if subject.report else [],

@@ -76,7 +76,8 @@ def picture(
 def render_page(**parts: Any) -> str:
     """A page as HTML; everything that comes from data is escaped.
 
-    parts: title, subtitle, verdict (kind, says, reasons), cards (title, value) and sections.
+    parts: title, subtitle, dag_run (that made the run, or None), verdict (kind, says, reasons),
+    cards (title, value) and sections.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

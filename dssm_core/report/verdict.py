@@ -14,10 +14,11 @@ from dssm_core.report import page, plots
 from dssm_core.report.headline import every_number, headline, rivals_table
 from dssm_core.runs.files import disk_errors
 from dssm_core.runs.gate_report import GateReport
-from dssm_core.runs.layout import GATE_FILE, REPORT_FILE
+from dssm_core.runs.layout import DATA_CHECKS_FILE, GATE_FILE, REPORT_FILE
 from dssm_core.runs.run import Run
 from dssm_core.tracking.client import connect, mlflow_errors, tracking_uri
 from dssm_core.tracking.inputs import log_table
+from dssm_core.tracking.origin import links
 from dssm_core.tracking.points import is_number, log_numbers
 from dssm_core.tracking.runs import DESCRIPTION_TAG, TAG_LENGTH, open_mlflow_run, read_sweep
 
@@ -52,7 +53,9 @@ def log_verdict(run: Run, work: Path, report: GateReport) -> None:
     with mlflow_errors(tracking_uri(run.runs)):
         client.set_tag(run_id, "gate", "passed" if report.passed else "failed")
         client.set_tag(run_id, "gate.reasons", "\n".join(report.marked)[:TAG_LENGTH])
-        client.set_tag(run_id, DESCRIPTION_TAG, _description(run, report))
+        pages = [file for file in (REPORT_FILE, DATA_CHECKS_FILE) if _is_logged(run, work, file)]
+        lines = [_description(run, report), links(run, client, run_id, pages)]
+        client.set_tag(run_id, DESCRIPTION_TAG, "\n\n".join(filter(None, lines)))
         log_numbers(client, run_id, headline(run, report))
         log_table(client, run_id, _rows(every_number(run, report)), METRICS_TABLE)
         for file in (work / GATE_FILE, *sorted(work.glob("*.png"))):
@@ -61,6 +64,11 @@ def log_verdict(run: Run, work: Path, report: GateReport) -> None:
             client.log_artifact(run_id, str(work / REPORT_FILE))
         if not report.passed or read_sweep(run):
             client.set_terminated(run_id, "FINISHED")
+
+
+def _is_logged(run: Run, work: Path, file: str) -> bool:
+    """Whether a page is among the files of the MLflow run."""
+    return any((folder / file).is_file() for folder in (work, run.step("validate_data")))
 
 
 def _rows(numbers: Mapping[str, Any]) -> list[JSON]:

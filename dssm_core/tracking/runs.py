@@ -19,6 +19,7 @@ from dssm_core.runs.files import write_atomically
 from dssm_core.runs.layout import DATA_CHECKS_FILE, MLFLOW_FILE, SWEEP_FILE
 from dssm_core.runs.run import Run, read_origin
 from dssm_core.tracking.client import connect, create_once, mlflow_errors, probe, tracking_uri
+from dssm_core.tracking.origin import dag_run_link
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -269,6 +270,7 @@ def _tags(run: Run, sweep: JSON) -> dict[str, str]:
         "dssm.run": run.id,
         "dssm.folder": str(run.root),
         TEST_DAY_TAG: run.config.split.title,
+        DESCRIPTION_TAG: dag_run_link(run),
         **SOURCE_TAGS,
     }
     parent = {"mlflow.parentRunId": sweep["run_id"]} if sweep else {}

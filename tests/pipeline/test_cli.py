@@ -203,6 +203,16 @@ def test_cli_recommends_what_is_served(first, runs, tmp_path):
     compare(pd.read_parquet(file), asked, bundle.retrieve(asked, 20, True, [wish]))
 
 
+def test_cli_recommends_of_a_run_without_refreshes(first, runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("DSSM_REFRESHED", str(tmp_path / "refreshed"))  # of servers: no effect here
+    ask = ["recommend", "--run", first[0].root, "--runs", runs, "--to", tmp_path / "lists.parquet"]
+    assert json.loads(cli(*ask).stdout.splitlines()[-1])["run"] == "first"
+    (tmp_path / "lists.parquet").unlink()
+    done = cli(*ask, "--refreshed", tmp_path / "refreshed")
+    assert (done.exit_code, (tmp_path / "lists.parquet").exists()) == (1, False)
+    assert "run 'first' has none: leave it out" in " ".join(done.stderr.split())
+
+
 def category_of(bundle):
     """The most frequent category."""
     return bundle.catalogue.columns["category"].mode()[0]

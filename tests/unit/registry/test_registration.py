@@ -13,6 +13,7 @@ from dssm_core.registry.versions import FetchedVersion, fetch_champion, newer_da
 from dssm_core.report.to_mlflow import log_drift
 from dssm_core.report.verdict import log_verdict
 from dssm_core.runs.gate_report import GateReport
+from dssm_core.runs.run import note_origin
 from dssm_core.tracking.client import connect
 from dssm_core.tracking.runs import open_mlflow_run
 from tests.unit.conftest import PASSED, REJECTED, lose_answers
@@ -71,8 +72,13 @@ def test_registered_once_and_served_as_it_was_registered(fabricate, finish, tmp_
     assert not list(runs.rglob("*.pkl"))
 
 
-def test_the_version_and_its_logged_model_say_what_the_gate_said(fabricate, finish, tmp_path):
+def test_the_version_and_its_logged_model_say_what_the_gate_said(
+    fabricate, finish, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://airflow")
     run = fabricate()
+    note_origin(run, {"airflow.dag_id": "dssm_training", "airflow.run_id": "manual__1"})
+    (tmp_path / "report.html").write_text("the report")
     finish(run, "recall_gate", info=PASSED)
     (tmp_path / "gate.json").write_text("{}")
     for gate in (PASSED | {"metrics": PASSED["metrics"] | {"served": {"recall@200": 0.5}}}, PASSED):
@@ -82,11 +88,17 @@ def test_the_version_and_its_logged_model_say_what_the_gate_said(fabricate, fini
     store = open_model(run.config.model_name, run.runs)
     version = store.client.get_model_version(store.name, info["version"])
     assert version.description.startswith("**The gate passed the model**\n\n| the same queries |")
+    page = f"experiments/{client(run).get_run(info['run_id']).info.experiment_id}/runs"
+    assert version.description.endswith(
+        f"\n\n[report.html](#/{page}/{info['run_id']}/artifacts/report.html) · "
+        "[Dag run manual__1 of dssm_training](http://airflow/dags/dssm_training/runs/manual__1)"
+    )
+    assert store.client.get_registered_model(store.name).description.startswith("The two-tower")
     assert len(version.tags) <= 9
     (logged,) = store.client.search_logged_models(
         [client(run).get_run(info["run_id"]).info.experiment_id]
     )
-    assert logged.name == "dssm-made"
+    assert (logged.name, logged.tags["mlflow.note.content"]) == ("dssm-made", version.description)
     digest = run.need("split_by_time").files["test.parquet"][:32]
     measured = {
         (metric.value, metric.dataset_name, metric.dataset_digest)

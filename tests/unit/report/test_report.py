@@ -11,6 +11,7 @@ from dssm_core.config import Member
 from dssm_core.report import page as report
 from dssm_core.report import parts, plots
 from dssm_core.report.sections import quality, retrieval
+from dssm_core.runs.run import note_origin
 
 KEY = "recall@200"
 
@@ -122,6 +123,27 @@ def test_the_caption_of_the_curve_says_what_was_trained(refit, start, caption):
 def test_the_loss_that_ran_is_explained(fabricate, loss, says):
     config = fabricate().config.model_copy(update={"loss": Member.model_validate(loss)})
     assert retrieval._use_of_probabilities(config).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("", "Airflow: Dag run manual__2024-03-07T00:00:00+00:00 of dssm_training</p>"),
+        (
+            "http://airflow/",
+            '<a href="http://airflow/dags/dssm_training/runs/manual__2024-03-07T00%3A00%3A00%2B00'
+            '%3A00" target="_blank" rel="noopener">',
+        ),
+    ],
+)
+def test_the_report_links_to_the_dag_run(fabricate, monkeypatch, address, says):
+    """The address is that of when the report is written, not of when the run was made."""
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", address)
+    run = fabricate()
+    assert "Airflow" not in written(run, judged(run)).split("</nav>")[0]
+    ids = {"airflow.dag_id": "dssm_training", "airflow.run_id": "manual__2024-03-07T00:00:00+00:00"}
+    note_origin(run, ids)
+    assert says in written(run, judged(run))
 
 
 def test_the_champions_window_stands_beside_it(fabricate):
