@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from airflow.sdk import Param, dag, task
 
 from tasks import lookalike
-from tasks.form import TASK_DEFAULTS, config_param, optional
+from tasks.form import OPEN, TASK_DEFAULTS, between, config_param, optional
 
 DOC = """
 ### Find an audience
@@ -25,11 +25,34 @@ knows none of the seeds, the task fails.
 
 def form() -> dict[str, Param]:
     """The fields of the form: which model, which seeds or item, how many users."""
+    start = {"section": OPEN}
     model = {"section": "Model"}
-    start = {"section": "Start from"}
     audience = {"section": "Audience"}
     return {
         "config": config_param(),
+        "seeds": optional(
+            "array",
+            [],
+            items={"type": "string", "minLength": 1},
+            title="Seed users",
+            description_md="User ids, one per line.",
+            **start,
+        ),
+        "seeds_file": optional(
+            "string",
+            maxLength=1000,
+            title="File of seed users",
+            description_md="Absolute path of a .parquet or .csv file with a column user_id, or "
+            "of a text file with one id per line.",
+            **start,
+        ),
+        "item": optional(
+            "string",
+            minLength=1,
+            title="Item",
+            description_md="Item id (such as an ad), to use instead of seeds.",
+            **start,
+        ),
         "version": optional(
             "string",
             pattern="^[A-Za-z0-9_-]+$",
@@ -46,41 +69,17 @@ def form() -> dict[str, Param]:
             "Its index must be built.",
             **model,
         ),
-        "seeds": Param(
-            [],
-            type="array",
-            items={"type": "string", "minLength": 1},
-            title="Seed users",
-            description_md="User ids, one per line.",
-            **start,
-        ),
-        "seeds_file": optional(
-            "string",
-            maxLength=1000,
-            title="File of seed users",
-            description_md="Absolute path of a .parquet or .csv file with a column `user_id`, or "
-            "of a text file with one id per line.",
-            **start,
-        ),
-        "item": optional(
-            "string",
-            minLength=1,
-            title="Item",
-            description_md="Item id (such as an ad), to use instead of seeds.",
-            **start,
-        ),
         "top": Param(
             1000,
             type="integer",
-            minimum=1,
-            maximum=100_000_000,
+            **between(1, 100_000_000),
             title="Users",
             description_md="Maximum number of users in the audience.",
             **audience,
         ),
-        "exclude_seeds": Param(
+        "exclude_seeds": optional(
+            "boolean",
             True,
-            type="boolean",
             title="Exclude the seeds",
             description_md="Do not include the seed users in the audience.",
             **audience,

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from airflow.sdk import Asset, AssetWatcher, dag, task
 
 from tasks import publishing
-from tasks.form import TASK_DEFAULTS, config_param, default_config, optional
+from tasks.form import OPEN, TASK_DEFAULTS, between, config_param, default_config, optional
 from tasks.settings import model_name
 from tasks.watch import ChampionTrigger
 
@@ -43,17 +43,16 @@ CHAMPION = Asset(
         "target": optional(
             "string",
             title="Target",
-            section="Run",
+            section=OPEN,
             pattern=NO_SECRETS,
-            description_md="A folder, or `redis://HOST:PORT/DATABASE`. Empty: $DSSM_PUBLISH. "
-            "Airflow shows this field to everybody: put an address with a password there.",
+            description_md="A folder, or redis://HOST:PORT/DATABASE. Empty: $DSSM_PUBLISH. Airflow "
+            "shows this field to everybody: put an address with a password into the variable.",
         ),
         "lists": optional(
             "integer",
-            minimum=1,
-            maximum=10_000,
+            **between(1, 10_000),
             title="Lists",
-            section="Run",
+            section=OPEN,
             description_md="Number of items in the list of each user. Empty: $DSSM_PUBLISH_LISTS;"
             " without it, no lists are written.",
         ),

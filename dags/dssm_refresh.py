@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from airflow.sdk import dag, task
 
 from tasks import refreshing
-from tasks.form import TASK_DEFAULTS, config_param, data_param, optional
+from tasks.form import OPEN, TASK_DEFAULTS, config_param, data_param, optional
 
 DOC = """
 ### Refresh the champion's index
@@ -44,8 +44,8 @@ def schedule() -> str | None:
             "string",
             format="date-time",
             title="As of",
-            section="Run",
-            description_md="Time up to which clicks count, such as `2017-10-07T15:00:00Z`. "
+            section=OPEN,
+            description_md="Time up to which clicks count, such as 2017-10-07T15:00:00Z. "
             "Empty: the time of the run.",
         ),
     },

@@ -7,14 +7,15 @@ from datetime import datetime, timedelta
 from airflow.sdk import Param, dag, task
 
 from tasks import publishing
-from tasks.form import TASK_DEFAULTS, config_param, optional
+from tasks.form import OPEN, TASK_DEFAULTS, config_param, optional
 
 DOC = """
 ### Roll back
 
 Makes `previous_champion`, or the version that you give, the champion again. The version is loaded
 and queried first. Readers see the change in one step. Your reason is written to the tags of the
-version and to `dssm history`. Then `dssm_publish` starts by itself.
+version and to `dssm history`. Then `dssm_publish` starts by itself. The page *Retrieval*, under
+*Plugins* in the menu, shows which version is champion and to which one you would return.
 """
 
 
@@ -30,15 +31,16 @@ version and to `dssm history`. Then `dssm_publish` starts by itself.
             "string",
             pattern="^[0-9]+$",
             title="Version",
-            section="Run",
-            description_md="Version to go back to. Empty: `previous_champion`.",
+            section=OPEN,
+            description_md="Version to go back to. Empty: the previous champion. The page "
+            "[Retrieval](/plugin/retrieval) shows the champion and the previous champion of today.",
         ),
         "reason": Param(
             type="string",
             minLength=3,
             maxLength=1000,
             title="Reason",
-            section="Run",
+            section=OPEN,
             description_md="Why you go back. It is kept in the history.",
         ),
     },

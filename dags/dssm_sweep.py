@@ -9,8 +9,8 @@ from airflow.sdk import Param, TriggerRule, dag, task, task_group
 
 from dssm_core.tuning.proposals import MOST_TRIALS, SEARCHES
 from tasks import steps, sweep
-from tasks.form import TASK_DEFAULTS, optional, training_form
-from tasks.links import MlflowRunLink
+from tasks.form import OPEN, TASK_DEFAULTS, between, training_form
+from tasks.links import MlflowRunLink, ReportLink, with_links
 
 DOC = """
 ### Find the best settings
@@ -31,46 +31,31 @@ AXES = Param(
     type="array",
     items={"type": "string", "pattern": r"^[a-z_0-9.]+=.+"},
     title="Axes",
-    section="Sweep",
-    description_md="One per line, `key=value,value`: `tower`, `loss`, `sampler`, `index`, or any "
-    "setting, such as `train.learning_rate=0.001,0.003`. `optuna` also accepts a range, such as "
-    "`train.learning_rate=0.0005..0.01 log`.",
+    section=OPEN,
+    description_md="One key=value,value per line: tower, loss, sampler, index, or any setting, such"
+    " as train.learning_rate=0.001,0.003. The search optuna also accepts a range, such as"
+    " train.learning_rate=0.0005..0.01 log.",
 )
 SEARCH = Param(
     "grid",
     type="string",
     enum=list(SEARCHES),
     title="Search",
-    section="Sweep",
-    description_md="`grid`: every combination. `optuna`: the given number of trials in rounds; "
-    "each round is a run of this Dag.",
+    section=OPEN,
+    values_display={
+        "grid": "grid: every combination",
+        "optuna": "optuna: the given number of trials, chosen by earlier ones",
+    },
+    description_md="A search by optuna has several rounds; each round is a run of this Dag.",
 )
 TRIALS = Param(
     12,
     type="integer",
-    minimum=1,
-    maximum=MOST_TRIALS,
+    **between(1, MOST_TRIALS),
     title="Trials",
-    section="Sweep",
-    description_md="Number of trials of a search by `optuna`.",
+    section=OPEN,
+    description_md="Number of trials of a search by optuna.",
 )
-BETWEEN_ROUNDS = {  # a round passes these to the next one
-    "sweep": optional(
-        "string",
-        title="Sweep",
-        section="Between rounds",
-        description_md="Leave empty: the Dag fills it in.",
-    ),
-    "tried": Param(
-        [],
-        type="array",
-        items={"type": "object"},
-        title="Tried",
-        section="Between rounds",
-        description_md="Leave empty: the Dag fills it in.",
-    ),
-}
-
 # Airflow's pages show it instead of the number of a trial.
 LABEL = "{{ ti.xcom_pull('plan_trials')['trials'][ti.map_index]['label'] }}"
 
@@ -78,14 +63,15 @@ LABEL = "{{ ti.xcom_pull('plan_trials')['trials'][ti.map_index]['label'] }}"
 @task_group(default_args={"map_index_template": LABEL})
 def trial(planned: dict[str, str]) -> None:
     """The steps of a trial, as in dssm_training. Steps that all trials share are reused."""
+    mlflow = MlflowRunLink()
     run = task(sweep.begin_trial)(planned)
     run = task(steps.sample_negatives)(run)
-    run = task(steps.train_towers, pool="gpu", execution_timeout=timedelta(hours=6))(run)
-    run.operator.operator_extra_links = (MlflowRunLink(),)
-    run = task(steps.log_to_mlflow)(run)
-    run = task(steps.export_embeddings)(run)
-    run = task(steps.build_index)(run)
-    task(sweep.judge_trial)(run)
+    train = task(steps.train_towers, pool="gpu", execution_timeout=timedelta(hours=6))
+    run = with_links(train(run), mlflow)
+    run = with_links(task(steps.log_to_mlflow)(run), mlflow)
+    run = with_links(task(steps.export_embeddings)(run), mlflow)
+    run = with_links(task(steps.build_index)(run), mlflow)
+    with_links(task(sweep.judge_trial)(run), mlflow, ReportLink())
 
 
 @dag(
@@ -95,8 +81,7 @@ def trial(planned: dict[str, str]) -> None:
     max_active_runs=4,
     dagrun_timeout=timedelta(days=2),
     params={"axes": AXES, "search": SEARCH, "trials": TRIALS}
-    | {name: param for name, param in training_form().items() if name != "landed"}
-    | BETWEEN_ROUNDS,
+    | {name: param for name, param in training_form().items() if name != "landed"},
     description="Tries combinations of settings on the last training days, then trains the best.",
     doc_md=DOC,
     tags=["retrieval", "dssm", "training"],
@@ -106,7 +91,8 @@ def dssm_sweep() -> None:
     """Plan the trials, share what is equal, run all, compare them, start what follows."""
     planned = task(sweep.plan_trials)()
     trials = trial.expand(planned=task(sweep.share_data)(planned))
-    following = task(sweep.compare_trials, trigger_rule=TriggerRule.ALL_DONE)(planned)
+    compare = task(sweep.compare_trials, trigger_rule=TriggerRule.ALL_DONE)
+    following = with_links(compare(planned), MlflowRunLink())
     trials >> following
     following >> TriggerDagRunOperator(
         task_id="hand_on",

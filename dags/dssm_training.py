@@ -16,7 +16,7 @@ from airflow.sdk import (
 
 from tasks import steps
 from tasks.form import TASK_DEFAULTS, training_form
-from tasks.links import DataChecksLink, MlflowRunLink, ReportLink
+from tasks.links import DataChecksLink, MlflowRunLink, ReportLink, with_links
 from tasks.review import Review
 from tasks.windows import INTERACTIONS, WINDOW_DAYS, TrailingDaysMapper, TrailingDaysWindow
 
@@ -35,8 +35,10 @@ and than the current champion. A model that passes becomes one version in MLflow
   and chooses Promote, Keep as challenger or Reject, with a reason. If `gate.promote_margin` is set,
   a challenger that is better than the champion by this margin is promoted without a review.
 * **Trigger** ▶ opens a form. An empty field keeps the value of the config file.
-* **MLflow run** on `train_towers` opens the curves during training. **Report** on `recall_gate`
-  opens the report of the run, which is written even if the gate does not pass the model.
+* **MLflow run** on a task opens the run in MLflow, on `train_towers` with the curves during
+  training. **Data checks** on `validate_data` shows what each rule found. **Report** on
+  `recall_gate` opens the report of the run, which is written even if the gate does not pass the
+  model.
 * The tab **MLflow runs**, here and on each run's page, lists the results.
 * If a worker is lost, its task is retried and continues from its last checkpoint. Wrong data or
   settings fail without a retry: the log of the task says what is wrong.
@@ -72,23 +74,23 @@ def schedule() -> PartitionedAssetTimetable:
 )
 def dssm_training() -> None:
     """The steps of dssm_core in their order, then the review. Each task passes the run on."""
+    mlflow = MlflowRunLink()
     with TaskGroup("data", prefix_group_id=False, tooltip="read, check and split the log"):
         run = task(steps.ingest_data)()
-        run = task(steps.validate_data)(run)
-        run.operator.operator_extra_links = (DataChecksLink(),)
-        run = task(steps.split_by_time)(run)
+        run = with_links(task(steps.validate_data)(run), mlflow, DataChecksLink())
+        run = with_links(task(steps.split_by_time)(run), mlflow)
     with TaskGroup("training", prefix_group_id=False, tooltip="negatives, towers, MLflow"):
-        run = task(steps.sample_negatives)(run)
-        run = task(steps.train_towers, pool="gpu", execution_timeout=timedelta(hours=6))(run)
-        run.operator.operator_extra_links = (MlflowRunLink(),)
-        run = task(steps.log_to_mlflow)(run)
+        run = with_links(task(steps.sample_negatives)(run), mlflow)
+        train = task(steps.train_towers, pool="gpu", execution_timeout=timedelta(hours=6))
+        run = with_links(train(run), mlflow)
+        run = with_links(task(steps.log_to_mlflow)(run), mlflow)
     with TaskGroup("index", prefix_group_id=False, tooltip="vectors, the index, its recall"):
-        run = task(steps.export_embeddings)(run)
-        run = task(steps.build_index)(run)
-        run = task.short_circuit(steps.recall_gate, ignore_downstream_trigger_rules=False)(run)
-        run.operator.operator_extra_links = (MlflowRunLink(), ReportLink())
+        run = with_links(task(steps.export_embeddings)(run), mlflow)
+        run = with_links(task(steps.build_index)(run), mlflow)
+        gate = task.short_circuit(steps.recall_gate, ignore_downstream_trigger_rules=False)
+        run = with_links(gate(run), mlflow, ReportLink())
     with TaskGroup("decision", prefix_group_id=False, tooltip="register, review, promote"):
-        run = task(steps.register_model)(run)
+        run = with_links(task(steps.register_model)(run), mlflow)
         review = _review()
         run >> review
         task(steps.promote)(run, review.output)

@@ -9,7 +9,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import CronPartitionTimetable, PartitionedAtRuntime, dag, task
 
 from tasks import landing
-from tasks.form import TASK_DEFAULTS, config_param, data_param, optional
+from tasks.form import OPEN, TASK_DEFAULTS, config_param, data_param, optional
 from tasks.windows import INTERACTIONS, check_daily
 
 DOC = """
@@ -51,7 +51,7 @@ def schedule() -> CronPartitionTimetable | PartitionedAtRuntime:
             "string",
             format="date",
             title="Day",
-            section="Run",
+            section=OPEN,
             description_md="Local day to land. Empty: the day of the partition, for a scheduled or "
             "backfilled run.",
         ),

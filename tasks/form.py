@@ -10,9 +10,10 @@ from typing import Any
 from airflow.sdk import ExceptionRetryPolicy, Param, RetryAction, RetryRule
 
 from dssm_core.errors import ConfigError, ConflictError, DataError
-from dssm_core.families import LOSSES, SAMPLERS, TOWERS, summary
+from dssm_core.families import BASELINES, LOSSES, SAMPLERS, TOWERS, summary
 from tasks.settings import config_files
 
+OPEN = "Run Parameters"  # the name of the only section that Airflow opens with the form
 LABEL_LETTERS = 80  # of a choice in a drop-down
 EMPTY: dict[str, Any] = {"values_display": {"null": "as the config says"}}
 
@@ -43,9 +44,17 @@ def default_config() -> str:
     return next((name for name in preferred if name in configs), configs[0])
 
 
-def optional(kind: str, **schema: Any) -> Param:
-    """A form field that may be left empty. kind: its JSON type."""
-    return Param(None, type=["null", kind], **schema)
+def optional(kind: str, default: Any = None, **schema: Any) -> Param:
+    """A form field that may be left empty, and so has no asterisk. kind: its JSON type."""
+    return Param(default, type=["null", kind], **schema)
+
+
+def between(least: float, most: float | None = None) -> dict[str, Any]:
+    """The limits of a number, which Airflow checks when a run is triggered. With `minimum` and
+    `maximum` themselves, the form would replace a number outside of them by the limit.
+    """
+    limits = {"minimum": least} | ({} if most is None else {"maximum": most})
+    return {"allOf": [limits]}
 
 
 def config_param() -> Param:
@@ -56,19 +65,19 @@ def config_param() -> Param:
         type="string",
         enum=configs,
         title="Config",
-        section="Run",
-        description_md="A YAML file in `configs/`.",
+        section=OPEN,
+        description_md="The name of a YAML file in the folder of configs.",
     )
 
 
 def data_param() -> Param:
     """The field for the path of the log. Its default is $DSSM_DATA_PATH."""
-    return Param(
+    return optional(
+        "string",
         os.environ.get("DSSM_DATA_PATH") or None,
-        type=["null", "string"],
         maxLength=1000,
         title="Data",
-        section="Run",
+        section=OPEN,
         description_md="Absolute path of the log, which the workers can read. "
         "Empty: the path in the config.",
     )
@@ -76,31 +85,48 @@ def data_param() -> Param:
 
 def settings_param() -> Param:
     """The field for any settings of the config."""
-    return Param(
+    return optional(
+        "array",
         [],
-        type="array",
         items={"type": "string", "pattern": r"^[a-z_0-9.]+=.+"},
         title="Further settings",
         section="Model",
-        description_md="One per line, `key.path=value`, such as `train.learning_rate=0.002`.",
+        description_md="One key.path=value per line, such as train.learning_rate=0.002.",
     )
+
+
+def labels(family: dict[str, str]) -> dict[str, str]:
+    """Each member of a family by its name, with what it is in a few words."""
+    return {
+        name: shorten(f"{name}: {summary(path)}", LABEL_LETTERS, placeholder=" …")
+        for name, path in family.items()
+    }
 
 
 def choice(family: dict[str, str], title: str, text: str) -> Param:
     """A field for one member of a family, each with what it is. Empty: the member that the config
     names.
     """
-    labels = {
-        name: shorten(f"{name}: {summary(path)}", LABEL_LETTERS, placeholder=" …")
-        for name, path in family.items()
-    }
     return optional(
         "string",
         enum=[None, *sorted(family)],
         title=title,
         section="Model",
         description_md=text,
-        values_display=EMPTY["values_display"] | labels,
+        values_display=EMPTY["values_display"] | labels(family),
+    )
+
+
+def baselines_param() -> Param:
+    """A field for several baselines. Empty: those of the config."""
+    return optional(
+        "array",
+        items={"type": "string", "enum": sorted(BASELINES)},
+        examples=sorted(BASELINES),
+        values_display=labels(BASELINES),
+        title="Baselines",
+        section="Gate",
+        description_md="What the served index must be better than. Empty: as the config says.",
     )
 
 
@@ -108,17 +134,17 @@ def training_form() -> dict[str, Param]:
     """The form of a training. Airflow refuses values outside these schemas; tasks/settings.py
     checks paths.
     """
-    run = {"section": "Run"}
+    run = {"section": OPEN}
     model = {"section": "Model"}
     gate = {"section": "Gate"}
     return {
         "config": config_param(),
         "data": data_param(),
-        "landed": Param(
+        "landed": optional(
+            "boolean",
             False,
-            type="boolean",
             title="Landed days",
-            description_md="Read the days that `ingest_interactions` has landed, not the log.",
+            description_md="Read the days that ingest_interactions has landed, not the log.",
             **run,
         ),
         "test_day": optional(
@@ -131,7 +157,7 @@ def training_form() -> dict[str, Param]:
         ),
         "seed": optional(
             "integer",
-            minimum=0,
+            **between(0),
             title="Seed",
             description_md="The same seed gives the same results.",
             **run,
@@ -143,12 +169,11 @@ def training_form() -> dict[str, Param]:
         "sampler": choice(
             SAMPLERS,
             "Sampler",
-            "Where negatives come from. `active`: items clicked around the time of the click.",
+            "Where negatives come from.",
         ),
         "epochs": optional(
             "integer",
-            minimum=1,
-            maximum=1000,
+            **between(1, 1000),
             title="Epochs",
             description_md="Maximum number of epochs. Training stops early if recall stops "
             "improving.",
@@ -158,17 +183,17 @@ def training_form() -> dict[str, Param]:
             "string",
             enum=[None, "auto", "cpu", "cuda"],
             title="Device",
-            description_md="`auto`: a GPU if the machine has one.",
+            description_md="Where the model is trained.",
+            values_display=EMPTY["values_display"] | {"auto": "auto: a GPU if there is one"},
             **model,
-            **EMPTY,
         ),
         "settings": settings_param(),
         "gate_floor": optional(
             "number",
-            minimum=0,
-            maximum=1,
+            **between(0, 1),
             title="Gate floor",
             description_md="Recall that the served index must reach, from 0 to 1.",
             **gate,
         ),
+        "baselines": baselines_param(),
     }

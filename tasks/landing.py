@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, date, datetime
 from typing import Any
 
 from dssm_core.errors import ConfigError
 from tasks.outcomes import tell
 from tasks.settings import config_file, data_path, days_folder, runs_folder
+
+log = logging.getLogger(__name__)
 
 TRAINING = "dssm_training"
 
@@ -88,6 +91,10 @@ def announce(landed: dict[str, Any], outlet_events: Any) -> None:
         )
     outlet_events[INTERACTIONS].add_partitions(landed["day"])
     mark_announced(landed)
+    tell(
+        f"{landed['dataset']}: landed {landed['day']} with {landed['rows']:,} rows; windows that"
+        " are now complete start"
+    )
 
 
 def mark_announced(landed: dict[str, Any]) -> None:
@@ -113,6 +120,7 @@ def stale_windows(landed: dict[str, Any]) -> list[dict[str, Any]]:
     from dssm_core.runs.run import find_runs
 
     if not landed["replaced"]:
+        log.info("%s was not landed before: no window was trained on other rows", landed["day"])
         return []
     config = read_config(config_file(landed["config"]))
     configs = [run.config for run in find_runs(runs_folder()) if run.config.name == config.name]
@@ -121,8 +129,6 @@ def stale_windows(landed: dict[str, Any]) -> list[dict[str, Any]]:
     split = config.split
     windows = landing.windows_containing(day, split) if isinstance(split, Days) else []
     mark_announced(landed)
-    return [
-        {"config": landed["config"], "test_day": window.isoformat(), "landed": True}
-        for window in windows
-        if window.isoformat() in trained
-    ]
+    stale = [window.isoformat() for window in windows if window.isoformat() in trained]
+    tell(f"{landed['dataset']}: replaced {landed['day']}; trains again: {', '.join(stale) or '-'}")
+    return [{"config": landed["config"], "test_day": day, "landed": True} for day in stale]

@@ -20,7 +20,9 @@ def public(url: str) -> str:
 
 
 class MlflowRunLink(BaseOperatorLink):
-    """Opens the MLflow run. The task pushes its address, `train_towers` before it trains."""
+    """Opens the MLflow run. `validate_data`, `train_towers` and the tasks after them push its
+    address, `train_towers` before it trains.
+    """
 
     name = "MLflow run"
     xcom_key = "mlflow_run"
@@ -53,6 +55,12 @@ class DataChecksLink(MlflowRunLink):
     name = "Data checks"
     xcom_key = "data_checks"
     page = "/artifacts/data_checks.html"
+
+
+def with_links(output: Any, *links: BaseOperatorLink) -> Any:
+    """Give the task of an output these buttons. Returns the output."""
+    output.operator.operator_extra_links = links
+    return output
 
 
 def push(run_page: str, *links: MlflowRunLink) -> None:

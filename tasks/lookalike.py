@@ -36,9 +36,9 @@ def find_audience() -> dict[str, Any]:
             bundle,
             target,
             params["top"],
-            params["seeds"],
+            params["seeds"] or (),
             params["item"],
-            params["exclude_seeds"],
+            params["exclude_seeds"] is not False,
             from_file,
         )
     tell(f"audience of {audience['users']:,} users: {audience['file']}")

@@ -51,16 +51,21 @@ async def ask(path: str, method: str = "POST", **asked: Any) -> dict[str, Any]:
 
 
 async def newest_runs(filtered: str, most: int) -> list[dict[str, Any]]:
-    """The newest runs of all experiments that match MLflow's filter, newest first."""
+    """The newest runs of all experiments that match MLflow's filter, newest first. `experiment` of
+    a run is the name of its experiment.
+    """
     experiments = await ask("experiments/search", max_results=1000)
+    names = {each["experiment_id"]: each["name"] for each in experiments.get("experiments", [])}
     found = await ask(
         "runs/search",
-        experiment_ids=[each["experiment_id"] for each in experiments.get("experiments", [])],
+        experiment_ids=list(names),
         filter=filtered,
         max_results=most,
         order_by=["attributes.start_time DESC"],
     )
-    return list(found.get("runs", []))
+    return [
+        run | {"experiment": names[run["info"]["experiment_id"]]} for run in found.get("runs", [])
+    ]
 
 
 def pairs(run: dict[str, Any], part: str) -> dict[str, Any]:
@@ -73,6 +78,11 @@ def page_of(run: dict[str, Any]) -> str:
     info = run["info"]
     page = f"experiments/{info['experiment_id']}/runs/{info['run_id']}"
     return public(f"{address().rstrip('/')}/#/{page}")
+
+
+def version_page(model: str, version: str) -> str:
+    """The address of a version's page for people's browsers."""
+    return public(f"{address().rstrip('/')}/#/models/{model}/versions/{version}")
 
 
 def name_of(run: dict[str, Any]) -> str:

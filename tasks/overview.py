@@ -1,5 +1,6 @@
 """The page "Retrieval" in Airflow's menu: for each model, which version is champion and since when,
-its recall day by day, the age of its index, what waits for a decision, and the last failures.
+its recall day by day, the age of its data and its index, drift, what waits for a decision, and the
+last failures.
 
 It reads the history of decisions in the runs folder, and MLflow. A plugin imports it, so it imports
 little at the top.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from tasks.settings import refreshed_folder, runs_folder
 
 PREFIX = "dssm-"  # of registered models: the rest is the name of the experiment
 DAY_TAG, DECISION_TAG, VERSION_TAG = "dssm.test_day", "dssm.decision.action", "dssm.version"
+PARENT_TAG = "mlflow.parentRunId"  # of the trials of a sweep
+DRIFT, LIMIT = "window/drift_", "validation.drift.warn."  # metrics of the last day, settings
 DAYS, FAILURES, RUNS = 30, 5, 500
 WIDTH, HEIGHT = 560, 150  # of the plot, in pixels
 LINES = {"": "served", "_best_baseline": "best baseline", "_champion": "champion then"}
@@ -39,24 +43,45 @@ async def overview() -> dict[str, Any]:
 
 async def _model(entity: Mapping[str, Any], runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     name = entity["name"]
-    champion = {each["alias"]: each["version"] for each in entity.get("aliases", [])}.get(
-        "champion", ""
-    )
+    aliases = {each["alias"]: each["version"] for each in entity.get("aliases", [])}
+    champion, previous = aliases.get("champion", ""), aliases.get("previous_champion", "")
     query = {"filter": f"name = '{name}'", "max_results": 100}
     answer = await mlflow_api.ask("model-versions/search", "GET", **query)
     tags = {
         each["version"]: {tag["key"]: tag["value"] for tag in each.get("tags", [])}
         for each in answer.get("model_versions", [])
     }
+    day, refreshed = tags.get(champion, {}).get(DAY_TAG, ""), _refreshed(name)
+    waiting = [number for number, own in tags.items() if DECISION_TAG not in own]
     return {
         "name": name,
         "champion": champion,
-        "day": tags.get(champion, {}).get(DAY_TAG, ""),
+        "page": mlflow_api.version_page(name, champion),
+        "day": day,
+        "day_age": age(day),
+        "previous": previous,
+        "previous_day": tags.get(previous, {}).get(DAY_TAG, ""),
         "reign": _reign(name, champion),
-        "refreshed": _refreshed(name),
-        "waiting": [number for number, own in sorted(tags.items()) if DECISION_TAG not in own],
+        "refreshed": refreshed,
+        "refreshed_age": age(refreshed),
+        "drift": _drift(runs, name.removeprefix(PREFIX)),
+        "waiting": sorted(waiting, key=int),
         "plot": plot(_by_day(runs, f"{name}/")),
     }
+
+
+def age(moment: str) -> str:
+    """How long ago a day or a moment was, in hours or days; empty for a text that is neither, such
+    as the title of a split by users.
+    """
+    try:
+        at = datetime.fromisoformat(moment)
+    except ValueError:
+        return ""
+    passed = datetime.now(UTC) - (at if at.tzinfo else at.replace(tzinfo=UTC))
+    hours = round(passed.total_seconds() / 3600)
+    number, unit = (hours, "hour") if hours < 48 else (passed.days, "day")
+    return f"{number:,} {unit}{'' if number == 1 else 's'} ago"
 
 
 def _reign(model: str, champion: str) -> dict[str, str]:
@@ -74,6 +99,36 @@ def _refreshed(model: str) -> str:
     """The time as of which the champion's index was refreshed last; empty if it never was."""
     file = Path(refreshed_folder()) / model / "current" / "lineage.json"
     return str(json.loads(file.read_bytes())["as_of"]) if file.is_file() else ""
+
+
+def _drift(runs: Sequence[dict[str, Any]], experiment: str) -> dict[str, Any]:
+    """How the last day of the newest checked window differs from the days before it: each measure
+    with the limit of its warning. Empty if no window was checked.
+    """
+    for run in runs:  # newest first
+        tags, metrics = mlflow_api.pairs(run, "tags"), mlflow_api.pairs(run, "metrics")
+        measured = {
+            name.removeprefix(DRIFT): value
+            for name, value in metrics.items()
+            if name.startswith(DRIFT)
+        }
+        if run["experiment"] == experiment and PARENT_TAG not in tags and measured:
+            limits = mlflow_api.pairs(run, "params")
+            measures = [
+                _measure(name, value, limits.get(LIMIT + name, "None"))
+                for name, value in sorted(measured.items())
+            ]
+            return {"day": tags.get(DAY_TAG, ""), "measures": measures}
+    return {}
+
+
+def _measure(name: str, value: float, limit: str) -> dict[str, Any]:
+    """A measure of drift in words, and whether it exceeds the limit of the setting, a number or
+    `None`.
+    """
+    above = limit != "None" and value > float(limit)
+    text = f"{name.replace('_', ' ')} {value:.2f}" + (f" (more than {limit})" if above else "")
+    return {"text": text, "above": above}
 
 
 def _by_day(runs: Sequence[dict[str, Any]], version: str) -> list[tuple[str, dict[str, float]]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
+
+log = logging.getLogger(__name__)
 
 
 class Review(HITLOperator):
@@ -22,7 +25,7 @@ class Review(HITLOperator):
         if answer is None:
             return super().execute(context)
         option, reason = answer
-        self.log.info("no review needed: %s", reason)
+        log.info("no review needed: %s", reason)
         by, at = {"id": "gate", "name": "gate"}, datetime.now(UTC).isoformat()
         return {
             "chosen_options": [option],

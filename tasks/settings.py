@@ -29,6 +29,7 @@ SETTINGS = {
     "device": "train.device",
     "seed": "seed",
     "gate_floor": "gate.floor",
+    "baselines": "evaluation.baselines",
 }
 
 
@@ -83,11 +84,11 @@ def data_path(data: str | None) -> Path | None:
     return path
 
 
-def further_settings(settings: Iterable[str]) -> list[str]:
+def further_settings(settings: Iterable[str] | None) -> list[str]:
     """The further settings of a form, `key.path=value`. ConfigError on a setting of `data` if
     $DSSM_DATA_ROOTS limits which files may be read.
     """
-    pairs = list(settings)
+    pairs = list(settings or ())
     for pair in pairs:
         section = pair.partition("=")[0].partition(".")[0]
         if section == "data" and os.environ.get("DSSM_DATA_ROOTS"):

@@ -25,13 +25,20 @@ ANSWERS: dict[str, Action] = {
 
 
 def run_step(run: str, name: str) -> str:
-    """Execute one step of a run and return the path of the run."""
+    """Execute one step of a run and return the path of the run. If the run has an MLflow run, its
+    button works as soon as the step begins.
+    """
     from airflow.sdk import get_current_context
 
     from dssm_core.runs import pipeline
     from dssm_core.runs.run import open_run
+    from dssm_core.tracking.runs import mlflow_run_url
+    from tasks.links import MlflowRunLink, push
 
-    manifest = pipeline.run_step(open_run(run), name)
+    opened = open_run(run)
+    if page := mlflow_run_url(opened):
+        push(page, MlflowRunLink())
+    manifest = pipeline.run_step(opened, name)
     done = {"rows": manifest.rows, "seconds": manifest.seconds, "reused_from": manifest.reused_from}
     get_current_context()["ti"].xcom_push(key="done", value=done)
     tell(manifest.line)
@@ -77,9 +84,8 @@ def train_towers(run: str) -> str:
     """Train both towers. The MLflow run is opened first, so that its button works meanwhile."""
     from dssm_core.runs.run import open_run
     from dssm_core.tracking.runs import open_mlflow_run
-    from tasks.links import MlflowRunLink, push
 
-    push(open_mlflow_run(open_run(run)).url, MlflowRunLink())
+    open_mlflow_run(open_run(run))
     return run_step(run, "train_towers")
 
 
@@ -108,11 +114,11 @@ def recall_gate(run: str) -> str | None:
     from dssm_core.runs.gate_report import read_gate_report
     from dssm_core.runs.run import open_run
     from dssm_core.tracking.runs import mlflow_run_url
-    from tasks.links import MlflowRunLink, ReportLink, push
+    from tasks.links import ReportLink, push
 
     run_step(run, "recall_gate")
     opened = open_run(run)
-    push(mlflow_run_url(opened), MlflowRunLink(), ReportLink())
+    push(mlflow_run_url(opened), ReportLink())
     report = read_gate_report(opened)
     for reason in report.marked:
         log.info("%s", reason)
@@ -155,6 +161,7 @@ def register_model(run: str) -> str:
         "Keep as challenger": promotion.outdated(store, version, champion) if champion else None,
     }
     get_current_context()["ti"].xcom_push(key="review", value=pushed)
+    tell(f"{store.name} v{version} is challenger")
     return run
 
 

@@ -45,12 +45,15 @@ def _plan(params: Mapping[str, Any]) -> Plan:
     )
 
 
-def _earlier_trials(params: Mapping[str, Any]) -> list[Trial]:
-    """The trials of earlier rounds."""
+def _earlier_trials(conf: Mapping[str, Any] | None) -> list[Trial]:
+    """The trials of earlier rounds. A round passes them to the next one by the configuration of its
+    Dag run, without a field of the form.
+    """
     from dssm_core.runs.run import open_run
     from dssm_core.tuning.trials import from_json
 
-    return [from_json(raw, open_run(run_folder(raw["run"]))) for raw in params["tried"]]
+    tried = (conf or {}).get("tried", [])
+    return [from_json(raw, open_run(run_folder(raw["run"]))) for raw in tried]
 
 
 def plan_trials() -> dict[str, Any]:
@@ -66,13 +69,14 @@ def plan_trials() -> dict[str, Any]:
     params = context["params"]
     dag_run = context["dag_run"]
     plan = _plan(params)
-    name = params["sweep"] or dag_run.run_id
-    chosen = sweep.next_round(plan, _earlier_trials(params))
+    name = (dag_run.conf or {}).get("sweep") or dag_run.run_id
+    chosen = sweep.next_round(plan, _earlier_trials(dag_run.conf))
     trials = sweep.prepare(plan, chosen, runs_folder())
     for trial in trials:
         note_origin(trial.run, origin(dag_run))
     labels = [trial.combination.label for trial in trials]
     parent = open_sweep([trial.run for trial in trials], labels, name)
+    tell(f"{len(labels)} trials: {'; '.join(labels)}")
     return {"sweep": name, "parent": parent, "trials": [to_json(trial) for trial in trials]}
 
 
@@ -102,9 +106,14 @@ def judge_trial(run: str) -> str:
     """Measure the index of a trial. Whether the gate passes it does not matter: trials are compared
     with each other.
     """
+    from dssm_core.runs.run import open_run
+    from dssm_core.tracking.runs import mlflow_run_url
+    from tasks.links import ReportLink, push
     from tasks.steps import run_step
 
-    return run_step(run, "recall_gate")
+    run_step(run, "recall_gate")
+    push(mlflow_run_url(open_run(run)), ReportLink())
+    return run
 
 
 def compare_trials(planned: dict[str, Any] | None) -> dict[str, Any]:
@@ -119,7 +128,7 @@ def compare_trials(planned: dict[str, Any] | None) -> dict[str, Any]:
     from dssm_core.runs.run import open_run
     from dssm_core.tuning.sweep import next_round
     from dssm_core.tuning.sweep_run import close_sweep
-    from dssm_core.tuning.trials import from_json, results, trials_line, winner
+    from dssm_core.tuning.trials import from_json, result_line, results, trials_line, winner
 
     if planned is None:
         raise DataError("no trial was planned: the log of plan_trials says why")
@@ -127,18 +136,29 @@ def compare_trials(planned: dict[str, Any] | None) -> dict[str, Any]:
     params = context["params"]
     indexes = range(len(planned["trials"]))
     finished = context["ti"].xcom_pull(task_ids="trial.judge_trial", map_indexes=indexes)
-    trials = _earlier_trials(params)
+    trials = _earlier_trials(context["dag_run"].conf)
     for raw in planned["trials"]:
         ended = raw | {"failed": raw["run"] not in finished}
         trials.append(from_json(ended, open_run(raw["run"])))
+    _push_page(trials, planned["parent"])
     rows = results(trials)
     for row in rows:
-        log.info("%s", row)
+        log.info("%s", result_line(row))
     tell(f"sweep: {trials_line(rows)}")
     if next_round(_plan(params), trials):
         return _round_to_start(params, planned["sweep"], trials)
     close_sweep(runs_folder(), planned["parent"], rows)
     return _training_to_start(params, planned["sweep"], winner(trials).settings)
+
+
+def _push_page(trials: list[Trial], parent: str) -> None:
+    """Give the button "MLflow run" the address of the sweep, which lies beside its trials."""
+    from dssm_core.tracking.runs import mlflow_run_url
+    from tasks.links import MlflowRunLink, push
+
+    pages = [page for trial in trials if (page := mlflow_run_url(trial.run))]
+    if pages:
+        push(f"{pages[0].rpartition('/')[0]}/{parent}", MlflowRunLink())
 
 
 def _round_to_start(params: Mapping[str, Any], sweep: str, trials: list[Trial]) -> dict[str, Any]:
@@ -156,5 +176,5 @@ def _training_to_start(
     from dssm_core.runs.files import digest
 
     conf = {name: params[name] for name in FORM if params[name] is not None}
-    conf["settings"] = [*params["settings"], *settings]
+    conf["settings"] = [*(params["settings"] or ()), *settings]
     return {"dag": "dssm_training", "run_id": f"sweep__{sweep}__{digest(conf)[:6]}", "conf": conf}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+from contextlib import redirect_stderr
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -204,7 +206,8 @@ def _log_model(
     names = [name for name in metrics if name.startswith(HEADLINE)]
     copy_to_model(model.client, run_id, logged.model_id, names, dataset_of(run, "test"))
     hashes = _stored_hashes(model, logged.model_uri, tags, work)
-    with default_server(model.uri):
+    # MLflow prints what it has done to stderr, which Airflow logs as errors.
+    with default_server(model.uri), redirect_stderr(io.StringIO()):
         return create_once(
             lambda: str(
                 mlflow.register_model(logged.model_uri, model.name, tags=tags | hashes).version

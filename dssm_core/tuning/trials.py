@@ -107,6 +107,14 @@ def _result(trial: Trial) -> JSON:
     return row
 
 
+def result_line(row: JSON) -> str:
+    """The result of a trial in one line. row: as `results` returns it."""
+    if row["recall"] is None:
+        return f"{row['label']}: failed"
+    recall = f"{row['metric']} {row['recall']:.4f} ({row['low']:.4f} to {row['high']:.4f})"
+    return f"{row['label']}: {recall}, trained in {row['train_seconds']:.1f} s"
+
+
 def trials_line(results: Sequence[JSON]) -> str:
     """The result of a sweep in one line. results: as `results` returns them."""
     failed = sum(row["recall"] is None for row in results)

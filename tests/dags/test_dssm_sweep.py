@@ -21,8 +21,6 @@ FORM = dict.fromkeys(sweep.FORM) | {
     "settings": [],
     "search": "grid",
     "trials": 12,
-    "sweep": None,
-    "tried": [],
 }
 
 
@@ -44,7 +42,7 @@ def called(tmp_path, monkeypatch):
 
         found = {
             "params": FORM | fields,
-            "dag_run": SimpleNamespace(dag_id="dssm_sweep", run_id="monday"),
+            "dag_run": SimpleNamespace(dag_id="dssm_sweep", run_id="monday", conf={}),
             "ti": None,
         }
         found["ti"] = SimpleNamespace(xcom_pull=pulled)

@@ -12,8 +12,9 @@ from datetime import timedelta
 
 import pytest
 
-from dssm_core.families import LOSSES, SAMPLERS, TOWERS
+from dssm_core.families import BASELINES, LOSSES, SAMPLERS, TOWERS
 from dssm_core.runs.table import STEPS
+from tasks.form import OPEN
 from tests.conftest import REPO
 
 PARSE = """
@@ -48,6 +49,10 @@ print(json.dumps({
     "timetable": type(stored.timetable).__name__,
     "window": sorted(stored.timetable.default_partition_mapper.to_upstream("2017-10-07")),
     "windows": list(stored.timetable.default_partition_mapper.to_downstream("2017-10-07")),
+    "forms": {
+        name: {field: each.params.get_param(field).schema for field in each.params}
+        for name, each in bag.dags.items()
+    },
     "tags": sorted(dag.tags), "doc": dag.doc_md,
 }, default=str))
 """
@@ -101,15 +106,19 @@ def test_graph_is_the_pipeline(parsed):
     assert found == [[after] for after in [*STEPS][1:]] + [["promote", "review"], ["promote"], []]
 
 
-def test_training_has_its_pool_and_button(parsed):
+def test_training_has_its_pool(parsed):
     pools = {name: task["pool"] for name, task in parsed["tasks"].items()}
     assert pools.pop("train_towers") == "gpu"
     assert set(pools.values()) == {"default_pool"}
-    assert parsed["tasks"]["train_towers"]["links"] == ["MLflow run"]
 
 
-def test_the_gate_has_the_reports_button(parsed):
-    assert parsed["tasks"]["recall_gate"]["links"] == ["MLflow run", "Report"]
+def test_every_task_with_an_mlflow_run_has_its_buttons(parsed):
+    links = {name: task["links"] for name, task in parsed["tasks"].items()}
+    without = ("ingest_data", "review", "promote")
+    assert [links.pop(name) for name in without] == [[], [], []]
+    assert links.pop("validate_data") == ["MLflow run", "Data checks"]
+    assert links.pop("recall_gate") == ["MLflow run", "Report"]
+    assert all(buttons == ["MLflow run"] for buttons in links.values())
 
 
 def test_every_task_is_retried_but_not_for_bad_data(parsed):
@@ -118,6 +127,12 @@ def test_every_task_is_retried_but_not_for_bad_data(parsed):
         assert task["policy"] == [["fail", ["ConfigError", "ConflictError", "DataError"]]]
         assert 0 < task["timeout_s"] <= timedelta(days=7).total_seconds()
     assert all(task["doc"] for name, task in parsed["tasks"].items() if name != "review")
+
+
+def test_form_offers_the_baselines(parsed):
+    schema = parsed["params"]["baselines"]
+    assert schema["items"]["enum"] == schema["examples"] == sorted(BASELINES)
+    assert schema["values_display"]["hot"].startswith("hot: ")
 
 
 @pytest.mark.parametrize(
@@ -135,11 +150,20 @@ def test_form_offers_the_configs(parsed):
     )
 
 
-def test_form_explains_every_field(parsed):
-    for schema in parsed["params"].values():
-        assert schema["title"]
-        assert schema["section"]
-        assert schema["description_md"]
+def test_forms_suit_airflows_page(parsed):
+    """Each Dag: the first section is the one that Airflow opens, each field is explained, without
+    inline code, whose frame hides the lines beside it, a field that may stay empty is nullable, and
+    no number has limits that the page would put in its place.
+    """
+    assert len(parsed["forms"]) == 7
+    for form in parsed["forms"].values():
+        assert next(iter(form.values()))["section"] == OPEN
+        for schema in form.values():
+            assert schema["title"]
+            assert schema["section"]
+            assert "`" not in schema["description_md"]
+            assert not {"minimum", "maximum"} & set(schema)
+            assert schema["type"] != "boolean"
 
 
 def test_a_window_of_landed_days_starts_a_run(parsed, tmp_path_factory):

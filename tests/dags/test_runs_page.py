@@ -63,7 +63,7 @@ def mlflow(monkeypatch):
     async def answer(path, method="POST", **question):
         asked.append((mlflow_api.mlflow_address(), path, question))
         return (
-            {"experiments": [{"experiment_id": "7"}]}
+            {"experiments": [{"experiment_id": "7", "name": "demo"}]}
             if path.startswith("experiments")
             else {"runs": [RUN]}
         )

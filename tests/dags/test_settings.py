@@ -81,7 +81,7 @@ def test_a_run_knows_which_dag_run_it_is_of(folders):
 def test_every_field_has_an_effect(folders):
     plain = open_run(settings.make_run(context())).config
     values = {"test_day": "2024-03-05", "epochs": 7, "device": "cuda", "seed": 3, "gate_floor": 0.9}
-    values |= {"tower": "mlp", "loss": "bce", "sampler": "popularity"}
+    values |= {"tower": "mlp", "loss": "bce", "sampler": "popularity", "baselines": ["hot"]}
     assert set(values) == set(settings.SETTINGS)
     for number, (field, value) in enumerate(values.items()):
         changed = context(**{field: value})
