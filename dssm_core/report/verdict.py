@@ -54,8 +54,8 @@ def log_verdict(run: Run, work: Path, report: GateReport) -> None:
         client.set_tag(run_id, "gate", "passed" if report.passed else "failed")
         client.set_tag(run_id, "gate.reasons", "\n".join(report.marked)[:TAG_LENGTH])
         pages = [file for file in (REPORT_FILE, DATA_CHECKS_FILE) if _is_logged(run, work, file)]
-        lines = [_description(run, report), links(run, client, run_id, pages)]
-        client.set_tag(run_id, DESCRIPTION_TAG, "\n\n".join(filter(None, lines)))
+        text = _description(run, report, links(run, client, run_id, pages))
+        client.set_tag(run_id, DESCRIPTION_TAG, text)
         log_numbers(client, run_id, headline(run, report))
         log_table(client, run_id, _rows(every_number(run, report)), METRICS_TABLE)
         for file in (work / GATE_FILE, *sorted(work.glob("*.png"))):
@@ -82,8 +82,11 @@ def _draw(work: Path, report: GateReport, curves: Mapping[str, Curve], k: int) -
         plots.by_hour(rolling.by_part, rolling.refresh_h, work / "rolling.png", k)
 
 
-def _description(run: Run, report: GateReport) -> str:
-    """The description on the pages of the MLflow run and of the version, Markdown."""
+def _description(run: Run, report: GateReport, pages: str) -> str:
+    """The description on the pages of the MLflow run and of the version, Markdown. pages: links,
+    in the first line because MLflow folds what follows the first lines.
+    """
     verdict = f"**The gate {'passed' if report.passed else 'did not pass'} the model**"
+    verdict = " · ".join(filter(None, [verdict, pages]))
     reasons = "\n".join(f"- {reason}" for reason in report.marked)
     return "\n\n".join([verdict, rivals_table(report.metrics, run.config.gate), reasons])

@@ -233,7 +233,7 @@ class Trainer:
         metric = self.config.train.chosen_by
         with self.update.autocast:
             value = queries.score(self.average, self.prepared)
-        self._log({f"valid_{metric}": value, "epoch": done})
+        self._log({f"valid_{metric}": value, "train_epoch": done})
         log.info("epoch %d: %s %.4f on the validation slice", done, metric, value)
         if value > progress.best_value:
             progress.best_value = value

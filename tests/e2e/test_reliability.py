@@ -37,7 +37,7 @@ PROCESSES = 4
 KILLS = 6
 OPERATIONS = 125  # of a process that is killed before it has made them all
 EPOCHS = 30
-CURVES = ("train_loss", "learning_rate", "valid_recall_at_200", "epoch")
+CURVES = ("train_loss", "learning_rate", "valid_recall_at_200", "train_epoch")
 
 
 class Server:

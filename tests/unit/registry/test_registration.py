@@ -87,11 +87,12 @@ def test_the_version_and_its_logged_model_say_what_the_gate_said(
     info = register_model(run, run.step("x")).info
     store = open_model(run.config.model_name, run.runs)
     version = store.client.get_model_version(store.name, info["version"])
-    assert version.description.startswith("**The gate passed the model**\n\n| the same queries |")
-    page = f"experiments/{client(run).get_run(info['run_id']).info.experiment_id}/runs"
-    assert version.description.endswith(
-        f"\n\n[report.html](#/{page}/{info['run_id']}/artifacts/report.html) · "
-        "[Dag run manual__1 of dssm_training](http://airflow/dags/dssm_training/runs/manual__1)"
+    entity = client(run).get_run(info["run_id"]).info
+    page = f"experiments/{entity.experiment_id}/runs/{entity.run_id}/artifacts/report.html"
+    assert version.description.startswith(
+        f"**The gate passed the model** · [report.html](#/{page}) · "
+        "[Dag run manual__1 of dssm_training](http://airflow/dags/dssm_training/runs/manual__1)\n\n"
+        "| the same queries |"
     )
     assert store.client.get_registered_model(store.name).description.startswith("The two-tower")
     assert len(version.tags) <= 9

@@ -402,7 +402,9 @@ def test_patience_ends_the_search_for_epochs(prepared_run, tmp_path):
         }
     )
     _, trainer = fit(run, tmp_path)
-    judged = [point["epoch"] for point in trainer.progress.history if "valid_recall@200" in point]
+    judged = [
+        point["train_epoch"] for point in trainer.progress.history if "valid_recall@200" in point
+    ]
     assert judged == [1, 2]
     assert trainer.progress.best_epoch == 1
 
