@@ -39,12 +39,24 @@ def _numbers(one: Run, other: Run, titles: list[str]) -> Table:
     left, right = _headline(one), _headline(other)
     for key in left | right:
         before, after = left.get(key), right.get(key)
+        if before == after:
+            continue
         change = "" if before is None or after is None else f"{after - before:+.4g}"
         cells = ("" if value is None else f"{value:.4g}" for value in (before, after))
         table.add_row(key, *cells, change)
     if not table.rows:
-        table.add_row("neither run has reached the gate")
+        both = left and right
+        table.add_row("all numbers are equal" if both else "neither run has reached the gate")
+    if left and right and _test_rows(one) != _test_rows(other):
+        table.caption = "not comparable: the runs were judged on different test rows"
     return table
+
+
+def _test_rows(run: Run) -> str:
+    """The hash of the test rows of a run that has reached the gate."""
+    from dssm_core.runs.layout import TEST_FILE
+
+    return run.need("split_by_time").files[TEST_FILE]
 
 
 def _headline(run: Run) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def print_step_start(name: str) -> None:
     """Say that a step starts."""
     from dssm_core.runs.table import STEPS
 
-    console.print(f"[bold cyan]▶[/] {name:<18} [dim]{STEPS[name].title}")
+    console.print(f"[bold cyan]▶[/] {name:<18} [dim]{STEPS[name].title}", soft_wrap=True)
 
 
 def print_step_end(manifest: Manifest) -> None:
@@ -49,9 +49,8 @@ def print_step_end(manifest: Manifest) -> None:
         duration = f"reused from {manifest.reused_from}"
     else:
         duration = f"{manifest.seconds:.1f} s"
-    console.print(
-        f"[bold green]✓[/] {manifest.step:<18} {duration:<8} [dim]{rows}", highlight=False
-    )
+    done = f"[bold green]✓[/] {manifest.step:<18} {duration:<8} [dim]{rows}"
+    console.print(done, highlight=False, soft_wrap=True)
     for note in manifest.info.get("notes", []) if manifest.reused_from else []:
         console.print(f"  {note}", markup=False, highlight=False, soft_wrap=True)
 

@@ -27,7 +27,17 @@ def test_two_runs_differ_in_a_setting_and_in_their_recall(runs):
     lines = [line.split() for line in out.splitlines()]
     assert ["gate.floor", "0.1", "0.7"] in lines
     assert ["recall@200", "1", "0.75", "-0.25"] in lines
-    assert not any(line[:1] == ["train.batch_size"] for line in lines)
+    equal = ("train.batch_size", "recall@200_champion", "recall@200_best_baseline")
+    assert not any(line[:1] == [name] for line in lines for name in equal)
+    assert "not comparable" not in out
+
+
+def test_numbers_of_different_test_rows_are_not_comparable(runs, fabricate, finish):
+    other = fabricate("three-3", "2024-01-08")
+    finish(other, "recall_gate", info=PASSED)
+    out = dssm("runs", "--compare", "one", "three", "--runs", runs).stdout
+    assert "all numbers are equal" in out
+    assert "not comparable: the runs were judged on different test rows" in " ".join(out.split())
 
 
 def test_an_id_that_is_no_id_or_that_of_several_runs_is_refused(runs, fabricate, monkeypatch):
