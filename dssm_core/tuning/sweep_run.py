@@ -14,6 +14,7 @@ from dssm_core.runs.layout import SWEEP_FILE
 from dssm_core.runs.run import Run, read_origin
 from dssm_core.tracking.client import connect, mlflow_errors, tracking_uri
 from dssm_core.tracking.inputs import log_table
+from dssm_core.tracking.origin import dag_run_link
 from dssm_core.tracking.points import log_numbers
 from dssm_core.tracking.runs import (
     DESCRIPTION_TAG,
@@ -70,11 +71,13 @@ def close_sweep(runs: Path, run_id: str, results: Sequence[JSON]) -> None:
 
 def _description(results: Sequence[JSON]) -> str:
     """The description on the page of the sweep's MLflow run, Markdown."""
-    return (
-        f"{trials_line(results)} (measured on the last training days)\n\n"
+    lines = [
+        f"{trials_line(results)} (measured on the last training days)",
         "trials.json, trials.png (recall against seconds and milliseconds) and parallel.png are "
-        "among the artifacts."
-    )
+        "among the artifacts.",
+        dag_run_link(Run(Path(results[0]["run"]))),
+    ]
+    return "\n\n".join(filter(None, lines))
 
 
 def _table_row(result: JSON) -> JSON:
