@@ -243,10 +243,12 @@ def test_no_link_of_the_descriptions_and_the_report_leads_nowhere(
     page.goto(run_page(site, promoted))
     expect(page.get_by_text("register_model").first).to_be_visible()
     page.goto(link_page.partition("/artifacts")[0])
-    page.get_by_role("link", name="report.html").first.click()  # MLflow keeps relative links
-    report = page.frame_locator("iframe")
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="report.html").first.click()
+    report = opened.value.frame_locator("iframe")
     report.get_by_role("link", name="Settings", exact=True).click()
     expect(report.get_by_text(re.compile(r"All \d+ settings"))).to_be_in_viewport()
+    opened.value.close()
     page.goto((run.step("recall_gate") / "report.html").as_uri())
     targets = page.locator("a").evaluate_all("all => all.map(link => link.getAttribute('href'))")
     sections = [target for target in targets if target.startswith("#")]
