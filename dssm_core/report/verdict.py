@@ -22,6 +22,7 @@ from dssm_core.tracking.origin import links
 from dssm_core.tracking.points import is_number, log_numbers
 from dssm_core.tracking.runs import DESCRIPTION_TAG, TAG_LENGTH, open_mlflow_run, read_sweep
 
+PAGES = {"Report": REPORT_FILE, "Data checks": DATA_CHECKS_FILE}  # files of the MLflow run
 METRICS_TABLE = "metrics.json"  # artifact: all numbers
 
 
@@ -53,7 +54,7 @@ def log_verdict(run: Run, work: Path, report: GateReport) -> None:
     with mlflow_errors(tracking_uri(run.runs)):
         client.set_tag(run_id, "gate", "passed" if report.passed else "failed")
         client.set_tag(run_id, "gate.reasons", "\n".join(report.marked)[:TAG_LENGTH])
-        pages = [file for file in (REPORT_FILE, DATA_CHECKS_FILE) if _is_logged(run, work, file)]
+        pages = {title: file for title, file in PAGES.items() if _is_logged(run, work, file)}
         text = _description(run, report, links(run, client, run_id, pages))
         client.set_tag(run_id, DESCRIPTION_TAG, text)
         log_numbers(client, run_id, headline(run, report))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -48,14 +48,15 @@ def dag_run_link(run: Run) -> str:
     dag_run = dag_run_of(run)
     if dag_run is None:
         return ""
-    name = f"Dag run {dag_run.run_id} of {dag_run.dag_id}"
-    return f"[{name}]({dag_run.page})" if dag_run.page else name
+    if not dag_run.page:
+        return f"Dag run {dag_run.run_id} of {dag_run.dag_id}"
+    return f"[Dag run]({dag_run.page})"
 
 
-def links(run: Run, client: MlflowClient, run_id: str, files: Sequence[str]) -> str:
-    """A Markdown line for the description of an MLflow run: links to its files, relative to the
-    server that shows them, and to the Dag run.
+def links(run: Run, client: MlflowClient, run_id: str, files: Mapping[str, str]) -> str:
+    """A Markdown line for the description of an MLflow run: links to its files, by title, relative
+    to the server that shows them, and to the Dag run.
     """
     page = f"#/experiments/{client.get_run(run_id).info.experiment_id}/runs/{run_id}"
-    found = [f"[{file}]({page}/artifacts/{file})" for file in files]
+    found = [f"[{title}]({page}/artifacts/{file})" for title, file in files.items()]
     return " · ".join(filter(None, [*found, dag_run_link(run)]))

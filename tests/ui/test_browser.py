@@ -244,7 +244,7 @@ def test_no_link_of_the_descriptions_and_the_report_leads_nowhere(
     expect(page.get_by_text("register_model").first).to_be_visible()
     page.goto(link_page.partition("/artifacts")[0])
     with page.expect_popup() as opened:
-        page.get_by_role("link", name="report.html").first.click()
+        page.get_by_role("link", name="Report", exact=True).first.click()
     report = opened.value.frame_locator("iframe")
     report.get_by_role("link", name="Settings", exact=True).click()
     expect(report.get_by_text(re.compile(r"All \d+ settings"))).to_be_in_viewport()

@@ -90,8 +90,8 @@ def test_the_version_and_its_logged_model_say_what_the_gate_said(
     entity = client(run).get_run(info["run_id"]).info
     page = f"experiments/{entity.experiment_id}/runs/{entity.run_id}/artifacts/report.html"
     assert version.description.startswith(
-        f"**The gate passed the model** · [report.html](#/{page}) · "
-        "[Dag run manual__1 of dssm_training](http://airflow/dags/dssm_training/runs/manual__1)\n\n"
+        f"**The gate passed the model** · [Report](#/{page}) · "
+        "[Dag run](http://airflow/dags/dssm_training/runs/manual__1)\n\n"
         "| the same queries |"
     )
     assert store.client.get_registered_model(store.name).description.startswith("The two-tower")
