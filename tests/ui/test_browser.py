@@ -5,7 +5,6 @@ report, the next day's review, comparison, sweep.
 from __future__ import annotations
 
 import json
-import re
 import time
 from urllib.parse import quote
 
@@ -223,37 +222,6 @@ def test_the_report_opens_in_mlflow_and_as_a_file(page, airflow, promoted, shot)
         )
     )
     shot("report-page.png", full_page=True)
-
-
-def test_no_link_of_the_descriptions_and_the_report_leads_nowhere(
-    page, site, airflow, mlflow, promoted
-):
-    run, _ = folder(airflow, promoted)
-    texts = [
-        mlflow.get_run(mlflow_id(airflow, promoted)).data.tags["mlflow.note.content"],
-        mlflow.get_model_version(MODEL, version_of(airflow, promoted)).description,
-    ]
-    links = {link for text in texts for link in re.findall(r"\]\((\S+)\)", text)}
-    in_mlflow = sorted(link for link in links if link.startswith("#"))
-    assert [link.rpartition("/")[2] for link in in_mlflow] == ["data_checks.html", "report.html"]
-    assert links - {*in_mlflow} == {run_page(site, promoted)}
-    for link in in_mlflow:
-        page.goto(link_page := f"{site.mlflow_url}/{link}")
-        expect(page.frame_locator("iframe").get_by_role("heading", level=1)).to_be_visible()
-    page.goto(run_page(site, promoted))
-    expect(page.get_by_text("register_model").first).to_be_visible()
-    page.goto(link_page.partition("/artifacts")[0])
-    with page.expect_popup() as opened:
-        page.get_by_role("link", name="Report", exact=True).first.click()
-    report = opened.value.frame_locator("iframe")
-    report.get_by_role("link", name="Settings", exact=True).click()
-    expect(report.get_by_text(re.compile(r"All \d+ settings"))).to_be_in_viewport()
-    opened.value.close()
-    page.goto((run.step("recall_gate") / "report.html").as_uri())
-    targets = page.locator("a").evaluate_all("all => all.map(link => link.getAttribute('href'))")
-    sections = [target for target in targets if target.startswith("#")]
-    assert {*targets} - {*sections} == {run_page(site, promoted)}
-    assert all(page.locator(target).count() == 1 for target in sections)
 
 
 def test_the_page_of_the_run_in_mlflow_shows_the_settings_of_the_form(
