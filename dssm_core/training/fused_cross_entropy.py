@@ -90,4 +90,4 @@ def _masked(logits: Tensor, log_count: Tensor | None, compared: BatchVectors, at
             return logits
         return logits.masked_fill_(compared.availability.missing(at), -torch.inf)
     logits = logits if log_count is None else logits.sub_(log_count)
-    return logits.masked_fill_(compared.left_out(at), -torch.inf)
+    return compared.masked(logits, at)

@@ -101,48 +101,43 @@ class BatchVectors(NamedTuple):
             return values
         return weighted(values, self.present[at], None if self.weight is None else self.weight[at])
 
-    def left_out(self, at: slice) -> Tensor:
-        """Which candidates are no negatives of the users in the rows `at`. → [b, C].
+    def masked(self, logits: Tensor, at: slice = slice(None)) -> Tensor:
+        """Set to -inf, in place, which candidates are no negatives of the users in the rows `at`.
+        logits: [b, C].
 
         These are padding, items that are not available, and a user's own items: a batch holds
         whole stretches of histories, so without this mask a user's other items would be negatives
         far too often. If events have candidates of their own, `at` are events instead of users.
         """
-        hits = self._hits(at)
-        return hits if self.availability is None else hits | self.availability.missing(at)
-
-    def _hits(self, at: slice) -> Tensor:
-        """Which candidates are a user's own items. → [b, C]."""
-        shared = self.candidate_items.dim() == 1
-        if self.rows is not None and shared:
-            return self._own_among_shared(at)
-        candidates = self.candidate_items if shared else self.candidate_items[at]
-        hits = self.own_items[at, None] == candidates
-        if self.present is not None:
-            hits |= candidates == 0
-        if self.own_users is None or self.candidate_users is None:
-            return hits
-        return hits | (self.own_users[at, None] == self.candidate_users)
+        if self._shared and (self.present is None or self.rows is not None):
+            logits.view(-1).index_fill_(0, self._own_places(at), -torch.inf)
+        else:  # also with padding, whose shapes must not depend on values
+            logits.masked_fill_(self._own(at), -torch.inf)
+        if self.availability is None:
+            return logits
+        return logits.masked_fill_(self.availability.missing(at), -torch.inf)
 
     @property
     def logits(self) -> Logits:
         """The logits of all events, without the candidates that are left out."""
-        user = self.user
-        left_out = self.left_out(slice(None))
+        user, users = self.user, self.user
         if self.rows is not None:
-            user = user.index_select(0, self.rows)
-            left_out = left_out[self.rows] if self.candidate_items.dim() == 1 else left_out
-        positive, negative = logits(user, self.own, self.candidate, self.temperature, self.place)
-        negative = negative.masked_fill(left_out, -torch.inf)
-        real = None if self.present is None else (self.candidate_items > 0).sum(-1)
+            user = self.user.index_select(0, self.rows)
+            users = self.user if self._shared else user
+        scores = similarity(users, self.candidate)
+        if self.place is not None:
+            scores = scores.gather(1, self.place)
+        negative = self.masked(scores / self.temperature)
+        if self.rows is not None and self._shared:
+            negative = negative.index_select(0, self.rows)
         return Logits(
-            positive,
+            (user.float() * self.own.float()).sum(1) / self.temperature,
             negative,
             self.log_count_positive,
             self.log_count_negative,
             self.catalogue,
             self.present,
-            real,
+            None if self.present is None else (self.candidate_items > 0).sum(-1),
             self.weight,
         )
 
@@ -156,16 +151,40 @@ class BatchVectors(NamedTuple):
         begin, end = torch.searchsorted(self.rows, self.rows.new_tensor([first, last])).tolist()
         return slice(begin, end), self.rows[begin:end] - first
 
-    def _own_among_shared(self, at: slice) -> Tensor:
-        """Which shared candidates are items of a row's own events. → [b, C]."""
+    @property
+    def _shared(self) -> bool:
+        """Whether all events have the same candidates."""
+        return self.candidate_items.dim() == 1
+
+    def _own(self, at: slice) -> Tensor:
+        """Which candidates are a user's own items, or padding. → [b, C]."""
+        candidates = self.candidate_items if self._shared else self.candidate_items[at]
+        hits = self.own_items[at, None] == candidates
+        if self.present is not None:
+            hits |= candidates == 0
+        if self.own_users is None or self.candidate_users is None:
+            return hits
+        return hits | (self.own_users[at, None] == self.candidate_users)
+
+    def _own_places(self, at: slice) -> Tensor:
+        """The places of a user's own items in the flattened [b, C] of shared candidates, some of
+        them twice. → [p]. They are few, and faster to find than to compare all pairs.
+        """
         events, row = self.events_of(at)
-        ordered, position = self.candidate_items.sort()
-        first = torch.searchsorted(ordered, self.own_items[events])
-        last = torch.searchsorted(ordered, self.own_items[events], right=True)
-        event, column = ranges(first, last)
-        hits = torch.zeros(len(self.user[at]), len(ordered), dtype=torch.bool, device=row.device)
-        hits[row[event], position[column]] = True
-        return hits
+        found = [equal_pairs(self.own_items[events], self.candidate_items)]
+        if self.own_users is not None and self.candidate_users is not None:
+            found.append(equal_pairs(self.own_users[events], self.candidate_users))
+        count = len(self.candidate_items)
+        return torch.cat([row[event] * count + column for event, column in found])
+
+
+def equal_pairs(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """All pairs of equal values. left: [n], right: [m] → their places, 2 x [p]."""
+    ordered, place = right.sort()
+    first = torch.searchsorted(ordered, left)
+    last = torch.searchsorted(ordered, left, right=True)
+    pair, at = ranges(first, last)
+    return pair, place[at]
 
 
 def weighted(values: Tensor, present: Tensor, weight: Tensor | None) -> Tensor:
@@ -193,25 +212,6 @@ def similarity(user: Tensor, item: Tensor) -> Tensor:
         if item.dim() == 2:
             return user.float() @ item.float().T
         return torch.einsum("bd,bnd->bn", user.float(), item.float())
-
-
-def logits(
-    user: Tensor,
-    item: Tensor,
-    candidate: Tensor,
-    temperature: Tensor,
-    place: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Similarities divided by the temperature.
-
-    user, item: [B, D]; candidate: [C, D] or [B, C, D]; place: [B, C], the candidates of each event
-    as rows of `candidate` [d, D] → positive [B], negative [B, C].
-    """
-    positive = (user.float() * item.float()).sum(1) / temperature
-    negative = similarity(user, candidate)
-    if place is not None:
-        negative = negative.gather(1, place)
-    return positive, negative / temperature
 
 
 def importance_weighted(batch: Logits) -> Logits:

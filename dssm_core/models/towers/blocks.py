@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dssm_core.config import Config
+from dssm_core.models.dropout import Dropout
 from dssm_core.models.pooling import newest
 from dssm_core.models.towers.linear import Sum
 
@@ -35,7 +36,7 @@ class SequenceUser(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.layers, self.dropout = nn.ModuleList(layers), nn.Dropout(dropout)
+        self.layers, self.dropout = nn.ModuleList(layers), Dropout(dropout)
         self.positions = None if positions is None else nn.Parameter(positions)
         self.first, self.last, self.head = (
             nn.LayerNorm(width),
@@ -69,7 +70,7 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, expansion: float, dropout: float) -> None:
         super().__init__()
         hidden = int(width * expansion)
-        self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(dropout)
+        self.norm, self.dropout = nn.LayerNorm(width), Dropout(dropout)
         self.inputs, self.output = nn.Linear(width, 2 * hidden), nn.Linear(hidden, width)
 
     def forward(self, x: Tensor, held: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dssm_core.config import History
+from dssm_core.models.dropout import Dropout
 from dssm_core.models.pooling import Pools
 
 POOLING = (
@@ -80,6 +81,6 @@ def perceptron(size: int, hidden: tuple[int, ...], dim: int, dropout: float = 0.
     layers = [
         layer
         for a, b in pairwise(sizes)
-        for layer in (nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout))
+        for layer in (nn.Linear(a, b), nn.ReLU(), Dropout(dropout))
     ]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], dim))

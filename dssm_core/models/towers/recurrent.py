@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from dssm_core.config import Config, History
+from dssm_core.models.dropout import Dropout
 from dssm_core.models.pooling import scan
 from dssm_core.models.towers.blocks import SequenceUser, no_histories, stacked
 from dssm_core.models.towers.linear import Sum
@@ -68,7 +69,7 @@ class _Recurrence(nn.Module):
         self.norm, self.states, self.dropout = (
             nn.LayerNorm(width),
             nn.LayerNorm(width),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
         self.inputs, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
         spans = torch.logspace(math.log10(2), math.log10(64), width)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from dssm_core.config import Config, History
+from dssm_core.models.dropout import Dropout
 from dssm_core.models.towers.blocks import SequenceUser, no_histories, stacked
 from dssm_core.models.towers.linear import Sum
 from dssm_core.models.towers.protocol import POOLING
@@ -79,7 +80,7 @@ class _Attention(nn.Module):
         super().__init__()
         if width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
-        self.heads, self.norm, self.dropout = heads, nn.LayerNorm(width), nn.Dropout(dropout)
+        self.heads, self.norm, self.dropout = heads, nn.LayerNorm(width), Dropout(dropout)
         self.inputs, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor, held: Tensor) -> Tensor:

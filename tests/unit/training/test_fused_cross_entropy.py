@@ -35,10 +35,23 @@ def test_loss_and_gradients_are_those_of_the_logits(monkeypatch, loss, at_once):
     )
 
 
-def test_what_the_own_user_took_is_left_out_alike():
+@pytest.mark.parametrize("at_once", [1, 70, 10**6])
+def test_what_the_own_user_took_is_left_out(monkeypatch, at_once):
+    """With padding, where all pairs are compared, and without, where equal ones are looked up."""
+    monkeypatch.setitem(fused_cross_entropy.LOGITS_AT_ONCE, "cpu", at_once)
     users = {"own_users": torch.arange(50) % 4, "candidate_users": torch.arange(30) % 6 - 1}
-    given = compared()._replace(**users)
-    torch.testing.assert_close(SampledSoftmax().fused(given), SampledSoftmax()(given.logits))
+    given = compared()._replace(**users, candidate_items=torch.randint(1, 20, (30,)))
+    out = torch.tensor(
+        [
+            [one == other or user == whose for other, whose in zip(items, whom, strict=True)]
+            for one, user in zip(given.own_items.tolist(), users["own_users"].tolist(), strict=True)
+            for items, whom in [(given.candidate_items.tolist(), users["candidate_users"].tolist())]
+        ]
+    )
+    padded = given._replace(present=torch.ones(50, dtype=torch.bool))
+    for each in (given, padded):
+        assert torch.equal(each.logits.negative.isneginf(), out)
+        torch.testing.assert_close(SampledSoftmax().fused(each), SampledSoftmax()(given.logits))
 
 
 @pytest.mark.parametrize("at_once", [1, 70, 10**6])

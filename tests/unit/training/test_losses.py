@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dssm_core.training.logits import BatchVectors, Logits, logits, similarity
+from dssm_core.training.logits import BatchVectors, Logits, similarity
 from dssm_core.training.losses.bce import Bce
 from dssm_core.training.losses.bpr import Bpr
 from dssm_core.training.losses.ccl import Ccl
@@ -25,11 +25,14 @@ BATCH = Logits(
 
 
 def test_logits_and_temperature():
-    positive, negative = logits(
-        torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0, 0.0]]), torch.eye(2), torch.tensor(0.5)
+    got = comparison(torch.tensor([3]), torch.tensor([4, 5]))._replace(
+        user=torch.tensor([[0.6, 0.8]]),
+        own=torch.tensor([[1.0, 0.0]]),
+        candidate=torch.eye(2),
+        temperature=torch.tensor(0.5),
     )
-    assert positive.tolist() == pytest.approx([1.2])
-    assert negative[0].tolist() == pytest.approx([1.2, 1.6])
+    assert got.logits.positive.tolist() == pytest.approx([1.2])
+    assert got.logits.negative[0].tolist() == pytest.approx([1.2, 1.6])
 
 
 def test_similarities_keep_full_precision_inside_mixed_precision():
@@ -48,10 +51,8 @@ def test_own_candidates_by_hand():
         torch.tensor([[3.0, 4.0], [5.0, 6.0]]), torch.tensor([[five, three], [three, three]])
     )
     assert got.tolist() == [[8.0, 3.0], [5.0, 5.0]]
-    assert comparison(torch.tensor([3, 4]), candidates).left_out(slice(None)).tolist() == [
-        [False, True],
-        [False, False],
-    ]
+    masked = comparison(torch.tensor([3, 4]), candidates).logits.negative
+    assert masked.isneginf().tolist() == [[False, True], [False, False]]
 
 
 def comparison(own_items, candidate_items, **more):
