@@ -9,7 +9,7 @@ from airflow.sdk import Param, TriggerRule, dag, task, task_group
 
 from dssm_core.tuning.proposals import MOST_TRIALS, SEARCHES
 from tasks import steps, sweep
-from tasks.form import OPEN, TASK_DEFAULTS, between, training_form
+from tasks.form import OPEN, TASK_DEFAULTS, between, training_form, training_task
 from tasks.links import MlflowRunLink, ReportLink, with_links
 
 DOC = """
@@ -66,8 +66,7 @@ def trial(planned: dict[str, str]) -> None:
     mlflow = MlflowRunLink()
     run = task(sweep.begin_trial)(planned)
     run = task(steps.sample_negatives)(run)
-    train = task(steps.train_towers, pool="gpu", execution_timeout=timedelta(hours=6))
-    run = with_links(train(run), mlflow)
+    run = with_links(task(steps.train_towers, **training_task())(run), mlflow)
     run = with_links(task(steps.log_to_mlflow)(run), mlflow)
     run = with_links(task(steps.export_embeddings)(run), mlflow)
     run = with_links(task(steps.build_index)(run), mlflow)

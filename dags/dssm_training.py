@@ -15,7 +15,7 @@ from airflow.sdk import (
 )
 
 from tasks import steps
-from tasks.form import TASK_DEFAULTS, training_form
+from tasks.form import TASK_DEFAULTS, training_form, training_task
 from tasks.links import DataChecksLink, MlflowRunLink, ReportLink, with_links
 from tasks.review import Review
 from tasks.windows import INTERACTIONS, WINDOW_DAYS, TrailingDaysMapper, TrailingDaysWindow
@@ -81,8 +81,7 @@ def dssm_training() -> None:
         run = with_links(task(steps.split_by_time)(run), mlflow)
     with TaskGroup("training", prefix_group_id=False, tooltip="negatives, towers, MLflow"):
         run = with_links(task(steps.sample_negatives)(run), mlflow)
-        train = task(steps.train_towers, pool="gpu", execution_timeout=timedelta(hours=6))
-        run = with_links(train(run), mlflow)
+        run = with_links(task(steps.train_towers, **training_task())(run), mlflow)
         run = with_links(task(steps.log_to_mlflow)(run), mlflow)
     with TaskGroup("index", prefix_group_id=False, tooltip="vectors, the index, its recall"):
         run = with_links(task(steps.export_embeddings)(run), mlflow)

@@ -37,6 +37,15 @@ TASK_DEFAULTS: dict[str, Any] = {
 }
 
 
+def training_task() -> dict[str, Any]:
+    """The arguments of the tasks that train. $DSSM_TRAIN_QUEUE and $DSSM_TRAIN_EXECUTOR say where
+    they run if not where all tasks run, such as on workers with a GPU.
+    """
+    where = {name: os.environ.get(f"DSSM_TRAIN_{name.upper()}") for name in ("queue", "executor")}
+    training = {"pool": "gpu", "execution_timeout": timedelta(hours=6)}
+    return training | {name: value for name, value in where.items() if value}
+
+
 def default_config() -> str:
     """$DSSM_CONFIG if it names a config, else `demo`, else the first config."""
     configs = list(config_files()) or ["demo"]

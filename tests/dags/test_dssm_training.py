@@ -36,7 +36,7 @@ print(json.dumps({
     "stored": {name: sorted(t.downstream_task_ids) for name, t in stored.task_dict.items()},
     "tasks": {t.task_id: {
         "next": sorted(t.downstream_task_ids), "pool": t.pool, "retries": t.retries,
-        "doc": t.doc_md,
+        "doc": t.doc_md, "queue": t.queue, "executor": t.executor,
         "timeout_s": (t.execution_timeout or t.response_timeout).total_seconds(),
         "links": [link.name for link in t.operator_extra_links],
         "policy": [
@@ -174,6 +174,18 @@ def test_a_window_of_landed_days_starts_a_run(parsed, tmp_path_factory):
     assert scheduled["defaults"]["config"] == "globo", "such a run has no form to fill in"
     assert scheduled["defaults"]["data"] == "/data/globo"
     assert (parsed["defaults"]["config"], parsed["defaults"]["data"]) == ("demo", None)
+
+
+def test_trainings_may_have_a_queue_and_an_executor_of_their_own(parsed, tmp_path_factory):
+    assert {(task["queue"], task["executor"]) for task in parsed["tasks"].values()} == {
+        ("default", None)
+    }
+    placed = parse(
+        tmp_path_factory, DSSM_TRAIN_QUEUE="gpu-workers", DSSM_TRAIN_EXECUTOR="LocalExecutor"
+    )
+    where = {name: (task["queue"], task["executor"]) for name, task in placed["tasks"].items()}
+    assert where.pop("train_towers") == ("gpu-workers", "LocalExecutor")
+    assert set(where.values()) == {("default", None)}
 
 
 def test_no_python_in_the_mlflow_folder():
