@@ -115,11 +115,14 @@ class Airflow:
 
     def log_text(self, dag_id: str, run_id: str, task_id: str, attempt: int) -> str:
         """The log of a task: a line for each event, errors with their type and message."""
-        lines = self.get(
-            f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}",
-            full_content=True,
-        )["content"]
+        lines = self.log_lines(dag_id, run_id, task_id, attempt)
         return "\n".join(_line(line) for line in lines)
+
+    def log_lines(self, dag_id: str, run_id: str, task_id: str, attempt: int) -> list[Any]:
+        """The lines of a task's log, most of them a dict with `event`, `level` and `logger`."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}"
+        lines: list[Any] = self.get(path, full_content=True)["content"]
+        return lines
 
 
 def _line(line: Any) -> str:

@@ -34,5 +34,16 @@ def review(airflow, run_id, option, reason):
     return task["state"], airflow.log_text(TRAINING, run_id, "promote", max(1, task["try_number"]))
 
 
+def loggers(airflow, dag, run_id):
+    """The names of all loggers that have written to the logs of a run's tasks."""
+    lines = [
+        line
+        for name, task in airflow.tasks(dag, run_id).items()
+        if task["try_number"]
+        for line in airflow.log_lines(dag, run_id, name, task["try_number"])
+    ]
+    return {line["logger"] for line in lines if isinstance(line, dict) and line.get("logger")}
+
+
 def version(airflow, run_id):
     return str(airflow.xcom(TRAINING, run_id, "register_model", "review")["version"])

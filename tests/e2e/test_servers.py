@@ -25,6 +25,7 @@ from dssm_core.retrieval.bundle import content_hash
 from dssm_core.runs.run import open_run, safe_run_id
 from dssm_core.runs.table import STEPS
 from tests.conftest import PATIENCE_S, TRAINING, complete, small_config, wait_until
+from tests.e2e.airflow_runs import loggers
 
 pytestmark = pytest.mark.e2e
 DAG = TRAINING
@@ -79,6 +80,11 @@ def test_a_run_registers_a_version(airflow, mlflow, site):
         "extra_links"
     ]
     assert links == {"MLflow run": link}
+    # No library, and nothing that is printed: only the project and Airflow's own task runner.
+    ours = ("dssm_core.", "tasks.", "airflow.dag_processing.")
+    found = loggers(airflow, DAG, run_id)
+    assert "tasks.outcomes" in found
+    assert {name for name in found if not name.startswith(ours)} == {"task"}
 
 
 def test_the_form_refuses_invalid_values(airflow):

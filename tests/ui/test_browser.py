@@ -111,7 +111,6 @@ def row(parent: Page | Locator, first_cell: str) -> list[str]:
 def trigger_in_form(page: Page, shot, epochs: int) -> None:
     page.get_by_role("button", name="Trigger").first.click()
     form = page.get_by_role("dialog")
-    form.get_by_role("button", name="Run", exact=True).click()
     choose(page, form, "config", "small")
     form.get_by_role("button", name="Model", exact=True).click()
     form.locator("input[name=element_epochs]").fill(str(epochs))
@@ -282,6 +281,7 @@ def test_the_page_retrieval_says_who_is_champion(page, site, airflow, promoted, 
     frame = page.frame_locator("iframe")
     version = version_of(airflow, promoted)
     expect(frame.get_by_text(f"Version {version} is champion").first).to_be_visible()
+    expect(frame.get_by_text("Drift on 2024-03-07").first).to_be_visible()
     expect(frame.get_by_role("img", name="Recall by test day").first).to_be_visible()
     shot("airflow-retrieval.png")
 
