@@ -51,7 +51,7 @@ async def _model(entity: Mapping[str, Any], runs: Sequence[dict[str, Any]]) -> d
         each["version"]: {tag["key"]: tag["value"] for tag in each.get("tags", [])}
         for each in answer.get("model_versions", [])
     }
-    day, refreshed = tags.get(champion, {}).get(DAY_TAG, ""), _refreshed(name)
+    day, refreshed = tags.get(champion, {}).get(DAY_TAG, ""), _refreshed(name, champion)
     waiting = [number for number, own in tags.items() if DECISION_TAG not in own]
     return {
         "name": name,
@@ -95,10 +95,11 @@ def _reign(model: str, champion: str) -> dict[str, str]:
     return {"since": since, "by": found[-1].by, "reason": found[-1].reason}
 
 
-def _refreshed(model: str) -> str:
+def _refreshed(model: str, champion: str) -> str:
     """The time as of which the champion's index was refreshed last; empty if it never was."""
     file = Path(refreshed_folder()) / model / "current" / "lineage.json"
-    return str(json.loads(file.read_bytes())["as_of"]) if file.is_file() else ""
+    lineage = json.loads(file.read_bytes()) if file.is_file() else {}
+    return str(lineage["as_of"]) if lineage.get("version") == champion else ""
 
 
 def _drift(runs: Sequence[dict[str, Any]], experiment: str) -> dict[str, Any]:

@@ -265,6 +265,16 @@ SHORT_WAITS = {
 }
 
 
+# Airflow's cluster policy of the test servers: a lost task starts again at once.
+POLICY = """
+from datetime import timedelta
+
+
+def task_policy(task):
+    task.retry_delay = timedelta(seconds=1)
+"""
+
+
 @contextmanager
 def running_site(
     root: Path, config: str, configs: dict[str, dict[str, object]], **env: str
@@ -279,6 +289,9 @@ def running_site(
     (root / "configs").mkdir()
     for name, raw in configs.items():
         (root / "configs" / f"{name}.yaml").write_text(yaml.safe_dump(raw))
+    policy = root / "state" / "airflow" / "config" / "airflow_local_settings.py"
+    policy.parent.mkdir(parents=True)
+    policy.write_text(POLICY)
     folders = {
         "DSSM_CONFIGS": "configs",
         "DSSM_RUNS": "runs",

@@ -73,7 +73,8 @@ def test_it_says_who_is_champion_since_when_and_what_waits(found, tmp_path):
     append(history_file("dssm-demo", tmp_path / "runs"), decision)
     current = tmp_path / "refreshed" / "dssm-demo" / "current"
     current.mkdir(parents=True)
-    (current / "lineage.json").write_text(json.dumps({"as_of": "2024-03-08T12:00:00Z"}))
+    lineage = {"version": "2", "as_of": "2024-03-08T12:00:00Z"}
+    (current / "lineage.json").write_text(json.dumps(lineage))
     versions = [
         {"version": "2", "tags": [DECIDED, {"key": "dssm.test_day", "value": "2024-03-07"}]},
         {"version": "10", "tags": []},
@@ -135,6 +136,15 @@ def test_the_age_of_a_moment_is_in_hours_or_days(since, text):
 
 def test_a_split_without_days_has_no_age():
     assert overview.age("last 1") == overview.age("") == ""
+
+
+def test_the_refreshed_index_of_an_earlier_champion_is_not_todays(found, tmp_path):
+    current = tmp_path / "refreshed" / "dssm-demo" / "current"
+    current.mkdir(parents=True)
+    lineage = {"version": "1", "as_of": "2024-03-08T12:00:00Z"}
+    (current / "lineage.json").write_text(json.dumps(lineage))
+    page = overview.page(found([CHAMPION], [{"version": "2"}, {"version": "1"}]))
+    assert "Its index is that of the training" in page
 
 
 def test_empty_states_say_what_to_do(found):

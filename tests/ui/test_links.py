@@ -95,3 +95,12 @@ def test_every_link_leads_to_a_page_with_content(page, site, airflow, run_id):
         of_mlflow = link.startswith(site.mlflow_url)
         text = text_of(page, link, MLFLOW_LETTERS if of_mlflow else AIRFLOW_LETTERS)
         assert not FAULTS.search(text), (link, text[:1000])
+
+
+def test_the_page_retrieval_is_used_by_keyboard(page, site, run_id):
+    page.goto(f"{site.airflow_url}/plugin/retrieval")
+    link = page.frame_locator("iframe").get_by_role("link").first
+    link.focus()
+    with page.expect_popup() as opened:
+        page.keyboard.press("Enter")
+    opened.value.close()
