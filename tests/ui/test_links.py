@@ -9,8 +9,10 @@ from urllib.parse import urljoin
 
 import httpx
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
+from dssm_core.runs.layout import REPORT_FILE
+from dssm_core.runs.run import open_run
 from tests.conftest import TRAINING, complete
 
 pytestmark = [pytest.mark.ui, pytest.mark.timeout(1200)]
@@ -52,10 +54,11 @@ def links_of_tasks(airflow, run_id: str) -> set[str]:
     """The addresses of all buttons on the tasks of a run."""
     path = f"dags/{TRAINING}/dagRuns/{run_id}/taskInstances"
     tasks = airflow.tasks(TRAINING, run_id)
-    buttons = [airflow.get(f"{path}/{task}/links")["extra_links"] for task in tasks]
-    assert {name for each in buttons for name in each} == {"MLflow run", "Data checks", "Report"}
-    assert all(address for each in buttons for address in each.values())
-    return {address for each in buttons for address in each.values()}
+    buttons = [airflow.get(f"{path}/{task}/links")["extra_links"].items() for task in tasks]
+    # A task that was skipped has pushed no address.
+    links = [(name, address) for each in buttons for name, address in each if address]
+    assert {name for name, _ in links} == {"MLflow run", "Data checks", "Report"}
+    return {address for _, address in links}
 
 
 def links_of_texts(site, airflow) -> set[str]:
@@ -67,6 +70,19 @@ def links_of_texts(site, airflow) -> set[str]:
         texts = [details["doc_md"], *(schema["description_md"] for schema in schemas)]
         links |= {link for text in texts for link in re.findall(r"\]\((\S+?)\)", text or "")}
     return {urljoin(site.airflow_url, link) for link in links}
+
+
+def links_of_descriptions(site, airflow, mlflow, run_id: str) -> set[str]:
+    """The links in what MLflow says of a run and of its version, and in the run's report."""
+    review = airflow.xcom(TRAINING, run_id, "register_model", "review")
+    version = mlflow.get_model_version(review["model"], review["version"])
+    texts = [mlflow.get_run(version.run_id).data.tags["mlflow.note.content"], version.description]
+    links = [link for text in texts for link in re.findall(r"\]\((\S+)\)", text)]
+    run = open_run(airflow.xcom(TRAINING, run_id, "ingest_data"))
+    report = (run.step("recall_gate") / REPORT_FILE).read_text()
+    links += [href for href in re.findall(r'href="([^"]+)"', report) if not href.startswith("#")]
+    assert len(links) == 7  # twice: report, data checks, Dag run; the report's own: Dag run
+    return {urljoin(f"{site.mlflow_url}/", link) for link in links}
 
 
 def text_of(page: Page, address: str, letters: int) -> str:
@@ -84,9 +100,9 @@ def text_of(page: Page, address: str, letters: int) -> str:
     raise AssertionError(f"{address} shows only {text!r}")
 
 
-def test_every_link_leads_to_a_page_with_content(page, site, airflow, run_id):
+def test_every_link_leads_to_a_page_with_content(page, site, airflow, mlflow, run_id):
     links = links_of_pages(site, page, run_id) | links_of_tasks(airflow, run_id)
-    links |= links_of_texts(site, airflow)
+    links |= links_of_texts(site, airflow) | links_of_descriptions(site, airflow, mlflow, run_id)
     assert f"{site.airflow_url}/plugin/retrieval" in links
     # One of each kind: runs and versions differ by their ids only.
     kinds = {IDS.sub("ID", link): link for link in sorted(links)}
@@ -95,6 +111,15 @@ def test_every_link_leads_to_a_page_with_content(page, site, airflow, run_id):
         of_mlflow = link.startswith(site.mlflow_url)
         text = text_of(page, link, MLFLOW_LETTERS if of_mlflow else AIRFLOW_LETTERS)
         assert not FAULTS.search(text), (link, text[:1000])
+
+
+def test_the_sections_of_a_report_are_reached_in_mlflow(page, airflow, run_id):
+    """MLflow shows it in a frame that does not follow links to a part of the page."""
+    task = f"dags/{TRAINING}/dagRuns/{run_id}/taskInstances/recall_gate"
+    page.goto(airflow.get(f"{task}/links")["extra_links"]["Report"])
+    report = page.frame_locator("iframe")
+    report.get_by_role("link", name="Settings", exact=True).click()
+    expect(report.get_by_text(re.compile(r"All \d+ settings"))).to_be_in_viewport()
 
 
 def test_the_page_retrieval_is_used_by_keyboard(page, site, run_id):
