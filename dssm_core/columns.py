@@ -14,9 +14,12 @@ REASON = "reason"  # why a row was quarantined
 INTERNAL = "_dssm_"
 ROW = f"{INTERNAL}row"  # a row's number in its file: time order, file order for ties
 
+HISTORY = f"{INTERNAL}history"  # the items that a user had before the log, oldest first
+
 INTERACTIONS = "interactions"
 USERS = "users"
 ITEMS = "items"
+HISTORIES = "histories"  # user_id, timestamp, HISTORY: one row a user
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

@@ -6,7 +6,7 @@ family's Protocol and by its `problems(config)`. Here are the rules between sect
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from typing import Any
 
@@ -129,6 +129,12 @@ def _histories(config: Config) -> Iterator[str]:
         yield (
             "features.history.pools names decay, but features.history.decays is empty:"
             " give a decay such as 0.7"
+        )
+    log = config.data.source.settings.get("interactions")
+    if not history.length and isinstance(log, Mapping) and log.get("history"):
+        yield (
+            "data.source.interactions.history has no effect with features.history.length 0: leave"
+            " it out, or give a length"
         )
     if history.learn_decays and "decay" not in history.pools:
         yield (

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from dssm_core import families
-from dssm_core.columns import INTERACTIONS, ITEMS, TIME, USERS
+from dssm_core.columns import HISTORIES, INTERACTIONS, ITEMS, TIME, USERS
 from dssm_core.config import Config
 from dssm_core.config.log_columns import number_columns
 from dssm_core.data.database import UNREADABLE, connect, unreadable, write_table
+from dssm_core.data.histories import write_histories
 from dssm_core.data.sources.canonical import RAW, unparsed_text
 from dssm_core.data.sources.protocol import Source
 from dssm_core.data.sql import identifier
@@ -76,8 +77,8 @@ def source_files(run: Run) -> dict[str, Path]:
 
 
 def ingest(run: Run, work: Path) -> Outcome:
-    """Write interactions.parquet in time order (file order for ties), and users.parquet and
-    items.parquet if the log has these tables.
+    """Write interactions.parquet in time order (file order for ties), and users.parquet,
+    items.parquet and histories.parquet if the log has these tables.
 
     Returns rows: read. Raises DataError when a file is damaged or lacks a mapped column, or when
     the log is empty.
@@ -100,6 +101,10 @@ def _ingest(con: DuckDBPyConnection, config: Config, work: Path) -> int:
     tables = open_source(config).read(con)
     log = work / table_file(INTERACTIONS)
     read = write_table(con, parse_numbers(tables.interactions, numbers), log, TIME)
+    if tables.histories is not None:
+        window = config.split.window(config.data.zone)
+        inside = f"{TIME} >= {window.start_ms} AND {TIME} < {window.end_ms}" if window else "true"
+        write_histories(con, tables.histories, work / table_file(HISTORIES), inside)
     sides = {USERS: tables.users, ITEMS: tables.items}
     write_sides(con, config, {name: rows for name, rows in sides.items() if rows is not None}, log)
     return read

@@ -16,9 +16,10 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection
 from pydantic import BaseModel, ConfigDict
 
-from dssm_core.columns import INTERACTIONS, ITEMS, TIME, USERS
+from dssm_core.columns import HISTORIES, INTERACTIONS, ITEMS, TIME, USERS
 from dssm_core.config import Config, Member
 from dssm_core.data.database import UNREADABLE, connect, one_row, unreadable, write_table
+from dssm_core.data.histories import write_histories
 from dssm_core.data.ingest import open_source
 from dssm_core.data.log_days import log_days
 from dssm_core.data.splits.days import Days, day_start_ms
@@ -50,10 +51,12 @@ class LandedDay(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """The hash of the day's interactions. Users and items are left out: they are as of the
-        landing, not of the day.
+        """The hash of the day's interactions, and of what users had taken before, if it is known.
+        Users and items are left out: they are as of the landing, not of the day.
         """
-        return self.files[table_file(INTERACTIONS)]
+        names = [table_file(name) for name in (INTERACTIONS, HISTORIES)]
+        held = [self.files[name] for name in names if name in self.files]
+        return held[0] if len(held) == 1 else digest(held)
 
 
 def land(config: Config, day: date, days: Path) -> tuple[LandedDay, bool]:
@@ -179,7 +182,10 @@ def _read(config: Config, day: date, part: Path) -> tuple[dict[str, int], str]:
                 if table is not None:
                     write_table(con, table, part / table_file(name))
             tables.interactions.create_view("log")
-            rows = _write_day(con, f"{TIME} >= {start} AND {TIME} < {end}", part)
+            inside = f"{TIME} >= {start} AND {TIME} < {end}"
+            if tables.histories is not None:
+                write_histories(con, tables.histories, part / table_file(HISTORIES), inside)
+            rows = _write_day(con, inside, part)
             return rows, "" if rows["landed"] else log_days(con, config)
     except UNREADABLE as error:
         raise unreadable(error) from error

@@ -16,7 +16,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from dssm_core.columns import INTERNAL, ITEM, ITEMS, ROW, USER, USERS
 from dssm_core.config import Config, Feature, FeatureColumns
 from dssm_core.data.database import one_row
-from dssm_core.data.sources.canonical import id_text
+from dssm_core.data.sources.ids import id_text
 from dssm_core.data.sql import folded, identifier, parquet
 from dssm_core.errors import DataError, shorten
 from dssm_core.families import did_you_mean

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dssm_core.config import Weight
-from dssm_core.data.sources.canonical import id_text
+from dssm_core.data.sources.ids import id_text
 from dssm_core.data.sql import identifier, literal
 
 

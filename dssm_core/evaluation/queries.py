@@ -143,7 +143,9 @@ def make_evaluation_data(run: Run, users: Ids, items: Ids) -> EvaluationData:
     Rows of label 0 count for `pairs` only.
     """
     by_row = run.config.split.by_row
-    train = Clicks.of(load_log(run.step("sample_negatives")))
+    log = load_log(run.step("sample_negatives"))
+    train = Clicks.of(log)
+    prior = log.prior.histories(len(users))
     asked = AskedUsers.of(run)
     rules = _list_rules(run, items)
     train_frame = asked.positives(TRAIN_FILE, [USER, ITEM])
@@ -154,6 +156,7 @@ def make_evaluation_data(run: Run, users: Ids, items: Ids) -> EvaluationData:
     later = test.frame[test.labels == 1] if by_row else test.frame[:0]
     past = Past.of_frames(train_frame, later, items)
     past_of_pairs = past if by_row else Past.of_frames(train_frame[:0], later, items)
+    prior_of_pairs = prior if by_row else Histories.empty(len(users))
     distinct = test.relevant
     if not by_row:
         named = test.frame[[USER, ITEM, LABEL]].assign(**{RELEVANT: test.relevant})
@@ -165,7 +168,7 @@ def make_evaluation_data(run: Run, users: Ids, items: Ids) -> EvaluationData:
         np.where(seen_items[test.rows], test.rows, -1),
         cutoff_ms if run.config.split.by_time else None,
     )
-    everyone, query = _select(test, distinct, past, asked, rules, by_row)
+    everyone, query = _select(test, distinct, past, prior, asked, rules, by_row)
     if run.config.features.first_context:
         own = len(train_frame) + np.cumsum(test.labels == 1)[distinct] - 1
         everyone = replace(everyone, latest=_or_first(everyone.latest, query, own))
@@ -177,7 +180,7 @@ def make_evaluation_data(run: Run, users: Ids, items: Ids) -> EvaluationData:
 
     labelled = test.labels >= 0
     judged = warm & labelled & (len(np.unique(test.labels[labelled])) == 2)
-    pairs, _ = _select(test, judged, past_of_pairs, asked, rules, by_row=True)
+    pairs, _ = _select(test, judged, past_of_pairs, prior_of_pairs, asked, rules, by_row=True)
     return EvaluationData(
         items=items,
         train=train,
@@ -203,11 +206,17 @@ def _list_rules(run: Run, items: Ids) -> ListRules:
 
 
 def _select(
-    test: CodedRows, mask: Bools, past: Past, asked: AskedUsers, rules: ListRules, by_row: bool
+    test: CodedRows,
+    mask: Bools,
+    past: Past,
+    prior: Histories,
+    asked: AskedUsers,
+    rules: ListRules,
+    by_row: bool,
 ) -> tuple[Slice, Ints]:
     """The slice of the P rows that `mask` [n] selects, and the query of each row [P].
 
-    by_row: a query for each row.
+    prior: what each user code had before the log. by_row: a query for each row.
     """
     users = test.users[mask]
     codes = test.codes[mask]
@@ -221,6 +230,8 @@ def _select(
         code_of[query] = codes
     before = None if test.events_before is None else test.events_before[mask]
     histories, latest = past.histories(*past.spans(names, before))
+    if len(prior.items):
+        histories = prior.take(code_of).followed_by(histories)
     queries = Slice(
         users=np.asarray(names),
         codes=code_of,

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from dssm_core.aliases import Floats, Ints
-from dssm_core.columns import HOUR_MS, ITEM, TIME, USER
+from dssm_core.columns import HISTORIES, HOUR_MS, ITEM, TIME, USER
 from dssm_core.config import Config
 from dssm_core.evaluation.answers import (
     QueryVectors,
@@ -37,7 +37,8 @@ from dssm_core.metrics import Relevant
 from dssm_core.retrieval.bundle import Bundle
 from dssm_core.retrieval.indexes.faiss_flat import FaissFlat
 from dssm_core.retrieval.item_index import EXACT_BELOW, ItemIndex, build_item_index
-from dssm_core.retrieval.snapshots import LatestTables, Snapshot, Timeline
+from dssm_core.retrieval.latest_tables import LatestTables
+from dssm_core.retrieval.snapshots import Snapshot, Timeline
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, TEST_FILE, TRAIN_FILE, table_file
 from dssm_core.runs.run import Run
 
@@ -72,8 +73,8 @@ def roll(run: Run, data: EvaluationData, bundle: Bundle, beside: bool = True) ->
 
 
 def clicks_of(run: Run, context: list[str]) -> LatestTables:
-    """All positives of a run, train and test, with the context columns that the log has; and its
-    tables of users and items.
+    """All positives of a run, train and test, with the context columns that the log has; its tables
+    of users and items; and what users had taken before the log.
     """
     everyone = AskedUsers(run.step("split_by_time"))
     held = pq.read_schema(everyone.folder / TRAIN_FILE).names
@@ -82,7 +83,9 @@ def clicks_of(run: Run, context: list[str]) -> LatestTables:
     clicks = pd.concat(parts, ignore_index=True)
     tables = [run.step("validate_data") / table_file(name) for name in ("users", "items")]
     users, items = (pd.read_parquet(file) if file.is_file() else None for file in tables)
-    return LatestTables(clicks, users, items)
+    file = run.step("ingest_data") / table_file(HISTORIES)
+    histories = pd.read_parquet(file) if file.is_file() else None
+    return LatestTables(clicks, users, items, histories)
 
 
 def rolling_rows(run: Run, data: EvaluationData) -> RollingRows:
@@ -115,10 +118,11 @@ def _queries(
     query_of_user[codes] = np.arange(len(codes))
     asking = query_of_user[snapshot.timeline.user[:seen].numpy()]
     items = snapshot.timeline.item[:seen].numpy() - 1
+    known = np.where(codes < snapshot.n_users, codes, 0)
     past = Histories.of(asking[asking >= 0], items[asking >= 0], len(codes))
+    past = snapshot.log.prior.histories(snapshot.n_users).take(known).followed_by(past)
     none = np.zeros(0, np.int64)
     nothing = Relevant.of(none, none, len(codes), snapshot.n_items - 1)
-    known = np.where(codes < snapshot.n_users, codes, 0)
     allowed = snapshot.catalogue.allowed(config.serving.filters, snapshot.log.end)
     rules = ListRules(snapshot.n_items - 1, allowed, config.evaluation.exclude_seen)
     queries = Slice(

@@ -61,7 +61,8 @@ class Prepared:
 
 
 def load_prepared(folder: Path, with_log: bool = True) -> Prepared:
-    """Read what the step `sample_negatives` wrote, on the CPU. Serving needs no log.
+    """Read what the step `sample_negatives` wrote, on the CPU. Serving needs no log. Of the items
+    from before the log, only those with a trained id are kept.
 
     Raises ArtifactError if other code wrote it, whose tensors have other names.
     """
@@ -69,6 +70,7 @@ def load_prepared(folder: Path, with_log: bool = True) -> Prepared:
     schema = Schema.model_validate_json((folder / SCHEMA_FILE).read_bytes())
     try:
         log = load_log(folder) if with_log else empty_log()
+        log = replace(log, prior=log.prior.of_items(schema.items))
         users = from_named(ColumnTable, "users", tensors)
         items = from_named(ColumnTable, "items", tensors)
         return Prepared(log, users, items, tensors["scale"], schema)

@@ -63,12 +63,14 @@ def training_events(log: Interactions, times: Tensor, with_rows: bool = False) -
     has no other items. An interaction of weight 0 is no event.
 
     times: [buckets] ms, ascending. If activity is disabled it is the start of the log only, and the
-    events are all but the first of each user. with_rows: whether the events hold their rows.
+    events are all but the first of each user without a history from before the log. with_rows:
+    whether the events hold their rows.
     """
     if times.tolist() == [log.start]:
         order, ptr = log.sequences()
+        first = order[ptr[:-1][ptr.diff() > 0]]
         kept = torch.ones_like(log.user, dtype=torch.bool)
-        kept[order[ptr[:-1][ptr.diff() > 0]]] = False
+        kept[first] = log.prior.has(log.user[first])
         return _events(log, kept, torch.zeros_like(log.user), log.time, with_rows)
     bucket, as_of = _refreshes(log, times)
     kept = (bucket >= 0) & (log.created[log.item] < as_of)

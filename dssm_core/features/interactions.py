@@ -8,8 +8,10 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dssm_core.features.code_rows import CodeRows
+from dssm_core.features.prior import PriorItems
 
 
 def _none() -> Tensor:
@@ -30,6 +32,7 @@ class Interactions:
     weight: [n] float32, how much a row counts in the loss of training; [0] if all count 1.
     impression: [n] int64, the impression that a row is of, from 1 on; 0 if it is of none in which
     its user was shown something else; [0] if there are no impressions. shown_impression: [m].
+    prior: what users had before the log, which is in histories and among seen items only.
     by_user, by_item: the rows by code and time, if they are stored; else they are sorted when they
     are needed.
     """
@@ -48,6 +51,7 @@ class Interactions:
     weight: Tensor = field(default_factory=_none)
     impression: Tensor = field(default_factory=_none)
     shown_impression: Tensor = field(default_factory=_none)
+    prior: PriorItems = field(default_factory=PriorItems.none, metadata={"of": PriorItems})
     by_user: CodeRows | None = field(default=None, metadata={"derived": True})
     by_item: CodeRows | None = field(default=None, metadata={"derived": True})
 
@@ -104,7 +108,28 @@ class Interactions:
             parts[name] = getattr(self, name)[kept]
         if self.has_impressions:
             parts["shown_impression"] = self.shown_impression[kept]
-        return replace(self, **parts)
+        return replace(self, prior=self.prior.of_items(codes), **parts)
+
+    def with_prior(self, length: int) -> Self:
+        """The log with what users had before it, the latest `length` items of each, as first rows:
+        of weight 0, without a context, and only of users with a row.
+        """
+        if not len(self.prior):
+            return self
+        user, item = self.prior.latest_of(self.user.unique(), length)
+        n = len(user)
+        return replace(
+            self,
+            user=torch.cat([user, self.user]),
+            item=torch.cat([item, self.item]),
+            time=torch.cat([self.window[:1].expand(n) - 1, self.time]),
+            context=pad(self.context, (0, 0, n, 0)),
+            weight=torch.cat([self.weight.new_zeros(n), self.counts_as]),
+            impression=pad(self.impression, (n, 0)) if self.has_impressions else self.impression,
+            prior=PriorItems.none(),
+            by_user=None,
+            by_item=None,
+        )
 
     def last_of_each(self) -> Tensor:
         """Which rows are the last of their user, in file order where times tie; a user's only row
@@ -124,6 +149,11 @@ class Interactions:
     def has_impressions(self) -> bool:
         """Whether rows have impressions."""
         return len(self.impression) > 0
+
+    @property
+    def counts_as(self) -> Tensor:
+        """How much each row counts. → [n] float32."""
+        return self.weight if self.weighted else torch.ones_like(self.user, dtype=torch.float32)
 
     @property
     def counts(self) -> Tensor:
@@ -177,24 +207,26 @@ class Interactions:
         return torch.where(held, self.time[rows], self.window[0]).squeeze(1)
 
     def history(self, user: Tensor, as_of: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Each user's latest items before as_of, oldest first, and the context of the newest.
+        """Each user's latest items before as_of, oldest first, and the context of the newest. Those
+        from before the log are older than all rows.
 
         user, as_of: [B] → items [B, length] (0 after the newest), context [B, columns] (0 = none).
         """
-        sorted_rows = self._user_rows
+        place = torch.arange(length, device=user.device)
         if not len(self.user):
-            return user.new_zeros(len(user), length), user.new_zeros(
+            return self.prior.latest(user, length)[0], user.new_zeros(
                 len(user), self.context.shape[1]
             )
+        sorted_rows = self._user_rows
         end = sorted_rows.before(user, as_of)
         begin = sorted_rows.begin(user)
         held = (end - begin).clamp(max=length)
-        place = torch.arange(length, device=end.device)
         rows = sorted_rows.rows(
             ((end - held)[:, None] + place).clamp(max=len(sorted_rows.order) - 1)
         )
         latest = sorted_rows.rows((end - 1).clamp(min=0))
         items = torch.where(place < held[:, None], self.item[rows], 0)
+        items = self.prior.first(user, items, held)
         return items, torch.where((end > begin)[:, None], self.context[latest], 0)
 
     def new(self, user: Tensor, as_of: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dssm_core.columns import INTERACTIONS, ITEMS, USER, USERS
+from dssm_core.columns import HISTORIES, INTERACTIONS, ITEMS, USER, USERS
 from dssm_core.config import Config, Member
 from dssm_core.data.database import UNREADABLE, connect, unreadable, write_parquet
+from dssm_core.data.histories import write_histories
 from dssm_core.data.ingest import open_source
 from dssm_core.runs.layout import table_file
 
@@ -57,8 +58,12 @@ def _write(config: Config, folder: Path, one_in: int) -> int:
                 if table is not None:
                     table.create_view(name)
                     write_parquet(con, f"FROM {name}", folder / table_file(name))
+            mine = f"hash({USER}) % {one_in} = 0"
+            if tables.histories is not None:
+                file = folder / table_file(HISTORIES)
+                write_histories(con, tables.histories, file, mine)
             tables.interactions.create_view("log")
-            drawn = f"FROM log WHERE hash({USER}) % {one_in} = 0 OR {USER} IS NULL"
+            drawn = f"FROM log WHERE {mine} OR {USER} IS NULL"
             return write_parquet(con, drawn, folder / table_file(INTERACTIONS))
     except UNREADABLE as error:
         raise unreadable(error) from error

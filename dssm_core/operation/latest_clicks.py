@@ -15,11 +15,12 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from dssm_core import families
 from dssm_core.aliases import JSON
-from dssm_core.columns import INTERACTIONS, ITEM, ITEMS, ROW, TIME, USER, USERS
+from dssm_core.columns import HISTORIES, INTERACTIONS, ITEM, ITEMS, ROW, TIME, USER, USERS
 from dssm_core.config import Config, Member
 from dssm_core.config.log_columns import number_columns
 from dssm_core.data.database import UNREADABLE, connect, one_row, unreadable, write_table
 from dssm_core.data.frames import valid_rows
+from dssm_core.data.histories import write_histories
 from dssm_core.data.ingest import open_source, parse_numbers, read_ingested, write_sides
 from dssm_core.data.landing import find_day
 from dssm_core.data.sources.canonical import KEYS, RAW, TIMES
@@ -30,7 +31,7 @@ from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
 from dssm_core.data.sql import identifier, numbered_rows
 from dssm_core.errors import DataError, shown
 from dssm_core.families import SOURCES
-from dssm_core.retrieval.snapshots import LatestTables
+from dssm_core.retrieval.latest_tables import LatestTables
 from dssm_core.runs.files import sha256
 from dssm_core.runs.layout import table_file
 
@@ -112,7 +113,9 @@ def read_latest(
     _check(config, rows, start_ms, end_ms)
     return LatestTables(
         frame,
-        *(_table(work / table_file(name), name) for name in (USERS, ITEMS)),
+        _table(work / table_file(USERS), USERS),
+        _table(work / table_file(ITEMS), ITEMS),
+        _table(work / table_file(HISTORIES), USERS),
     ), rows
 
 
@@ -134,9 +137,10 @@ def _ingest(
     work: Path,
 ) -> None:
     """interactions.parquet in time order, users.parquet and items.parquet of the newest origin that
-    has them.
+    has them, and histories.parquet if an origin has them.
     """
     numbers, parts = number_columns(config), []
+    prior: list[str] = []
     newest: dict[str, DuckDBPyRelation] = {}
     for nth, origin in enumerate(sources):
         tables = origin.source.read(con)
@@ -146,6 +150,9 @@ def _ingest(
         )
         tables.interactions.filter(inside).create_view(f"part_{nth}")
         parts.append(f"SELECT * FROM part_{nth}")
+        if tables.histories is not None:
+            tables.histories.filter(inside).create_view(f"prior_{nth}")
+            prior.append(f"SELECT * FROM prior_{nth}")
         for name, table in ((USERS, tables.users), (ITEMS, tables.items)):
             if table is not None:
                 newest[name] = table
@@ -153,6 +160,9 @@ def _ingest(
     clicks = con.sql(" UNION ALL BY NAME ".join(parts))
     write_table(con, parse_numbers(clicks, numbers), log, TIME)
     write_sides(con, config, newest, log)
+    if prior:
+        file = work / table_file(HISTORIES)
+        write_histories(con, con.sql(" UNION ALL ".join(prior)), file, "true")
 
 
 def _clean(

@@ -41,6 +41,7 @@ from dssm_core.operation.latest_clicks import Origin, origins, read_latest
 from dssm_core.registry.versions import CHAMPION, RegisteredModel, fetch
 from dssm_core.retrieval.bundle import Bundle, content_hash, open_bundle
 from dssm_core.retrieval.index import make_index
+from dssm_core.retrieval.latest_tables import LatestTables
 from dssm_core.retrieval.reloading import (
     CONTENT,
     CURRENT,
@@ -51,7 +52,7 @@ from dssm_core.retrieval.reloading import (
     read_lineage,
     refreshed_hash,
 )
-from dssm_core.retrieval.snapshots import LatestTables, Snapshot, Timeline, trained_window
+from dssm_core.retrieval.snapshots import Snapshot, Timeline, trained_window
 from dssm_core.runs.code_version import code_version
 from dssm_core.runs.files import digest, disk_errors, locked, sha256, write_atomically
 from dssm_core.runs.layout import (

@@ -12,7 +12,7 @@ from torch import Tensor
 from dssm_core.aliases import Floats
 from dssm_core.columns import HOUR_MS, ITEMS
 from dssm_core.config import Config
-from dssm_core.features.dataset import Prepared, bucket_times, load_prepared
+from dssm_core.features.dataset import Prepared, bucket_times, load_log, load_prepared
 from dssm_core.features.events import training_events
 from dssm_core.features.ids import Ids
 from dssm_core.features.inputs import item_inputs, users_as_of
@@ -63,7 +63,7 @@ def export_embeddings(run: Run, work: Path) -> Outcome:
     np.save(work / ITEM_EMBEDDINGS_FILE, items)
     np.save(work / USER_EMBEDDINGS_FILE, users)
     _copy_encoder(run, work)
-    _write_filters(run, prepared.log, work)
+    _write_filters(run, work)
     hot = hot_list(prepared.log, run.config)
     if hot is not None:
         hot.save(work)
@@ -136,12 +136,14 @@ def trained_on_empty_histories(log: Interactions, config: Config) -> bool:
     return bool((first_items == 0).any())
 
 
-def _write_filters(run: Run, log: Interactions, work: Path) -> None:
+def _write_filters(run: Run, work: Path) -> None:
     """Write what lists leave out: seen items, and items by their columns."""
     users = Ids.load(work / USER_IDS_FILE)
     items = Ids.load(work / ITEM_IDS_FILE)
-    user = log.user.numpy()
-    SeenItems.of(user, log.item.numpy() - 1, len(users), len(items) - 1).save(work)
+    log = load_log(run.step("sample_negatives"))
+    user = torch.cat([log.user, log.prior.user]).numpy()
+    item = torch.cat([log.item, log.prior.item]).numpy()
+    SeenItems.of(user, item - 1, len(users), len(items) - 1).save(work)
     rows = read_items(run.step("validate_data") / table_file(ITEMS), run.config)
     make_catalogue(rows, items, run.config).save(work)
 

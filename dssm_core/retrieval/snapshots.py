@@ -10,10 +10,9 @@ and items, and embed their ids as the unknown id.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dssm_core.aliases import Floats, Texts
-from dssm_core.columns import CREATED, ITEM, TIME, USER
+from dssm_core.columns import ITEM, TIME, USER
 from dssm_core.config import Config
 from dssm_core.data.splits.days import Days
 from dssm_core.data.splits.protocol import Window
@@ -30,27 +29,22 @@ from dssm_core.features.dataset import NO_CREATION_TIME, Prepared, creation_time
 from dssm_core.features.ids import Ids
 from dssm_core.features.inputs import ColumnTable, user_inputs
 from dssm_core.features.interactions import Interactions
+from dssm_core.features.prior import PriorItems
 from dssm_core.features.tables import encode_context, extend_table
 from dssm_core.retrieval.catalogue import Catalogue, make_catalogue
 from dssm_core.retrieval.embeddings import embed_items, most_clicked
 from dssm_core.retrieval.encoder import Encoder, users_per_batch
+from dssm_core.retrieval.latest_tables import (
+    LatestTables,
+    by_age,
+    on_items,
+    prior_items,
+    prior_rows,
+)
 from dssm_core.retrieval.new_users import HotList
 from dssm_core.retrieval.seen_items import SeenItems
 
 NEVER = torch.iinfo(torch.int64).max
-
-
-@dataclass(frozen=True)
-class LatestTables:
-    """The log up to now, as tables.
-
-    clicks: the positives in time order, with columns user_id, item_id, timestamp and the context
-    columns; users, items: the tables of user and item columns, None where the source has none.
-    """
-
-    clicks: pd.DataFrame
-    users: pd.DataFrame | None = None
-    items: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +54,7 @@ class Timeline:
     user, item: [n] codes. time: [n] ms, ascending. context: [n, columns] codes.
     user_since, item_since: [codes] ms, ascending, the time from which on each code is known; codes
     of the bundle are known at any time.
+    prior: what users had taken before the log.
     creation_time: [item codes] ms, from the items table, NO_CREATION_TIME where it has none.
     """
 
@@ -71,6 +66,7 @@ class Timeline:
     item: Tensor
     time: Tensor
     context: Tensor
+    prior: PriorItems
     user_since: Tensor
     item_since: Tensor
     creation_time: Tensor
@@ -89,9 +85,13 @@ class Timeline:
         listed = latest.items if encoder.config.features.catalogue == "table" else None
         clicks = latest.clicks
         if listed is not None:
-            clicks = _on_items(clicks, encoder.item_ids.followed_by(listed[ITEM]))
-        users = encoder.user_ids.followed_by(clicks[USER])
-        items = encoder.item_ids.followed_by(clicks[ITEM] if listed is None else _by_age(listed))
+            clicks = on_items(clicks, encoder.item_ids.followed_by(listed[ITEM]))
+        items = encoder.item_ids.followed_by(clicks[ITEM] if listed is None else by_age(listed))
+        prior = prior_rows(latest.histories, items)
+        told = prior["code"] < encoder.prepared.schema.items  # what a history can show
+        rows = pd.concat([clicks[[USER, TIME]], prior.loc[told, [USER, TIME]]])
+        rows = rows.sort_values(TIME, kind="stable")
+        users = encoder.user_ids.followed_by(rows[USER])
         user = torch.from_numpy(users.encode(clicks[USER]))
         item = torch.from_numpy(items.encode(clicks[ITEM]))
         time = torch.from_numpy(clicks[TIME].to_numpy(np.int64, copy=True))
@@ -109,7 +109,8 @@ class Timeline:
             item=item,
             time=time,
             context=encode_context(columns, clicks, folder),
-            user_since=_known_since(_first_click(user, time, len(users)), len(encoder.user_ids)),
+            prior=prior_items(prior, users),
+            user_since=_known_since(_first_of_users(rows, users), len(encoder.user_ids)),
             item_since=_known_since(first_seen, len(encoder.item_ids)),
             creation_time=creation_time,
             user_table=extend_table(tables.users, columns, "user", latest.users, new_users, folder),
@@ -132,14 +133,21 @@ class Timeline:
             # An item without a click in the window was clicked before the window.
             created = torch.where(created == as_of_ms, start, created)
         log = Interactions(
-            self.user[rows], self.item[rows], self.time[rows], self.context[rows], created, window
+            self.user[rows],
+            self.item[rows],
+            self.time[rows],
+            self.context[rows],
+            created,
+            window,
+            prior=self.prior.of_items(n_items),
         )
         return Snapshot(self, log, n_users)
 
     def seen_before(self, as_of_ms: int) -> SeenItems:
-        """What each user has clicked before a time."""
+        """What each user has clicked before a time, and had taken before the log."""
         before = self.clicks_before(as_of_ms)
-        user, item = self.user[:before].numpy(), self.item[:before].numpy() - 1
+        user = torch.cat([self.user[:before], self.prior.user]).numpy()
+        item = torch.cat([self.item[:before], self.prior.item]).numpy() - 1
         return SeenItems.of(user, item, len(self.users), len(self.items) - 1)
 
     def first_context(self, users: Texts) -> Tensor:
@@ -191,15 +199,20 @@ class Snapshot:
 
     @cached_property
     def active_users(self) -> Tensor:
-        """Codes of the users with a click since the bundle's training, ascending. → [B]."""
+        """Codes of the users with a click since the bundle's training, and of new users, ascending.
+        → [B].
+        """
         since = self.log.time >= self.timeline.window.cutoff_ms
-        codes: Tensor = self.log.user[since].unique()
+        new = torch.arange(len(self.timeline.encoder.user_ids), self.n_users)
+        codes: Tensor = torch.cat([self.log.user[since], new]).unique()
         return codes
 
     @cached_property
     def _trained_items(self) -> Interactions:
         """The clicks on items that the towers were trained on: histories hold only these."""
-        return self.log.without(self.log.item >= self.timeline.encoder.prepared.schema.items)
+        trained = self.timeline.encoder.prepared.schema.items
+        log = self.log.without(self.log.item >= trained)
+        return replace(log, prior=log.prior.of_items(trained))
 
     def embed_items(self, exported: Floats) -> Floats:
         """The vector of each known item. exported: the bundle's own [N, D] → [N or more, D], row =
@@ -246,8 +259,7 @@ class Snapshot:
         """The vector of each known user, the unknown user first. exported: [U + 1, D] → [n_users,
         D].
 
-        Only users with a click since the training are embedded; the others keep the exported
-        vector.
+        Only active users are embedded; the others keep the exported vector.
         """
         new = np.zeros((self.n_users - len(exported), exported.shape[1]), np.float32)
         vectors = np.concatenate([exported, new])
@@ -267,16 +279,10 @@ def trained_window(config: Config) -> Window:
     return window
 
 
-def _on_items(clicks: pd.DataFrame, items: Ids) -> pd.DataFrame:
-    """The clicks on known items."""
-    return clicks[items.encode(clicks[ITEM]) > 0].reset_index(drop=True)
-
-
-def _by_age(items: pd.DataFrame) -> pd.Series[Any]:
-    """The ids of the items table, oldest first; items of unknown age come before all others."""
-    if CREATED not in items:
-        return items[ITEM]
-    return items.sort_values(CREATED, kind="stable", na_position="first")[ITEM]
+def _first_of_users(rows: pd.DataFrame, users: Ids) -> Tensor:
+    """Time of each user's first row, ms; NEVER where there is none. → [users]."""
+    time = torch.from_numpy(rows[TIME].to_numpy(np.int64, copy=True))
+    return _first_click(torch.from_numpy(users.encode(rows[USER])), time, len(users))
 
 
 def _first_click(code: Tensor, time: Tensor, codes: int) -> Tensor:

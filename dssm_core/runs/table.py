@@ -40,7 +40,14 @@ STEPS = {
             "ingest_data",
             "dssm_core.data.ingest:ingest",
             "read the log into canonical tables",
-            ("data", "features", "split.relevant"),
+            (
+                "data",
+                "features",
+                "split.relevant",
+                "split.test_day",
+                "split.train_days",
+                "split.test_days",
+            ),
             outside="dssm_core.data.ingest:source_files",
         ),
         Step(
@@ -63,7 +70,7 @@ STEPS = {
             "dssm_core.sampling.sample_negatives:sample_negatives",
             "fit ids on train, write the log and the sampler's tables",
             ("data.weight", "features", "sampler", "loss", "split"),
-            ("validate_data", "split_by_time"),
+            ("ingest_data", "validate_data", "split_by_time"),
             outside="dssm_core.sampling.sample_negatives:sampler_files",
         ),
         Step(

@@ -32,6 +32,7 @@ from dssm_core.features.tables import check_columns, fit_context
 from dssm_core.features.tensors import create_tensors, from_named
 from dssm_core.runs.layout import CODE_ROWS_FILE, LOG_FILE
 from dssm_core.runs.memory import GIB, SHARE_OF_DUCKDB, Memory, require
+from dssm_core.sampling.coded_prior import fill_prior, open_prior, write_prior
 
 BYTES_A_ROW = 100  # of coded rows while they are sorted
 BYTES_A_TABLE_ROW = 1000  # of users or items while they are coded
@@ -43,15 +44,19 @@ CODES = ("user", "item", "time")  # columns of the coded rows, before those of t
 OPTIONAL = ("weight", "impression")  # columns of some logs, after the codes
 
 
-def open_train(con: DuckDBPyConnection, train: Path, catalogue: Path | None) -> None:
-    """Create the views `train` (numbered rows) and `listed`: the positives whose item is in the
-    items table `catalogue`, if there is one.
+def open_train(
+    con: DuckDBPyConnection, train: Path, catalogue: Path | None, histories: Path | None = None
+) -> None:
+    """Create the views `train` (numbered rows); `listed`, the positives whose item is in the items
+    table `catalogue`, if there is one; and `prior`, the items that users with a row had before the
+    log, as the file `histories` says, if there is one.
     """
     con.execute(f"CREATE VIEW train AS {numbered_rows(train)}")
     listed = f"SELECT * FROM train WHERE {LABEL} = 1"
     if catalogue:
         listed += f" AND {ITEM} IN (SELECT {ITEM} FROM {parquet(catalogue)})"
     con.execute(f"CREATE VIEW listed AS {listed}")
+    open_prior(con, histories)
 
 
 def code_impressions(con: DuckDBPyConnection) -> int:
@@ -76,12 +81,16 @@ def fit_ids(
     con: DuckDBPyConnection, catalogue: Path | None, listed_first: bool = False
 ) -> dict[str, Ids]:
     """The ids of users and items, in order, by column. Creates a table for each, `user_ids` and
-    `item_ids`, with their codes.
+    `item_ids`, with their codes. A user has a positive, or had an item before the log that a
+    history can show.
 
     listed_first: items without a row in `listed`, whose ids cannot be trained, come after all
     others, so that the table of id embeddings ends before them.
     """
-    sources = {USER: "listed", ITEM: parquet(catalogue) if catalogue else "listed"}
+    items = parquet(catalogue) if catalogue else "listed"
+    shown = "listed" if listed_first else items  # items that a history can show
+    by_prior = f"SELECT {USER} FROM prior WHERE {ITEM} IN (SELECT {ITEM} FROM {shown})"
+    sources = {USER: f"(SELECT {USER} FROM listed UNION {by_prior})", ITEM: items}
     untrained = f"{ITEM} NOT IN (SELECT {ITEM} FROM listed)"
     order = {USER: USER, ITEM: f"{untrained}, {ITEM}" if listed_first else ITEM}
     ids = {}
@@ -187,6 +196,8 @@ def write_log(
     m = write_parquet(con, _coded(not_taken, [], impressions=impressions), shown)
     whole = {"created": creation_times(items, ids[ITEM]), "window": torch.tensor(window)}
     whole |= availability(items, ids[ITEM])
+    prior = scratch / "prior.parquet"
+    p = write_prior(con, prior)
     optional = ("available_from", "available_until", *OPTIONAL, "shown_impression")
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(optional, (0,))
     shapes |= {name: values.shape for name, values in whole.items()}
@@ -196,11 +207,14 @@ def write_log(
         shapes["weight"] = (n,)
     if impressions:
         shapes |= {"impression": (n,), "shown_impression": (m,)}
+    shapes |= {"prior.item": (p,), "prior.ptr": (len(ids[USER]) + 1,) if p else (0,)}
     named = {f"log.{name}": (torch.int64, shape) for name, shape in shapes.items()}
     named["log.weight"] = (torch.float32, shapes["weight"])
     parts = create_tensors(work / LOG_FILE, named)
     _fill(parts, "log.", positives, rows_at_once)
     _fill(parts, "log.shown_", shown, rows_at_once)
+    if p:
+        fill_prior(parts, prior, rows_at_once)
     for name, values in whole.items():
         parts[f"log.{name}"].copy_(values)
     end = torch.full((len(ids[ITEM]),), window[1])

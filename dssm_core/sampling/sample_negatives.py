@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from dssm_core.columns import AVAILABLE_FROM, AVAILABLE_UNTIL, CREATED, ITEM, USER
+from dssm_core.columns import AVAILABLE_FROM, AVAILABLE_UNTIL, CREATED, HISTORIES, ITEM, USER
 from dssm_core.config import Config, Feature, Features
 from dssm_core.data.database import connect
 from dssm_core.errors import DataError
@@ -63,9 +63,10 @@ def sample_negatives(run: Run, work: Path) -> Outcome:
     train = run.step("split_by_time") / TRAIN_FILE
     files = {side: _table(run, f"{side}s") for side in ("user", "item")}
     catalogue = files["item"] if features.catalogue == "table" else None
+    histories = run.step("ingest_data") / table_file(HISTORIES)
     memory = planned(config.resources)
     with connect(work, config.resources) as con, scratch(work.parent) as folder:
-        open_train(con, train, catalogue)
+        open_train(con, train, catalogue, histories if histories.is_file() else None)
         ids = fit_ids(con, catalogue, features.item_ids)
         check_memory(config.resources, ids)
         for column, vocabulary in ids.items():
@@ -104,6 +105,8 @@ def sample_negatives(run: Run, work: Path) -> Outcome:
         "users": len(ids[USER].index),
         "items": len(ids[ITEM].index),
     }
+    if len(log.prior):  # items of histories from before the log
+        rows["prior_items"] = len(log.prior)
     if left_out:  # positives of items that are not in the items table, the catalogue
         rows["unlisted"] = left_out
     for side, part in (("user", users), ("item", items)):

@@ -148,18 +148,20 @@ class SequenceExamples:
     fixed_shapes: ClassVar[bool] = True
 
     def __init__(self, config: Config, log: Interactions, users: ColumnTable) -> None:
-        self.log = log
         self.users = users
         self.future = config.train.target == "future"
         self.length = config.features.history.length
-        self.order, ptr = log.sequences()
+        self.log = log.with_prior(self.length)
+        self.order, ptr = self.log.sequences()
         begin, end = stretches(ptr, max(1, self.length))
         self.lengths = (end - begin - 1).cpu()
         self.begin = pad(begin, (0, 1))  # the last stretch is padding: it has no event
         self.end = pad(end, (0, 1), value=1)
         first = self.order[ptr[:-1][ptr.diff() > 0]]
+        older = len(self.log.user) - len(log.user)  # first rows, which are no interactions
+        first = first[first >= older] - older
         weightless = int((~log.counts).sum() - (~log.counts[first]).sum())
-        self.count = int(self.lengths.sum()) - weightless
+        self.count = len(log.user) - len(first) - weightless
         self.rows = len(self.lengths)
         self.left_out = {FIRST_OF_USER: len(first), NO_WEIGHT: weightless}
 
@@ -217,10 +219,10 @@ class UserExamples:
     fixed_shapes: ClassVar[bool] = False
 
     def __init__(self, config: Config, log: Interactions, users: ColumnTable) -> None:
-        self.log = log
         self.users = users
         self.length = config.features.history.length
-        self.order, self.ptr = log.sequences()
+        self.log = log.with_prior(self.length)
+        self.order, self.ptr = self.log.sequences()
         lengths = self.ptr.diff()
         fewest = 2 if self.length else 1  # a history leaves at least one item as a target
         self.codes = (lengths >= fewest).nonzero().squeeze(1)
@@ -228,10 +230,10 @@ class UserExamples:
         known = torch.zeros_like(lengths, dtype=torch.bool)
         known[self.codes] = True
         weightless = int((~log.counts & known[log.user]).sum())
-        self.count = int(self.lengths.sum()) - weightless
+        self.count = int(known[log.user].sum()) - weightless
         self.rows = len(self.lengths)
         self.left_out = {
-            ONLY_ONE: len(log.item) - int(self.lengths.sum()),
+            ONLY_ONE: int((~known[log.user]).sum()),
             NO_WEIGHT: weightless,
         }
 

@@ -151,6 +151,9 @@ class HeldOutQueries:
         begin, end = (ptr[codes.clamp(max=after)] for codes in (users, users + 1))
         query, position = ranges(begin, end)
         item = self.known.item[order[position]]
+        if len(self.known.prior):
+            older, place = ranges(self.known.prior.ptr[users], self.known.prior.ptr[users + 1])
+            query, item = torch.cat([query, older]), torch.cat([item, self.known.prior.item[place]])
         column = torch.searchsorted(self.items, item).clamp(max=len(self.items) - 1)
         ranked = self.items[column] == item
         lowest = torch.tensor(-torch.inf, device=scores.device)

@@ -13,7 +13,8 @@ from dssm_core.config import parse_config
 from dssm_core.evaluation.queries import read_evaluation_data
 from dssm_core.features.dataset import load_prepared
 from dssm_core.retrieval.bundle import assemble, open_bundle
-from dssm_core.retrieval.snapshots import LatestTables, Timeline
+from dssm_core.retrieval.latest_tables import LatestTables
+from dssm_core.retrieval.snapshots import Timeline
 from dssm_core.runs.run import create_run
 from dssm_core.runs.table import STEPS
 from dssm_core.runs.transaction import execute

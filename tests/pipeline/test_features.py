@@ -15,7 +15,8 @@ from dssm_core.features.dataset import load_prepared
 from dssm_core.features.tables import encode_table
 from dssm_core.retrieval import bundle
 from dssm_core.retrieval.encoder import Encoder
-from dssm_core.retrieval.snapshots import LatestTables, Timeline
+from dssm_core.retrieval.latest_tables import LatestTables
+from dssm_core.retrieval.snapshots import Timeline
 from dssm_core.runs.run import create_run
 from dssm_core.runs.table import STEPS
 from dssm_core.runs.transaction import execute

@@ -28,8 +28,9 @@ from dssm_core.registry import versions
 from dssm_core.registry.versions import FetchedVersion
 from dssm_core.retrieval import reloading
 from dssm_core.retrieval.bundle import assemble, content_hash, open_bundle
+from dssm_core.retrieval.latest_tables import LatestTables
 from dssm_core.retrieval.reloading import ReloadingBundle
-from dssm_core.retrieval.snapshots import LatestTables, Timeline
+from dssm_core.retrieval.snapshots import Timeline
 from dssm_core.runs.files import sha256
 from dssm_core.runs.gate_report import GateMetrics
 from dssm_core.runs.run import Run, create_run

@@ -18,7 +18,8 @@ from dssm_core.features.schema import VectorColumn
 from dssm_core.operation.refresh import refresh
 from dssm_core.retrieval.bundle import Bundle, assemble, open_bundle
 from dssm_core.retrieval.encoder import Encoder
-from dssm_core.retrieval.snapshots import LatestTables, Timeline
+from dssm_core.retrieval.latest_tables import LatestTables
+from dssm_core.retrieval.snapshots import Timeline
 from dssm_core.runs.run import Run, create_run
 from dssm_core.runs.transaction import execute
 from dssm_core.sampling import coded_log

@@ -11,6 +11,7 @@ from dssm_core.columns import (
     AVAILABLE_FROM,
     AVAILABLE_UNTIL,
     CREATED,
+    HISTORY,
     IMPRESSION,
     INTERACTIONS,
     INTERNAL,
@@ -22,6 +23,8 @@ from dssm_core.columns import (
 )
 from dssm_core.data.sources.explode import exploded
 from dssm_core.data.sources.files import FileTable
+from dssm_core.data.sources.ids import id_text
+from dssm_core.data.sources.prior import prior_sql
 from dssm_core.data.sources.sessions import SESSION, impression_sql, user_sql
 from dssm_core.data.sql import folded, identifier, literal
 from dssm_core.errors import DataError
@@ -36,7 +39,6 @@ TIMES = {
     ITEMS: (CREATED, AVAILABLE_FROM, AVAILABLE_UNTIL),
 }  # the columns of times of each table
 KEYS = {INTERACTIONS: (USER, ITEM, TIME), USERS: (USER,), ITEMS: (ITEM,)}
-_WHOLE = r"^(0|-?[1-9][0-9]*)\.0+$"  # an integer as a float or decimal column is written
 _ZONED = r":.*([A-Za-z]|[+-]\d\d(:?\d\d)?$)"  # a clock time, then a zone's name or a UTC offset
 YEAR_1_MS = -62_135_596_800_000
 YEAR_10000_MS = 253_402_300_800_000
@@ -47,7 +49,8 @@ def to_canonical(
     raw: DuckDBPyRelation, table: str, spec: FileTable, where: str, file: int = 0
 ) -> DuckDBPyRelation:
     """The columns of a file under canonical names, ids as text, times as int64 ms UTC, each with a
-    column `<name>_raw` for the text of cells that are no time.
+    column `<name>_raw` for the text of cells that are no time. With `history`, HISTORY is the list
+    of ids that the row's user had before the log.
 
     table: interactions, users or items. where: the files, for error messages. file: the number of
     the file, if each file is brought to this form on its own. Raises DataError when a column is
@@ -59,6 +62,11 @@ def to_canonical(
     types = {name: str(kind) for name, kind in zip(raw.columns, raw.types, strict=True)}
     if spec.anonymous:
         types.pop(SESSION)
+    history = []
+    if spec.history:
+        kinds = dict(zip(raw.columns, raw.types, strict=True))
+        history = [f"{prior_sql(spec.history, kinds, where)} AS {HISTORY}"]
+        types.pop(spec.history.column)
     names = _mapping(types, table, spec, where)
     _check_names(names, where)
     parts: list[str] = []
@@ -81,7 +89,7 @@ def to_canonical(
             ]
         else:
             parts.append(f"{source} AS {identifier(name)}")
-    return raw.project(", ".join(parts))
+    return raw.project(", ".join(parts + history))
 
 
 def _mapping(
@@ -157,22 +165,6 @@ def _missing_column(name: str, column: str, table: str, where: str, columns: lis
             f" another name, map it: {table}.columns {{{name}: ITS NAME}}"
         )
     return f"{where} has no column {column!r}, which {table}.columns maps to {name!r}: {hint}"
-
-
-def id_text(source: str, kind: str) -> str:
-    """SQL: an id as trimmed text, NULL when empty, NaN or infinite.
-
-    A whole number is written without decimals: 7.0, '7.0' and 7.0000000000 (a decimal, as Spark
-    writes it) become '7'. Text such as 007, 1.5 or 1.0.0 stays as it is.
-    """
-    value = f"CAST({source} AS VARCHAR)"
-    if kind in ("DOUBLE", "FLOAT"):
-        digits = f"CAST(TRY_CAST({source} AS HUGEINT) AS VARCHAR)"
-        whole = f"CASE WHEN {source} = floor({source}) THEN {digits} END"
-        return f"CASE WHEN isfinite({source}) THEN coalesce({whole}, {value}) END"
-    if kind.startswith("DECIMAL") and not kind.endswith(",0)"):
-        return f"rtrim(rtrim({value}, '0'), '.')"
-    return f"nullif(regexp_replace(trim({value}), {literal(_WHOLE)}, '\\1'), '')"
 
 
 def time_ms(source: str, kind: str, spec: FileTable) -> str:

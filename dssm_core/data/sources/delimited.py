@@ -95,7 +95,7 @@ class Delimited(BaseModel):
         """The tables. All columns are text except the times; files with different headers are
         joined by column name.
         """
-        return LogTables(
+        return LogTables.of(
             self._read(con, INTERACTIONS, self.interactions),
             self._read(con, USERS, self._with_format(self.users)) if self.users else None,
             self._read(con, ITEMS, self._with_format(self.items)) if self.items else None,

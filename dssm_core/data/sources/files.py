@@ -21,6 +21,7 @@ from pydantic import (
 from dssm_core.columns import ITEM, LABEL, USER
 from dssm_core.config.data import zone_names
 from dssm_core.data.sources.explode import Explode
+from dssm_core.data.sources.prior import PriorItems
 from dssm_core.errors import DataError, shorten, shown
 
 TimeUnit = Literal["s", "ms", "us", "ns", "iso"]
@@ -118,6 +119,8 @@ class FileTable(BaseModel):
 
     explode: Explode | None = None
     """A column whose cells hold several items; null for one item a row."""
+    history: PriorItems | None = None
+    """For interactions: a column with what a user had taken before the log; null for none."""
     anonymous: bool = False
     """For interactions: whether a row without a user id is a user of its own, a session, instead of
     going to quarantine. The file needs no column of user ids. The session is the impression if the
@@ -131,6 +134,21 @@ class FileTable(BaseModel):
                 raise ValueError(
                     f"columns maps {shown(name)} to several columns: only {USER} and {ITEM} can be"
                     " made of several, give one"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _history_is_only_history(self) -> Self:
+        if self.history is None:
+            return self
+        column = self.history.column
+        if self.explode and self.explode.column == column:
+            raise ValueError(f"history and explode both name {shown(column)}: give two columns")
+        for name, own in self.columns.items():
+            if column in ((own,) if isinstance(own, str) else own):
+                raise ValueError(
+                    f"columns maps {name!r} to {shown(column)}, which history reads too: leave one"
+                    " of them out"
                 )
         return self
 
@@ -154,9 +172,10 @@ class FileTable(BaseModel):
 
 
 def _with_ids(table: FileTable) -> FileTable:
-    """The table itself; ValueError if its rows may lack the id."""
-    if table.anonymous:
-        raise ValueError("anonymous is for interactions: leave it out of users and items")
+    """The table itself; ValueError if it has settings that only interactions have."""
+    for name in ("anonymous", "history"):
+        if getattr(table, name):
+            raise ValueError(f"{name} is for interactions: leave it out of users and items")
     return table
 
 

@@ -51,7 +51,7 @@ class JsonLines(BaseModel):
         """The tables. The objects of a table may differ in keys and in the types of their values.
         All files are read once before, to find the keys.
         """
-        return LogTables(
+        return LogTables.of(
             self._read(con, INTERACTIONS, self.interactions),
             self._read(con, USERS, self.users) if self.users else None,
             self._read(con, ITEMS, self.items) if self.items else None,

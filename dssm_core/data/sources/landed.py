@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from pydantic import BaseModel, ConfigDict, Field
 
-from dssm_core.columns import INTERACTIONS, ITEMS, USERS
+from dssm_core.columns import HISTORIES, INTERACTIONS, ITEMS, USERS
 from dssm_core.data.sources.files import find_files
 from dssm_core.data.sources.protocol import LogTables
 from dssm_core.data.sql import parquet
@@ -29,8 +29,8 @@ class LandedDays(BaseModel):
     """Each day of the window, with the key of its content."""
 
     def files(self) -> dict[str, Path]:
-        """The interactions of each day, then the users and items of the newest day; DataError
-        naming a day without files.
+        """The interactions of each day and what their users had taken before, if it is known, then
+        the users and items of the newest day; DataError naming a day without files.
         """
         interactions = [self._name(day, INTERACTIONS) for day in sorted(self.days)]
         others = [
@@ -38,7 +38,8 @@ class LandedDays(BaseModel):
             for name in (USERS, ITEMS)
             if self._file(self._newest, name).is_file()
         ]
-        return find_files(self.path, interactions + others)
+        histories = [self._name(day, HISTORIES) for day in self._days_with_histories]
+        return find_files(self.path, interactions + histories + others)
 
     def read(self, con: DuckDBPyConnection) -> LogTables:
         """The days one after the other. A column that a day does not have is NULL in its rows."""
@@ -48,11 +49,20 @@ class LandedDays(BaseModel):
             con.sql(f"SELECT * FROM {parquet(*files)}"),
             self._newest_table(con, USERS),
             self._newest_table(con, ITEMS),
+            self._histories(con),
         )
 
     @property
     def _newest(self) -> date:
         return max(self.days)
+
+    @property
+    def _days_with_histories(self) -> list[date]:
+        return [day for day in sorted(self.days) if self._file(day, HISTORIES).is_file()]
+
+    def _histories(self, con: DuckDBPyConnection) -> DuckDBPyRelation | None:
+        files = [self._file(day, HISTORIES) for day in self._days_with_histories]
+        return con.sql(f"SELECT * FROM {parquet(*files)}") if files else None
 
     def _newest_table(self, con: DuckDBPyConnection, name: str) -> DuckDBPyRelation | None:
         file = self._file(self._newest, name)

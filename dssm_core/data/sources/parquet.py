@@ -46,7 +46,7 @@ class Parquet(BaseModel):
         """The tables. The files of a table may differ in columns and in the types of ids; columns
         are matched by name.
         """
-        return LogTables(
+        return LogTables.of(
             self._read(con, INTERACTIONS, self.interactions),
             self._read(con, USERS, self.users) if self.users else None,
             self._read(con, ITEMS, self.items) if self.items else None,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
+
+from dssm_core.columns import HISTORY, TIME, USER
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,9 @@ class LogTables:
     interactions: user_id and item_id as text (an id may be a number in one file and text in
     another), timestamp (int64, ms UTC), then every other column of the log under its own or its
     mapped name.
+    histories: what users had taken before the log (user_id, timestamp, HISTORY as a list of ids),
+    None where the log does not say it. Of a user, the row with the earliest time counts, the first
+    of equal ones.
     users, items: one row an id, None where the log has no such table. Items may have
     created_at, available_from and available_until (int64, ms UTC).
     A time that cannot be parsed is NULL, and its text is in `<column>_raw`, so that the quarantine
@@ -29,6 +34,20 @@ class LogTables:
     interactions: DuckDBPyRelation
     users: DuckDBPyRelation | None = None
     items: DuckDBPyRelation | None = None
+    histories: DuckDBPyRelation | None = None
+
+    @classmethod
+    def of(
+        cls,
+        interactions: DuckDBPyRelation,
+        users: DuckDBPyRelation | None,
+        items: DuckDBPyRelation | None,
+    ) -> Self:
+        """The tables of a log whose interactions may have the column HISTORY."""
+        if HISTORY not in interactions.columns:
+            return cls(interactions, users, items)
+        histories = interactions.project(f"{USER}, {TIME}, {HISTORY}")
+        return cls(interactions.project(f"* EXCLUDE {HISTORY}"), users, items, histories)
 
 
 class Source(Protocol):

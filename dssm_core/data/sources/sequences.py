@@ -17,9 +17,9 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dssm_core.columns import ITEM, ITEMS, PART, TIME, USER, USERS
-from dssm_core.data.sources.canonical import id_text
 from dssm_core.data.sources.delimited import TextTable, read_text
 from dssm_core.data.sources.files import Pattern, find_files, table_files
+from dssm_core.data.sources.ids import id_text
 from dssm_core.data.sources.protocol import LogTables
 from dssm_core.data.sql import literal, whole_lines
 from dssm_core.errors import DataError

@@ -16,9 +16,10 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from pydantic import BaseModel, ConfigDict
 
 from dssm_core.columns import INTERACTIONS, ITEM, ITEMS, LABEL, ROW, TIME, USER, USERS
-from dssm_core.data.sources.canonical import id_text, to_canonical
+from dssm_core.data.sources.canonical import to_canonical
 from dssm_core.data.sources.delimited import TextTable, read_raw_text, read_text
 from dssm_core.data.sources.files import FileTable, Pattern, find_files
+from dssm_core.data.sources.ids import id_text
 from dssm_core.data.sources.protocol import LogTables
 from dssm_core.data.sql import identifier, literal, whole_lines
 

@@ -32,9 +32,9 @@ ROUNDS = 32  # of rejection, before what is left is drawn from the rest of the d
 
 
 class Unseen(BaseModel):
-    """From the distribution of another sampler, without the user's own train items: exactly,
-    because draws of own items are repeated. A user who has clicked everything that can be drawn
-    gets own items.
+    """From the distribution of another sampler, without the user's own items, of train and from
+    before the log: exactly, because draws of own items are repeated. A user who has clicked
+    everything that can be drawn gets own items.
 
     Shapes are not fixed: how many draws are repeated depends on the draws, and on a CPU a compiled
     loop draws them.
@@ -79,7 +79,10 @@ class Unseen(BaseModel):
         tables = categorical_of_all(
             base.log_q(tables, 0, torch.arange(1, codes), anyone).double().exp()
         )
-        keys, users = pair_keys(log.user, log.item, codes), int(log.user.max()) + 1
+        users = int(log.user.max()) + 1
+        own = [log.user, log.prior.user], [log.item, log.prior.item]
+        user, item = map(torch.cat, own)
+        keys = pair_keys(user[user < users], item[user < users], codes)
         taken = torch.zeros(users, dtype=torch.double).index_add_(
             0, keys // codes, tables["share"][keys % codes - 1]
         )
