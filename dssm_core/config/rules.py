@@ -84,10 +84,16 @@ def _gate(config: Config) -> Iterator[str]:
 def _time(config: Config) -> Iterator[str]:
     """Settings that need times, for logs and splits that have none."""
     activity = config.features.activity.enabled
-    if activity and not families.load(SOURCES, config.data.source.kind).timed:
+    timed = _has_times(config)
+    if activity and not timed:
         yield (
             f"source {config.data.source.kind!r} has no times, which item activity is counted by:"
             " set features.activity.enabled to false"
+        )
+    if config.split.kind == "days" and not timed:
+        yield (
+            f"source {config.data.source.kind!r} has no times, and so no days: take another"
+            " split.kind, such as holdout"
         )
     if config.train.start_from is not None and config.split.kind != "days":
         yield (
@@ -114,13 +120,21 @@ def _time(config: Config) -> Iterator[str]:
             f"{no_cutoff}: set features.activity.enabled to false and sampler.kind to another"
             " than active"
         )
-    timed = [
+    by_time = [
         chosen.name
         for chosen in config.evaluation.baselines
         if families.load(BASELINES, chosen.kind).needs_time
     ]
-    if timed:
-        yield f"{no_cutoff}: leave {', '.join(timed)} out of evaluation.baselines, such as [hot]"
+    if by_time:
+        yield f"{no_cutoff}: leave {', '.join(by_time)} out of evaluation.baselines, such as [hot]"
+
+
+def _has_times(config: Config) -> bool:
+    """Whether the log says when an interaction was, and not only in which order."""
+    settings = config.data.source.settings.get("interactions")
+    if isinstance(settings, Mapping) and settings.get("time_unit") == "row":
+        return False
+    return bool(families.load(SOURCES, config.data.source.kind).timed)
 
 
 def _histories(config: Config) -> Iterator[str]:

@@ -23,6 +23,11 @@ class Draft:
         """Ask a person to check the setting at a dotted path."""
         self.remarks.append(Remark(path, text, unsure=True))
 
+    def allow(self, setting: str, table: str) -> None:
+        """Let a table, users or items, have gaps: `setting` of the validation."""
+        validation = self.settings.setdefault("validation", {})
+        validation[setting] = [*validation.get(setting, []), table]
+
     @property
     def doubts(self) -> tuple[str, ...]:
         """What is to be checked, a sentence each."""

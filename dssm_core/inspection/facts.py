@@ -54,8 +54,8 @@ class Facts:
 
 @dataclass(frozen=True)
 class DaySizes:
-    """A split by days: users of the test day who are in train with an item of train, and the items
-    of train's positives.
+    """A split by days: users of the test day who are in train with an item of train (of a log of
+    sessions: sessions with an item of train), and the items of train's positives.
     """
 
     queries: int
@@ -102,14 +102,15 @@ def _grouped(con: DuckDBPyConnection, key: str) -> dict[int, int]:
     return dict(con.execute(query).fetchall())
 
 
-def day_sizes(con: DuckDBPyConnection, window: Window) -> DaySizes:
+def day_sizes(con: DuckDBPyConnection, window: Window, sessions: bool = False) -> DaySizes:
     """What a split by the days of a window would ask, of table LOG. Days are those of UTC."""
     cutoff = (window.test_day - EPOCH).days * DAY_MS
     start = cutoff - window.train_days * DAY_MS
     inside = f"{POSITIVE} = 1 AND {TIME} >= "
     train = f"(FROM {LOG} WHERE {inside}{start} AND {TIME} < {cutoff})"
     test = f"(FROM {LOG} WHERE {inside}{cutoff} AND {TIME} < {cutoff + DAY_MS})"
-    known = " AND ".join(f"{key} IN (SELECT {key} FROM {train})" for key in (USER, ITEM))
+    keys = (ITEM,) if sessions else (USER, ITEM)
+    known = " AND ".join(f"{key} IN (SELECT {key} FROM {train})" for key in keys)
     (queries,) = one_row(con, f"SELECT count(DISTINCT {USER}) FROM {test} WHERE {known}")
     (items,) = one_row(con, f"SELECT count(DISTINCT {ITEM}) FROM {train}")
     return DaySizes(queries, items)

@@ -14,6 +14,7 @@ from dssm_core.inspection.words import NO_FEATURE, words_of
 MOST_CONTEXT = 200  # distinct values of a column of the log that is a context
 MOST_VOCABULARY = 50_000  # distinct values in the sample, beyond which ids are hashed
 FEW = 50  # distinct numbers below which they are ids
+MOSTLY_NUMBERS = 0.9  # share of numbers from which other cells are taken for missing values
 REPEATED = 0.5  # share of distinct values below which a column of text repeats itself
 WORDS = 3.0  # mean number of words from which text is read as words
 MOST_FEATURES = 8  # of a table: more are a person's choice
@@ -69,6 +70,8 @@ def feature_of(
     if separator is not None:
         written = {} if separator == "|" else {"separator": separator}
         return feature | {"kind": "multi"} | written
+    if has_unreadable(column):
+        return feature | {"kind": "numeric"}
     fractions = column.is_number and column.whole < 1
     if fractions or (column.is_number and column.distinct > FEW):
         skewed = column.low is not None and column.low >= 0 and (column.high or 0) > 1_000
@@ -77,6 +80,11 @@ def feature_of(
         hashed = {"buckets": MOST_VOCABULARY} if column.distinct > MOST_VOCABULARY else {}
         return feature | {"kind": "categorical"} | hashed
     return feature | {"kind": "text"} if column.words >= WORDS else None
+
+
+def has_unreadable(column: Column) -> bool:
+    """Whether a column of many different numbers has a few cells that are none, such as `n/a`."""
+    return MOSTLY_NUMBERS <= column.numbers < 1 and column.distinct > FEW and not column.padded
 
 
 def _is_vector(con: DuckDBPyConnection, table: str, column: Column) -> bool:

@@ -21,6 +21,7 @@ from dssm_core.errors import DataError, shown
 
 HEAD_BYTES = 1 << 20  # of a file; the rest is not looked at to tell its format
 OTHER_SEPARATORS = ("::", " ", "\x01", ":", "^", "~")  # those that DuckDB does not try
+FIRST_LINES = 1_000  # that are compared with the first one
 FEWEST_LINES = 5  # with fewer lines, it is not said what the lines may be
 GZIP = b"\x1f\x8b"
 KNOWN = {b"PK": "a zip archive: unpack it", b"PAR1": "Parquet: name it .parquet"}
@@ -135,6 +136,7 @@ def tell_text(
             f"quotes in values seem to be marked by {escape!r}, which is not read",
         )
     header = header and not any(map(_is_value, columns))
+    header = header and not _recurs(lines, separator, quote)
     return TextFormat(separator, quote, encoding, header, _names(columns, header), doubts)
 
 
@@ -179,6 +181,16 @@ def _sniff(text: str, file: Path) -> tuple[str, str, bool, str, int]:
 def _plain(mark: str) -> str:
     """A mark as DuckDB's sniffer writes it."""
     return "" if mark == "(empty)" else mark.replace("\\t", "\t")
+
+
+def _recurs(lines: Sequence[str], separator: str, quote: str) -> bool:
+    """Whether a cell of the first line is in its column again, as the name of a column is not."""
+    first, *others = (split_line(line, separator, quote) for line in lines[:FIRST_LINES])
+    return any(
+        cell.strip() and cell == other
+        for row in others
+        for cell, other in zip(first, row, strict=False)
+    )
 
 
 def _is_value(cell: str) -> bool:

@@ -56,7 +56,7 @@ def propose(path: Path, name: str, chosen: Mapping[str, str]) -> Proposal:
                 add_data(con, draft, log)
                 counted = facts.count(con, _provisional(draft))
                 _add_facts(draft, counted, log)
-                _add_split(con, draft, counted)
+                _add_split(con, draft, counted, log)
         except UNREADABLE as error:
             raise unreadable(error) from error
     for pattern, problem in problems.items():
@@ -114,24 +114,41 @@ def _add_facts(draft: Draft, counted: facts.Facts, log: Log) -> None:
             " quarantine",
         )
     draft.say("name", _read(counted))
+    if log.roles.time is None:
+        return
     draft.doubt("data.timezone", f"where a day begins; {zone_doubt(counted.hours, counted.end_ms)}")
 
 
-def _add_split(con: DuckDBPyConnection, draft: Draft, counted: facts.Facts) -> None:
+def _add_split(con: DuckDBPyConnection, draft: Draft, counted: facts.Facts, log: Log) -> None:
     """Add the split, and what follows from it: features, sampler, lists and gate."""
-    window = sizes.choose_window(counted.days)
-    by_days = facts.day_sizes(con, window) if window else facts.DaySizes(0, 0)
-    if window and by_days.queries >= min(sizes.ENOUGH_QUERIES, counted.asked):
-        draft.settings["validation"] = {"min_rows_per_day": sizes.least_rows(window.fewest)}
+    sessions = log.roles.user is None
+    window = sizes.choose_window(counted.days) if log.roles.time else None
+    by_days = facts.day_sizes(con, window, sessions) if window else facts.DaySizes(0, 0)
+    if sessions and window is None:
+        raise DataError(_no_days_of_sessions(log))
+    if window and (sessions or by_days.queries >= min(sizes.ENOUGH_QUERIES, counted.asked)):
+        validation = draft.settings.setdefault("validation", {})
+        validation["min_rows_per_day"] = sizes.least_rows(window.fewest)
         draft.say(
             "validation.min_rows_per_day", f"half of the shortest day, which has {window.fewest:,}"
         )
         draft.settings["split"] = {"test_day": window.test_day, "train_days": window.train_days}
-        draft.say("split", f"the last whole day; it asks {by_days.queries:,} known users")
+        asked = "sessions" if sessions else "known users"
+        draft.say("split", f"the last whole day; it asks {by_days.queries:,} {asked}")
         _add_lists(draft, counted, by_days.items, by_days.queries)
+        if sessions:
+            _add_sessions(draft)
         return
-    draft.settings["split"] = {"kind": "leave_one_out"}
-    draft.doubt("split", _why_no_days(window, by_days, counted))
+    if log.roles.time is None:
+        draft.settings["split"] = {"kind": "holdout"}
+        draft.doubt(
+            "split",
+            "the log has no times: a random fifth of each user's rows is asked. If the rows of a"
+            " user are in the order of time, kind leave_one_out asks the last one",
+        )
+    else:
+        draft.settings["split"] = {"kind": "leave_one_out"}
+        draft.doubt("split", _why_no_days(window, by_days, counted))
     draft.settings.setdefault("features", {})["activity"] = {"enabled": False}
     draft.say("features.activity", "it needs a split by days")
     if counted.items <= FULL_SOFTMAX_ITEMS:
@@ -139,7 +156,34 @@ def _add_split(con: DuckDBPyConnection, draft: Draft, counted: facts.Facts) -> N
     else:
         draft.settings["sampler"] = {"kind": "popularity"}
     _add_lists(draft, counted, counted.items, counted.asked)
+    if log.roles.time is None and "context" not in draft.settings["features"].get("columns", {}):
+        draft.settings["train"]["target"] = "rest"
+        draft.say("train.target", "in any order: the log has none")
     draft.settings["evaluation"]["baselines"] = ["hot"]
+
+
+def _no_days_of_sessions(log: Log) -> str:
+    return (
+        f"{shown(log.table.group.pattern)} has no column of users, and too few days to ask rows of"
+        " a day by their context: name the column of users with --user COLUMN"
+    )
+
+
+def _add_sessions(draft: Draft) -> None:
+    """What a log needs whose rows are sessions: their own context, and no history."""
+    features = draft.settings.setdefault("features", {})
+    if features.get("columns", {}).get("context"):
+        features["first_context"] = True
+        draft.say("features.first_context", "a session has no earlier event to take it from")
+    else:
+        draft.doubt(
+            "features.columns",
+            "without a context, all sessions get the same list: name what is known of a session",
+        )
+    features["history"] = {"length": 0}
+    draft.settings["gate"]["population"] = "all"
+    draft.say("gate.population", "sessions are new users, all of them")
+    draft.settings["evaluation"].pop("exclude_seen", None)
 
 
 def _why_no_days(window: sizes.Window | None, by_days: facts.DaySizes, counted: facts.Facts) -> str:

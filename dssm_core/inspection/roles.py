@@ -19,11 +19,13 @@ LIKED = 3 / 5  # of the highest rating, above which a row is a positive
 
 @dataclass(frozen=True)
 class Roles:
-    """The columns of a log that have a meaning; label is None for clicks only."""
+    """The columns of a log that have a meaning. user: None if rows are sessions; time: None if the
+    log has no times; label: None for clicks only.
+    """
 
-    user: str
+    user: str | None
     item: str
-    time: str
+    time: str | None
     label: str | None
     doubts: tuple[str, ...] = ()
 
@@ -47,28 +49,41 @@ def guess_roles(
     where: str,
     chosen: Mapping[str, str],
     header: bool = True,
+    without: Collection[str] = (),
+    lacks: str | None = None,
 ) -> Roles:
     """The roles of a log's columns.
 
     times: the columns that hold times. chosen: column by canonical name where a person has said
-    it. Raises DataError naming the columns if there is no user or no item.
+    it. without: columns that are no users. lacks: USER or TIME, which the log may lack. Raises
+    DataError naming the columns if there is no user, no item or no time.
     """
     doubts: list[str] = []
     user = chosen.get(USER) or best(columns, words.USER) or best(columns, words.SESSION)
     item = chosen.get(ITEM) or best(columns, words.ITEM, without=(user,))
     if not header and not (user and item):
-        user, item = by_place(columns, times)
+        taken = {*without, *(name for name in (item,) if name)}
+        rest = {name: column for name, column in columns.items() if name not in taken}
+        first, second = by_place(rest, times)
+        user, item = user or first, item or second
         doubts.append(
             "the files have no header: the first ids are taken for users, the next for items"
         )
-    if missing := [key for key, name in ((USER, user), (ITEM, item)) if name is None]:
+    missing = [key for key, name in ((USER, user), (ITEM, item)) if name is None and key != lacks]
+    if missing:
         raise DataError(_no_role(missing, columns, where))
-    assert user is not None
     assert item is not None
-    if not set(words_of(user)) & words.USER and USER not in chosen and header:
+    if user is None:
+        doubts.append("no column is a user: each row is a session of its own (docs/own-log.md)")
+    elif not set(words_of(user)) & words.USER and USER not in chosen and header:
         doubts.append(f"no column is called a user: each value of {shown(user)} counts as one")
     time = chosen.get(TIME) or best_time(times)
-    if time is None:
+    if time is None and lacks == TIME:
+        doubts.append(
+            "no column has times that can be read, so the order of the rows counts: name one with"
+            " --time if there is one"
+        )
+    elif time is None:
         raise DataError(
             f"{where} has no column whose times can be read; its columns are {listed(columns)}."
             " Write times in seconds, in ms or in ISO form"
@@ -99,13 +114,15 @@ def _may_be_id(column: Column) -> bool:
 def by_place(
     columns: Mapping[str, Column], times: Collection[str]
 ) -> tuple[str | None, str | None]:
-    """The first two columns that can be ids, which are a user and an item in most public logs."""
+    """The first two columns that can be ids, which are a user and an item in most public logs; None
+    for those that are missing.
+    """
     ids = [
         name
         for name, column in columns.items()
         if name not in times and _may_be_id(column) and column.distinct > 1
     ]
-    return (ids[0], ids[1]) if len(ids) > 1 else (None, None)
+    return (ids[0] if ids else None), (ids[1] if len(ids) > 1 else None)
 
 
 def best_time(times: Collection[str]) -> str | None:
@@ -117,7 +134,7 @@ def best_time(times: Collection[str]) -> str | None:
 
 def best_label(columns: Mapping[str, Column]) -> str | None:
     """The column that says how an interaction ended: a rating, else a 0/1 label; None for none."""
-    for vocabulary, fits in ((words.RATING, is_rating), (words.LABEL, is_binary)):
+    for vocabulary, fits in ((words.RATING, _is_named_rating), (words.LABEL, is_binary)):
         for name, column in columns.items():
             if set(words_of(name)) & vocabulary and fits(column):
                 return name
@@ -135,11 +152,16 @@ def is_binary(column: Column) -> bool:
     return values in ({"0", "1"}, {"-1", "1"}) or column.type == "BOOLEAN"
 
 
-def is_rating(column: Column) -> bool:
-    """Whether values are steps of a scale, such as 1 to 5 or 0.5 to 5."""
+def _is_named_rating(column: Column) -> bool:
+    """Whether a column that is called a rating is one; a sample may have two steps of the scale."""
+    return is_rating(column, 2) and not is_binary(column)
+
+
+def is_rating(column: Column, fewest: int = 3) -> bool:
+    """Whether values are steps of a scale, such as 1 to 5 or 0.5 to 5. fewest: steps."""
     return (
         column.is_number
-        and 2 < len(column.values) <= 21
+        and fewest <= len(column.values) <= 21
         and column.low is not None
         and column.high is not None
         and column.low >= 0

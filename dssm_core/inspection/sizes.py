@@ -16,7 +16,7 @@ ENOUGH_QUERIES: int = Gate.model_fields["min_queries"].default
 SHARE_OF_CATALOGUE = 10  # a list of a tenth of the items still says something
 LENGTHS = (200, 100, 50, 20, 10, 5, 3, 2, 1)
 FEW_POSITIVES = 50_000
-SMALL_LOG = {"batch_size": 256, "patience": 5}
+SMALL_LOG = {"batch_size": 256, "learning_rate": 0.01, "patience": 5}
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def list_lengths(k: int) -> list[int]:
 
 def train_settings(positives: int) -> dict[str, Any]:
     """How long to train. A small log has few steps in an epoch, and the average of its weights
-    (train.ema_decay) needs some hundred steps before it is better than at the start.
+    (train.ema_decay) needs some hundred steps before it is better than at the start; larger steps
+    make up for their number.
     """
     small = SMALL_LOG if positives < FEW_POSITIVES else {}
     return {"epochs": 5, "max_epochs": 20} | small

@@ -12,10 +12,10 @@ from dssm_core.columns import CREATED, ITEM, USER
 from dssm_core.errors import shown
 from dssm_core.inspection.columns import Column
 from dssm_core.inspection.draft import Draft
-from dssm_core.inspection.features import Feature, context_features, table_features
+from dssm_core.inspection.features import Feature, context_features, has_unreadable, table_features
 from dssm_core.inspection.log import Log
 from dssm_core.inspection.roles import guess_label
-from dssm_core.inspection.tables import SideTable, find_side
+from dssm_core.inspection.tables import COVERED, SideTable, find_side
 from dssm_core.inspection.times import TimeGuess
 from dssm_core.inspection.words import EVENT, words_of
 
@@ -34,7 +34,10 @@ def add_data(con: DuckDBPyConnection, draft: Draft, log: Log) -> None:
         taken = {side.key, side.created or side.key}
         found = table_features(con, side.table.sample, side.table.columns, taken)
         columns |= {table.removesuffix("s"): found} if found else {}
+        _allow_unreadable(draft, table, side, found)
     taken_in_log = log.roles.taken | set(log.mapping.values()) | events
+    if log.table.history:
+        taken_in_log.add(log.table.history.column)
     context = context_features(log.table.columns, taken_in_log)
     columns |= {"context": context} if context else {}
     draft.settings["features"] = {"columns": columns} if columns else {}
@@ -46,16 +49,37 @@ def add_data(con: DuckDBPyConnection, draft: Draft, log: Log) -> None:
         )
 
 
+def _allow_unreadable(draft: Draft, table: str, side: SideTable, features: list[Feature]) -> None:
+    """Let cells that are no number be missing values where most cells of a feature are numbers."""
+    names = [feature["column"] for feature in features if feature["kind"] == "numeric"]
+    if gaps := [name for name in names if has_unreadable(side.table.columns[name])]:
+        draft.allow("allow_unreadable", table)
+        draft.doubt(
+            "validation.allow_unreadable",
+            f"cells of {', '.join(map(shown, gaps))} of {table} that are no number are missing"
+            " values",
+        )
+
+
 def _find_sides(con: DuckDBPyConnection, draft: Draft, log: Log) -> dict[str, SideTable]:
     """The tables of users and items, which must be in the files of the same kind as the log."""
     rest = [other for other in log.others if other.group.kind == log.table.group.kind]
     sides: dict[str, SideTable] = {}
     for name, column in (("users", log.roles.user), ("items", log.roles.item)):
+        if column is None:
+            continue
         side, problems = find_side(con, SIDES[name], log.table, column, rest)
         for problem in problems:
             draft.doubt("data.source", problem)
         if side is not None:
             sides[name] = side
+            if side.covered < COVERED:
+                draft.allow("allow_missing", name)
+                draft.doubt(
+                    "validation.allow_missing",
+                    f"{shown(side.table.group.pattern)} has {side.covered:.1%} of the ids of"
+                    f" {shown(column)}: rows with the others are kept, with missing columns",
+                )
             rest = [other for other in rest if other.sample != side.table.sample]
     return sides
 
@@ -69,6 +93,16 @@ def _source(draft: Draft, log: Log, sides: Mapping[str, SideTable]) -> dict[str,
         "path": str(log.table.group.root.resolve()),
         "interactions": _table(log.table.settings(), log.mapping, log.time),
     }
+    if log.roles.user is None:
+        source["interactions"]["anonymous"] = True
+    if log.table.explode:
+        draft.say(f"{INTERACTIONS}.explode", "each item of a cell is a row")
+    if log.table.history:
+        draft.doubt(
+            f"{INTERACTIONS}.history",
+            "taken for what a user had before the log, not for clicks of it: the user's first cell"
+            " counts",
+        )
     for name, side in sides.items():
         mapping = {SIDES[name]: side.key} if side.key != SIDES[name] else {}
         if side.created:

@@ -11,8 +11,10 @@ from duckdb import DuckDBPyConnection
 from dssm_core.columns import CREATED, INTERNAL, ITEM, USER
 from dssm_core.data.database import UNREADABLE, unreadable
 from dssm_core.data.sources.delimited import TEXT_FORMAT, TextTable, read_raw_text
+from dssm_core.data.sources.explode import Explode
 from dssm_core.data.sources.files import FileTable
 from dssm_core.data.sources.json_lines import read_objects
+from dssm_core.data.sources.prior import PriorItems
 from dssm_core.data.sql import identifier, parquet
 from dssm_core.errors import DataError, shown
 from dssm_core.inspection import words
@@ -25,7 +27,8 @@ from dssm_core.inspection.words import words_of
 
 MOST_FILES = 8  # of a group, evenly spaced, from which the sample is taken
 MOST_ROWS = 500_000  # of the sample of a table
-COVERED = 0.999  # share of the log's ids that a table of users or items must have
+COVERED = 0.999  # share of the log's ids that a table of users or items has if it has all
+MOSTLY = 0.5  # share from which a table that is called so is taken in spite of gaps
 SIDE_WORDS = {USER: words.USER, ITEM: words.ITEM}
 
 
@@ -33,12 +36,18 @@ SIDE_WORDS = {USER: words.USER, ITEM: words.ITEM}
 class Table:
     """A table of a log: its files, how they are written (None: Parquet or JSON lines), the name of
     its sample in DuckDB, and the sample's columns.
+
+    explode, history: how cells with several items are read. unique: the columns that had a value of
+    its own in each row before `explode`.
     """
 
     group: FileGroup
     format: TextFormat | None
     sample: str
     columns: Mapping[str, Column]
+    explode: Explode | None = None
+    history: PriorItems | None = None
+    unique: frozenset[str] = frozenset()
 
     @property
     def header(self) -> bool:
@@ -52,6 +61,7 @@ class Table:
 
     def renamed(self, con: DuckDBPyConnection, names: Mapping[str, str]) -> Table:
         """The same table with other names of columns."""
+        names = {old: new for old, new in names.items() if old != new}
         for old, new in names.items():
             con.execute(
                 f"ALTER TABLE {self.sample} RENAME COLUMN {identifier(old)} TO {identifier(new)}"
@@ -62,13 +72,27 @@ class Table:
         }
         assert self.format is not None
         written = tuple(names.get(name, name) for name in self.format.names)
-        return replace(self, columns=columns, format=replace(self.format, names=written))
+        renamed = {
+            part: {"column": names.get(part.column, part.column)}
+            for part in (self.explode, self.history)
+            if part is not None
+        }
+        return replace(
+            self,
+            columns=columns,
+            format=replace(self.format, names=written),
+            explode=self.explode and self.explode.model_copy(update=renamed[self.explode]),
+            history=self.history and self.history.model_copy(update=renamed[self.history]),
+        )
 
     def settings(self, log: TextFormat | None = None) -> dict[str, object]:
         """The settings of the table's files in a config. A table of users or items takes what it
         does not set from the format of the log.
         """
         files: dict[str, object] = {"files": self.group.pattern}
+        for name, part in (("explode", self.explode), ("history", self.history)):
+            if part is not None:
+                files[name] = part.model_dump(exclude_defaults=True)
         if self.format is None:
             return files
         own = self.format.table.model_dump(mode="json")
@@ -81,13 +105,14 @@ class Table:
 @dataclass(frozen=True)
 class SideTable:
     """A table of users or items: the column of its ids, and that of creation times with their
-    format.
+    format. covered: the share of the log's ids that it has.
     """
 
     table: Table
     key: str
     created: str | None = None
     time: TimeGuess | None = None
+    covered: float = 1.0
 
 
 def open_tables(
@@ -155,18 +180,18 @@ def find_side(
             continue
         covered, used = _joined(con, log, log_key, table, column)
         score = _name_score(table, column, key)
-        if covered >= COVERED:
-            found.append(((score, used), SideTable(table, column)))
+        if covered >= COVERED or (score > 0 and covered >= MOSTLY):
+            found.append(((score, used), SideTable(table, column, covered=covered)))
         elif score > 0 and covered > 0:
             problems.append(
                 f"{shown(table.group.pattern)} has only {covered:.1%} of the ids of"
-                f" {shown(log_key)}, so it is not read: rows with the others would be quarantined"
+                f" {shown(log_key)}, so it is not read"
             )
     if not found:
         return None, problems
     side = max(found, key=lambda pair: pair[0])[1]
     if not side.table.header:
-        side = SideTable(side.table.renamed(con, {side.key: key}), key)
+        side = replace(side, table=side.table.renamed(con, {side.key: key}), key=key)
     return (_with_creation(con, side) if key == ITEM else side), problems
 
 

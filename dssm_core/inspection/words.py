@@ -13,6 +13,7 @@ USER = _words(
     "user uid visitor customer member client account viewer reader buyer profile person shopper"
     " consumer subscriber cookie userid visitorid customerid"
 )
+HISTORY = _words("history hist histories previous prior past")
 SESSION = _words("session sessionid device deviceid")
 ITEM = _words(
     "item iid article product movie video track song news ad aid book sku offer content post place"
@@ -27,7 +28,7 @@ EVENT = _words("event action behavior behaviour activity interaction")
 # Columns that describe a user or an item, and are not its id
 ABOUT = _words(
     "category categories type group class name title price count size url brand section genre"
-    " genres age gender city country state level length number"
+    " genres age gender city country state level length number feature features affinity"
 )
 NO_FEATURE = _words("id session url link image index row unnamed")
 

@@ -22,7 +22,7 @@ from dssm_core.columns import (
     USERS,
 )
 from dssm_core.data.sources.explode import exploded
-from dssm_core.data.sources.files import FileTable
+from dssm_core.data.sources.files import ROW_UNIT, FileTable
 from dssm_core.data.sources.ids import id_text
 from dssm_core.data.sources.prior import prior_sql
 from dssm_core.data.sources.sessions import SESSION, impression_sql, user_sql
@@ -40,6 +40,7 @@ TIMES = {
 }  # the columns of times of each table
 KEYS = {INTERACTIONS: (USER, ITEM, TIME), USERS: (USER,), ITEMS: (ITEM,)}
 _ZONED = r":.*([A-Za-z]|[+-]\d\d(:?\d\d)?$)"  # a clock time, then a zone's name or a UTC offset
+ROWS_OF_A_FILE = 2**32  # more than a file has, of logs without times
 YEAR_1_MS = -62_135_596_800_000
 YEAR_10000_MS = 253_402_300_800_000
 _PER_MS = {"ms": "", "us": " // 1000", "ns": " // 1000000"}
@@ -75,9 +76,12 @@ def to_canonical(
             texts = [id_text(identifier(column), types[column]) for column in columns]
             value = _joined(texts) if texts else None
             if name == USER and spec.anonymous:
-                (at,) = names[TIME]
-                value = user_sql(value, impression, time_ms(identifier(at), types[at], spec))
+                value = user_sql(value, impression, _time_of_row(names, types, spec))
             parts.append(f"{value} AS {identifier(name)}")
+            continue
+        if not columns:  # the number of the row is its time
+            number = f"row_number() OVER () - 1 + {file * ROWS_OF_A_FILE}"
+            parts.append(f"CAST({number} AS BIGINT) AS {TIME}")
             continue
         (column,) = columns
         source = identifier(column)
@@ -97,13 +101,17 @@ def _mapping(
 ) -> dict[str, tuple[str, ...]]:
     """Canonical name → columns of the file: the keys first, then the other mapped columns, then the
     rest of the file's columns under their own names. The parts of an id are in the rest too. The
-    user has no column if users are anonymous and the file has none.
+    user has no column if users are anonymous and the file has none; the time has none if rows have
+    no times.
     """
     columns = spec.columns
     chosen = {key: columns.get(key, key) for key in KEYS[table]} | dict(columns)
     mapped = {name: (own,) if isinstance(own, str) else own for name, own in chosen.items()}
     if spec.anonymous and USER not in columns and folded(USER) not in map(folded, types):
         mapped[USER] = ()
+    if table == INTERACTIONS and spec.time_unit == ROW_UNIT:
+        mapped[TIME] = ()
+        _refuse_times(types, mapped, where)
     for name, own in mapped.items():
         for column in own:
             if column not in types:
@@ -119,6 +127,32 @@ def _mapping(
                 f" as {{{key}_2: {column}}}"
             )
     return mapped | {column: (column,) for column in rest}
+
+
+def _refuse_times(
+    types: Mapping[str, str], mapped: Mapping[str, tuple[str, ...]], where: str
+) -> None:
+    """Raise DataError if a file that is read without times has a column of them, under no other
+    name.
+    """
+    renamed = {column for columns in mapped.values() for column in columns}
+    for column in types:
+        if folded(column) == folded(TIME) and column not in renamed:
+            raise DataError(
+                f"{where} has a column {column!r}, but time_unit is {ROW_UNIT!r}, which is for logs"
+                " without times: give its unit, or map it to another name, such as"
+                f" {{other: {column}}}"
+            )
+
+
+def _time_of_row(
+    names: Mapping[str, tuple[str, ...]], types: Mapping[str, str], spec: FileTable
+) -> str:
+    """SQL: the time of a row in ms, NULL if rows have no times."""
+    if not names[TIME]:
+        return "NULL"
+    (at,) = names[TIME]
+    return time_ms(identifier(at), types[at], spec)
 
 
 def _joined(texts: list[str]) -> str:

@@ -18,13 +18,14 @@ from pydantic import (
     model_validator,
 )
 
-from dssm_core.columns import ITEM, LABEL, USER
+from dssm_core.columns import ITEM, LABEL, TIME, USER
 from dssm_core.config.data import zone_names
 from dssm_core.data.sources.explode import Explode
 from dssm_core.data.sources.prior import PriorItems
 from dssm_core.errors import DataError, shorten, shown
 
-TimeUnit = Literal["s", "ms", "us", "ns", "iso"]
+TimeUnit = Literal["s", "ms", "us", "ns", "iso", "row"]
+ROW_UNIT = "row"  # of logs without times
 EXAMPLE_FORMAT = "%m/%d/%Y %I:%M:%S %p"
 _EVENING = "TIMESTAMPTZ '2024-11-23 21:45:56+00'"
 
@@ -110,7 +111,9 @@ class FileTable(BaseModel):
     id can be made of several columns, such as `user_id: [country, device, session]`: their values
     with `|` between them. A row that lacks one of them has no id."""
     time_unit: TimeUnit = "ms"
-    """Unit of `timestamp`, `created_at`, `available_from` and `available_until`."""
+    """Unit of `timestamp`, `created_at`, `available_from` and `available_until`. `row` is for
+    interactions without times: no column is read, and the order of the rows is that of the events.
+    It needs a split without days, such as `holdout`."""
     time_format: Annotated[str, AfterValidator(_format)] | None = None
     """Format of these times instead of `time_unit`, in the specifiers of DuckDB's strptime, such as
     `%m/%d/%Y %I:%M:%S %p`. A table has a time_unit or a time_format, not both."""
@@ -162,6 +165,15 @@ class FileTable(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _rows_have_no_times(self) -> Self:
+        if self.time_unit == ROW_UNIT and TIME in self.columns:
+            raise ValueError(
+                f"columns maps {TIME!r} to {shown(self.columns[TIME])}, but time_unit {ROW_UNIT!r}"
+                " reads no times: give the unit of the column, or leave the column out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _unit_or_format(self) -> Self:
         if self.time_format is not None and "time_unit" in self.model_fields_set:
             raise ValueError(
@@ -176,6 +188,8 @@ def _with_ids(table: FileTable) -> FileTable:
     for name in ("anonymous", "history"):
         if getattr(table, name):
             raise ValueError(f"{name} is for interactions: leave it out of users and items")
+    if table.time_unit == ROW_UNIT:
+        raise ValueError(f"time_unit {ROW_UNIT!r} is for interactions: give the unit of the times")
     return table
 
 

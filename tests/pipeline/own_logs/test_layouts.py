@@ -43,7 +43,10 @@ def check(run):
     assert report.passed, report.reasons
 
 
-def test_retailrocket(tmp_path):
+def write_retailrocket(folder):
+    """events.csv of ten days, with its rows and their seconds; and the two files of categories,
+    which are no log.
+    """
     user, item, second = events(10 * 86_400)
     start = int(datetime(2015, 9, 8, tzinfo=UTC).timestamp())
     kinds = np.array(["view", "view", "addtocart", "transaction"])[np.arange(EVENTS) % 4]
@@ -56,8 +59,20 @@ def test_retailrocket(tmp_path):
             "transactionid": np.where(kinds == "transaction", np.arange(EVENTS), None),
         }
     )
-    (tmp_path / "log").mkdir()
-    frame.to_csv(tmp_path / "log" / "events.csv", index=False)
+    folder.mkdir()
+    frame.to_csv(folder / "events.csv", index=False)
+    properties = pd.DataFrame({"timestamp": start * 1000, "itemid": np.arange(ITEMS).repeat(200)})
+    properties["property"] = np.arange(len(properties)) % 200
+    properties["value"] = "n1.000 1025 n2.000"
+    properties.to_csv(folder / "item_properties_part1.csv", index=False)
+    pd.DataFrame({"categoryid": range(9), "parentid": 0}).to_csv(
+        folder / "category_tree.csv", index=False
+    )
+    return frame, second
+
+
+def test_retailrocket(tmp_path):
+    frame, second = write_retailrocket(tmp_path / "log")
     small = [*SMALL, "split.train_days=9", "validation.min_rows_per_day=100"]
     run = judged_run(read_config(EXAMPLES / "retailrocket.yaml", tmp_path / "log", small), tmp_path)
     train = pd.read_parquet(run.step("split_by_time") / "train.parquet")
@@ -67,9 +82,9 @@ def test_retailrocket(tmp_path):
     check(run)
 
 
-def test_recbole(tmp_path):
+def write_recbole(folder):
+    """The atomic files of users, items and ratings. Returns the ratings."""
     user, item, second = events(200 * 86_400)
-    folder = tmp_path / "log"
     folder.mkdir()
     ratings = pd.DataFrame(
         {
@@ -97,6 +112,12 @@ def test_recbole(tmp_path):
             "class:token_seq": [f"Group{n % 4} Film" for n in range(ITEMS)],
         }
     ).to_csv(folder / "ml-100k.item", sep="\t", index=False, quoting=3)
+    return ratings
+
+
+def test_recbole(tmp_path):
+    folder = tmp_path / "log"
+    ratings = write_recbole(folder)
     run = judged_run(read_config(EXAMPLES / "recbole.yaml", folder, SMALL), tmp_path)
     rows = run.need("split_by_time").rows
     repeats = ratings.duplicated(["user_id:token", "item_id:token", "timestamp:float"]).sum()

@@ -38,10 +38,8 @@ def hashed(name, values):
     return [f"{name}{value:x}".ljust(32, "0") for value in values]
 
 
-@pytest.fixture(scope="module")
-def log(tmp_path_factory):
-    """The folder, and the rows with their group."""
-    folder = tmp_path_factory.mktemp("random") / "all"
+def write_log(folder):
+    """all.csv and item_context.csv. Returns the rows with their group and day."""
     folder.mkdir()
     rng = np.random.default_rng(7)
     group, item = rng.integers(GROUPS, size=ROWS), rng.integers(ITEMS, size=ROWS)
@@ -65,7 +63,14 @@ def log(tmp_path_factory):
     pd.DataFrame({"item_id": number, "item_feature_0": number / 7 - 3, **items}).to_csv(
         folder / "item_context.csv"
     )
-    return folder, frame.assign(group=group, day=(seconds // 86_400).astype(int))
+    return frame.assign(group=group, day=(seconds // 86_400).astype(int))
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    """The folder, and the rows with their group."""
+    folder = tmp_path_factory.mktemp("random") / "all"
+    return folder, write_log(folder)
 
 
 @pytest.fixture(scope="module")

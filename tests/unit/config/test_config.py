@@ -481,7 +481,10 @@ def test_activity_without_times_is_refused():
         match=r"source 'sequences' has no times, .* set features\.activity\.enabled to false",
     ):
         parse_config(small_config(**source, features={}))
-    assert parse_config(small_config(**source, features={"activity": {"enabled": False}})).name
+    source |= {"features": {"activity": {"enabled": False}}, "evaluation": {"baselines": ["hot"]}}
+    with pytest.raises(ConfigError, match="has no times, and so no days: take another split"):
+        parse_config(small_config(**source))
+    assert parse_config(small_config(**source, split={"kind": "leave_one_out"})).name
 
 
 def test_a_relative_path_is_found_beside_the_config(tmp_path, monkeypatch):
