@@ -89,6 +89,12 @@ def recall(subject: Subject) -> ReportSection:
     """Recall of every answerer, by list length."""
     gate = subject.run.config.gate
     says = [f"The gate compares the figures of {POPULATIONS[gate.population]} (gate.population)."]
+    if relevant := subject.run.config.split.relevant:
+        says.append(
+            f"Of the positives of the test set, those with {relevant} should be found"
+            " (split.relevant). All positives of the training set are trained on, and choose the"
+            " number of epochs."
+        )
     counts = subject.metrics.queries
     new_users = subject.metrics.parts.get("new_users")
     if counts and new_users and new_users.queries == counts.all:

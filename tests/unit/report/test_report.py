@@ -62,6 +62,15 @@ def test_a_run_that_has_not_come_far_says_what_is_missing(fabricate, finish):
     assert "train.learning_rate" in section(page, "Settings")
 
 
+def test_the_report_says_which_positives_should_be_found(fabricate):
+    run = fabricate()
+    assert "split.relevant" not in section(written(run, judged(run)), "Recall")
+    split = run.config.split.model_copy(update={"relevant": "event == 'purchase'"})
+    run.__dict__["config"] = run.config.model_copy(update={"split": split})
+    says = section(written(run, judged(run)), "Recall")
+    assert "those with event == &#39;purchase&#39; should be found (split.relevant)" in says
+
+
 def test_a_refusal_is_told_with_its_reasons_and_nothing_is_loaded(fabricate):
     run = fabricate()
     page = written(run, judged(run))
