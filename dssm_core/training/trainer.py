@@ -258,10 +258,11 @@ class Trainer:
     def _log(self, values: dict[str, float]) -> None:
         """Add a point to the history and log it. Raises ConfigError if a value is not finite."""
         progress = self.progress
-        if not all(map(math.isfinite, values.values())):
+        wrong = [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]
+        if wrong:
             raise ConfigError(
                 f"training diverged {progress.position}, learning rate"
-                f" {self._learning_rate():.3g} ({values}): {LOWER_RATE}"
+                f" {self._learning_rate():.3g}: {', '.join(wrong)}; {LOWER_RATE}"
             )
         progress.history.append({"step": progress.step, "phase": progress.phase, **values})
         self.logger(values, progress.step)
