@@ -92,9 +92,10 @@ def test_sequences_that_cannot_be_read_are_named(tmp_path: Path, content: bytes,
     raw = {
         "name": "t",
         "data": {"source": {"kind": "sequences", "path": str(tmp_path), "lines": "*.txt"}},
-        "split": {"test_day": "1970-01-02"},
+        "split": {"kind": "leave_one_out"},
         "features": {"activity": {"enabled": False}},
         "sampler": {"kind": "uniform"},
+        "evaluation": {"baselines": ["hot"]},
     }
     with pytest.raises(DataError, match=says):
         ingested(create_run(parse_config(raw), tmp_path / "runs", "r"))
