@@ -58,9 +58,10 @@ def measure(day: str, start: str, settings: Sequence[str], data: Path, runs: Pat
     run = executed(config, runs, "recall_gate")
     served = read_gate_report(run).metrics.served
     info = run.need("train_towers").info
-    values = [info["best_epoch"], info[f"validation_{config.train.chosen_by}"], seconds]
-    row = f"| {day} | {start} | {values[0]} | {values[1]:.3f} | {values[2]:.0f} |"
-    return f"{row} {served.value('recall@200'):.3f} |"
+    validation = info[f"validation_{config.train.chosen_by}"]
+    epochs = f"{config.train.last_epoch} | {info['best_epoch']}"
+    recall = f"{served.value('recall@200'):.3f}"
+    return f"| {day} | {start} | {epochs} | {validation:.3f} | {seconds:.0f} | {recall} |"
 
 
 def make_champion(day: str, data: Path, runs: Path) -> None:
@@ -94,7 +95,8 @@ def main() -> None:
     if args.train:
         execute(open_run(args.train), "train_towers")
         return
-    heads = ("day", "starts from", "epochs", "validation", "CPU s", "served recall@200")
+    heads = ("day", "starts from", "epochs at most", "best epoch", "validation recall@200")
+    heads += ("CPU s", "served recall@200")
     print(f"| {' | '.join(heads)} |\n" + "|---" * len(heads) + "|")
     with tempfile.TemporaryDirectory() as scratch:
         for row in rows(args.days, args.data, args.runs or Path(scratch)):
