@@ -131,10 +131,15 @@ def _time(config: Config) -> Iterator[str]:
 
 def _has_times(config: Config) -> bool:
     """Whether the log says when an interaction was, and not only in which order."""
-    settings = config.data.source.settings.get("interactions")
-    if isinstance(settings, Mapping) and settings.get("time_unit") == "row":
+    if _log_settings(config).get("time_unit") == "row":
         return False
     return bool(families.load(SOURCES, config.data.source.kind).timed)
+
+
+def _log_settings(config: Config) -> Mapping[str, Any]:
+    """The settings of the files of interactions; empty for a source without such a table."""
+    settings = config.data.source.settings.get("interactions")
+    return settings if isinstance(settings, Mapping) else {}
 
 
 def _histories(config: Config) -> Iterator[str]:
@@ -144,8 +149,7 @@ def _histories(config: Config) -> Iterator[str]:
             "features.history.pools names decay, but features.history.decays is empty:"
             " give a decay such as 0.7"
         )
-    log = config.data.source.settings.get("interactions")
-    if not history.length and isinstance(log, Mapping) and log.get("history"):
+    if not history.length and _log_settings(config).get("history"):
         yield (
             "data.source.interactions.history has no effect with features.history.length 0: leave"
             " it out, or give a length"

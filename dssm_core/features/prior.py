@@ -17,8 +17,8 @@ from dssm_core.features.ragged import ranges
 class PriorItems:
     """The items of each user from before the log, oldest first.
 
-    ptr: [users + 1] int64, where the items of each user code begin in `item`, and the end; [0] if
-    nobody has any. item: [p] int64 item codes.
+    ptr: [users + 1] int64, where the items of each user code begin in `item`, and the end; empty
+    if no user has any. item: [p] int64 item codes.
     """
 
     ptr: Tensor

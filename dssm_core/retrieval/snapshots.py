@@ -88,8 +88,8 @@ class Timeline:
             clicks = on_items(clicks, encoder.item_ids.followed_by(listed[ITEM]))
         items = encoder.item_ids.followed_by(clicks[ITEM] if listed is None else by_age(listed))
         prior = prior_rows(latest.histories, items)
-        told = prior["code"] < encoder.prepared.schema.items  # what a history can show
-        rows = pd.concat([clicks[[USER, TIME]], prior.loc[told, [USER, TIME]]])
+        shown = prior["code"] < encoder.prepared.schema.items  # what a history can show
+        rows = pd.concat([clicks[[USER, TIME]], prior.loc[shown, [USER, TIME]]])
         rows = rows.sort_values(TIME, kind="stable")
         users = encoder.user_ids.followed_by(rows[USER])
         user = torch.from_numpy(users.encode(clicks[USER]))

@@ -102,8 +102,8 @@ class BatchVectors(NamedTuple):
         return weighted(values, self.present[at], None if self.weight is None else self.weight[at])
 
     def masked(self, logits: Tensor, at: slice = slice(None)) -> Tensor:
-        """Set to -inf, in place, which candidates are no negatives of the users in the rows `at`.
-        logits: [b, C].
+        """Set the logits [b, C] of candidates that are no negatives of the users in the rows `at`
+        to -inf, in place. Returns them.
 
         These are padding, items that are not available, and a user's own items: a batch holds
         whole stretches of histories, so without this mask a user's other items would be negatives

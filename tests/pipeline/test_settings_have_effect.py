@@ -18,17 +18,8 @@ from dssm_core.errors import ConfigError, DataError
 from dssm_core.families import INDEXES, LOSSES, SAMPLERS, TOWERS
 from dssm_core.runs.run import create_run
 from dssm_core.runs.transaction import execute
-from tests.conftest import small_config
+from tests.conftest import TO_INDEX, small_config
 
-STEPS = (
-    "ingest_data",
-    "validate_data",
-    "split_by_time",
-    "sample_negatives",
-    "train_towers",
-    "export_embeddings",
-    "build_index",
-)
 SECTIONS = ("features", "model", "train")
 JUDGED_SECTIONS = ("data", "validation", "split", "evaluation", "gate")  # read by the gate too
 MEMBERS = {"sampler": SAMPLERS, "tower": TOWERS, "loss": LOSSES, "index": INDEXES}
@@ -174,7 +165,8 @@ def result(config: Config, folder, judged):
     name = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:12]
     run = create_run(config, folder, name)
     try:
-        manifests = [execute(run, step) for step in (*STEPS, *(["recall_gate"] if judged else []))]
+        steps = (*TO_INDEX, "recall_gate") if judged else TO_INDEX
+        manifests = [execute(run, step) for step in steps]
     except DataError as error:
         return str(error), []
     files = {

@@ -97,7 +97,7 @@ def config_of(folder: Path, dim: int = 8, **changes: object) -> Config:
     return parse_config(raw)
 
 
-def run_of(config: Config, folder: Path, name: str, steps: list[str] = TO_INDEX) -> Run:
+def run_of(config: Config, folder: Path, name: str, steps: tuple[str, ...] = TO_INDEX) -> Run:
     run = create_run(config, folder / "runs", name)
     for step in steps:
         execute(run, step)

@@ -60,12 +60,12 @@ def to_canonical(
     impression = impression_sql(raw.columns, spec.columns)
     if spec.explode:
         raw = exploded(raw, spec.explode, IMPRESSION in spec.columns, where, file)
-    types = {name: str(kind) for name, kind in zip(raw.columns, raw.types, strict=True)}
+    kinds = dict(zip(raw.columns, raw.types, strict=True))
+    types = {name: str(kind) for name, kind in kinds.items()}
     if spec.anonymous:
         types.pop(SESSION)
     history = []
     if spec.history:
-        kinds = dict(zip(raw.columns, raw.types, strict=True))
         history = [f"{prior_sql(spec.history, kinds, where)} AS {HISTORY}"]
         types.pop(spec.history.column)
     names = _mapping(types, table, spec, where)

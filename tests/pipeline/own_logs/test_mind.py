@@ -71,8 +71,8 @@ def write_behaviors(folder):
         time = START + timedelta(seconds=second)
         cell = " ".join(f"N{n}-{click}" for n, click in zip(news, clicks, strict=True))
         written = time.strftime("%m/%d/%Y %I:%M:%S %p").lstrip("0")  # 9:05, as in the original
-        told = " ".join(f"N{n}" for n in history[user])
-        lines.append(f"{number + 1}\tU{user}\t{written}\t{told}\t{cell}")
+        earlier = " ".join(f"N{n}" for n in history[user])
+        lines.append(f"{number + 1}\tU{user}\t{written}\t{earlier}\t{cell}")
         history[user] += [n for n, click in zip(news, clicks, strict=True) if click]
         shown += [(number + 1, time.day, click) for click in clicks]
     lines.append(f"{IMPRESSIONS + 2}\tULATE\t11/14/2019 11:58:59 PM\tN0 N4 N8\tN1-0 N2-0")
@@ -126,12 +126,12 @@ def test_what_users_had_clicked_before_the_log_is_their_history(judged, tmp_path
     bundle = open_bundle(assemble(run, tmp_path / "bundle"))
     log = load_log(run.step("sample_negatives"))
     users, items = bundle.users.index, bundle.items.index
-    told = {}
+    prior = {}
     for user, item in zip(log.prior.user.tolist(), log.prior.item.tolist(), strict=True):
-        told.setdefault(users[user - 1], []).append(items[item - 1])
+        prior.setdefault(users[user - 1], []).append(items[item - 1])
     names = [f"U{user}" for user in (*range(USERS), *QUIET)]
     clicked = set(items)  # a user's first row may be in the test day; all news are clicked in train
-    assert told == {
+    assert prior == {
         name: [f"N{n}" for n in before[int(name[1:])] if f"N{n}" in clicked]
         for name in names
         if name in set(users)
