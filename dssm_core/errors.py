@@ -34,6 +34,10 @@ class ServiceError(DssmError):
     """A service (MLflow, a disk) did not do its part. Worth a retry once it is back."""
 
 
+class LostAnswer(ServiceError):
+    """A service ended in the middle of an answer. Worth a retry at once."""
+
+
 class ConflictError(DssmError):
     """Somebody else has decided in between. Look at what they did, then decide again; never worth a
     retry.

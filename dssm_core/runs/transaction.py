@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import tenacity
 from filelock import FileLock
 
-from dssm_core.errors import ArtifactError, DataError
+from dssm_core.errors import ArtifactError, DataError, LostAnswer
 from dssm_core.families import named
 from dssm_core.runs.files import SCRATCH, disk_errors, hashes, link, write_atomically
 from dssm_core.runs.layout import MANIFEST_FILE
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 KEY_FILE = "key.json"  # in the folder of an unfinished step
 KEPT = "What the step wrote before it failed"
+ATTEMPTS = 3  # of a step that loses the answer of a service
 
 
 def execute(run: Run, name: str) -> Manifest:
@@ -101,11 +103,20 @@ def _work(run: Run, step: Step, key: str) -> Manifest:
 
 
 def _call(run: Run, step: Step, part: Path) -> Outcome:
-    """The outcome of the step's function. If the data breaks a rule, its output is kept."""
+    """The outcome of the step's function. If the data breaks a rule, its output is kept.
+
+    A step that loses the answer of a service is called again, and resumes as after a kill.
+    """
     passed: dict[str, Any] = {name: named(path) for name, path in step.passes.items()}
+    attempts = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(LostAnswer),
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        before_sleep=tenacity.before_sleep_log(log, logging.WARNING),
+        reraise=True,
+    )
     try:
         with disk_errors(part):
-            outcome: Outcome = named(step.function)(run, part, **passed)
+            outcome: Outcome = attempts(named(step.function), run, part, **passed)
     except DataError as error:
         if kept := _keep_failed(run, step, part):
             raise DataError(f"{error}\n{KEPT}: {kept}") from error

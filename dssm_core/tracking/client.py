@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import tenacity
 
 from dssm_core.aliases import JSON
-from dssm_core.errors import ConfigError, ServiceError, masked, shown
+from dssm_core.errors import ConfigError, LostAnswer, ServiceError, masked, shown
 from dssm_core.runs.run import Run
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
 @contextmanager
 def mlflow_errors(uri: str) -> Iterator[None]:
     """Turn exceptions of MLflow and of the network into a ServiceError that names the server and
-    what to do.
+    what to do; LostAnswer if the server ended in the middle of an answer.
     """
     from mlflow.exceptions import MlflowException
 
@@ -195,7 +195,17 @@ def mlflow_errors(uri: str) -> Iterator[None]:
             "then run the step again"
         )
         cause = error if masked(error) == str(error) else None  # a traceback would show the secret
-        raise ServiceError(f"MLflow at {uri} failed: {reason}; {advice}") from cause
+        kind = LostAnswer if _cut_short(error) else ServiceError
+        raise kind(f"MLflow at {uri} failed: {reason}; {advice}") from cause
+
+
+def _cut_short(error: BaseException | None) -> bool:
+    """Whether an answer began and did not end: MLflow repeats no request whose answer has begun."""
+    from requests.exceptions import ChunkedEncodingError
+
+    return error is not None and (
+        isinstance(error, ChunkedEncodingError) or _cut_short(error.__context__)
+    )
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """Steps as transactions: what is left of a failed attempt, and what a step is called with."""
 
 import json
+import sys
 
 import pytest
 
 from dssm_core.config import parse_config
-from dssm_core.errors import ConfigError, DataError
+from dssm_core.errors import ConfigError, DataError, LostAnswer
 from dssm_core.runs import transaction
 from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.run import create_run, find_twins
@@ -68,6 +69,27 @@ def test_an_attempt_that_other_settings_of_the_machine_can_resume_is_not_moved(r
         execute(run, "one")
     assert (run.root / ".one.part" / "page.txt").read_text() == "hello checkpoint"
     assert not run.failed("one").exists()
+
+
+@pytest.mark.parametrize(("lost", "calls"), [(2, 3), (3, 3)])
+def test_a_step_that_loses_an_answer_is_called_three_times_at_most(run, monkeypatch, lost, calls):
+    """Its output so far is still there."""
+    seen = []
+
+    def step(run, folder, note):
+        seen.append((folder / "page.txt").is_file())
+        (folder / "page.txt").write_text("x")
+        if len(seen) <= lost:
+            raise LostAnswer("the service ended")
+        return Outcome({"rows": len(seen)})
+
+    monkeypatch.setattr(sys.modules[HERE], "work", step)
+    if lost < calls:
+        assert execute(run, "one").rows == {"rows": calls}
+    else:
+        with pytest.raises(LostAnswer, match="the service ended"):
+            execute(run, "one")
+    assert seen == [False, True, True]
 
 
 def test_a_twin_is_looked_for_in_runs_of_the_same_dataset_and_day_only(tmp_path, monkeypatch):

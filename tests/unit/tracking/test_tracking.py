@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
-from dssm_core.errors import ServiceError
+from dssm_core.errors import LostAnswer, ServiceError
 from dssm_core.runs.run import note_origin
 from dssm_core.tracking import client as tracking_client
 from dssm_core.tracking import points as tracking_points
@@ -229,6 +230,35 @@ def test_a_server_that_answers_nothing_is_named(silent_server, monkeypatch):
     monkeypatch.setattr(tracking_client, "PROBE_TIMEOUT_S", 0.2)
     with pytest.raises(ServiceError, match=rf"MLflow at {silent_server} failed"):
         probe(silent_server)
+
+
+@pytest.fixture
+def ending_server():
+    """The URL of a server that ends in the middle of its answer."""
+
+    def answer():
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 162\r\n\r\n{")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+
+
+def test_an_answer_that_is_cut_short_is_told_from_a_server_that_is_down(ending_server):
+    experiments = MlflowClient(ending_server, ending_server).search_experiments
+    with (
+        pytest.raises(LostAnswer, match=r"failed: .*IncompleteRead.* run the step again"),
+        tracking_client.mlflow_errors(ending_server),
+    ):
+        experiments()
+    with pytest.raises(ServiceError) as down:
+        probe("http://127.0.0.1:9")
+    assert not isinstance(down.value, LostAnswer)
 
 
 def test_mlflow_going_away_costs_one_warning(fabricate, monkeypatch, caplog):
