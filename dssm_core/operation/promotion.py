@@ -37,7 +37,8 @@ from dssm_core.tracking.runs import TEST_DAY_TAG
 
 MOVES = ("promote", "rollback")  # the actions that move the champion
 REPLACED = {"promote": "replaced by", "rollback": "rolled back to"}
-DECISION_TAG = "dssm.decision"
+DECISION_TAG = "dssm.decision"  # the latest decision about a version, as JSON
+OUTCOME_TAG = "dssm.decision.action"  # what it means today: later decisions about others change it
 GATE = "gate"  # who decides if no person is asked
 REASON_LENGTH = 1000  # as in the forms of the Dags
 ADVICE = {
@@ -321,19 +322,12 @@ def _apply(store: RegisteredModel, decision: Decision, champion: str | None) -> 
     one request: readers always find one.
     """
     version = str(decision.version)
-    fields = {
-        "action": decision.action,
-        "by": decision.by,
-        "reason": decision.reason,
-        "at": decision.at.isoformat(),
-    }
-    tags = {f"{DECISION_TAG}.{name}": text for name, text in fields.items()}
-    store.tag(version, {DECISION_TAG: decision.model_dump_json()} | tags)
+    store.tag(version, {DECISION_TAG: decision.model_dump_json(), OUTCOME_TAG: decision.action})
     store.note(version, _sentence(decision.action, decision))
     if decision.action in MOVES:
         if champion is not None:
             replaced = f"{REPLACED[decision.action]} version {version}"
-            store.tag(champion, {f"{DECISION_TAG}.action": replaced})
+            store.tag(champion, {OUTCOME_TAG: replaced})
             store.note(champion, _sentence(replaced, decision))
         store.point(CHAMPION, version)
         if decision.previous is not None:

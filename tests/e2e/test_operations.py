@@ -106,7 +106,8 @@ def test_a_person_promotes_and_an_older_day_never_replaces_a_newer_one(airflow, 
     champion = version(airflow, newest)
     assert alias(mlflow, "champion") == champion
     tags = mlflow.get_model_version(MODEL, champion).tags
-    assert (tags["dssm.decision.by"], tags["dssm.decision.reason"]) == ("admin", "the first one")
+    decision = json.loads(tags["dssm.decision"])
+    assert (decision["by"], decision["reason"]) == ("admin", "the first one")
     state, log = review(airflow, oldest, "Promote", "by mistake")
     assert state == "failed"
     assert f"was tested on {DAYS[6]}, champion version {champion} on {DAYS[8]}" in log

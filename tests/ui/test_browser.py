@@ -177,7 +177,8 @@ def test_a_person_promotes_with_a_reason_in_the_browser(
     version = version_of(airflow, promoted)
     assert str(mlflow.get_model_version_by_alias(MODEL, "champion").version) == version
     tags = mlflow.get_model_version(MODEL, version).tags
-    assert (tags["dssm.decision.by"], tags["dssm.decision.reason"]) == ("admin", REASON)
+    decision = json.loads(tags["dssm.decision"])
+    assert (decision["by"], decision["reason"]) == ("admin", REASON)
     page.goto(f"{run_page(site, promoted)}/tasks/review/required_actions")
     expect(page.get_by_text("from admin")).to_be_visible()
     page.goto(f"{site.mlflow_url}/#/models/{MODEL}/versions/{version}")
