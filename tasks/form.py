@@ -11,6 +11,7 @@ from airflow.sdk import ExceptionRetryPolicy, Param, RetryAction, RetryRule
 
 from dssm_core.errors import ConfigError, ConflictError, DataError
 from dssm_core.families import BASELINES, LOSSES, SAMPLERS, TOWERS, summary
+from tasks.outcomes import tell_failure
 from tasks.settings import config_files
 
 OPEN = "Run Parameters"  # the name of the only section that Airflow opens with the form
@@ -23,6 +24,7 @@ TASK_DEFAULTS: dict[str, Any] = {
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=5),
     "execution_timeout": timedelta(hours=1),
+    "on_failure_callback": tell_failure,
     # These errors would occur again. A killed worker, a full disk or an unreachable server is
     # retried.
     "retry_policy": ExceptionRetryPolicy(

@@ -123,6 +123,7 @@ def test_bad_data_fails_without_a_retry_and_leaves_its_report(airflow, mlflow):
     assert states["validate_data"] == "failed"
     assert airflow.tasks(DAG, run_id)["validate_data"]["try_number"] == 1
     assert "DataError" in logs
+    assert airflow.get(f"dags/{DAG}/dagRuns/{run_id}")["note"].startswith("validate_data failed: ")
     (run,) = mlflow.search_runs([mlflow.get_experiment_by_name("broken").experiment_id])
     assert run.info.status == "FAILED"
     files = {file.path for file in mlflow.list_artifacts(run.info.run_id)}
