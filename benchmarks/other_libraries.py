@@ -10,11 +10,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from torch.profiler import ProfilerActivity, profile
 
 USERS, ITEMS, MEAN_LENGTH = 6040, 3416, 165
 ID_DIM, HIDDEN, DIM, HISTORY, POSITIVES = 32, 128, 64, 50, 1024  # the DSSM's shape and batch
 WIDTH, BLOCKS, HEADS, SESSION, SEQUENCES, DROPOUT = 128, 2, 2, 200, 64, 0.2  # SASRec's
 DAY_MS = 86_400_000
+PRODUCTS = {
+    "aten::mm",
+    "aten::addmm",
+    "aten::bmm",
+    "aten::baddbmm",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
+}
 
 
 class Enough(Exception):
@@ -23,28 +32,50 @@ class Enough(Exception):
 
 @dataclass
 class Watch:
-    """Counts what was trained on from the end of warm-up to the last of `steps` updates."""
+    """Counts what was trained on from the end of warm-up to the last of `steps` updates, then
+    profiles a tenth as many.
+    """
 
     warm_up: int
     steps: int
+    profiler: profile = field(default_factory=lambda: profile(activities=[ProfilerActivity.CPU]))
     counts: list[float] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+
+    @property
+    def updates(self) -> int:
+        """All updates: to warm up, timed and profiled."""
+        return self.warm_up + self.steps + self.profiled
+
+    @property
+    def profiled(self) -> int:
+        """A profile of more is too large: loading a batch of torch-rechub calls an op a row."""
+        return max(1, self.steps // 10)
 
     def done(self, count: float) -> bool:
         """An update on `count` positives has ended; whether it was the last."""
         self.counts.append(count)
         self.times.append(time.perf_counter())
         self.cpu.append(time.process_time())
-        return len(self.times) >= self.warm_up + self.steps
+        if len(self.times) == self.warm_up + self.steps:
+            self.profiler.start()
+        last = len(self.times) == self.updates
+        if last:
+            self.profiler.stop()
+        return last
 
     def rates(self) -> dict[str, float]:
         """Positives a second, and a second of this process's CPU time, which others on the machine
-        disturb less.
+        disturb less; and the share of the time that matrix products and attention take.
         """
-        count = sum(self.counts[self.warm_up :])
-        each = {"second": self.times, "cpu_second": self.cpu}
-        return {per: count / (ends[-1] - ends[self.warm_up - 1]) for per, ends in each.items()}
+        last = self.warm_up + self.steps - 1
+        count = sum(self.counts[self.warm_up : last + 1])
+        seconds, cpu = (ends[last] - ends[self.warm_up - 1] for ends in (self.times, self.cpu))
+        ops = self.profiler.key_averages()
+        products_us = sum(op.self_cpu_time_total for op in ops if op.key in PRODUCTS)
+        share = (products_us / 1e6 / self.profiled) / (seconds / self.steps)
+        return {"second": count / seconds, "cpu_second": count / cpu, "share": share}
 
 
 def made_up() -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +101,7 @@ def rechub(watch: Watch, in_batch: bool, workers: int) -> None:
     from torch_rechub.utils.data import MatchDataGenerator
 
     rows_each = 1 if in_batch else 4
-    x, y = rows_of_positives((watch.warm_up + watch.steps + 2) * POSITIVES, rows_each)
+    x, y = rows_of_positives((watch.updates + 1) * POSITIVES, rows_each)
     user = [
         SparseFeature("user_id", USERS + 1, ID_DIM),
         SequenceFeature("hist", ITEMS + 1, ID_DIM, pooling="mean", shared_with="item_id"),
