@@ -19,6 +19,7 @@ from dssm_core.data.sql import identifier, literal, whole_lines
 from dssm_core.errors import DataError, ServiceError
 from dssm_core.runs.files import scratch
 from dssm_core.runs.memory import planned
+from dssm_core.runs.progress_log import watched
 
 ROW_GROUP_ROWS = 122_880
 UNREADABLE = duckdb.Error  # damage makes DuckDB raise errors of nearly every class
@@ -32,7 +33,7 @@ UNPARSED = "state machine reached an invalid state"  # of DuckDB's CSV reader
 @contextmanager
 def connect(near: Path, resources: Resources) -> Iterator[DuckDBPyConnection]:
     """An in-memory DuckDB that keeps the order of rows and spills into a temporary folder beside
-    `near` when it has used its part of the memory.
+    `near` when it has used its part of the memory. How far a long query is, is logged.
 
     Raises ServiceError when the disk or the memory is full: DuckDB's own error is no OSError.
     """
@@ -40,9 +41,11 @@ def connect(near: Path, resources: Resources) -> Iterator[DuckDBPyConnection]:
         con.execute(f"SET memory_limit = '{planned(resources).duckdb}B'")
         con.execute(f"SET temp_directory = {literal(spill)}")
         con.execute("SET preserve_insertion_order = true")
-        con.execute("SET enable_progress_bar = false")  # it is drawn on stdout
+        con.execute("SET enable_progress_bar = true")  # without it there is no query_progress
+        con.execute("SET enable_progress_bar_print = false")  # on stdout
         try:
-            yield con
+            with watched(con.query_progress, "the current query"):
+                yield con
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
             if isinstance(error, duckdb.OutOfMemoryException) or "write" in str(error):
                 memory = isinstance(error, duckdb.OutOfMemoryException)

@@ -28,6 +28,7 @@ from dssm_core.retrieval.new_users import HOT, HotList, open_hot_list
 from dssm_core.retrieval.requests import Queries, Rules
 from dssm_core.runs.files import scratch
 from dssm_core.runs.layout import ITEM_EMBEDDINGS_FILE, USER_EMBEDDINGS_FILE
+from dssm_core.runs.progress_log import logged
 from dssm_core.runs.run import Run
 
 QUERIES_AT_ONCE = 4096  # 4096 x 200 rows and hits take tens of MB
@@ -204,6 +205,6 @@ def answer(search: Search, queries: Slice, first: int, last: int, k: int) -> Int
 def ask(search: Search, queries: Slice, k: int) -> Ints:
     """The lists [Q, k] of all queries, asked a chunk at a time; see `answer`."""
     lists = np.empty((len(queries.codes), k), dtype=np.int64)
-    for first, last in chunks(len(lists)):
+    for first, last in logged(list(chunks(len(lists))), "asking the queries"):
         lists[first:last] = answer(search, queries, first, last, k)
     return lists

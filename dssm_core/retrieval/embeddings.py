@@ -42,6 +42,7 @@ from dssm_core.runs.layout import (
     table_file,
 )
 from dssm_core.runs.manifest import Outcome
+from dssm_core.runs.progress_log import logged
 from dssm_core.runs.run import Run
 
 ITEMS_PER_BATCH = 8192
@@ -86,7 +87,7 @@ def embed_items(model: TwoTower, prepared: Prepared, config: Config, first: int 
         )
 
     parts = torch.arange(first, len(log.created)).split(ITEMS_PER_BATCH)
-    return torch.cat([embed(part) for part in parts]).numpy()
+    return torch.cat([embed(part) for part in logged(parts, "embedding items")]).numpy()
 
 
 @torch.no_grad()
@@ -100,7 +101,7 @@ def embed_users(model: TwoTower, prepared: Prepared, config: Config) -> Floats:
         return model.users(users_as_of(log, table, codes, as_of, config.features))
 
     parts = torch.arange(len(table.numeric)).split(users_per_batch(config.features))
-    return torch.cat([embed(part) for part in parts]).numpy()
+    return torch.cat([embed(part) for part in logged(parts, "embedding users")]).numpy()
 
 
 def hot_list(log: Interactions, config: Config) -> HotList | None:

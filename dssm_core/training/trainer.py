@@ -28,6 +28,7 @@ from dssm_core.models.two_tower import TwoTower
 from dssm_core.runs.files import write_atomically
 from dssm_core.runs.layout import CHECKPOINT_FILE, HISTORY_FILE, TOWERS_FILE
 from dssm_core.runs.manifest import Outcome
+from dssm_core.runs.progress_log import EVERY_S
 from dssm_core.runs.run import Run
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
 from dssm_core.training.device import check_memory, choose_device, deterministic, device_errors
@@ -44,7 +45,6 @@ log = logging.getLogger(__name__)
 MetricLogger = Callable[[dict[str, float], int], None]  # called with (metrics, step)
 LiveLogger = Callable[[Run], AbstractContextManager[MetricLogger]]
 LOG_EVERY = 20  # steps between logged losses
-PROGRESS_EVERY_S = 10.0  # between two lines about the progress
 LOWER_RATE = "lower train.learning_rate or train.clip_norm"
 
 
@@ -269,9 +269,9 @@ class Trainer:
         log.debug("%s", progress.history[-1])
 
     def _report(self, batches: int) -> None:
-        """Log a line about the progress, at most every PROGRESS_EVERY_S seconds."""
+        """Log a line about the progress, at most every EVERY_S seconds."""
         now = time.monotonic()
-        if now - self.reported_at < PROGRESS_EVERY_S:
+        if now - self.reported_at < EVERY_S:
             return
         self.reported_at = now
         progress = self.progress
