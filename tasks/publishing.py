@@ -19,10 +19,11 @@ def notice_champion() -> dict[str, Any]:
     from dssm_core.registry.versions import CHAMPION, open_model
 
     model = model_name(get_current_context()["params"]["config"])
-    if decision := promotion.notice(model, runs_folder(), datetime.now(UTC)):
-        tell(f"recorded: {decision.line}")
-    aliases = open_model(model, runs_folder()).aliases()
-    return {"model": model, "version": aliases.get(CHAMPION)}
+    decision = promotion.notice(model, runs_folder(), datetime.now(UTC))
+    version = open_model(model, runs_folder()).aliases().get(CHAMPION)
+    champion = f"champion of {model} is v{version}" if version else f"{model} has no champion"
+    tell(f"recorded: {decision.line}" if decision else f"{champion}; no alias was moved by hand")
+    return {"model": model, "version": version}
 
 
 def publish_champion(champion: dict[str, Any]) -> dict[str, Any]:
