@@ -31,6 +31,7 @@ SOURCES = {
     "movielens": "dssm_core.data.sources.movielens:MovieLens",
     "parquet": "dssm_core.data.sources.parquet:Parquet",
     "sequences": "dssm_core.data.sources.sequences:Sequences",
+    "sql": "dssm_core.data.sources.sql_database:SqlDatabase",
     "synthetic": "dssm_core.data.sources.synthetic:Synthetic",
     "tencent": "dssm_core.data.sources.tencent:Tencent",
 }

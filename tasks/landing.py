@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from dssm_core.errors import ConfigError
+from tasks.connections import provide_connection
 from tasks.outcomes import tell
 from tasks.settings import config_file, data_path, days_folder, runs_folder
 
@@ -32,6 +33,7 @@ def land_day() -> dict[str, Any]:
     day = _day(params["day"] or context["dag_run"].partition_key)
     config = read_config(config_file(params["config"]), data_path(params["data"]))
     landing.check_day_is_over(config, day, datetime.now(UTC))
+    provide_connection(config)
     stored, _ = landing.land(config, day, days_folder())
     announced = landing.announced_fingerprint(days_folder(), config.name, day)
     if announced == stored.fingerprint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tasks.connections import provide_connection
 from tasks.outcomes import tell
 from tasks.settings import config_file, data_path, days_folder, refreshed_folder, runs_folder
 
@@ -26,6 +27,7 @@ def refresh_champion() -> dict[str, Any]:
     params = context["params"]
     run = context["dag_run"]
     config = read_config(config_file(params["config"]), data_path(params["data"]))
+    provide_connection(config)
     store = open_model(config.model_name, runs_folder())
     if CHAMPION not in store.aliases():
         raise AirflowSkipException(f"{store.name} has no champion")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from tasks.connections import provide_connection
 from tasks.outcomes import tell
 from tasks.settings import make_run
 
@@ -36,6 +37,8 @@ def run_step(run: str, name: str) -> str:
     from tasks.links import MlflowRunLink, push
 
     opened = open_run(run)
+    if name == "ingest_data":
+        provide_connection(opened.config)
     if page := mlflow_run_url(opened):
         push(page, MlflowRunLink())
     manifest = pipeline.run_step(opened, name)

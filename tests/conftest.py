@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -188,6 +190,9 @@ def daily_config(log: Path, name: str = "daily") -> dict[str, object]:
     )
 
 
+POSTGRES_PASSWORD = "hunter2-of-the-log"
+
+
 @contextmanager
 def running_redis(folder: Path, port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """A Redis server, killed at the end. Skips the test if Redis is not installed.
@@ -221,6 +226,40 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port(0)
     with running_redis(tmp_path_factory.mktemp("redis"), port):
         yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The address of a PostgreSQL server with a password. It runs as the user postgres if the tests
+    run as root, as whom it does not start.
+    """
+    from local.processes import free_port
+
+    programs = [shutil.which("initdb"), *sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))]
+    if not (initdb := programs[-1]):
+        pytest.skip("PostgreSQL is not installed")
+    user = "postgres" if os.getuid() == 0 else None
+    port = free_port(0)
+    with tempfile.TemporaryDirectory(prefix="dssm-postgres-") as name:
+        folder = Path(name)
+        (folder / "password").write_text(POSTGRES_PASSWORD)
+        if user:
+            folder.chmod(0o755)
+            shutil.chown(folder, user)
+        options = {"user": user, "cwd": folder, "stdout": subprocess.DEVNULL}
+        data = str(folder / "data")
+        account = ("-U", "dssm", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}")
+        subprocess.run([initdb, "-D", data, "-N", *account], check=True, **options)
+        command = (Path(initdb).with_name("postgres"), "-D", data, "-p", str(port))
+        settings = ("-c", "unix_socket_directories=", "-c", "fsync=off")
+        process = subprocess.Popen([*command, *settings], stderr=subprocess.DEVNULL, **options)
+        ready = [Path(initdb).with_name("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+        try:
+            wait_until(lambda: subprocess.run(ready).returncode == 0, "PostgreSQL answers")
+            yield f"postgresql://dssm:{POSTGRES_PASSWORD}@127.0.0.1:{port}/postgres"
+        finally:
+            process.send_signal(signal.SIGINT)  # a fast shutdown
+            process.wait()
 
 
 @contextmanager

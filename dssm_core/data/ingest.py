@@ -16,7 +16,7 @@ from dssm_core.config.log_columns import number_columns
 from dssm_core.data.database import UNREADABLE, connect, unreadable, write_table
 from dssm_core.data.histories import write_histories
 from dssm_core.data.sources.canonical import RAW, unparsed_text
-from dssm_core.data.sources.protocol import Source
+from dssm_core.data.sources.protocol import LogTables, Source, Span, TableSource
 from dssm_core.data.sql import identifier
 from dssm_core.data.vectors import vector_files, with_vectors
 from dssm_core.errors import DataError
@@ -69,45 +69,69 @@ def open_source(config: Config) -> Source:
     return source
 
 
-def source_files(run: Run) -> dict[str, Path]:
-    """Each file that the run's source reads, by path relative to `data.source.path`, and each file
-    of vectors, by its path in the config.
+def source_content(run: Run) -> dict[str, Path | str]:
+    """Each file that the run's source reads, by path relative to `data.source.path`, or the content
+    of each table; and each file of vectors, by its path in the config.
     """
-    return open_source(run.config).files() | vector_files(run.config.features.columns)
+    vectors = vector_files(run.config.features.columns)
+    return content_of(open_source(run.config), window_span(run.config)) | vectors
+
+
+def content_of(source: Source, span: Span | None) -> dict[str, Path | str]:
+    """The files of a source, or the content of its tables (see TableSource), by name."""
+    tables = source.content(span) if isinstance(source, TableSource) else {}
+    return {**source.files(), **tables}
+
+
+def read_source(con: DuckDBPyConnection, source: Source, span: Span | None) -> LogTables:
+    """The tables of a source. One whose tables are no files leaves out interactions outside the
+    span.
+    """
+    return source.read_span(con, span) if isinstance(source, TableSource) else source.read(con)
+
+
+def window_span(config: Config) -> Span | None:
+    """The times that the split uses; None if it uses all rows."""
+    window = config.split.window(config.data.zone)
+    return Span(window.start_ms, window.end_ms) if window else None
 
 
 def ingest(run: Run, work: Path) -> Outcome:
     """Write interactions.parquet in time order (file order for ties), and users.parquet,
     items.parquet and histories.parquet if the log has these tables.
 
-    Returns rows: read. Raises DataError when a file is damaged or lacks a mapped column, or when
-    the log is empty.
+    Returns rows: read; info: the versions of the tables that were read, if they have versions.
+    Raises DataError when a file is damaged or lacks a mapped column, or when the log is empty.
     """
     try:
         with connect(work, run.config.resources) as con:
-            read = _ingest(con, run.config, work)
+            outcome = _ingest(con, run.config, work)
     except UNREADABLE as error:
         raise unreadable(error) from error
-    if not read:
-        raise DataError(
-            "the log has no row: check that the files below data.source.path have lines after the"
-            " header"
-        )
-    return Outcome(rows={"read": read})
+    if not outcome.rows["read"]:
+        raise DataError(f"the log has no row: {_where_rows_may_be(open_source(run.config))}")
+    return outcome
 
 
-def _ingest(con: DuckDBPyConnection, config: Config, work: Path) -> int:
+def _where_rows_may_be(source: Source) -> str:
+    if isinstance(source, TableSource):
+        return "check the tables of data.source, and that split has the days of the log"
+    return "check that the files below data.source.path have lines after the header"
+
+
+def _ingest(con: DuckDBPyConnection, config: Config, work: Path) -> Outcome:
     numbers = number_columns(config)
-    tables = open_source(config).read(con)
+    span = window_span(config)
+    tables = read_source(con, open_source(config), span)
     log = work / table_file(INTERACTIONS)
     read = write_table(con, parse_numbers(tables.interactions, numbers), log, TIME)
     if tables.histories is not None:
-        window = config.split.window(config.data.zone)
-        inside = f"{TIME} >= {window.start_ms} AND {TIME} < {window.end_ms}" if window else "true"
+        inside = span.sql if span else "true"
         write_histories(con, tables.histories, work / table_file(HISTORIES), inside)
     sides = {USERS: tables.users, ITEMS: tables.items}
     write_sides(con, config, {name: rows for name, rows in sides.items() if rows is not None}, log)
-    return read
+    info = {"versions": dict(tables.versions)} if tables.versions else {}
+    return Outcome(rows={"read": read}, info=info)
 
 
 def write_sides(

@@ -20,8 +20,9 @@ from dssm_core.columns import HISTORIES, INTERACTIONS, ITEMS, TIME, USERS
 from dssm_core.config import Config, Member
 from dssm_core.data.database import UNREADABLE, connect, one_row, unreadable, write_table
 from dssm_core.data.histories import write_histories
-from dssm_core.data.ingest import open_source
+from dssm_core.data.ingest import open_source, read_source
 from dssm_core.data.log_days import log_days
+from dssm_core.data.sources.protocol import Span, TableSource
 from dssm_core.data.splits.days import Days, day_start_ms
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.runs.files import digest, disk_errors, sha256, write_atomically
@@ -39,7 +40,8 @@ class LandedDay(BaseModel):
     """A stored day.
 
     key: name of its folder. files: SHA-256 of each file. rows: read = landed + other_days +
-    without_time. timezone: time zone in which the day begins and ends.
+    without_time. timezone: time zone in which the day begins and ends. versions: the version of
+    each table that was read, if tables of the source have versions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,6 +50,7 @@ class LandedDay(BaseModel):
     files: dict[str, str]
     rows: dict[str, int]
     timezone: str
+    versions: dict[str, str] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -72,7 +75,7 @@ def land(config: Config, day: date, days: Path) -> tuple[LandedDay, bool]:
     with disk_errors(folder):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-    rows, days_read = _read(config, day, part)
+    rows, versions, days_read = _read(config, day, part)
     if not rows["landed"]:
         shutil.rmtree(part)
         raise DataError(
@@ -87,6 +90,7 @@ def land(config: Config, day: date, days: Path) -> tuple[LandedDay, bool]:
         files=files,
         rows=rows,
         timezone=config.data.timezone,
+        versions=versions,
     )
     _publish(part, folder, stored)
     changed = before is None or (before.fingerprint, before.timezone) != (
@@ -168,27 +172,32 @@ def windows_containing(day: date, split: Days) -> list[date]:
     return [last - timedelta(days=back) for back in range(len(split.days) - 1, -1, -1)]
 
 
-def _read(config: Config, day: date, part: Path) -> tuple[dict[str, int], str]:
+def _read(config: Config, day: date, part: Path) -> tuple[dict[str, int], dict[str, str], str]:
     """Write the tables of a day into the folder `part`. Returns the number of rows of each sort,
-    and the days that the log has if none is of the day.
+    the versions of the tables, and the days that the log has if none is of the day.
     """
     zone = config.data.zone
-    start = day_start_ms(day, zone)
-    end = day_start_ms(day + timedelta(days=1), zone)
+    span = Span(day_start_ms(day, zone), day_start_ms(day + timedelta(days=1), zone))
     try:
         with connect(part, config.resources) as con:
-            tables = open_source(config).read(con)
+            tables = read_source(con, open_source(config), span)
             for name, table in ((USERS, tables.users), (ITEMS, tables.items)):
                 if table is not None:
                     write_table(con, table, part / table_file(name))
             tables.interactions.create_view("log")
-            inside = f"{TIME} >= {start} AND {TIME} < {end}"
             if tables.histories is not None:
-                write_histories(con, tables.histories, part / table_file(HISTORIES), inside)
-            rows = _write_day(con, inside, part)
-            return rows, "" if rows["landed"] else log_days(con, config)
+                write_histories(con, tables.histories, part / table_file(HISTORIES), span.sql)
+            rows = _write_day(con, span.sql, part)
+            return rows, dict(tables.versions), "" if rows["landed"] else _days_read(con, config)
     except UNREADABLE as error:
         raise unreadable(error) from error
+
+
+def _days_read(con: DuckDBPyConnection, config: Config) -> str:
+    """The days that view `log` has, as a sentence for errors."""
+    if isinstance(open_source(config), TableSource):
+        return "rows of other days were not asked for"
+    return log_days(con, config)
 
 
 def _write_day(con: DuckDBPyConnection, condition: str, part: Path) -> dict[str, int]:

@@ -14,7 +14,7 @@ from dssm_core.columns import DAY_MS, INTERACTIONS, TIME
 from dssm_core.config import Config
 from dssm_core.data.database import one_row
 from dssm_core.data.sources.canonical import RAW, time_ms
-from dssm_core.data.sources.files import FileTable
+from dssm_core.data.sources.mapped import MappedTable
 from dssm_core.data.splits.days import Days
 from dssm_core.data.sql import identifier
 
@@ -53,10 +53,10 @@ def _better_unit(con: DuckDBPyConnection, config: Config) -> tuple[str, int, int
     and the last of them in ms. None if they are there as they are read, or by no other unit.
     """
     settings = config.data.source.settings.get(INTERACTIONS)
-    if not isinstance(settings, Mapping) or "files" not in settings:
+    if not isinstance(settings, Mapping):
         return None
-    spec = FileTable.model_validate(
-        {key: settings[key] for key in FileTable.model_fields if key in settings}
+    spec = MappedTable.model_validate(
+        {key: settings[key] for key in MappedTable.model_fields if key in settings}
     )
     low, high = PLAUSIBLE
     for unit, value in {None: TIME, **_readings(con, spec)}.items():
@@ -69,7 +69,7 @@ def _better_unit(con: DuckDBPyConnection, config: Config) -> tuple[str, int, int
     return None
 
 
-def _readings(con: DuckDBPyConnection, spec: FileTable) -> dict[str | None, str]:
+def _readings(con: DuckDBPyConnection, spec: MappedTable) -> dict[str | None, str]:
     """SQL of the times of view `log` in ms as each other unit reads them, by unit."""
     name = RAW + TIME
     raw = identifier(name) if name in con.table("log").columns else "CAST(NULL AS VARCHAR)"
@@ -80,5 +80,5 @@ def _readings(con: DuckDBPyConnection, spec: FileTable) -> dict[str | None, str]
     readings: dict[str | None, str] = {
         other: f"({number}) * {factor}" for other, factor in MS.items() if other != unit
     }
-    iso = FileTable(files="*", time_unit="iso", timezone=spec.timezone)
+    iso = MappedTable(time_unit="iso", timezone=spec.timezone)
     return readings | ({} if unit == "iso" else {"iso": time_ms(raw, "VARCHAR", iso)})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from duckdb import DuckDBPyConnection
 
 from dssm_core.columns import ITEM, LABEL, TIME, USER
-from dssm_core.data.sources.files import ROW_UNIT
+from dssm_core.data.sources.mapped import ROW_UNIT
 from dssm_core.errors import DataError, shown
 from dssm_core.inspection.cells import with_item_rows
 from dssm_core.inspection.files import FileGroup

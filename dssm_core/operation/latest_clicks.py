@@ -21,10 +21,17 @@ from dssm_core.config.log_columns import number_columns
 from dssm_core.data.database import UNREADABLE, connect, one_row, unreadable, write_table
 from dssm_core.data.frames import valid_rows
 from dssm_core.data.histories import write_histories
-from dssm_core.data.ingest import open_source, parse_numbers, read_ingested, write_sides
+from dssm_core.data.ingest import (
+    content_of,
+    open_source,
+    parse_numbers,
+    read_ingested,
+    read_source,
+    write_sides,
+)
 from dssm_core.data.landing import find_day
 from dssm_core.data.sources.canonical import KEYS, RAW, TIMES
-from dssm_core.data.sources.protocol import Source
+from dssm_core.data.sources.protocol import Source, Span
 from dssm_core.data.split import clean
 from dssm_core.data.splits.days import day_start_ms
 from dssm_core.data.splits.protocol import CLEAN, POSITIVE, Window
@@ -32,8 +39,8 @@ from dssm_core.data.sql import identifier, numbered_rows
 from dssm_core.errors import DataError, shown
 from dssm_core.families import SOURCES
 from dssm_core.retrieval.latest_tables import LatestTables
-from dssm_core.runs.files import sha256
 from dssm_core.runs.layout import table_file
+from dssm_core.runs.step_key import hash_of
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +70,15 @@ def origins(config: Config, start_ms: int, end_ms: int, days: Path | None) -> li
         result.append(_landed_origin(days / config.name, keys, landed))
     if rest := [spans[day] for day in spans if day not in keys]:
         source = open_source(config)
-        hashes = {name: sha256(file) for name, file in source.files().items()}
+        content = content_of(source, _span(rest, start_ms, end_ms))
+        hashes = {name: hash_of(held) for name, held in content.items()}
         result.append(Origin(source, rest, {"files": hashes}))
     return result
+
+
+def _span(spans: list[tuple[int, int]], start_ms: int, end_ms: int) -> Span:
+    """From the first to the last time of some days that is in [start, end)."""
+    return Span(max(start_ms, spans[0][0]), min(end_ms, spans[-1][1]))
 
 
 def _day_spans(config: Config, start_ms: int, end_ms: int) -> dict[date, tuple[int, int]]:
@@ -143,7 +156,7 @@ def _ingest(
     prior: list[str] = []
     newest: dict[str, DuckDBPyRelation] = {}
     for nth, origin in enumerate(sources):
-        tables = origin.source.read(con)
+        tables = read_source(con, origin.source, _span(origin.spans, start_ms, end_ms))
         inside = " OR ".join(
             f"({TIME} >= {max(start, start_ms)} AND {TIME} < {min(end, end_ms)})"
             for start, end in origin.spans

@@ -20,7 +20,7 @@ DATA_DOCS = "data_docs/"
 
 def step_key(run: Run, step: Step) -> str:
     """Hash of the code that a step reaches, the settings that it reads, the content of its inputs,
-    and the files that it reads from outside the run.
+    and what it reads from outside the run.
 
     A step that cannot be reused depends on all settings.
     """
@@ -32,24 +32,31 @@ def step_key(run: Run, step: Step) -> str:
             "code": step_code_version(step),
             "settings": read if step.reusable else settings,
             "inputs": {name: _content(run.need(name)) for name in step.needs},
-            "outside": outside_files(run, step),
+            "outside": outside_content(run, step),
         }
     )
 
 
 def step_code_version(step: Step) -> str:
     """The version of the code that decides a step's numbers: not that of `step.passes`, nor that of
-    `step.outside`, whose files are hashed themselves.
+    `step.outside`, which says what identifies the content.
     """
     return code_version(step.function)
 
 
-def outside_files(run: Run, step: Step) -> dict[str, str]:
-    """SHA-256 of each file that a step reads from outside the run, by name."""
+def outside_content(run: Run, step: Step) -> dict[str, str]:
+    """What a step reads from outside the run, by name: the SHA-256 of a file, or the text that
+    identifies the content of what is no file.
+    """
     if step.outside is None:
         return {}
-    files: dict[str, Path] = named(step.outside)(run)
-    return {name: sha256(file) for name, file in files.items()}
+    found: dict[str, Path | str] = named(step.outside)(run)
+    return {name: hash_of(content) for name, content in found.items()}
+
+
+def hash_of(content: Path | str) -> str:
+    """The SHA-256 of a file; a text is returned as it is."""
+    return sha256(content) if isinstance(content, Path) else content
 
 
 def _setting(settings: Any, name: str) -> Any:

@@ -19,8 +19,8 @@ class Step:
     argument. What they do changes none of the step's numbers.
     reusable: whether the output of another run of the same dataset and day may be reused; False if
     the step also changes something outside the run's folder.
-    outside: `module:name`, called as `outside(run)`, returns the files that the step reads from
-    outside the run, by name.
+    outside: `module:name`, called as `outside(run)`, returns what the step reads from outside the
+    run, by name: a file, or a text that identifies the content.
     """
 
     name: str
@@ -48,7 +48,7 @@ STEPS = {
                 "split.train_days",
                 "split.test_days",
             ),
-            outside="dssm_core.data.ingest:source_files",
+            outside="dssm_core.data.ingest:source_content",
         ),
         Step(
             "validate_data",

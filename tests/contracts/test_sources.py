@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
@@ -18,6 +21,14 @@ from dssm_core.errors import DataError
 from dssm_core.families import SOURCES
 
 T0 = 1_507_000_000_000
+ADDRESS = "DSSM_TEST_DATABASE"
+IN_FILES = sorted(set(SOURCES) - {"sql", "synthetic"})
+
+
+@pytest.fixture(autouse=True)
+def no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable with the address of a database is as before after each test."""
+    monkeypatch.setenv(ADDRESS, "")
 
 
 def _delimited(folder: Path) -> dict[str, object]:
@@ -77,6 +88,16 @@ def _sequences(folder: Path) -> dict[str, object]:
     return {"path": str(folder), "lines": "*.txt"}
 
 
+def _sql(folder: Path) -> dict[str, object]:
+    pytest.importorskip("adbc_driver_sqlite")
+    with closing(sqlite3.connect(folder / "log.db")) as con:
+        con.execute(f"CREATE TABLE clicks ({USER}, {ITEM}, {TIME})")
+        con.executemany("INSERT INTO clicks VALUES (?, ?, ?)", [(1, "x", T0), (2, "y", T0 + 5)])
+        con.commit()
+    os.environ[ADDRESS] = f"sqlite:///{folder / 'log.db'}"
+    return {"connection": ADDRESS, "interactions": {"query": "SELECT * FROM clicks"}}
+
+
 def _synthetic(folder: Path) -> dict[str, object]:
     return {"users": 20, "items": 30, "clicks": 200, "days": 2}
 
@@ -96,6 +117,7 @@ MAKERS = {
     "movielens": _movielens,
     "parquet": _parquet,
     "sequences": _sequences,
+    "sql": _sql,
     "synthetic": _synthetic,
     "tencent": _tencent,
 }
@@ -134,7 +156,7 @@ def test_source_keeps_the_protocol(kind: str, tmp_path: Path) -> None:
                 )
 
 
-@pytest.mark.parametrize("kind", sorted(set(SOURCES) - {"synthetic"}))
+@pytest.mark.parametrize("kind", IN_FILES)
 def test_source_names_the_folder_without_files(kind: str, tmp_path: Path) -> None:
     settings = MAKERS[kind](tmp_path)
     for file in tmp_path.rglob("*.*"):

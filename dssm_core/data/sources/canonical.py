@@ -22,8 +22,8 @@ from dssm_core.columns import (
     USERS,
 )
 from dssm_core.data.sources.explode import exploded
-from dssm_core.data.sources.files import ROW_UNIT, FileTable
 from dssm_core.data.sources.ids import id_text
+from dssm_core.data.sources.mapped import ROW_UNIT, MappedTable
 from dssm_core.data.sources.prior import prior_sql
 from dssm_core.data.sources.sessions import SESSION, impression_sql, user_sql
 from dssm_core.data.sql import folded, identifier, literal
@@ -47,7 +47,7 @@ _PER_MS = {"ms": "", "us": " // 1000", "ns": " // 1000000"}
 
 
 def to_canonical(
-    raw: DuckDBPyRelation, table: str, spec: FileTable, where: str, file: int = 0
+    raw: DuckDBPyRelation, table: str, spec: MappedTable, where: str, file: int = 0
 ) -> DuckDBPyRelation:
     """The columns of a file under canonical names, ids as text, times as int64 ms UTC, each with a
     column `<name>_raw` for the text of cells that are no time. With `history`, HISTORY is the list
@@ -97,7 +97,7 @@ def to_canonical(
 
 
 def _mapping(
-    types: Mapping[str, str], table: str, spec: FileTable, where: str
+    types: Mapping[str, str], table: str, spec: MappedTable, where: str
 ) -> dict[str, tuple[str, ...]]:
     """Canonical name → columns of the file: the keys first, then the other mapped columns, then the
     rest of the file's columns under their own names. The parts of an id are in the rest too. The
@@ -146,7 +146,7 @@ def _refuse_times(
 
 
 def _time_of_row(
-    names: Mapping[str, tuple[str, ...]], types: Mapping[str, str], spec: FileTable
+    names: Mapping[str, tuple[str, ...]], types: Mapping[str, str], spec: MappedTable
 ) -> str:
     """SQL: the time of a row in ms, NULL if rows have no times."""
     if not names[TIME]:
@@ -201,7 +201,7 @@ def _missing_column(name: str, column: str, table: str, where: str, columns: lis
     return f"{where} has no column {column!r}, which {table}.columns maps to {name!r}: {hint}"
 
 
-def time_ms(source: str, kind: str, spec: FileTable) -> str:
+def time_ms(source: str, kind: str, spec: MappedTable) -> str:
     """SQL: a time as int64 ms UTC, NULL where it cannot be parsed or is not in the years 1 to 9999.
     Columns of a timestamp type ignore the unit and the format.
     """
@@ -209,7 +209,7 @@ def time_ms(source: str, kind: str, spec: FileTable) -> str:
     return f"CASE WHEN {value} >= {YEAR_1_MS} AND {value} < {YEAR_10000_MS} THEN {value} END"
 
 
-def _time_ms(source: str, kind: str, spec: FileTable) -> str:
+def _time_ms(source: str, kind: str, spec: MappedTable) -> str:
     zone = literal(spec.timezone)
     if kind == "TIMESTAMP WITH TIME ZONE":
         return f"epoch_ms({source})"

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from dssm_core.columns import INTERACTIONS, ITEM, ITEMS, USER, USERS
 from dssm_core.data.sources.canonical import check_distinct, to_canonical
-from dssm_core.data.sources.files import WITH_IDS, FileTable, find_files, named_files, table_files
+from dssm_core.data.sources.files import FileTable, find_files, named_files, table_files
+from dssm_core.data.sources.mapped import WITH_IDS
 from dssm_core.data.sources.protocol import LogTables
 from dssm_core.data.sources.sessions import session_sql
 from dssm_core.data.sql import file_literal, identifier, literal

@@ -6,9 +6,10 @@ that break a rule.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
@@ -29,12 +30,14 @@ class LogTables:
     created_at, available_from and available_until (int64, ms UTC).
     A time that cannot be parsed is NULL, and its text is in `<column>_raw`, so that the quarantine
     shows it.
+    versions: the version of each table that was read, empty where tables have no versions.
     """
 
     interactions: DuckDBPyRelation
     users: DuckDBPyRelation | None = None
     items: DuckDBPyRelation | None = None
     histories: DuckDBPyRelation | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -42,12 +45,31 @@ class LogTables:
         interactions: DuckDBPyRelation,
         users: DuckDBPyRelation | None,
         items: DuckDBPyRelation | None,
+        versions: Mapping[str, str] | None = None,
     ) -> Self:
         """The tables of a log whose interactions may have the column HISTORY."""
+        known = versions or {}
         if HISTORY not in interactions.columns:
-            return cls(interactions, users, items)
+            return cls(interactions, users, items, versions=known)
         histories = interactions.project(f"{USER}, {TIME}, {HISTORY}")
-        return cls(interactions.project(f"* EXCLUDE {HISTORY}"), users, items, histories)
+        return cls(interactions.project(f"* EXCLUDE {HISTORY}"), users, items, histories, known)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Times in ms UTC: [start, end)."""
+
+    start_ms: int
+    end_ms: int
+
+    @property
+    def sql(self) -> str:
+        """SQL: whether the time of a canonical row is in the span; NULL if it has none."""
+        return self.around(TIME)
+
+    def around(self, time: str) -> str:
+        """SQL: whether a time in ms is in the span; NULL if it is."""
+        return f"({time} >= {self.start_ms} AND {time} < {self.end_ms})"
 
 
 class Source(Protocol):
@@ -69,5 +91,24 @@ class Source(Protocol):
     def read(self, con: DuckDBPyConnection) -> LogTables:
         """The tables of the log, evaluated lazily, rows in file order. Raises DataError when a file
         lacks a column.
+        """
+        ...
+
+
+@runtime_checkable
+class TableSource(Source, Protocol):
+    """A source of tables that are no files, such as those of a database. It is asked for a span of
+    time, so that a day does not read the whole log. `files` is empty.
+    """
+
+    def content(self, span: Span | None) -> dict[str, str]:
+        """A text for each table that differs if its rows differ: a version, or a hash of what
+        `read_span` would read.
+        """
+        ...
+
+    def read_span(self, con: DuckDBPyConnection, span: Span | None) -> LogTables:
+        """As `read`, without the interactions outside the span; those without a readable time are
+        kept. Raises ServiceError if the source cannot be reached, ConfigError if it refuses.
         """
         ...

@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict
 from dssm_core.columns import INTERACTIONS, ITEM, ITEMS, LABEL, ROW, TIME, USER, USERS
 from dssm_core.data.sources.canonical import to_canonical
 from dssm_core.data.sources.delimited import TextTable, read_raw_text, read_text
-from dssm_core.data.sources.files import FileTable, Pattern, find_files
+from dssm_core.data.sources.files import Pattern, find_files
 from dssm_core.data.sources.ids import id_text
+from dssm_core.data.sources.mapped import MappedTable
 from dssm_core.data.sources.protocol import LogTables
 from dssm_core.data.sql import identifier, literal, whole_lines
 
@@ -93,7 +94,7 @@ def _shown(
     raw = read_raw_text(con, files, TextTable(files="*")).project(
         f"*, row_number() OVER () - 1 AS {ROW}"
     )
-    spec = FileTable(files="*", columns={**columns})
+    spec = MappedTable(columns={**columns})
     rows = to_canonical(raw, INTERACTIONS, spec, repr(next(iter(files))))
     return rows.project(
         f"* REPLACE (CASE trim({LABEL}) WHEN '-1' THEN '0' ELSE {LABEL} END AS {LABEL})"

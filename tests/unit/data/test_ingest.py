@@ -15,7 +15,7 @@ from dssm_core.data.database import connect, write_parquet
 from dssm_core.data.ingest import ingest, open_source
 from dssm_core.errors import DataError, ServiceError
 from dssm_core.runs.run import Run, create_run
-from dssm_core.runs.step_key import outside_files
+from dssm_core.runs.step_key import outside_content
 from dssm_core.runs.table import STEPS
 
 
@@ -141,10 +141,10 @@ def test_no_rows(tmp_path: Path, content: str, message: str) -> None:
 def test_source_files_are_what_is_hashed(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\n1,2,3\n")
     run = run_on(tmp_path)
-    before = outside_files(run, STEPS["ingest_data"])
+    before = outside_content(run, STEPS["ingest_data"])
     assert list(before) == list(open_source(run.config).files()) == ["a.csv"]
     (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\n1,2,4\n")
-    assert outside_files(run, STEPS["ingest_data"]) != before
+    assert outside_content(run, STEPS["ingest_data"]) != before
 
 
 def test_a_full_disk_is_worth_a_retry_once_there_is_space(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from dssm_core.cli.main import main
 from dssm_core.config import parse_config
 from dssm_core.data import landing
-from dssm_core.data.ingest import ingest, source_files
+from dssm_core.data.ingest import ingest, source_content
 from dssm_core.errors import ConfigError, DataError
 from dssm_core.runs.run import create_run
 from tests.conftest import small_config
@@ -155,7 +155,7 @@ def test_a_window_reads_its_days_and_no_more(log, tmp_path):
         "d",
         "e",
     ]
-    assert list(source_files(run)) == [
+    assert list(source_content(run)) == [
         f"{day}/{key}/interactions.parquet" for day, key in run.config.data.source.days.items()
     ]
 
