@@ -1,6 +1,4 @@
-"""The connection of a source of kind sql is looked up where Airflow keeps it, in the step that reads
-the log only.
-"""
+"""The connection that a source of kind sql names is looked up where Airflow keeps it."""
 
 from __future__ import annotations
 
