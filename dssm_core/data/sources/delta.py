@@ -169,8 +169,8 @@ def _failures(path: str) -> Iterator[None]:
 
 def _unreachable(path: str, why: str) -> ServiceError:
     return ServiceError(
-        f"the Delta tables in {path!r} cannot be reached: {_line(why)}. Check the store and its keys"
-        " in the environment, then retry"
+        f"the Delta tables in {path!r} cannot be reached: {_line(why)}. Check the store and its"
+        " keys in the environment, then retry"
     )
 
 
