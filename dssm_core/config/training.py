@@ -73,6 +73,13 @@ class Train(Section):
     part is the history (none of it if features.history.length is 0)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; `auto` takes a GPU if there is one."""
+    processes: Annotated[int, Field(ge=1)] = 1
+    """Number of processes that train together, each with its part of every batch, and on a GPU of
+    its own if there are GPUs. An update is that of one process up to rounding, except for
+    dropout."""
+    rank_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds that one of several processes waits for another one before all are restarted from the
+    checkpoint."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the towers' layers; `auto` takes bf16 on a GPU, else fp32."""
     deterministic: bool = True
@@ -112,6 +119,16 @@ class Train(Section):
             raise ValueError(
                 f"train.max_epochs is {self.max_epochs}, below train.epochs ({self.epochs}): raise"
                 " it, or set it to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_processes(self) -> Self:
+        if self.processes > self.batch_size:
+            raise ValueError(
+                f"train.processes is {self.processes}, above train.batch_size ({self.batch_size}):"
+                " each process takes a part of every batch, so raise train.batch_size or lower"
+                " train.processes"
             )
         return self
 

@@ -75,7 +75,7 @@ STEPS = {
         ),
         Step(
             "train_towers",
-            "dssm_core.training.trainer:train_towers",
+            "dssm_core.training.train_towers:train_towers",
             "train both towers, early-stop on recall",
             (
                 "seed",

@@ -138,6 +138,7 @@ def _batch(config: Config, prepared: Prepared) -> list[MemoryPart]:
     own = any(sampler.own for sampler in samplers)
     drawn = [events if sampler.from_batch else config.train.negatives for sampler in samplers]
     candidates = prepared.schema.items if loss.whole_catalogue else sum(drawn)
+    events = -(-events // config.train.processes)  # each process has its part
     logits = events * candidates
     vectors = events + candidates
     held = min(logits, LOGITS_AT_ONCE["cuda"]) if not own and _in_chunks(loss) else 3 * logits

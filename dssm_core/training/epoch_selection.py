@@ -23,6 +23,7 @@ from dssm_core.features.ragged import ranges
 from dssm_core.metrics import METRICS, Relevant
 from dssm_core.models.two_tower import TwoTower
 from dssm_core.training.logits import similarity
+from dssm_core.training.ranks import ALONE, Ranks
 
 MAX_QUERIES = 20_000  # an evenly spaced sample is enough to choose an epoch
 QUERIES_PER_BATCH = 1024
@@ -110,18 +111,25 @@ class HeldOutQueries:
         return known[1:].nonzero().squeeze(1) + 1
 
     @torch.no_grad()
-    def score(self, model: TwoTower, prepared: Prepared) -> float:
-        """The mean of the metric over the queries; NaN if the item vectors are not finite."""
+    def score(self, model: TwoTower, prepared: Prepared, ranks: Ranks = ALONE) -> float:
+        """The mean of the metric over the queries; NaN if the item vectors are not finite.
+
+        Each rank embeds and searches for its part of the items and users; all return the same.
+        """
+        own = ranks.own_rows(self.items)
         inputs = item_inputs(
-            self.known, prepared.items, self.items, self.as_of, self.features, prepared.scale
+            self.known, prepared.items, own, self.as_of, self.features, prepared.scale
         )
-        vectors = model.items(inputs)
+        vectors = ranks.gather(model.items(inputs), len(self.items))
         if not vectors.isfinite().all():
             return math.nan
-        users = self.users.split(QUERIES_PER_BATCH)
-        contexts = repeat(None) if self.own is None else self.own.split(QUERIES_PER_BATCH)
+        users = ranks.own_rows(self.users).split(QUERIES_PER_BATCH)
+        contexts = repeat(None)
+        if self.own is not None:
+            contexts = ranks.own_rows(self.own).split(QUERIES_PER_BATCH)
         parts = zip(users, contexts, strict=False)
         top = torch.cat([self._top_rows(model, prepared, of, vectors, own) for of, own in parts])
+        top = ranks.gather(top, len(self.users))
         hits = self.relevant.hits(top.cpu().numpy()[self.user_of])
         values = METRICS[self.metric](hits, self.relevant.counts, self.k)
         return float(np.average(values, weights=self.weight))

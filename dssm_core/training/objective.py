@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +24,7 @@ from dssm_core.sampling.samplers.protocol import Sampler, Tables, side_by_side
 from dssm_core.training.batches import Batch, examples
 from dssm_core.training.epoch_order import Rows, sampled
 from dssm_core.training.logits import Availability, BatchVectors
+from dssm_core.training.ranks import ALONE, Part, Ranks
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,17 @@ class Objective:
     """The loss of a batch, from the interactions and sampler tables of one phase of training.
 
     log: the phase's interactions, on the device. samples: the folder that `sample_negatives` wrote.
+    ranks: this process among those that train.
     """
 
     def __init__(
-        self, config: Config, prepared: Prepared, log: Interactions, samples: Path, phase: str
+        self,
+        config: Config,
+        prepared: Prepared,
+        log: Interactions,
+        samples: Path,
+        phase: str,
+        ranks: Ranks = ALONE,
     ) -> None:
         device = log.user.device
         self.config = config
@@ -74,6 +82,7 @@ class Objective:
         self.examples = examples(config, log, prepared.users, self.times)
         self.loss = families.build(LOSSES, config.loss)
         self.samplers = samplers_of(config)
+        self.ranks = ranks
         self.padded = shapes.fixed(device) and self.fixed_shapes
         self.masked = self.padded or log.weighted  # whether events of item 0 do not count
         self.tables: dict[str, Tables] = {}
@@ -91,7 +100,7 @@ class Objective:
         """The classes of the parts whose shapes depend on values. Their docstrings say why."""
         kinds = [self.config.tower, self.config.item_tower or self.config.tower]
         towers = [families.build(TOWERS, kind) for kind in kinds]
-        parts = [*towers, self.loss, *self.samplers.values(), self.examples]
+        parts = [*towers, self.loss, *self.samplers.values(), self.examples, self.ranks]
         return sorted({type(part).__name__ for part in parts if not part.fixed_shapes})
 
     def batches(self, seed: int, epoch: int = 0) -> list[Rows]:
@@ -108,29 +117,43 @@ class Objective:
         return self.examples.batches(train.batch_size, seed, self.padded, part)
 
     def __call__(self, model: TwoTower, rows: Rows, generator: torch.Generator) -> Tensor:
-        """The loss of the batch at `rows`. → []."""
+        """The loss of the batch at `rows`, or what this rank adds to it. → []."""
         batch = self.examples.take(rows, generator)
         candidates = self._candidates(batch.bucket, batch.events, generator)
-        compared = self._compare(model, batch, candidates, generator)
+        part = self.ranks.part(batch)
+        compared = self._compare(model, batch, part, candidates, generator)
         fused = self.loss.fused(compared) if compared.candidate_items.dim() == 1 else None
-        return cast(Tensor, self.loss(compared.logits) if fused is None else fused)
+        loss = self.loss(compared.logits) if fused is None else fused
+        return cast(Tensor, loss * part.share)
 
     def _compare(
-        self, model: TwoTower, batch: Batch, candidates: Candidates, generator: torch.Generator
+        self,
+        model: TwoTower,
+        whole: Batch,
+        part: Part,
+        candidates: Candidates,
+        generator: torch.Generator,
     ) -> BatchVectors:
-        """Embed each event's user, its own item and the candidates; each distinct item once.
+        """Embed the part's users, and the items and candidates of the whole batch; each distinct
+        item once.
 
         Of candidates that each event has for itself, most occur several times in a batch. Scores of
         the distinct ones, [n, d], are then far fewer numbers than vectors of all, [n, C, D].
         """
+        batch = part.batch
         events = batch.events
         if batch.positions is None:
             users = model.users(batch.inputs)
         else:
             users = model.users(batch.inputs, True).flatten(0, 1)[batch.positions]
-        codes = torch.cat([events.item, candidates.items.flatten()])
+        codes = torch.cat([whole.events.item, candidates.items.flatten()])
         vectors, row = self._embed_items(model, codes, batch.bucket, generator)
-        own, candidate, place = _of_events(vectors, row, candidates.items)
+        own_row, candidate_row = row.tensor_split([len(whole.events.item)])
+        candidate_row = candidate_row.view_as(candidates.items)
+        if candidates.items.dim() == 2:
+            candidate_row = candidate_row[part.at]
+            candidates = replace(candidates, items=candidates.items[part.at])
+        own, candidate, place = _of_events(vectors, own_row[part.at], candidate_row)
         temperature = model.temperature
         return BatchVectors(
             user=users,
@@ -177,12 +200,14 @@ class Objective:
         items, row = shapes.distinct(codes, len(self.log.created))
         as_of = self.times[bucket]
         features = self.config.features
-        inputs = item_inputs(self.log, self.items, items, as_of, features, self.scale)
+        own = self.ranks.own_rows(items)
+        inputs = item_inputs(self.log, self.items, own, as_of, features, self.scale)
         dropout = self.config.train.id_dropout
         if dropout:
             noise = torch.rand(items.shape, generator=generator, device=items.device)
-            inputs = inputs._replace(item=torch.where(noise >= dropout, items, 0))
-        return model.items(inputs).float(), row
+            shown = torch.where(noise >= dropout, items, 0)
+            inputs = inputs._replace(item=self.ranks.own_rows(shown))
+        return self.ranks.gather(model.items(inputs).float(), len(items)), row
 
     def _candidates(self, bucket: Tensor, events: Events, generator: torch.Generator) -> Candidates:
         """Draw the candidates of a batch from all samplers; without samplers, all items."""
@@ -209,18 +234,18 @@ class Objective:
 
 
 def _of_events(
-    vectors: Tensor, row: Tensor, candidates: Tensor
+    vectors: Tensor, own_row: Tensor, candidate_row: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The `own`, `candidate` and `place` of BatchVectors. vectors: [d, D], of distinct items; row:
-    those of the n events' items, then those of the candidates, [C] or [n, C].
+    """The `own`, `candidate` and `place` of BatchVectors. vectors: [d, D], of distinct items;
+    own_row: [n], those of the events' items; candidate_row: [C] or [n, C], those of candidates.
 
     If each event has its own candidates, their vectors [n, C, D] are made only if they are fewer
     numbers than the scores of all distinct items, [n, d].
     """
-    n = len(row) - candidates.numel()
-    if candidates.dim() == 2 and len(vectors) <= candidates.shape[1] * vectors.shape[1]:
-        own = vectors.index_select(0, row[:n])
-        return own, vectors, row[n:].view(candidates.shape)
+    shape = candidate_row.shape
+    if len(shape) == 2 and len(vectors) <= shape[1] * vectors.shape[1]:
+        return vectors.index_select(0, own_row), vectors, candidate_row
     # index_select: its gradient is summed in a fixed order, and here in full precision.
-    own, others = vectors.index_select(0, row).split([n, candidates.numel()])
-    return own, others.view(*candidates.shape, -1), None
+    row = torch.cat([own_row, candidate_row.flatten()])
+    own, others = vectors.index_select(0, row).split([len(own_row), candidate_row.numel()])
+    return own, others.view(*shape, -1), None

@@ -1,16 +1,14 @@
-"""The step `train_towers`: choose the number of epochs on the last days of the train window, then
-train on the whole window for that many epochs.
+"""The training loop: choose the number of epochs on the last days of the train window, then train
+on the whole window for that many epochs.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,71 +19,26 @@ from torch import Tensor
 
 from dssm_core.config import Config
 from dssm_core.errors import ConfigError
-from dssm_core.features.dataset import Prepared, load_prepared, selection_log
+from dssm_core.features.dataset import Prepared, selection_log
 from dssm_core.features.interactions import Interactions
-from dssm_core.features.tensors import save_tensors
 from dssm_core.models.two_tower import TwoTower
-from dssm_core.runs.files import write_atomically
-from dssm_core.runs.layout import CHECKPOINT_FILE, HISTORY_FILE, TOWERS_FILE
-from dssm_core.runs.manifest import Outcome
 from dssm_core.runs.progress_log import EVERY_S
-from dssm_core.runs.run import Run
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
-from dssm_core.training.device import check_memory, choose_device, deterministic, device_errors
+from dssm_core.training.device import check_memory, deterministic, device_errors
 from dssm_core.training.epoch_selection import HeldOutQueries
-from dssm_core.training.notes import no_events, warn, weights_of
+from dssm_core.training.notes import no_events
 from dssm_core.training.objective import Objective
 from dssm_core.training.optimizers import horizon, learning_rate, make_optimizers
 from dssm_core.training.progress import Progress
-from dssm_core.training.start import Start, open_start
+from dssm_core.training.ranks import ALONE, Ranks
+from dssm_core.training.start import Start
 from dssm_core.training.update import Update
 
 log = logging.getLogger(__name__)
 
 MetricLogger = Callable[[dict[str, float], int], None]  # called with (metrics, step)
-LiveLogger = Callable[[Run], AbstractContextManager[MetricLogger]]
 LOG_EVERY = 20  # steps between logged losses
 LOWER_RATE = "lower train.learning_rate or train.clip_norm"
-
-
-def train_towers(run: Run, work: Path, live_logger: LiveLogger) -> Outcome:
-    """Step function. Write towers.safetensors and history.jsonl.
-
-    A training that was killed continues from the checkpoint in `work`.
-
-    live_logger: a context, whose value is called with (metrics, step) during training.
-    """
-    samples = run.step("sample_negatives")
-    device = choose_device(run.config.train.device)
-    checkpoint = work / CHECKPOINT_FILE
-    prepared = load_prepared(samples)
-    start = open_start(run)
-    if start:
-        start.check(run.config, selection_log(run.config, prepared.log).end)
-        log.info("starting from the weights of %s", start.name)
-    with live_logger(run) as logger:
-        trainer = Trainer(run.config, prepared, samples, device, checkpoint, logger, start)
-        model = trainer.fit()
-    progress = trainer.progress
-    save_tensors(work / TOWERS_FILE, model.state_dict())
-    points = "".join(json.dumps(point) + "\n" for point in progress.history)
-    write_atomically(work / HISTORY_FILE, points.encode())
-    checkpoint.unlink(missing_ok=True)
-    info = {
-        "best_epoch": progress.best_epoch,
-        f"validation_{run.config.train.chosen_by}": round(progress.best_value, 6),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "device": str(device),
-        "temperature": round(model.temperature.item(), 6),
-    }
-    if start:
-        info["started_from"] = start.name
-    if prepared.log.weighted:
-        info["weights"] = weights_of(prepared.log.weight)
-    examples = trainer.objective.examples
-    sources = run.need("sample_negatives").info.get("drawn_from", {})
-    info |= warn(run.config.train, progress.best_epoch, examples, len(prepared.log.item), sources)
-    return Outcome({"events": examples.count, "steps": progress.step}, info)
 
 
 class Trainer:
@@ -104,9 +57,11 @@ class Trainer:
         checkpoint: Path,
         logger: MetricLogger,
         start: Start | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """samples: the folder that `sample_negatives` wrote. checkpoint: the file to continue from,
-        if it exists, and to write. start: the model whose weights each phase starts from.
+        if it exists, and to write. start: the model whose weights each phase starts from. ranks:
+        this process among those that train; the first one writes the checkpoint.
         """
         self.config = config
         self.samples = samples
@@ -114,6 +69,7 @@ class Trainer:
         self.checkpoint = checkpoint
         self.logger = logger
         self.start = start
+        self.ranks = ranks
         self.on_gpu = device.type == "cuda"
         if self.on_gpu:
             check_memory(config, prepared, torch.cuda.get_device_properties(device).total_memory)
@@ -133,6 +89,7 @@ class Trainer:
 
     def _run_phases(self) -> TwoTower:
         state = load_checkpoint(self.checkpoint)
+        self.ranks.wait()  # until all have read it
         if state:
             self.progress = Progress(**state["progress"])
             log.info("resuming %s", self.progress.position)
@@ -147,7 +104,9 @@ class Trainer:
     def _run_phase(self, known: Interactions, state: dict[str, Any] | None) -> TwoTower:
         """Train on the interactions of a phase. Returns the averaged towers."""
         phase = self.progress.phase
-        self.objective = Objective(self.config, self.prepared, known, self.samples, phase)
+        self.objective = Objective(
+            self.config, self.prepared, known, self.samples, phase, self.ranks
+        )
         examples = self.objective.examples
         if not examples.count:
             raise no_events(phase, examples.left_out)
@@ -182,6 +141,7 @@ class Trainer:
             self.optimizers,
             self.config.train,
             torch.Generator(self.device),
+            self.ranks,
         )
         self.saved_at = time.monotonic()
         self.reported_at = self.saved_at
@@ -232,7 +192,7 @@ class Trainer:
         done = progress.epoch + 1
         metric = self.config.train.chosen_by
         with self.update.autocast:
-            value = queries.score(self.average, self.prepared)
+            value = queries.score(self.average, self.prepared, self.ranks)
         self._log({f"valid_{metric}": value, "train_epoch": done})
         log.info("epoch %d: %s %.4f on the validation slice", done, metric, value)
         if value > progress.best_value:
@@ -295,7 +255,9 @@ class Trainer:
         return {"model": self.model, "average": self.average, **optimizers}
 
     def _save(self) -> None:
-        """Write a checkpoint with all that is needed to continue exactly."""
+        """Write a checkpoint with all that is needed to continue exactly, once for all ranks."""
+        if not self.ranks.first:
+            return
         states = {name: part.state_dict() for name, part in self._stateful_parts().items()}
         state = {"progress": asdict(self.progress), "best": self.best, **states}
         save_checkpoint(self.checkpoint, state)

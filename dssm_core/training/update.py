@@ -21,6 +21,7 @@ from dssm_core.models.two_tower import TwoTower
 from dssm_core.training.epoch_order import Rows
 from dssm_core.training.objective import Objective
 from dssm_core.training.optimizers import Optimizers
+from dssm_core.training.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Update:
         optimizers: Optimizers,
         settings: Train,
         generator: torch.Generator,
+        ranks: Ranks = ALONE,
     ) -> None:
         device = generator.device
         bf16 = settings.precision == "bf16" or (
@@ -55,6 +57,7 @@ class Update:
         self.optimizers = optimizers
         self.settings = settings
         self.generator = generator
+        self.ranks = ranks
         self.compute: Callable[[Rows], Tensor] = self._compute
         changing = objective.parts_of_changing_shapes + optimizers.parts_of_changing_shapes
         if device.type == "cuda" and changing:
@@ -64,13 +67,13 @@ class Update:
             self.compute = Graphs(self._compute, partial(capture, generator=generator, pool=pool))
 
     def __call__(self, rows: Rows, seed: int, learning_rate: float, first: bool) -> Tensor:
-        """Update from one batch. Returns the detached loss, without waiting for the device. → [].
+        """Update from one batch. Returns its detached loss, without waiting for the device. → [].
 
         seed: of draws and dropout. first: whether the average starts from the weights after it.
         """
         self.optimizers.set_learning_rate(learning_rate)
         self.generator.manual_seed(seed)
-        torch.manual_seed(seed)  # for dropout
+        torch.manual_seed(seed + self.ranks.rank)  # for dropout
         loss = self.compute(rows)
         if first:
             self._average(weight=1.0)
@@ -81,10 +84,11 @@ class Update:
             loss = self.objective(self.model, rows, self.generator)
         self.model.zero_grad(set_to_none=True)
         loss.backward()
+        loss = self.ranks.add_up(self.model, loss.detach())
         torch.nn.utils.clip_grad_norm_(self.optimizers.dense, self.settings.clip_norm)
         self.optimizers.step()
         self._average(1 - self.settings.ema_decay)
-        return loss.detach()
+        return loss
 
     @torch.no_grad()
     def _average(self, weight: float) -> None:

@@ -22,7 +22,7 @@ from dssm_core.families import SOURCES
 
 T0 = 1_507_000_000_000
 ADDRESS = "DSSM_TEST_DATABASE"
-IN_FILES = sorted(set(SOURCES) - {"delta", "sql", "synthetic"})
+IN_FILES = sorted(set(SOURCES) - {"sql", "synthetic"})
 
 
 @pytest.fixture(autouse=True)
@@ -34,13 +34,6 @@ def no_address(monkeypatch: pytest.MonkeyPatch) -> None:
 def _delimited(folder: Path) -> dict[str, object]:
     (folder / "a.csv").write_text(f"user_id,item_id,timestamp\n1,x,{T0}\n2,y,{T0 + 5}\n")
     return {"path": str(folder), "interactions": {"files": "*.csv"}}
-
-
-def _delta(folder: Path) -> dict[str, object]:
-    deltalake = pytest.importorskip("deltalake")
-    rows = pa.table({USER: [1, 2], ITEM: ["x", "y"], TIME: [T0, T0 + 5]})
-    deltalake.write_deltalake(folder / "clicks", rows)
-    return {"path": str(folder), "interactions": {"table": "clicks"}}
 
 
 def _parquet(folder: Path) -> dict[str, object]:
@@ -118,7 +111,6 @@ def _tencent(folder: Path) -> dict[str, object]:
 
 MAKERS = {
     "delimited": _delimited,
-    "delta": _delta,
     "globo": _globo,
     "json_lines": _json_lines,
     "landed": _landed,

@@ -29,6 +29,8 @@ NO_NUMBERS = {
     "resources.memory_gib": "how much is in memory at a time: tests/unit/runs/test_memory.py",
     "train.precision": "bf16 needs a GPU",
     "train.deterministic": "only a GPU has other kernels; tests/unit/training/test_device.py",
+    "train.processes": "the same up to rounding: tests/unit/training/test_ranks.py",
+    "train.rank_timeout_s": "when a process is taken as hung: tests/unit/training/test_ranks.py",
     "train.checkpoint_every_s": "how much a killed run repeats",
     "features.max_embedding_gib": "a limit that refuses",
     "data.labels": "a rule for labels, which this log does not have: tests/unit/data",

@@ -87,6 +87,6 @@ def test_imports_for_type_checkers_are_not_followed(tmp_path):
 
 
 def test_another_version_of_a_library_is_another_version_of_the_code(monkeypatch):
-    before = code_version("dssm_core.training.trainer:train_towers")
+    before = code_version("dssm_core.training.train_towers:train_towers")
     monkeypatch.setattr(versions, "_installed", lambda distribution: "0.0")
-    assert code_version.__wrapped__("dssm_core.training.trainer:train_towers") != before
+    assert code_version.__wrapped__("dssm_core.training.train_towers:train_towers") != before

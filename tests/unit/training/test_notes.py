@@ -12,7 +12,7 @@ from dssm_core.features.events import BEFORE_FIRST_REFRESH, FIRST_OF_USER, ONLY_
 from dssm_core.runs.run import create_run
 from dssm_core.runs.transaction import execute
 from dssm_core.training.notes import HELD_BACK, notes, weights_of, weights_sentence
-from dssm_core.training.trainer import train_towers
+from dssm_core.training.train_towers import train_towers
 from tests.conftest import small_config
 
 

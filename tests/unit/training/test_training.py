@@ -23,11 +23,12 @@ from dssm_core.retrieval.encoder import Encoder
 from dssm_core.runs.run import create_run
 from dssm_core.runs.transaction import execute
 from dssm_core.training.checkpoint import load_checkpoint, save_checkpoint
+from dssm_core.training.device import choose_device
 from dssm_core.training.epoch_selection import HeldOutQueries
 from dssm_core.training.notes import notes
 from dssm_core.training.objective import Objective
 from dssm_core.training.optimizers import horizon, learning_rate
-from dssm_core.training.trainer import Trainer, choose_device
+from dssm_core.training.trainer import Trainer
 from dssm_core.training.update import Update
 from tests.conftest import embed_rows, small_config
 
