@@ -10,11 +10,13 @@ WORKDIR /opt/dssm
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY dssm_core dssm_core
 COPY tasks tasks
-RUN pip install --no-cache-dir torch==2.13.0 psycopg2-binary asyncpg '.[annoy,redis,optuna,sql]' -c constraints.txt
+RUN pip install --no-cache-dir torch==2.13.0 psycopg2-binary asyncpg '.[annoy,redis,optuna,kubernetes,sql]' -c constraints.txt
 COPY dags dags
 COPY plugins plugins
 COPY configs configs
 
+# The Helm chart of Airflow passes whole commands, and its probes call /entrypoint.
+RUN printf '#!/bin/sh\nexec "$@"\n' > /entrypoint && chmod 755 /entrypoint
 RUN useradd --create-home --uid 50000 airflow && install -d -o airflow /runs /opt/airflow /opt/airflow/logs
 USER airflow
 ENV AIRFLOW_HOME=/opt/airflow \
@@ -22,4 +24,4 @@ ENV AIRFLOW_HOME=/opt/airflow \
     AIRFLOW__CORE__PLUGINS_FOLDER=/opt/dssm/plugins \
     DSSM_CONFIGS=/opt/dssm/configs \
     DSSM_RUNS=/runs
-ENTRYPOINT ["airflow"]
+ENTRYPOINT ["/entrypoint"]

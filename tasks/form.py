@@ -41,11 +41,15 @@ TASK_DEFAULTS: dict[str, Any] = {
 
 def training_task() -> dict[str, Any]:
     """The arguments of the tasks that train. $DSSM_TRAIN_QUEUE and $DSSM_TRAIN_EXECUTOR say where
-    they run if not where all tasks run, such as on workers with a GPU.
+    they run if not where all tasks run, such as on workers with a GPU. $DSSM_TRAIN_POD_TEMPLATE is
+    the file of their pod on Kubernetes.
     """
     where = {name: os.environ.get(f"DSSM_TRAIN_{name.upper()}") for name in ("queue", "executor")}
     training = {"pool": "gpu", "execution_timeout": timedelta(hours=6)}
-    return training | {name: value for name, value in where.items() if value}
+    training |= {name: value for name, value in where.items() if value}
+    if template := os.environ.get("DSSM_TRAIN_POD_TEMPLATE"):
+        training["executor_config"] = {"pod_template_file": template}
+    return training
 
 
 def default_config() -> str:

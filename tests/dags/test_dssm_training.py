@@ -37,6 +37,7 @@ print(json.dumps({
     "tasks": {t.task_id: {
         "next": sorted(t.downstream_task_ids), "pool": t.pool, "retries": t.retries,
         "doc": t.doc_md, "queue": t.queue, "executor": t.executor,
+        "executor_config": t.executor_config,
         "timeout_s": (t.execution_timeout or t.response_timeout).total_seconds(),
         "links": [link.name for link in t.operator_extra_links],
         "policy": [

@@ -8,7 +8,14 @@ import pytest
 
 from tests.conftest import REPO
 
-PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/*.md"), REPO / "mlflow" / "README.md"])
+PAGES = sorted(
+    [
+        *REPO.glob("*.md"),
+        *REPO.glob("docs/*.md"),
+        REPO / "mlflow" / "README.md",
+        REPO / "deploy" / "kubernetes" / "README.md",
+    ]
+)
 LINK = re.compile(r"\]\(([^)\s#]+)?(#[^)\s]+)?\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
