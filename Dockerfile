@@ -10,7 +10,7 @@ WORKDIR /opt/dssm
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY dssm_core dssm_core
 COPY tasks tasks
-RUN pip install --no-cache-dir torch==2.13.0 psycopg2-binary asyncpg '.[annoy,redis,optuna,kubernetes,sql]' -c constraints.txt
+RUN pip install --no-cache-dir torch==2.13.0 psycopg2-binary asyncpg '.[annoy,redis,optuna,kubernetes,sql,delta,iceberg]' -c constraints.txt
 COPY dags dags
 COPY plugins plugins
 COPY configs configs

@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Annoy is compiled at installation. It is left out if there is no C++ compiler (FAISS is the default).
-EXTRAS  = $(if $(shell command -v c++ || command -v g++),annoy$(comma))redis$(comma)optuna$(comma)kubernetes$(comma)sql$(comma)dev
+EXTRAS  = $(if $(shell command -v c++ || command -v g++),annoy$(comma))redis$(comma)optuna$(comma)kubernetes$(comma)sql$(comma)delta$(comma)iceberg$(comma)dev
 
 CONFIG   ?= configs/demo.yaml
 DATA     ?=

@@ -25,7 +25,9 @@ MAX_INT = 2**63 - 1
 
 SOURCES = {
     "delimited": "dssm_core.data.sources.delimited:Delimited",
+    "delta": "dssm_core.data.sources.delta:Delta",
     "globo": "dssm_core.data.sources.globo:Globo",
+    "iceberg": "dssm_core.data.sources.iceberg:Iceberg",
     "json_lines": "dssm_core.data.sources.json_lines:JsonLines",
     "landed": "dssm_core.data.sources.landed:LandedDays",
     "movielens": "dssm_core.data.sources.movielens:MovieLens",

@@ -22,18 +22,38 @@ from dssm_core.families import SOURCES
 
 T0 = 1_507_000_000_000
 ADDRESS = "DSSM_TEST_DATABASE"
-IN_FILES = sorted(set(SOURCES) - {"sql", "synthetic"})
+ICEBERG = "PYICEBERG_CATALOG__TESTING__URI"
+IN_FILES = sorted(set(SOURCES) - {"delta", "iceberg", "sql", "synthetic"})
 
 
 @pytest.fixture(autouse=True)
 def no_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variable with the address of a database is as before after each test."""
+    """The variables with the address of a database are as before after each test."""
     monkeypatch.setenv(ADDRESS, "")
+    monkeypatch.setenv(ICEBERG, "")
 
 
 def _delimited(folder: Path) -> dict[str, object]:
     (folder / "a.csv").write_text(f"user_id,item_id,timestamp\n1,x,{T0}\n2,y,{T0 + 5}\n")
     return {"path": str(folder), "interactions": {"files": "*.csv"}}
+
+
+def _delta(folder: Path) -> dict[str, object]:
+    deltalake = pytest.importorskip("deltalake")
+    rows = pa.table({USER: [1, 2], ITEM: ["x", "y"], TIME: [T0, T0 + 5]})
+    deltalake.write_deltalake(folder / "clicks", rows)
+    return {"path": str(folder), "interactions": {"table": "clicks"}}
+
+
+def _iceberg(folder: Path) -> dict[str, object]:
+    catalogs = pytest.importorskip("pyiceberg.catalog")
+    os.environ[ICEBERG] = f"sqlite:///{folder}/catalog.db"
+    catalogs._ENV_CONFIG = catalogs._ENV_CONFIG.__class__()  # it is read at import
+    catalog = catalogs.load_catalog("testing", warehouse=f"file://{folder}")
+    catalog.create_namespace("shop")
+    rows = pa.table({USER: [1, 2], ITEM: ["x", "y"], TIME: [T0, T0 + 5]})
+    catalog.create_table("shop.clicks", schema=rows.schema).append(rows)
+    return {"catalog": "testing", "interactions": {"table": "shop.clicks"}}
 
 
 def _parquet(folder: Path) -> dict[str, object]:
@@ -111,7 +131,9 @@ def _tencent(folder: Path) -> dict[str, object]:
 
 MAKERS = {
     "delimited": _delimited,
+    "delta": _delta,
     "globo": _globo,
+    "iceberg": _iceberg,
     "json_lines": _json_lines,
     "landed": _landed,
     "movielens": _movielens,

@@ -196,16 +196,18 @@ def _bound(kind: pa.DataType, spec: MappedTable) -> Callable[[int, bool], Any] |
     """A function that turns a time in ms UTC into a value of a column, a little before it, or after
     it if `after` is true: times are rounded to ms, and a local time can be twice in a night.
     """
-    zone = UTC if getattr(kind, "tz", None) else ZoneInfo(spec.timezone)
+    zoned = bool(getattr(kind, "tz", None))
+    zone = UTC if zoned else ZoneInfo(spec.timezone)
+    moved_ms = ROUNDING_MS if zoned else CLOCK_CHANGES_MS
 
     def number(time_ms: int, after: bool) -> int:
         per_s = PER_S[spec.time_unit]
         return (time_ms + (ROUNDING_MS if after else -ROUNDING_MS)) * per_s // 1000 + after
 
     def moment(time_ms: int, after: bool) -> datetime:
-        shift = CLOCK_CHANGES_MS if after else -CLOCK_CHANGES_MS
-        at = (EPOCH + timedelta(milliseconds=time_ms + shift)).astimezone(zone)
-        return at if getattr(kind, "tz", None) else at.replace(tzinfo=None)
+        moved = time_ms + (moved_ms if after else -moved_ms)
+        at = (EPOCH + timedelta(milliseconds=moved)).astimezone(zone)
+        return at if zoned else at.replace(tzinfo=None)
 
     def day(time_ms: int, after: bool) -> date:
         return moment(time_ms, after).date() + timedelta(days=after)
