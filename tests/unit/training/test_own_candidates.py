@@ -21,7 +21,8 @@ def result(table, users, own_items, candidates, by_hand):
     """Logits, and their gradients of the table and of the users."""
     codes = torch.cat([own_items, candidates.flatten()])
     values, row = distinct(codes, len(table))
-    own, candidate, place = _of_events(table[values], row, candidates)
+    own_row, candidate_row = row[: len(own_items)], row[len(own_items) :].view_as(candidates)
+    own, candidate, place = _of_events(table[values], own_row, candidate_row)
     if by_hand:
         own, candidate, place = table[own_items], table[candidates], None
     logits = BatchVectors(

@@ -21,6 +21,7 @@ from dssm_core.runs.transaction import execute
 from dssm_core.training.epoch_selection import HeldOutQueries
 from dssm_core.training.logits import BatchVectors, Logits
 from dssm_core.training.objective import Objective
+from dssm_core.training.ranks import ALONE
 from dssm_core.training.trainer import Trainer
 from tests.conftest import small_config
 
@@ -182,9 +183,8 @@ def test_positions_of_histories_count_by_the_weight_of_their_target(prepared_run
     rows = plain.batches(seed=1)[0]
     generator = torch.Generator().manual_seed(3)
     taken = plain.examples.take(rows, generator)
-    compared = plain._compare(
-        model, taken, plain._candidates(taken.bucket, taken.events, generator), generator
-    )
+    candidates = plain._candidates(taken.bucket, taken.events, generator)
+    compared = plain._compare(model, taken, ALONE.part(taken), candidates, generator)
     scores = compared.user @ compared.candidate.T / compared.temperature
     each = cross_entropy(scores, taken.events.item - 1, reduction="none")
     log = plain.log
