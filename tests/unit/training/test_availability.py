@@ -184,7 +184,7 @@ def test_no_batch_has_a_negative_that_is_not_available(name, prepared_run, monke
         real = objective._compare
 
         def spy(*given, real=real, batches=batches):
-            batches.append((given[1], given[2], real(*given)))
+            batches.append((given[1], given[3], real(*given)))
             return batches[-1][2]
 
         monkeypatch.setattr(objective, "_compare", spy)
