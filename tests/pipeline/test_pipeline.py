@@ -297,6 +297,7 @@ def test_a_step_reads_only_the_settings_of_its_key(runs, monkeypatch):
             "model_dump",
             "model_dump_json",
             "model_name",
+            "split.window",  # computed from the days, which are in the key
         } | {"resources"}, name
         part.rename(run.root / f"{name}.watched")
         execute(run, name)
