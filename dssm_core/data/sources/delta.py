@@ -7,20 +7,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from dssm_core.columns import INTERACTIONS, ITEMS, USERS
 from dssm_core.data.database import duckdb_message
 from dssm_core.data.sources.files import Pattern
 from dssm_core.data.sources.mapped import WITH_IDS
 from dssm_core.data.sources.protocol import LogTables, Span
-from dssm_core.data.sources.streams import STREAM, Between, OrderedTable, Stream, read_streams
+from dssm_core.data.sources.streams import (
+    STREAM,
+    Between,
+    OrderedTable,
+    Stream,
+    StreamedLog,
+    read_streams,
+)
 from dssm_core.errors import ConfigError, ServiceError, masked
 
 # What is read ahead is in memory.
@@ -37,12 +44,9 @@ class DeltaLogTable(OrderedTable):
     one was read."""
 
 
-class Delta(BaseModel):
+class Delta(StreamedLog):
     """Delta tables in a folder or an object store. Needs the extra `delta`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-    timed: ClassVar[bool] = True
-    ignores: ClassVar[tuple[str, ...]] = ()
     path: str
     """The folder of the tables, or its address in an object store, such as s3://lake/shop. The keys
     of the store are in the environment."""
@@ -63,20 +67,12 @@ class Delta(BaseModel):
             )
         return self
 
-    def files(self) -> dict[str, Path]:
-        """Empty: a version of a table says which files it has."""
-        return {}
-
     def content(self, span: Span | None) -> dict[str, str]:
         """The id and the version of each table."""
         return {
             name: f"{table.metadata().id} version {table.version()}"
             for name, (_, table) in self._tables().items()
         }
-
-    def read(self, con: DuckDBPyConnection) -> LogTables:
-        """The tables, read now."""
-        return self.read_span(con, None)
 
     def read_span(self, con: DuckDBPyConnection, span: Span | None) -> LogTables:
         """The tables, read now; files whose interactions are all outside the span are left out, if

@@ -6,19 +6,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from importlib import import_module
-from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import duckdb
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from dssm_core.columns import INTERACTIONS, ITEMS, USERS
 from dssm_core.data.database import duckdb_message
 from dssm_core.data.sources.mapped import WITH_IDS
 from dssm_core.data.sources.protocol import LogTables, Span
-from dssm_core.data.sources.streams import STREAM, Between, OrderedTable, Stream, read_streams
+from dssm_core.data.sources.streams import (
+    STREAM,
+    Between,
+    OrderedTable,
+    Stream,
+    StreamedLog,
+    read_streams,
+)
 from dssm_core.errors import ConfigError, DssmError, ServiceError
 
 NAME = r"[A-Za-z0-9]+"  # PyIceberg reads an underscore of a variable as a hyphen
@@ -34,12 +40,9 @@ class IcebergLogTable(OrderedTable):
     `ingest_data` says which one was read."""
 
 
-class Iceberg(BaseModel):
+class Iceberg(StreamedLog):
     """Iceberg tables of a catalog. Needs the extra `iceberg`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-    timed: ClassVar[bool] = True
-    ignores: ClassVar[tuple[str, ...]] = ()
     catalog: Annotated[str, Field(pattern=f"^{NAME}$")] = "default"
     """Name of the catalog. Its address and keys are in the environment, such as
     PYICEBERG_CATALOG__DEFAULT__URI, or in ~/.pyiceberg.yaml."""
@@ -50,20 +53,12 @@ class Iceberg(BaseModel):
     items: Annotated[IcebergLogTable, WITH_IDS] | None = None
     """The table of items."""
 
-    def files(self) -> dict[str, Path]:
-        """Empty: a snapshot of a table says which files it has."""
-        return {}
-
     def content(self, span: Span | None) -> dict[str, str]:
         """The id and the snapshot of each table."""
         return {
             name: f"{table.metadata.table_uuid} snapshot {_snapshot(spec, table)}"
             for name, (spec, table) in self._tables().items()
         }
-
-    def read(self, con: DuckDBPyConnection) -> LogTables:
-        """The tables, read now."""
-        return self.read_span(con, None)
 
     def read_span(self, con: DuckDBPyConnection, span: Span | None) -> LogTables:
         """The tables, read now; files whose interactions are all outside the span are left out, if

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from datetime import date, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 import duckdb
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from dssm_core.columns import INTERACTIONS, ITEMS, USERS
 from dssm_core.data.sources.connections import (
@@ -29,6 +29,7 @@ from dssm_core.data.sources.streams import (
     Between,
     OrderedTable,
     Stream,
+    StreamedLog,
     read_streams,
     rows_hash,
 )
@@ -54,12 +55,9 @@ class SqlTable(OrderedTable):
     is added to it by the database."""
 
 
-class SqlDatabase(BaseModel):
+class SqlDatabase(StreamedLog):
     """Tables of a database: PostgreSQL or SQLite. Needs the extra `sql`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-    timed: ClassVar[bool] = True
-    ignores: ClassVar[tuple[str, ...]] = ()
     connection: str
     """Name of the environment variable that holds the address, such as CLICKS_DB or
     AIRFLOW_CONN_CLICKS. The address itself has no place in a config, because it holds a password.
@@ -82,10 +80,6 @@ class SqlDatabase(BaseModel):
             )
         return self
 
-    def files(self) -> dict[str, Path]:
-        """Empty: the log is in a database."""
-        return {}
-
     def content(self, span: Span | None) -> dict[str, str]:
         """A hash of the rows of each table: they are read."""
         with _database(self.connection) as database:
@@ -93,10 +87,6 @@ class SqlDatabase(BaseModel):
                 name: rows_hash(name, stream, span)
                 for name, stream in self._streams(database).items()
             }
-
-    def read(self, con: DuckDBPyConnection) -> LogTables:
-        """The tables, read now."""
-        return self.read_span(con, None)
 
     def read_span(self, con: DuckDBPyConnection, span: Span | None) -> LogTables:
         """The tables, read now; the database leaves out interactions outside the span, if their

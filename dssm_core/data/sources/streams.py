@@ -7,17 +7,19 @@ does not depend on the order in which the rows arrive, which no database promise
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, ClassVar, Self
 from zoneinfo import ZoneInfo
 
 import duckdb
 import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
-from pydantic import model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from dssm_core.columns import (
     HOUR_MS,
@@ -59,6 +61,26 @@ class OrderedTable(MappedTable):
                 " but the rows of a table have none: name the columns in `order`, such as [id]"
             )
         return self
+
+
+class StreamedLog(BaseModel, ABC):
+    """A log whose tables are no files: what its sources have in common (see TableSource)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    timed: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = ()
+
+    def files(self) -> dict[str, Path]:
+        """Empty: `content` says what is read."""
+        return {}
+
+    def read(self, con: DuckDBPyConnection) -> LogTables:
+        """The tables, read now."""
+        return self.read_span(con, None)
+
+    @abstractmethod
+    def read_span(self, con: DuckDBPyConnection, span: Span | None) -> LogTables:
+        """The tables without the interactions outside the span, read now."""
 
 
 @dataclass(frozen=True)
